@@ -1,0 +1,1 @@
+"""Labelled results: axes, units, errors of the mean, claims, on xarray."""

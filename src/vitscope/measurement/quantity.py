@@ -1,0 +1,56 @@
+"""Quantities and how they become labelled arrays with a standard error and a count beside each mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from vitscope.measurement.axes import AXES
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a diagnostic measures: its name, label, unit, what it says, and which way is better."""
+
+    name: str
+    label: str
+    unit: str
+    meaning: str
+    better: str = "Neither larger nor smaller is known to be better."
+    axis: str | None = None
+    """The axis it has beside depth, if any."""
+
+
+def labelled(
+    quantity: Quantity,
+    dims: tuple[str, ...],
+    mean: NDArray[np.float64],
+    error: NDArray[np.float64],
+    count: NDArray[np.int64],
+    coords: Mapping[str, object],
+) -> xr.Dataset:
+    """A mean with ``<name>_error`` (standard error of the mean) and ``<name>_count`` (samples) beside it."""
+    unknown = [dim for dim in dims if dim not in AXES]
+    if unknown:
+        raise ValueError(f"{quantity.name} has axes {unknown} that are not in the vocabulary of axes.")
+    attributes = {
+        "long_name": quantity.label,
+        "units": quantity.unit,
+        "meaning": quantity.meaning,
+        "better": quantity.better,
+    }
+    return xr.Dataset(
+        {
+            quantity.name: (dims, mean, attributes),
+            f"{quantity.name}_error": (dims, error, {"long_name": "standard error", "units": quantity.unit}),
+            f"{quantity.name}_count": (dims, count, {"long_name": "samples", "units": "1"}),
+        },
+        coords=dict(coords),
+    )
+
+
+def headline(dataset: xr.Dataset) -> xr.DataArray:
+    """The quantity a dataset is first of all about: its first variable."""
+    return dataset[next(iter(dataset.data_vars))]

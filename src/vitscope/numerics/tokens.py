@@ -1,0 +1,35 @@
+"""Geometry of the tokens of one image: how alike, how spread, of what rank."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.numerics.attention import mean_pairwise_cosine
+
+
+def spatial_variance(cells: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
+    """Variance over the cells of a map (unbiased), averaged over channels."""
+    return cells.var(1).mean(-1)
+
+
+def token_cosine(cells: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
+    """Mean cosine between different tokens: 1 when all point the same way."""
+    weights = 1 / torch.linalg.vector_norm(cells, dim=-1).clamp(min=torch.finfo(cells.dtype).tiny)
+    return mean_pairwise_cosine((weights.unsqueeze(1) @ cells)[:, 0], cells.shape[1])
+
+
+def participation_rank(cells: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
+    r"""Effective rank of order 2 of the centred tokens: the participation ratio of their covariance.
+
+    .. math:: r = \frac{(\sum_i \sigma_i^2)^2}{\sum_i \sigma_i^4}
+              = \frac{(\operatorname{tr} G)^2}{\lVert G\rVert_F^2}
+
+    with the Gram matrix G of the centred tokens on its smaller side. 1 (all differences along one line) to
+    min(cells - 1, channels); 0 where all tokens are equal. Cost: one Gram matrix, no decomposition.
+    """
+    centred = cells - cells.mean(1, keepdim=True)
+    left = centred.transpose(1, 2) if cells.shape[1] > cells.shape[2] else centred
+    gram = left @ left.transpose(1, 2)
+    trace = centred.square().sum((1, 2))
+    size = torch.linalg.matrix_norm(gram)
+    return torch.where(size > 0, (trace / size.clamp(min=torch.finfo(cells.dtype).tiny)).square(), 0.0)

@@ -1,0 +1,32 @@
+"""A run's question, addressed by its content: the same question has the same address."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What was asked: the verb, the model, the images and the settings that an answer can depend on."""
+
+    verb: str
+    model: Mapping[str, object]
+    images: Mapping[str, object]
+    settings: Mapping[str, object]
+
+    @property
+    def text(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def address(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of :attr:`text`."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+
+def read_spec(text: str) -> Spec:
+    """The spec whose :attr:`Spec.text` this is."""
+    return Spec(**json.loads(text))
