@@ -1,0 +1,1 @@
+"""Subjects: adapters from upstream models to one anatomy, and the models of the project itself."""

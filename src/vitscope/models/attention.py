@@ -1,0 +1,88 @@
+"""Attention as queries, keys and values: everything a reader of attention needs, whatever kernel the model uses."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Attention:
+    r"""One attention unit's inputs for one batch; the output follows from them.
+
+    .. math:: A = \mathrm{softmax}(s\,Q K^\top + B), \qquad \text{context} = A V
+
+    Global attention has one window. ``query_tokens`` and ``key_tokens`` say which token of the stream (prefix
+    first, then patches row by row) each query and key is; -1 marks padding. ``mix_scores`` and ``mix_weights``
+    (heads x heads) mix the heads before and after the softmax (talking heads, CaiT); where they are absent heads
+    stay apart. ``gate`` multiplies the joined context where the model gates it. The rows of :meth:`weights` are the
+    probabilities of the softmax, before ``mix_weights``.
+    """
+
+    queries: Float[Tensor, "batch windows heads queries width"]
+    keys: Float[Tensor, "batch windows heads keys width"]
+    values: Float[Tensor, "batch windows heads keys value_width"]
+    query_tokens: Int[Tensor, "windows queries"]
+    key_tokens: Int[Tensor, "windows keys"]
+    grid: tuple[int, int]
+    prefix: int
+    scale: float
+    bias: Float[Tensor, "..."] | None = None
+    mix_scores: tuple[Float[Tensor, "heads heads"], Float[Tensor, " heads"]] | None = None
+    mix_weights: tuple[Float[Tensor, "heads heads"], Float[Tensor, " heads"]] | None = None
+    gate: Float[Tensor, "..."] | None = None
+
+    def scores(self) -> Float[Tensor, "batch windows heads queries keys"]:
+        """What the softmax is taken of. Cost: batch x windows x heads x queries x keys x width products."""
+        scores = (self.queries * self.scale) @ self.keys.transpose(-1, -2)
+        scores = _mixed(scores, self.mix_scores)
+        return scores if self.bias is None else scores + self.bias
+
+    def weights(self) -> Float[Tensor, "batch windows heads queries keys"]:
+        """Attention probabilities; each row sums to 1."""
+        return self.scores().softmax(-1)
+
+    def mixed_weights(self) -> Float[Tensor, "batch windows heads queries keys"]:
+        """What multiplies the values: the weights, mixed between heads where the model does so."""
+        return _mixed(self.weights(), self.mix_weights)
+
+    def context(self) -> Float[Tensor, "batch windows heads queries value_width"]:
+        """What attention returns: the weights times the values, by the fused kernel where heads are not mixed."""
+        if self.mix_scores is not None or self.mix_weights is not None:
+            return self.mixed_weights() @ self.values
+        q, k, v = (tensor.flatten(0, 1) for tensor in (self.queries, self.keys, self.values))
+        bias = None
+        if self.bias is not None:
+            bias = self.bias.expand(*self.queries.shape[:-1], self.keys.shape[-2]).flatten(0, 1)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+        return out.unflatten(0, self.queries.shape[:2])
+
+    def images(self, start: int, stop: int) -> "Attention":
+        """The same for the images ``start`` to ``stop`` of the batch."""
+        bias = self.bias
+        if bias is not None and bias.ndim == 5 and bias.shape[0] > 1:
+            bias = bias[start:stop]
+        q, k, v = (tensor[start:stop] for tensor in (self.queries, self.keys, self.values))
+        return replace(self, queries=q, keys=k, values=v, bias=bias)
+
+
+def _mixed(
+    per_head: Float[Tensor, "batch windows heads queries keys"],
+    mixing: tuple[Float[Tensor, "heads heads"], Float[Tensor, " heads"]] | None,
+) -> Float[Tensor, "batch windows heads queries keys"]:
+    if mixing is None:
+        return per_head
+    weight, bias = mixing
+    return functional.linear(per_head.movedim(2, -1), weight, bias).movedim(-1, 2)
+
+
+def global_tokens(count: int, device: torch.device) -> Int[Tensor, "1 tokens"]:
+    """The tokens of one window that holds them all."""
+    return torch.arange(count, device=device)[None]
+
+
+def joined(context: Float[Tensor, "batch 1 heads queries width"]) -> Float[Tensor, "batch queries dim"]:
+    """The heads of one global window side by side."""
+    return context[:, 0].transpose(1, 2).flatten(2)

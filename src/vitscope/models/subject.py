@@ -1,0 +1,126 @@
+"""Subjects: a vision model under study, as a value, and the walk through it that every reading is."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.attention import Attention
+from vitscope.models.stream import Stream
+from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place
+
+
+class AbstractObserver(ABC):
+    """Who watches a walk. It sees activations and must not change them."""
+
+    @abstractmethod
+    def stream(self, layer: int, stream: Stream) -> None:
+        """The stream after ``layer``: 0 is the stem, i the i-th unit (from 1)."""
+
+    @abstractmethod
+    def attention(self, layer: int, attention: Attention) -> None:
+        """What the attention unit ``layer`` sees."""
+
+
+class AbstractAnatomy(ABC):
+    """How a model can be walked through."""
+
+    @property
+    @abstractmethod
+    def places(self) -> tuple[Place, ...]:
+        """The units in order; the i-th (from 1) is layer i."""
+
+    @abstractmethod
+    def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
+        """The model's logits, shown to the observer layer by layer."""
+
+
+@dataclass(frozen=True)
+class Composition(AbstractAnatomy):
+    """A model taken apart: ``tail(units(stem(images)))`` are its logits."""
+
+    stem: Callable[[Tensor], Stream]
+    units: tuple[AbstractUnit, ...]
+    tail: Callable[[Stream], Tensor]
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The units in order."""
+        return tuple(unit.place for unit in self.units)
+
+    def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
+        """The model's logits; attention inputs are computed once, for the model and for the observer."""
+        stream = self.stem(images)
+        observer.stream(0, stream)
+        for layer, unit in enumerate(self.units, start=1):
+            if isinstance(unit, AbstractAttentionUnit):
+                attention = unit.project(stream)
+                observer.attention(layer, attention)
+                stream = unit.finish(stream, unit.branch(attention, attention.context()))
+            else:
+                stream = unit(stream)
+            observer.stream(layer, stream)
+        return self.tail(stream)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model's input is: its shape, its normalisation, and how a picture becomes it."""
+
+    shape: tuple[int, int, int]
+    transform: Callable[[Image.Image], Float[Tensor, "channels height width"]]
+    text: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A vision model under study.
+
+    ``module`` is the upstream model in evaluation mode and is never changed; ``anatomy`` is how it is walked
+    through; ``classes`` names its outputs where that is known; ``weights`` says where the weights come from.
+    """
+
+    name: str
+    family: str
+    module: nn.Module
+    anatomy: AbstractAnatomy
+    preprocessing: Preprocessing
+    class_count: int
+    classes: tuple[str, ...] | None = None
+    weights: str = "as handed over"
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The units in order; the i-th (from 1) is layer i."""
+        return self.anatomy.places
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, shapes and bytes of all weights and buffers. Cost: one pass over the weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> None:
+    """Raise where the subject gives different logits for the same images: dropout or batch statistics are on."""
+    with torch.inference_mode():
+        if torch.equal(subject.module(images), subject.module(images)):
+            return
+    raise UserError(
+        f"{subject.name} gave different logits for the same images twice; "
+        "turn off what is random in it (call model.eval(), set dropout to 0) and load it again."
+    )

@@ -1,0 +1,1 @@
+"""Adapters of timm's models, one file a family."""

@@ -1,0 +1,72 @@
+"""timm as a library of models: creation by name or folder, input, class names."""
+
+from pathlib import Path
+from typing import cast, final
+
+import timm
+import timm.data
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from torch import Tensor, nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, load_strictly
+from vitscope.models.subject import Preprocessing
+
+
+@LIBRARIES.add("timm")
+@final
+class Timm(AbstractLibrary):
+    """PyTorch Image Models: any name of ``timm.list_models()``, or a folder saved in timm's hub layout."""
+
+    name = "timm"
+
+    @classmethod
+    def create(cls, name: str, pretrained: bool) -> nn.Module:
+        """The model of this name with random or pretrained weights; a folder is loaded with its weights."""
+        if Path(name).is_dir():
+            return timm.create_model(f"local-dir:{name}", pretrained=True)
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
+            raise UserError(
+                f"timm has no model named {name!r}; some it has: {', '.join(near) or 'see timm.list_models()'}."
+            )
+        try:
+            return timm.create_model(name, pretrained=pretrained)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"timm could not make {name!r} (pretrained={pretrained}): {error}") from error
+
+    @classmethod
+    def owns_folder(cls, config: dict[str, object]) -> bool:
+        """Timm's ``config.json`` names an ``architecture``."""
+        return "architecture" in config
+
+    @classmethod
+    def preprocessing(cls, module: nn.Module) -> Preprocessing:
+        """Timm's evaluation transform for the module's own configuration."""
+        config = timm.data.resolve_model_data_config(module)
+        transform = timm.data.create_transform(**config, is_training=False)
+        channels, height, width = config["input_size"]
+        text = (
+            f"{channels} x {height} x {width}, {config['interpolation']}, crop {config['crop_pct']}, "
+            f"mean {_rounded(config['mean'])}, std {_rounded(config['std'])}"
+        )
+        return Preprocessing((channels, height, width), transform, text)
+
+    @classmethod
+    def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
+        """The classifier's width; ImageNet's synset descriptions where the configuration says ImageNet."""
+        count = cast(int, getattr(module, "num_classes", 0))
+        subset = infer_imagenet_subset(module)
+        if not subset or not count:
+            return count, None
+        info = ImageNetInfo(subset)
+        return count, tuple(info.index_to_description(i) for i in range(info.num_classes()))
+
+    @classmethod
+    def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+        """Loaded strictly, by timm's own names."""
+        return load_strictly(module, state)
+
+
+def _rounded(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.3g}" for value in values)

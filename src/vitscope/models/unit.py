@@ -1,0 +1,140 @@
+"""Residual units: the steps a vision model is made of, each knowing its kind and its place."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.models.attention import Attention
+from vitscope.models.stream import Stream
+
+
+class UnitKind(Enum):
+    """What a unit does to the stream."""
+
+    ATTENTION = "attention"
+    MLP = "mlp"
+    CONVOLUTION = "convolution"
+    TOKEN_MIXING = "token-mixing"
+    DOWNSAMPLING = "downsampling"
+    REARRANGEMENT = "rearrangement"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a unit stands: what it is, the upstream module it comes from, its stage and its block (from 0)."""
+
+    kind: UnitKind
+    name: str
+    stage: int
+    block: int
+
+
+def chained(layers: tuple[Callable[[Tensor], Tensor], ...], values: Tensor) -> Tensor:
+    """``values`` through ``layers``, one after the other."""
+    for layer in layers:
+        values = layer(values)
+    return values
+
+
+@dataclass(frozen=True)
+class AbstractUnit(ABC):
+    """A step of the model from stream to stream."""
+
+    place: Place
+
+    @abstractmethod
+    def __call__(self, stream: Stream) -> Stream:
+        """The stream after this unit."""
+
+
+@dataclass(frozen=True)
+class AbstractAttentionUnit(AbstractUnit):
+    """An attention unit, in three steps: what attention sees, what its module returns, what becomes of the stream."""
+
+    @abstractmethod
+    def project(self, stream: Stream) -> Attention:
+        """Queries, keys and values for this stream."""
+
+    @abstractmethod
+    def branch(self, attention: Attention, context: Float[Tensor, "batch windows heads queries width"]) -> Tensor:
+        """What the upstream attention module itself returns, given the context (the weights times the values)."""
+
+    @abstractmethod
+    def finish(self, stream: Stream, branch: Tensor) -> Stream:
+        """The stream after the unit, given what the attention module returned: scaling, residual sum."""
+
+    def __call__(self, stream: Stream) -> Stream:
+        """The stream after this unit."""
+        attention = self.project(stream)
+        return self.finish(stream, self.branch(attention, attention.context()))
+
+
+class AbstractHeads(ABC):
+    """An upstream attention module, read: its projections on either side of the softmax."""
+
+    @abstractmethod
+    def project(self, values: Tensor, stream: Stream) -> Attention:
+        """Queries, keys and values for the module's input ``values``, at the place of ``stream``."""
+
+    @abstractmethod
+    def combine(self, attention: Attention, context: Float[Tensor, "batch windows heads queries width"]) -> Tensor:
+        """The module's output."""
+
+
+@dataclass(frozen=True)
+class ResidualAttention(AbstractAttentionUnit):
+    """``x + after(attention(before(x)))`` on the stream's values."""
+
+    before: tuple[Callable[[Tensor], Tensor], ...]
+    heads: AbstractHeads
+    after: tuple[Callable[[Tensor], Tensor], ...]
+
+    def project(self, stream: Stream) -> Attention:
+        """Queries, keys and values for this stream."""
+        return self.heads.project(chained(self.before, stream.values), stream)
+
+    def branch(self, attention: Attention, context: Float[Tensor, "batch windows heads queries width"]) -> Tensor:
+        """What the upstream attention module itself returns."""
+        return self.heads.combine(attention, context)
+
+    def finish(self, stream: Stream, branch: Tensor) -> Stream:
+        """The residual sum."""
+        return stream.with_values(stream.values + chained(self.after, branch))
+
+
+@dataclass(frozen=True)
+class Residual(AbstractUnit):
+    """``x + f(x)`` on the stream's values, ``f`` being ``layers`` one after the other."""
+
+    layers: tuple[Callable[[Tensor], Tensor], ...]
+
+    def __call__(self, stream: Stream) -> Stream:
+        """The stream after this unit."""
+        return stream.with_values(stream.values + chained(self.layers, stream.values))
+
+
+@dataclass(frozen=True)
+class Step(AbstractUnit):
+    """A unit given by a function of the whole stream: downsampling, rearrangement, a block with its own shortcut."""
+
+    function: Callable[[Stream], Stream]
+
+    def __call__(self, stream: Stream) -> Stream:
+        """The stream after this unit."""
+        return self.function(stream)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Multiplication by a learned factor (LayerScale where it is a bare parameter)."""
+
+    factor: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """``factor * values``."""
+        return self.factor * values

@@ -1,0 +1,215 @@
+"""The laws of training: weights follow from recipe and images alone, whenever it was interrupted and whoever helped."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from vitscope.data.load import images
+from vitscope.measurement.errors import UserError
+from vitscope.models.build import restored
+from vitscope.models.checkpoint import read_checkpoint
+from vitscope.training.augmentation import step_seeded
+from vitscope.training.observer import Silent
+from vitscope.training.recipe import Recipe
+from vitscope.training.state import STATE
+from vitscope.training.train import train
+
+# 24 images in batches of 8: an epoch of 3 steps, a state after every second step and every epoch.
+TINY = Recipe(
+    image=8,
+    channels=1,
+    patch=4,
+    depth=2,
+    epochs=2,
+    batch=8,
+    drop_path=0.2,
+    ema=0.9,
+    save_every=2,
+    accelerator="cpu",
+    learning_rate=1e-2,
+)
+RESNET = dataclasses.replace(TINY, model="timm/test_resnet", image=32, patch=None, depth=None, drop_path=0.0)
+SHOWN = images("digits", split="train", limit=24, seed=0)
+TEST = images("digits", split="test", limit=20, seed=0)
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(Silent):
+    """Ends the training in one step, or at the end of an epoch."""
+
+    def __init__(self, step, epoch=0):
+        self.last, self.last_epoch, self.begun = step, epoch, []
+
+    def begin(self, steps, done):
+        self.begun.append((steps, done))
+
+    def step(self, step):
+        if step.number == self.last:
+            raise Killed
+
+    def epoch(self, number, figures):
+        if number == self.last_epoch:
+            raise Killed
+
+
+def weights(training):
+    return read_checkpoint(training.weights).weights
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    return train(TINY, SHOWN, tmp_path_factory.mktemp("straight") / "run", test=TEST)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6])
+def test_resumed_after_a_kill_in_any_step_the_weights_are_those_of_no_kill(tmp_path, straight, step):
+    with pytest.raises(Killed):
+        train(TINY, SHOWN, tmp_path, test=TEST, observer=Kill(step))
+    resumed = train(TINY, SHOWN, tmp_path, test=TEST, resume=True, observer=(watch := Kill(0)))
+    assert watch.begun == [(6, {1: 0, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4}[step])]
+    assert same(weights(resumed), weights(straight))
+    xr.testing.assert_equal(resumed.metrics.drop_vars("seconds"), straight.metrics.drop_vars("seconds"))
+
+
+def test_killed_between_epochs_twice_and_resumed_with_workers(tmp_path, straight):
+    helped = dataclasses.replace(TINY, workers=1, save_every=1, cache_gib=0.0)
+    with pytest.raises(Killed):
+        train(TINY, SHOWN, tmp_path, test=TEST, observer=Kill(0, epoch=1))
+    with pytest.raises(Killed):
+        train(helped, SHOWN, tmp_path, test=TEST, resume=True, observer=Kill(5))
+    assert same(weights(train(TINY, SHOWN, tmp_path, test=TEST, resume=True)), weights(straight))
+
+
+def test_a_finished_training_is_not_trained_on(tmp_path, straight):
+    watch = Kill(0)
+    again = train(TINY, SHOWN, straight.folder, test=TEST, resume=True, observer=watch)
+    assert watch.begun == [(6, 6)]
+    assert same(weights(again), weights(straight))
+
+
+def test_batch_statistics_are_resumed(tmp_path):
+    whole = train(RESNET, SHOWN, tmp_path / "straight")
+    with pytest.raises(Killed):
+        train(RESNET, SHOWN, tmp_path / "killed", observer=Kill(3))
+    assert same(weights(train(RESNET, SHOWN, tmp_path / "killed", resume=True)), weights(whole))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"randaugment": 0}, {"mixup": 0.0, "cutmix": 0.0}, {"flip": False}, {"crop": "none"}, {"ema": 0.0},
+     {"drop_path": 0.0}, {"label_smoothing": 0.0}, {"clip": 0.01}, {"weight_decay": 0.5}, {"crop": "resized"}],
+)  # fmt: skip
+def test_every_part_of_a_recipe_changes_the_weights(tmp_path, straight, changes):
+    other = train(dataclasses.replace(TINY, **changes), SHOWN, tmp_path)
+    assert not same(weights(other), weights(straight))
+
+
+@pytest.mark.parametrize("crop", ["padded", "resized"])
+def test_weights_do_not_depend_on_what_was_drawn_before_nor_change_what_is_drawn_after(tmp_path, crop):
+    recipe = dataclasses.replace(TINY, crop=crop)
+    first = train(recipe, SHOWN, tmp_path / "first")
+    states = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    second = train(recipe, SHOWN, tmp_path / "second")
+    assert same(weights(first), weights(second))
+    assert states == (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
+
+
+def test_a_seeded_block_repeats_and_leaves_no_trace():
+    def drawn():
+        return random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
+
+    with step_seeded(3, torch.device("cpu")):
+        first = drawn()
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    with step_seeded(3, torch.device("cpu")):
+        second = drawn()
+    assert first == second
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
+
+
+def test_the_checkpoint_says_how_it_came_about(straight):
+    found = read_checkpoint(straight.weights)
+    module = restored(found)
+    assert found.classes == SHOWN.classes
+    assert module.config.input == found.input
+    assert found.input.mean[0] == pytest.approx(np.mean([np.array(SHOWN.read(i)) for i in range(24)]) / 255, abs=1e-3)
+    assert found.training["recipe"] == dataclasses.asdict(TINY)
+    assert found.training["last_epoch"]["test_nll"] == straight.metrics.test_nll.values[-1]
+
+
+def test_metrics_are_labelled_by_epoch_and_true_of_the_saved_model(straight):
+    metrics = straight.metrics
+    assert metrics.epoch.values.tolist() == [1, 2]
+    assert metrics.test_accuracy_count.values.tolist() == [20, 20]
+    assert metrics.train_loss_count.values.tolist() == [3, 3]
+    found = read_checkpoint(straight.weights)
+    (batch,) = TEST.batches(found.input, 20)
+    with torch.inference_mode():
+        nll = torch.nn.functional.cross_entropy(restored(found)(batch.pixels), batch.labels, reduction="none").double()
+    assert metrics.test_nll.values[-1] == pytest.approx(nll.mean().item(), rel=1e-5)
+    assert metrics.test_nll_error.values[-1] == pytest.approx(nll.std().item() / 20**0.5, rel=1e-4)
+
+
+def test_it_learns_32_digits_by_heart(tmp_path):
+    shown = images("digits", split="train", limit=32, seed=0)
+    recipe = Recipe(
+        image=8, channels=1, patch=2, depth=2, epochs=12, batch=8, learning_rate=3e-3, warmup=2.0, label_smoothing=0.0,
+        crop="none", flip=False, randaugment=0, mixup=0.0, cutmix=0.0, save_every=1000, accelerator="cpu",
+    )  # fmt: skip
+    assert train(recipe, shown, tmp_path, test=shown).metrics.test_accuracy.values[-1] == 1.0
+
+
+def test_a_training_that_diverges_keeps_its_last_good_state(tmp_path):
+    recipe = dataclasses.replace(TINY, learning_rate=1e30, warmup=1.0, clip=0.0, ema=0.0)
+    with pytest.raises(UserError, match=r"The training diverged before step \d \(the loss is not finite\); lower"):
+        train(recipe, SHOWN, tmp_path)
+    if (tmp_path / STATE).exists():
+        state = torch.load(tmp_path / STATE, weights_only=True)
+        assert state["losses"].isfinite().all()
+
+
+def test_a_folder_is_not_trained_into_twice(tmp_path, straight):
+    with pytest.raises(UserError, match="already holds a training; resume it, or give another folder"):
+        train(TINY, SHOWN, straight.folder)
+    with pytest.raises(UserError, match=r"with another recipe \(epochs 2 -> 3, seed 0 -> 1\); resume with the same"):
+        train(dataclasses.replace(TINY, epochs=3, seed=1), SHOWN, straight.folder, resume=True)
+    with pytest.raises(UserError, match="was begun with other images; resume with the same, or begin anew"):
+        train(TINY, images("digits", split="train", limit=25, seed=0), straight.folder, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; it must be at least 1."),
+        ({"batch": 7}, r"batch is 7; it must be a multiple of 2 \(1 devices, mixing in pairs\)."),
+        ({"randaugment": 11}, "randaugment is 11; it must be between 0 and 10."),
+        ({"ema": 1.0}, "ema is 1.0; it must be at least 0 and below 1."),
+        ({"final_learning_rate": 1.0}, "final_learning_rate is 1.0; it must be from 0 to 0.01."),
+        ({"model": "timm/resnet18_cifar"}, "depth can be set for the project's own ViT, not for timm/resnet18_cifar."),
+        ({"model": "timm/resnet18_cifar", "depth": None}, "timm's resnet18_cifar cannot be made with .*patch_size"),
+        ({"model": "timm/none", "depth": None}, "timm has no model named 'none'"),
+        ({"model": "jax/vit", "depth": None}, "'jax/vit' cannot be made here; give vit-micro"),
+        ({"model": "vit-nano"}, "There is no model of the project's own named 'vit-nano'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_says_why(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        train(dataclasses.replace(TINY, **changes), SHOWN, tmp_path)
+
+
+def test_images_that_cannot_be_trained_on(tmp_path):
+    with pytest.raises(UserError, match="has no labels, which training needs|have no labels"):
+        train(TINY, images(np.zeros((4, 8, 8), np.uint8)), tmp_path / "unlabelled")
+    with pytest.raises(UserError, match="1 images are too few for a batch on 1 devices"):
+        train(TINY, images((np.zeros((1, 8, 8), np.uint8), np.zeros(1, int))), tmp_path / "one")
