@@ -1,0 +1,85 @@
+"""How often the model is right, and how much it loses."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from vitscope.engine.activation import Kind, Predictions
+from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
+from vitscope.engine.fold import Means
+from vitscope.measurement.quantity import Quantity
+
+_TOP1 = Quantity(
+    "top1", "Top-1 accuracy", "1", "Share of images whose most probable class is the true one.", "Larger is better."
+)
+_TOP5 = Quantity(
+    "top5",
+    "Top-5 accuracy",
+    "1",
+    "Share of images whose true class is among the five most probable.",
+    "Larger is better.",
+)
+_NLL = Quantity(
+    "nll", "Negative log-likelihood", "nats", "Minus the log probability of the true class.", "Smaller is better."
+)
+_BRIER = Quantity(
+    "brier",
+    "Brier score",
+    "1",
+    "Squared distance between the predicted probabilities and the true class, 0 to 2.",
+    "Smaller is better.",
+)
+
+
+@DIAGNOSTICS.add("accuracy")
+@final
+@dataclass(frozen=True)
+class Accuracy(AbstractDiagnostic[Predictions]):
+    r"""Top-1 and top-5 accuracy, negative log-likelihood and Brier score.
+
+    .. math:: \text{NLL} = -\log p_y, \qquad \text{Brier} = \sum_c (p_c - 1\{c = y\})^2
+
+    A tie for the largest logit goes to the lower class. With fewer than six classes there is no top-5 accuracy.
+    """
+
+    name = "accuracy"
+    title = "Accuracy"
+    question = "Is it right, and does it know?"
+    reads = Kind.PREDICTIONS
+    references = ("Brier, Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 1950",)
+
+    def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        """Right or wrong and the losses, image by image."""
+        log_probabilities, labels = activation.log_probabilities, activation.labels
+        classes = log_probabilities.shape[1]
+        truth = functional.one_hot(labels, classes).to(log_probabilities)
+        found = {
+            "top1": (log_probabilities.argmax(1) == labels).float(),
+            "nll": -log_probabilities.gather(1, labels[:, None])[:, 0],
+            "brier": (log_probabilities.exp() - truth).square().sum(1),
+        }
+        if classes > 5:
+            found["top5"] = (log_probabilities.topk(5).indices == labels[:, None]).any(1).float()
+        return found
+
+    def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
+        """Numbers without an axis."""
+        return plainly(means, (_TOP1, _TOP5, _NLL, _BRIER))
+
+    @classmethod
+    def known(cls) -> tuple[Known[Predictions], ...]:
+        """Probabilities 3/4 and 1/4, once right and once wrong."""
+        logits = torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]])
+        answer = {
+            "top1": torch.tensor([1.0, 0.0]),
+            "nll": torch.tensor([math.log(4 / 3), math.log(4)]),
+            "brier": torch.tensor([0.125, 1.125]),
+        }
+        return (Known("3/4 right, 3/4 wrong", Predictions(logits, torch.tensor([0, 1])), answer),)

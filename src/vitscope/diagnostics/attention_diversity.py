@@ -1,0 +1,159 @@
+"""How differently queries look, and how differently heads look."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.engine.activation import Kind, Rows, rows_with
+from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
+from vitscope.engine.fold import Means
+from vitscope.measurement.quantity import Quantity
+from vitscope.numerics.attention import distinct_keys, entropy, mean_pairwise_cosine, query_diversity
+
+_NMI = Quantity(
+    "mutual_information",
+    "Normalised mutual information of query and key",
+    "1",
+    "0: every query looks at the same keys (attention collapse); 1: every query looks at a key of its own.",
+    "Near 0 in the depth means that position no longer matters there: good for a global summary, bad for dense tasks.",
+    axis="head",
+)
+_QUERIES = Quantity(
+    "queries",
+    "Jensen-Shannon divergence among queries",
+    "nats",
+    "How differently the patch queries of one image look; 0 when all look alike.",
+    axis="head",
+)
+_COSINE = Quantity(
+    "queries_cosine",
+    "1 - mean cosine between queries' rows",
+    "1",
+    "0 when all patch queries have the same attention row.",
+    axis="head",
+)
+_KEYS = Quantity(
+    "distinct_keys",
+    "Distinct keys among the queries' top k",
+    "1",
+    "Keys that are among the top k of some query, as a share of the most there could be.",
+    axis="head",
+)
+_SPREAD = Quantity(
+    "spread",
+    "1 - squared norm of the mean row",
+    "1",
+    "0 when all queries look at one and the same key.",
+    axis="head",
+)
+_HEADS = Quantity(
+    "heads",
+    "Jensen-Shannon divergence among heads / log(heads)",
+    "1",
+    "How differently the heads of a unit look from the same query: 0 redundant, 1 disjoint.",
+    "Near 0 says that heads repeat one another, and that some could be pruned; it is not proof.",
+)
+
+
+@DIAGNOSTICS.add("attention-diversity")
+@final
+@dataclass(frozen=True)
+class AttentionDiversity(AbstractDiagnostic[Rows]):
+    r"""Diversity of attention among the patch queries of one image, and among the heads of one unit.
+
+    Among queries, for each head: the generalised Jensen-Shannon divergence
+    :math:`J = H(\bar A) - \langle H(A_q) \rangle`; the normalised mutual information
+    :math:`J / \sqrt{\log n \, H(\bar A)}` of a uniform query and its key; one minus the mean cosine between rows;
+    the distinct keys among the queries' top k, divided by min(k n, keys); and :math:`1 - |\bar A|^2`. Among heads:
+    :math:`(H(\langle A \rangle_h) - \langle H(A_h) \rangle) / \log h`, averaged over queries.
+
+    The paper on masked pretraining shows an attention diversity metric whose formula is not on record; none of these
+    is claimed to be it. Averages over windows and images; all keys count. Cost: seven passes over the weights.
+    """
+
+    name = "attention-diversity"
+    title = "Attention diversity"
+    question = "Where does it look?"
+    reads = Kind.ATTENTION
+    references = (
+        "Huang et al., How Transformers Learn Diverse Attention Correlations in Masked Vision Pretraining, 2024",
+        "Park et al., What Do Self-Supervised Vision Transformers Learn?, ICLR 2023 (normalised mutual information)",
+        "Lin, Divergence Measures Based on the Shannon Entropy, IEEE Trans. Inf. Theory 1991",
+    )
+
+    top: int = 5
+    """k of the distinct keys."""
+
+    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        """The measures among queries for each head, and the one among heads."""
+        heads = self._among_heads(activation)
+        counted = (activation.query_share > 0).sum(-1).flatten()
+        queries = int(counted.max())
+        if queries < 2:
+            return heads
+        mean_row = activation.mean_row
+        divergence = query_diversity(mean_row, activation.mean_entropy)
+        ceiling = (entropy(mean_row) * math.log(queries)).sqrt().clamp(min=1e-12)
+        return {
+            "mutual_information": (divergence / ceiling).mean(1),
+            "queries": divergence.mean(1),
+            "queries_cosine": 1 - self._cosine(activation, queries).mean(1),
+            "distinct_keys": self._distinct(activation, queries).mean(1),
+            "spread": (1 - mean_row.square().sum(-1)).mean(1),
+            **heads,
+        }
+
+    def _among_heads(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        heads = activation.weights.shape[2]
+        if heads < 2:
+            return {}
+        batch, windows, _, queries, keys = activation.weights.shape
+        share = activation.weights.new_full((batch * windows, 1, heads), 1 / heads)
+        mean = torch.bmm(share, activation.weights.view(batch * windows, heads, -1)).view(
+            batch, windows, 1, queries, keys
+        )
+        divergence = entropy(mean) - activation.row_entropy.mean(2, keepdim=True)
+        return {"heads": activation.over_queries(divergence.clamp(min=0) / math.log(heads))[:, 0]}
+
+    def _cosine(self, activation: Rows, queries: int) -> Float[Tensor, "batch windows heads"]:
+        norms = torch.linalg.vector_norm(activation.weights, dim=-1)
+        patch = (activation.query_share[:, :, 0] > 0).to(norms)
+        unit_sum = torch.matmul((patch / norms).unsqueeze(-2), activation.weights)[..., 0, :]
+        return mean_pairwise_cosine(unit_sum, queries)
+
+    def _distinct(self, activation: Rows, queries: int) -> Float[Tensor, "batch windows heads"]:
+        keys = activation.weights.shape[-1]
+        top = min(self.top, keys)
+        smallest = activation.ordered[..., -top]
+        only_patches = torch.where(activation.query_share[:, :, 0] > 0, smallest, torch.inf)
+        found = distinct_keys(activation.weights, only_patches)
+        return found.to(activation.weights) / min(top * queries, keys)
+
+    def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
+        """Diversity among queries over depth and head; among heads over depth."""
+        return over_depth(means, scene, (_NMI, _QUERIES, _COSINE, _KEYS, _SPREAD, _HEADS))
+
+    @classmethod
+    def known(cls) -> tuple[Known[Rows], ...]:
+        """Sixteen queries that look each at itself, or all at the same four keys."""
+        same = torch.zeros(16, 16)
+        same[:, :4] = 0.25
+        weights = torch.stack([torch.eye(16), same])[None, None]
+        shared = math.log(4)
+        mixed = -(0.625 * math.log(0.625) + 3 * 0.125 * math.log(0.125))
+        other = -(0.5 * math.log(0.5) + 4 * 0.125 * math.log(0.125))
+        between = (4 * mixed + 12 * other) / 16 - shared / 2
+        answer = {
+            "mutual_information": torch.tensor([[1.0, 0.0]]),
+            "queries": torch.tensor([[math.log(16), 0.0]]),
+            "queries_cosine": torch.tensor([[1.0, 0.0]]),
+            "spread": torch.tensor([[15 / 16, 0.75]]),
+            "heads": torch.tensor([between / math.log(2)]),
+        }
+        return (Known("a permutation, and one shared row", rows_with(weights, (4, 4)), answer, 1e-4),)

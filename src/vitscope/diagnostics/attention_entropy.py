@@ -1,0 +1,69 @@
+"""Entropy of attention rows by layer and head."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.engine.activation import Kind, Rows, rows_with
+from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
+from vitscope.engine.fold import Means
+from vitscope.measurement.quantity import Quantity
+
+_ENTROPY = Quantity(
+    "entropy",
+    "Attention entropy",
+    "nats",
+    "How widely a query spreads its attention: 0 is one key, log(keys) is all alike.",
+    axis="head",
+)
+_RELATIVE = Quantity(
+    "relative_entropy",
+    "Attention entropy / its maximum",
+    "1",
+    "Entropy as a share of log(keys), so that windows of different size compare; 1 is uniform averaging.",
+    "Near 0 in many heads goes with unstable training (entropy collapse); otherwise nobody knows.",
+    axis="head",
+)
+
+
+@DIAGNOSTICS.add("attention-entropy")
+@final
+@dataclass(frozen=True)
+class AttentionEntropy(AbstractDiagnostic[Rows]):
+    r"""Entropy of the attention of patch queries, in nats, averaged over queries, then over images.
+
+    .. math:: H_q = -\sum_k A_{qk} \log A_{qk}, \qquad 0 \le H_q \le \log(\text{keys})
+
+    All keys count, prefix tokens among them. In a window each query has the window's keys. Cost: four passes over
+    the weights and no logarithm of them.
+    """
+
+    name = "attention-entropy"
+    title = "Attention entropy"
+    question = "Where does it look?"
+    reads = Kind.ATTENTION
+    references = ("Zhai et al., Stabilizing Transformer Training by Preventing Attention Entropy Collapse, ICML 2023",)
+
+    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        """Mean entropy of each head, plain and as a share of its maximum."""
+        entropy = activation.mean_entropy.mean(1)
+        keys = activation.weights.shape[-1]
+        return {"entropy": entropy, "relative_entropy": entropy / math.log(keys)} if keys > 1 else {"entropy": entropy}
+
+    def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
+        """Entropy over depth and head."""
+        return over_depth(means, scene, (_ENTROPY, _RELATIVE))
+
+    @classmethod
+    def known(cls) -> tuple[Known[Rows], ...]:
+        """Uniform attention, and attention to itself alone."""
+        weights = torch.stack([torch.full((4, 4), 0.25), torch.eye(4)])[None, None]
+        expected = torch.tensor([[math.log(4), 0.0]])
+        answer = {"entropy": expected, "relative_entropy": expected / math.log(4)}
+        return (Known("log 4 nats and none", rows_with(weights, (2, 2)), answer),)

@@ -1,0 +1,83 @@
+"""How few keys hold most of the attention."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.engine.activation import Kind, Rows, rows_with
+from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
+from vitscope.engine.fold import Means
+from vitscope.measurement.quantity import Quantity
+from vitscope.numerics.attention import keys_for_mass
+
+_SHARE = Quantity(
+    "keys_share",
+    "Share of keys that hold the mass",
+    "1",
+    "The smallest share of a query's keys that together hold 90 % (or the chosen mass) of its attention.",
+    "Small means that many tokens are hardly read, a hint that they could be dropped; it is not proof.",
+    axis="head",
+)
+_TOP = Quantity(
+    "top_mass",
+    "Mass of the largest weights",
+    "1",
+    "How much of a query's attention its largest 10 (or the chosen number of) weights hold.",
+    axis="head",
+)
+
+
+@DIAGNOSTICS.add("attention-sparsity")
+@final
+@dataclass(frozen=True)
+class AttentionSparsity(AbstractDiagnostic[Rows]):
+    r"""Share of keys that hold 90 % of a query's attention, and the mass of its top-k keys.
+
+    .. math:: s_q = \frac1K \min\{m : \textstyle\sum_{i \le m} A_{q(i)} \ge \mu\}, \qquad
+              t_q = \textstyle\sum_{i \le k} A_{q(i)}
+
+    with the weights of a row in falling order. Averaged over patch queries, then over images, by head. Both lie in
+    (0, 1]; uniform attention has s = mu and t = k / K. Exact, every row sorted. Cost: one sort of the weights.
+    """
+
+    name = "attention-sparsity"
+    title = "Attention sparsity"
+    question = "Where does it look?"
+    reads = Kind.ATTENTION
+    references = (
+        "Li et al., A Theoretical Understanding of Shallow Vision Transformers, ICLR 2023 (sparse attention)",
+    )
+
+    mass: float = 0.9
+    """The attention mass that the counted keys must hold."""
+    top: int = 10
+    """How many of the largest weights are summed."""
+
+    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        """Both numbers for each head."""
+        keys = activation.weights.shape[-1]
+        share = keys_for_mass(activation.ordered, self.mass).to(activation.weights) / keys
+        top = activation.ordered[..., -self.top :].sum(-1)
+        return {"keys_share": activation.over_queries(share), "top_mass": activation.over_queries(top)}
+
+    def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
+        """Both over depth and head."""
+        return over_depth(means, scene, (_SHARE, _TOP))
+
+    @classmethod
+    def known(cls) -> tuple[Known[Rows], ...]:
+        """Sixteen keys: one of them alone, all alike, and one with 0.85 beside fifteen with 0.01."""
+        alone, alike = torch.eye(16), torch.full((16, 16), 1 / 16)
+        one = torch.full((16, 16), 0.01)
+        one[:, 3] = 0.85
+        weights = torch.stack([alone, alike, one])[None, None]
+        answer = {
+            "keys_share": torch.tensor([[1 / 16, 15 / 16, 6 / 16]]),
+            "top_mass": torch.tensor([[1.0, 10 / 16, 0.94]]),
+        }
+        return (Known("1, 15 and 6 of 16 keys; 0.85 + 9 x 0.01", rows_with(weights, (4, 4)), answer),)

@@ -1,0 +1,109 @@
+"""Whether the model's confidence means what it says."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from vitscope.engine.activation import Kind, Predictions
+from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
+from vitscope.engine.fold import Means
+from vitscope.measurement.quantity import Quantity, labelled
+
+_ECE = Quantity(
+    "ece",
+    "Expected calibration error",
+    "1",
+    "Mean distance between confidence and accuracy, over bins.",
+    "Smaller is better.",
+)
+_SIGNED = Quantity(
+    "overconfidence",
+    "Mean confidence - accuracy",
+    "1",
+    "Positive: the model is surer than it is right; negative: it is more often right than it says.",
+    "Nearer to 0 is better.",
+)
+_ACCURACY = Quantity(
+    "bin_accuracy",
+    "Accuracy by confidence",
+    "1",
+    "Accuracy of the images in a bin of confidence.",
+    "Nearer to the bin's confidence is better.",
+)
+_CONFIDENCE = Quantity(
+    "bin_confidence", "Mean confidence in the bin", "1", "Mean largest probability of the bin's images."
+)
+_SHARE = Quantity("bin_share", "Share of images in the bin", "1", "How many of the images have such a confidence.")
+
+
+@DIAGNOSTICS.add("calibration")
+@final
+@dataclass(frozen=True)
+class Calibration(AbstractDiagnostic[Predictions]):
+    r"""Expected calibration error with its reliability bins.
+
+    .. math:: \text{ECE} = \sum_b \left| \frac1n \sum_{i \in b} (c_i - a_i) \right|
+
+    with the confidence c (largest probability) and a = 1 where the prediction is right, over bins of equal width.
+    From 0 to 1. Its standard error is the delta method's at the signs of the bins; the estimate is biased upwards by
+    sampling, the more the fewer images a bin holds. Signed, the same sum without absolute values is the
+    overconfidence.
+    """
+
+    name = "calibration"
+    title = "Calibration"
+    question = "Is it right, and does it know?"
+    reads = Kind.PREDICTIONS
+    references = ("Guo et al., On Calibration of Modern Neural Networks, ICML 2017",)
+
+    bins: int = 10
+    """Bins of equal width over confidence 0 to 1."""
+
+    def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        """Each image's bin, and in it its confidence, correctness and their difference."""
+        best = activation.log_probabilities.max(1)
+        confidence, right = best.values.exp(), (best.indices == activation.labels).float()
+        index = (confidence * self.bins).ceil().long().sub(1).clamp(0, self.bins - 1)
+        member = functional.one_hot(index, self.bins).to(confidence)
+        return {
+            "overconfidence": confidence - right,
+            "bin_share": member,
+            "gap": member * (confidence - right)[:, None],
+            "bin_confidence": torch.where(member > 0, confidence[:, None], torch.nan),
+            "bin_accuracy": torch.where(member > 0, right[:, None], torch.nan),
+        }
+
+    def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
+        """The error, the overconfidence, and the reliability bins."""
+        gap, error, count = means.mean(0, "gap"), means.error(0, "gap"), means.count(0, "gap")
+        # The bins are disjoint: cov(g_b, g_c) = -mean_b mean_c, so only the variances need to be kept.
+        signed = np.abs(gap)
+        variance = (error**2).sum() - (signed.sum() ** 2 - (signed**2).sum()) / max(count[0] - 1, 1)
+        middles = (np.arange(self.bins) + 0.5) / self.bins
+        ece = (np.asarray(signed.sum()), np.asarray(math.sqrt(max(variance, 0.0))), np.asarray(count[0]))
+        result = labelled(_ECE, (), *ece, {}).assign(plainly(means, (_SIGNED,)))
+        for quantity in (_ACCURACY, _CONFIDENCE, _SHARE):
+            parts = means.parts(0, quantity.name)
+            result = result.assign(labelled(quantity, ("confidence_bin",), *parts, {"confidence_bin": middles}))
+        return result
+
+    @classmethod
+    def known(cls) -> tuple[Known[Predictions], ...]:
+        """Four predictions of confidence 3/4, one of them wrong in each of two bins' worth of data."""
+        logits = torch.tensor([[math.log(3.0), 0.0]]).repeat(4, 1)
+        labels = torch.tensor([0, 0, 0, 1])
+        gap = torch.zeros(4, 10)
+        gap[:, 7] = torch.tensor([-0.25, -0.25, -0.25, 0.75])
+        return (
+            Known(
+                "3/4 sure and 3/4 right: gaps in the bin (0.7, 0.8] cancel", Predictions(logits, labels), {"gap": gap}
+            ),
+        )

@@ -1,0 +1,58 @@
+"""Spatial variance of feature maps by depth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.engine.activation import Features, Kind
+from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
+from vitscope.engine.fold import Means
+from vitscope.measurement.quantity import Quantity
+from vitscope.numerics.tokens import spatial_variance
+
+_VARIANCE = Quantity(
+    "variance",
+    "Feature-map variance",
+    "1",
+    "How much a channel varies over the positions of one image. Averaging lowers it.",
+)
+
+
+@DIAGNOSTICS.add("feature-variance")
+@final
+@dataclass(frozen=True)
+class FeatureVariance(AbstractDiagnostic[Features]):
+    r"""Variance of a feature map over its positions, averaged over channels, then over images.
+
+    .. math:: \frac1C \sum_c \frac{1}{N-1} \sum_{i=1}^{N} (x_{ic} - \bar x_c)^2
+
+    Prefix tokens are dropped. At least 0; in the squared unit of the activations, so that levels compare within a
+    model and not between models. Cost: two passes over the map.
+    """
+
+    name = "feature-variance"
+    title = "Feature-map variance"
+    question = "Does it smooth or sharpen?"
+    reads = Kind.FEATURES
+    references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 9",)
+
+    def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        """The variance of every image's map; a map of one cell has none."""
+        return {"variance": spatial_variance(activation.cells)} if activation.cells.shape[1] > 1 else {}
+
+    def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
+        """The variance over depth."""
+        return over_depth(means, scene, (_VARIANCE,))
+
+    @classmethod
+    def known(cls) -> tuple[Known[Features], ...]:
+        """Cells 1, 2, 3, 4 beside a constant channel."""
+        cells = torch.stack([torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.full((4,), 7.0)], -1)[None]
+        return (
+            Known("variances 5/3 and 0 average to 5/6", Features(cells, (2, 2)), {"variance": torch.tensor([5 / 6])}),
+        )

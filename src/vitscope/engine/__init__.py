@@ -1,0 +1,1 @@
+"""Diagnostics as an interface, and the pass over images that feeds them."""

@@ -1,0 +1,150 @@
+"""What a diagnostic is: per-image numbers of activations, folded over batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitscope.engine.activation import Features, Kind, Predictions, Rows
+from vitscope.engine.fold import Means, Observations
+from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.models.unit import Place
+from vitscope.runs.registry import Registry
+
+Activation = TypeVar("Activation", Features, Rows, Predictions)
+
+
+@dataclass(frozen=True)
+class Known(Generic[Activation]):
+    """An activation whose answer is known by pencil and paper."""
+
+    why: str
+    activation: Activation
+    answer: Mapping[str, Float[Tensor, "batch ..."]]
+    tolerance: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a diagnostic may know of the model when it draws its conclusion."""
+
+    places: tuple[Place, ...]
+
+    def coordinates(self, layers: tuple[int, ...]) -> dict[str, object]:
+        """The labels of an axis over depth: layer number, unit's name, kind, stage and block (-1 for the stem)."""
+        places = [self.places[layer - 1] if layer else None for layer in layers]
+        return {
+            "layer": np.asarray(layers, dtype=np.int64),
+            "unit": ("layer", [place.name if place else "stem" for place in places]),
+            "kind": ("layer", [place.kind.value if place else "stem" for place in places]),
+            "stage": ("layer", [place.stage if place else 0 for place in places]),
+            "block": ("layer", [place.block if place else -1 for place in places]),
+        }
+
+
+class AbstractDiagnostic(ABC, Generic[Activation]):
+    """A fold over batches: ``init``, ``update``, ``merge``, ``finish``.
+
+    ``observe`` reduces an activation of a few images to numbers per image; the fold keeps their means and standard
+    errors. So order and split of the batches do not matter, and two halves merged equal the whole.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str]
+    """The question of the report under which it is shown."""
+    reads: ClassVar[Kind]
+    references: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def observe(self, activation: Activation) -> Mapping[str, Float[Tensor, "batch ..."]]:
+        """Numbers per image. A quantity that has no meaning at this layer is left out."""
+
+    @abstractmethod
+    def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
+        """The labelled result; its first variable is the headline."""
+
+    @classmethod
+    @abstractmethod
+    def known(cls) -> tuple[Known[Activation], ...]:
+        """Activations whose answer is known by hand, which the tests check."""
+
+    def init(self) -> Means:
+        """The state before the first batch."""
+        return Means()
+
+    def update(self, state: Means, observations: Observations) -> Means:
+        """The state after one more batch."""
+        return state.update(observations)
+
+    def merge(self, one: Means, other: Means) -> Means:
+        """The state after the batches of both."""
+        return one.merge(other)
+
+    def finish(self, state: Means, scene: Scene) -> xr.Dataset:
+        """The labelled result, with its title, question, references and definition; empty if nothing was seen."""
+        result = xr.Dataset() if state.moments is None else self.conclude(state, scene)
+        return result.assign_attrs(
+            title=self.title,
+            question=self.question,
+            references=list(self.references),
+            definition=(type(self).__doc__ or "").strip(),
+        )
+
+
+def over_depth(means: Means, scene: Scene, quantities: tuple[Quantity, ...]) -> xr.Dataset:
+    """Quantities over the layers at which any of them was seen, along with their own axis where they have one.
+
+    What was not seen (a head that a stage does not have, a quantity without meaning at a layer) is NaN with count 0.
+    """
+    seen = [quantity for quantity in quantities if means.layers(quantity.name)]
+    layers = tuple(sorted({layer for quantity in seen for layer in means.layers(quantity.name)}))
+    result = xr.Dataset(coords=scene.coordinates(layers))
+    for quantity in seen:
+        columns = [
+            _filled(layers, means.layers(quantity.name), read, quantity.name, fill)
+            for read, fill in ((means.mean, np.nan), (means.error, np.nan), (means.count, 0))
+        ]
+        dims = ("layer",) if quantity.axis is None else ("layer", quantity.axis)
+        coords = {} if quantity.axis is None else {quantity.axis: np.arange(columns[0].shape[1])}
+        result = result.assign(labelled(quantity, dims, columns[0], columns[1], columns[2], coords))
+    return result
+
+
+def plainly(means: Means, quantities: tuple[Quantity, ...]) -> xr.Dataset:
+    """Quantities of the whole model, without an axis."""
+    result = xr.Dataset()
+    for quantity in (quantity for quantity in quantities if means.layers(quantity.name)):
+        result = result.assign(labelled(quantity, (), *means.parts(0, quantity.name), {}))
+    return result
+
+
+def _filled(
+    layers: tuple[int, ...],
+    seen: tuple[int, ...],
+    read: Callable[[int, str], NDArray[Any]],
+    quantity: str,
+    fill: float,
+) -> NDArray[Any]:
+    rows = {layer: read(layer, quantity) for layer in seen}
+    width = max(row.size for row in rows.values())
+    shape = () if next(iter(rows.values())).ndim == 0 else (width,)
+    nothing = np.full(shape, fill)
+    padded = [
+        np.pad(rows[layer], (0, width - rows[layer].size), constant_values=fill)
+        if shape and layer in rows
+        else rows.get(layer, nothing)
+        for layer in layers
+    ]
+    return np.stack(padded)
+
+
+AnyDiagnostic = AbstractDiagnostic[Features] | AbstractDiagnostic[Rows] | AbstractDiagnostic[Predictions]
+
+DIAGNOSTICS: Registry[AnyDiagnostic] = Registry("diagnostic")

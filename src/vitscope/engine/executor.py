@@ -1,0 +1,99 @@
+"""Where shards are folded: in this process, or in worker processes whose death costs only their shard."""
+
+import multiprocessing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import final
+
+import cloudpickle
+import torch
+
+from vitscope.engine.shard import Pass, Shard, ShardResult
+from vitscope.measurement.errors import UserError
+
+Advance = Callable[[int], None]
+ATTEMPTS = 3
+"""How often a shard is tried before its workers' deaths are taken to be its own fault."""
+
+
+class AbstractExecutor(ABC):
+    """Folds shards somewhere; yields each as it is done, in any order."""
+
+    @abstractmethod
+    def fold(self, work: Pass, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+        """The shards' results; ``advance`` is told of images as they are done."""
+
+
+@final
+@dataclass(frozen=True)
+class InProcess(AbstractExecutor):
+    """One shard after the other, in this process."""
+
+    def fold(self, work: Pass, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+        """The shards' results, in order."""
+        for shard in shards:
+            yield shard, work.fold(shard, advance)
+
+
+@final
+@dataclass(frozen=True)
+class Processes(AbstractExecutor):
+    """``count`` worker processes on this machine, its cores shared out among them."""
+
+    count: int
+
+    def fold(self, work: Pass, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+        """The shards' results; the shards of a worker that died are done again by a new one."""
+        content, left = cloudpickle.dumps(work), dict.fromkeys(shards, 0)
+        while left:
+            with self._pool(content) as pool:
+                futures = {pool.submit(_fold_in_worker, shard): shard for shard in left}
+                try:
+                    for shard, result in _completed(futures):
+                        del left[shard]
+                        advance(result.images + len(result.broken))
+                        yield shard, result
+                except BrokenProcessPool:
+                    left = {shard: tries + 1 for shard, tries in left.items()}
+                    _refuse_deadly(left)
+                finally:
+                    pool.shutdown(wait=False, cancel_futures=True)
+
+    def _pool(self, content: bytes) -> ProcessPoolExecutor:
+        threads = max(1, torch.get_num_threads() // self.count)
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.count, spawn, initializer=_begin_worker, initargs=(content, threads))
+
+
+def _completed(futures: dict["Future[ShardResult]", Shard]) -> Iterator[tuple[Shard, ShardResult]]:
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield futures[future], future.result()
+
+
+def _refuse_deadly(left: dict[Shard, int]) -> None:
+    deadly = next((shard for shard, tries in left.items() if tries >= ATTEMPTS), None)
+    if deadly is not None:
+        raise UserError(
+            f"Workers died {ATTEMPTS} times on the way to batches {deadly.start} to {deadly.stop}; "
+            "what is finished is kept. Try fewer --workers or a smaller --batch-size, then --resume."
+        )
+
+
+_work: Pass | None = None  # a worker process's only state: what it was started for
+
+
+def _begin_worker(content: bytes, threads: int) -> None:
+    global _work
+    torch.set_num_threads(threads)
+    _work = cloudpickle.loads(content)
+
+
+def _fold_in_worker(shard: Shard) -> ShardResult:
+    assert _work is not None, "the pool starts every worker with its work"
+    return _work.fold(shard, lambda _: None)

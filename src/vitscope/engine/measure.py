@@ -1,0 +1,169 @@
+"""``measure``: one pass over images, any number of diagnostics, a run."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import reduce
+
+import torch
+import xarray as xr
+
+from vitscope.data import Images
+from vitscope.engine.activation import Kind
+from vitscope.engine.diagnostic import AnyDiagnostic, Scene
+from vitscope.engine.executor import AbstractExecutor, InProcess
+from vitscope.engine.shard import Pass, Shard, ShardResult
+from vitscope.measurement.errors import UserError
+from vitscope.models.subject import Subject, refuse_if_random
+from vitscope.runs.provenance import provenance
+from vitscope.runs.run import Run
+from vitscope.runs.spec import Spec
+from vitscope.runs.store import RunFolder
+
+BATCHES_PER_SHARD = 4
+
+Progress = Callable[[int, int], None]
+"""Told how many images are done, and how many there are."""
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a pass is carried out; no setting here changes what is measured."""
+
+    batch_size: int = 32
+    executor: AbstractExecutor = field(default_factory=InProcess)
+    folder: RunFolder | None = None
+    """Where finished shards and the run are kept; None keeps nothing."""
+    resume: bool = False
+    """Go on with the finished shards that an interrupted pass left in ``folder``."""
+    progress: Progress = silent
+    command: str = ""
+    """The command line or call that asks for this run, for its provenance."""
+
+
+def measure(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnostic], plan: Plan | None = None) -> Run:
+    """What the subject does on the images: one pass, every diagnostic.
+
+    Returns a run with one group a diagnostic, which :func:`keep` puts into ``plan.folder``. A diagnostic that finds
+    nothing to read is named in ``run.skipped`` with the reason. With ``plan.folder`` every finished shard is kept at
+    once, so that an interrupt loses at most the shards under way. Cost: the model's own forward passes plus, for
+    attention diagnostics, one product of queries and keys; see ``benchmarks/``.
+
+    Raises ``UserError`` where the subject is random, the labels do not fit it, or too many images are broken.
+    """
+    plan = plan or Plan()
+    if plan.batch_size < 1:
+        raise UserError(f"The batch size is {plan.batch_size}; it must be at least 1.")
+    images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
+    spec = spec_of(subject, images, diagnostics)
+    started = time.perf_counter()
+    _refuse_unmeasurable(subject, images)
+    work = Pass(subject, images, tuple(diagnostics), plan.batch_size)
+    result = _folded(work, spec, plan)
+    images.check_broken(result.broken)
+    return _run(spec, work, result, provenance(time.perf_counter() - started, plan.command))
+
+
+def keep(run: Run, plan: Plan) -> Run:
+    """The run, put into the plan's folder if it has one; its partial results are dropped there."""
+    if plan.folder is not None:
+        plan.folder.write(run)
+    return run
+
+
+def spec_of(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnostic]) -> Spec:
+    """The question a pass asks."""
+    model: dict[str, object] = {
+        "name": subject.name,
+        "family": subject.family,
+        "weights": subject.weights,
+        "input": subject.preprocessing.text,
+        "parameters": subject.parameter_count,
+        "fingerprint": subject.fingerprint,
+    }
+    return Spec(
+        "measure",
+        model,
+        {"name": images.name, "count": len(images), "labels": images.label_source, "fingerprint": images.fingerprint},
+        {diagnostic.name: asdict(diagnostic) for diagnostic in diagnostics},  # pyright: ignore[reportArgumentType]
+    )
+
+
+def shards_of(batches: int) -> list[Shard]:
+    """The fixed shards of a pass; they do not depend on who folds them."""
+    return [Shard(i, min(i + BATCHES_PER_SHARD, batches)) for i in range(0, batches, BATCHES_PER_SHARD)]
+
+
+def _folded(work: Pass, spec: Spec, plan: Plan) -> ShardResult:
+    shards = shards_of(work.images.batch_count(work.batch_size))
+    results = _resumed(spec, shards, plan)
+    total, done = len(work.images), sum(result.images + len(result.broken) for result in results.values())
+    plan.progress(done, total)
+
+    def advance(images: int) -> None:
+        nonlocal done
+        done += images
+        plan.progress(done, total)
+
+    missing = [shard for shard in shards if shard not in results]
+    for shard, result in plan.executor.fold(work, missing, advance):
+        results[shard] = result
+        if plan.folder is not None:
+            plan.folder.write_part(spec, _part(shard, plan), result.to_bytes())
+    return reduce(ShardResult.merge, (results[shard] for shard in shards))
+
+
+def _part(shard: Shard, plan: Plan) -> str:
+    return f"batch-{plan.batch_size}-{shard.name}"
+
+
+def _resumed(spec: Spec, shards: list[Shard], plan: Plan) -> dict[Shard, ShardResult]:
+    if plan.folder is None or not plan.resume:
+        return {}
+    kept = plan.folder.parts(spec)
+    return {shard: ShardResult.from_bytes(kept[_part(shard, plan)]) for shard in shards if _part(shard, plan) in kept}
+
+
+def _refuse_unmeasurable(subject: Subject, images: Images) -> None:
+    parameter = next(iter(subject.module.parameters()), torch.empty(0))
+    for batch in images.batches(subject.preprocessing.transform, 2, 0, 1):
+        if len(batch.indices):
+            refuse_if_random(subject, batch.pixels.to(parameter.device))
+
+
+def _run(spec: Spec, work: Pass, result: ShardResult, origin: str) -> Run:
+    places = work.subject.places
+    scene = Scene(places)
+    finished = {d.name: d.finish(s, scene) for d, s in zip(work.diagnostics, result.states, strict=True)}
+    notes = [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
+    anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
+    root = xr.Dataset(
+        attrs={
+            "spec": spec.text,
+            "provenance": origin,
+            "anatomy": json.dumps(anatomy),
+            "skipped": json.dumps(
+                {d.name: _why_empty(d.reads, work) for d in work.diagnostics if not finished[d.name]}
+            ),
+            "notes": json.dumps(notes),
+            "images": result.images,
+        }
+    )
+    return Run(xr.DataTree.from_dict({"/": root, **{name: d for name, d in finished.items() if d}}))
+
+
+def _why_empty(kind: Kind, work: Pass) -> str:
+    kinds = ", ".join(sorted({place.kind.value for place in work.subject.places})) or "none"
+    reasons = {
+        Kind.ATTENTION: f"{work.subject.name} has no attention that this reads (its units: {kinds})",
+        Kind.FEATURES: f"{work.subject.name} has no feature map that could be read (its units: {kinds})",
+        Kind.PREDICTIONS: "the images have no labels"
+        if work.subject.class_count
+        else f"{work.subject.name} has no classifier",
+    }
+    return reasons[kind]

@@ -1,0 +1,59 @@
+"""Shards folded on a Ray cluster."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import final
+
+import cloudpickle
+
+from vitscope.engine.executor import ATTEMPTS, AbstractExecutor, Advance
+from vitscope.engine.shard import Pass as Work
+from vitscope.engine.shard import Shard, ShardResult
+from vitscope.measurement.errors import UserError
+
+
+@final
+@dataclass(frozen=True)
+class RayCluster(AbstractExecutor):
+    """The Ray cluster at ``address`` (``ray://host:port``, ``host:port``, or ``local`` for one on this machine)."""
+
+    address: str
+
+    def fold(self, work: Work, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+        """The shards' results; Ray starts the shard of a worker that died again elsewhere."""
+        ray = _ray()
+        started_here = not ray.is_initialized()
+        if started_here:
+            self._connect(ray)
+        try:
+            content = ray.put(cloudpickle.dumps(work))
+            fold = ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_fold_remotely)
+            pending = {fold.remote(content, shard): shard for shard in shards}
+            while pending:
+                done, _ = ray.wait(list(pending))
+                shard, result = pending.pop(done[0]), ShardResult.from_bytes(ray.get(done[0]))
+                advance(result.images + len(result.broken))
+                yield shard, result
+        finally:
+            if started_here:
+                ray.shutdown()
+
+    def _connect(self, ray: ModuleType) -> None:
+        try:
+            ray.init(address=self.address, log_to_driver=False, logging_level="error")
+        except ConnectionError as error:
+            raise UserError(f"No Ray cluster answers at {self.address!r}: {error}") from error
+
+
+def _fold_remotely(content: bytes, shard: Shard) -> bytes:
+    work: Work = cloudpickle.loads(content)
+    return work.fold(shard, lambda _: None).to_bytes()
+
+
+def _ray() -> ModuleType:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("A Ray cluster was asked for and ray is not installed: pip install 'vitscope[ray]'.") from error
+    return ray
