@@ -109,7 +109,7 @@ def over_depth(means: Means, scene: Scene, quantities: tuple[Quantity, ...]) -> 
     for quantity in seen:
         columns = [
             _filled(layers, means.layers(quantity.name), read, quantity.name, fill)
-            for read, fill in ((means.mean, np.nan), (means.error, np.nan), (means.count, 0))
+            for read, fill in ((means.mean, np.nan), (means.error, np.nan), (means.count, 0.0))
         ]
         dims = ("layer",) if quantity.axis is None else ("layer", quantity.axis)
         coords = {} if quantity.axis is None else {quantity.axis: np.arange(columns[0].shape[1])}

@@ -8,9 +8,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import final
 
-import cloudpickle
 import torch
 
+from vitscope.engine.parcel import packed, unpacked
 from vitscope.engine.shard import Pass, Shard, ShardResult
 from vitscope.measurement.errors import UserError
 
@@ -47,7 +47,7 @@ class Processes(AbstractExecutor):
 
     def fold(self, work: Pass, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
         """The shards' results; the shards of a worker that died are done again by a new one."""
-        content, left = cloudpickle.dumps(work), dict.fromkeys(shards, 0)
+        content, left = packed(work), dict.fromkeys(shards, 0)
         while left:
             with self._pool(content) as pool:
                 futures = {pool.submit(_fold_in_worker, shard): shard for shard in left}
@@ -91,7 +91,7 @@ _work: Pass | None = None  # a worker process's only state: what it was started 
 def _begin_worker(content: bytes, threads: int) -> None:
     global _work
     torch.set_num_threads(threads)
-    _work = cloudpickle.loads(content)
+    _work = unpacked(content)
 
 
 def _fold_in_worker(shard: Shard) -> ShardResult:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import final
 
-import cloudpickle
-
 from vitscope.engine.executor import ATTEMPTS, AbstractExecutor, Advance
+from vitscope.engine.parcel import packed, unpacked
 from vitscope.engine.shard import Pass as Work
 from vitscope.engine.shard import Shard, ShardResult
 from vitscope.measurement.errors import UserError
@@ -27,7 +26,7 @@ class RayCluster(AbstractExecutor):
         if started_here:
             self._connect(ray)
         try:
-            content = ray.put(cloudpickle.dumps(work))
+            content = ray.put(packed(work))
             fold = ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_fold_remotely)
             pending = {fold.remote(content, shard): shard for shard in shards}
             while pending:
@@ -47,8 +46,7 @@ class RayCluster(AbstractExecutor):
 
 
 def _fold_remotely(content: bytes, shard: Shard) -> bytes:
-    work: Work = cloudpickle.loads(content)
-    return work.fold(shard, lambda _: None).to_bytes()
+    return unpacked(content).fold(shard, lambda _: None).to_bytes()
 
 
 def _ray() -> ModuleType:

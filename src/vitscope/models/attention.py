@@ -65,7 +65,8 @@ class Attention:
         if bias is not None and bias.ndim == 5 and bias.shape[0] > 1:
             bias = bias[start:stop]
         q, k, v = (tensor[start:stop] for tensor in (self.queries, self.keys, self.values))
-        return replace(self, queries=q, keys=k, values=v, bias=bias)
+        gate = None if self.gate is None else self.gate[start:stop]
+        return replace(self, queries=q, keys=k, values=v, bias=bias, gate=gate)
 
 
 def _mixed(

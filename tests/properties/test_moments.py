@@ -1,0 +1,33 @@
+"""Moments under any split, any order, any scale."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from vitscope.numerics.moments import moments
+
+SAMPLES = arrays(
+    np.float64,
+    st.tuples(st.integers(2, 12), st.integers(1, 3)),
+    elements=st.floats(-1e6, 1e6, allow_nan=False, width=32) | st.just(float("nan")),
+)
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(SAMPLES, st.integers(0, 12))
+def test_any_split_merges_to_the_whole(samples, cut):
+    whole = moments(torch.from_numpy(samples))
+    merged = moments(torch.from_numpy(samples[:cut])).merge(moments(torch.from_numpy(samples[cut:])))
+    scale = float(np.nanmax(np.abs(samples), initial=1.0))
+    assert torch.equal(whole.count, merged.count)
+    torch.testing.assert_close(whole.observed_mean, merged.observed_mean, rtol=0, atol=1e-13 * scale, equal_nan=True)
+    torch.testing.assert_close(whole.squares, merged.squares, rtol=1e-12, atol=1e-12 * scale**2)
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(SAMPLES)
+def test_nan_is_not_observed(samples):
+    found = moments(torch.from_numpy(samples))
+    np.testing.assert_array_equal(found.count, (~np.isnan(samples)).sum(0))
