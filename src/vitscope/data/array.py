@@ -1,0 +1,137 @@
+"""Images already in memory: arrays, tensors, and lists of Pillow images or arrays, with or without labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from PIL import Image
+
+from vitscope.data.decode import BrokenImage, displayed, from_array
+from vitscope.data.label import read_labels
+from vitscope.data.source import AbstractPictures, AbstractSource, Opened, refuse_label, refuse_split
+from vitscope.measurement.errors import UserError
+
+CHANNELS = (1, 3, 4)
+
+Samples = Shaped[np.ndarray, "..."]
+Rows = Sequence[Image.Image | np.ndarray] | Samples
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ArrayPictures(AbstractPictures):
+    """Pictures held in memory: the rows of an array, or a sequence of images."""
+
+    values: Rows
+    called: str
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def name(self, position: int) -> str:
+        """Its place in the sequence."""
+        return f"{self.called}[{position}]"
+
+    def content(self, position: int) -> bytes:
+        """Shape, type and samples."""
+        value = self.values[position]
+        if isinstance(value, Image.Image):
+            value = self.read(position)
+        array = np.asarray(value)
+        return repr((array.shape, array.dtype.str)).encode() + array.tobytes()
+
+    def read(self, position: int) -> Image.Image:
+        """The picture."""
+        value = self.values[position]
+        try:
+            return displayed(value) if isinstance(value, Image.Image) else from_array(value)
+        except Exception as error:  # a lazily opened file fails here, in whatever way its decoder chooses
+            raise BrokenImage(self.name(position), str(error) or type(error).__name__) from error
+
+
+@final
+class ArraySource(AbstractSource):
+    """Whatever is no path: an array, a tensor, a sequence of images, or a pair of one of these and labels."""
+
+    def claims(self, source: object) -> bool:
+        """Arrays, tensors, lists and tuples."""
+        return isinstance(source, np.ndarray | torch.Tensor | list | tuple)
+
+    def open(self, source: object, split: str | None, label: str | None) -> Opened:
+        """Check shape and range; copies only where the layout or the number type calls for it."""
+        where = "the given images"
+        refuse_split(where, split)
+        refuse_label(where, label, "labels are given as the second of a pair (images, labels)")
+        pixels, given = _pair(source)
+        pictures = ArrayPictures(picture_values(pixels, where), "images")
+        if given is None:
+            return Opened("images", pictures, None)
+        given = given.cpu().numpy() if isinstance(given, torch.Tensor) else given
+        labels = read_labels(given, where, "the labels given", chosen=True)
+        if labels is not None and len(labels.values) != len(pictures):
+            raise UserError(f"{len(pictures)} images were given with {len(labels.values)} labels: give one for each.")
+        return Opened("images", pictures, labels)
+
+
+def _pair(source: object) -> tuple[object, object]:
+    """Images and labels, of a pair whose second is a vector; otherwise all of it are images."""
+    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[1], Image.Image):
+        shape = tuple(source[1].shape) if isinstance(source[1], torch.Tensor) else np.shape(source[1])
+        if len(shape) == 1 or shape[1:] == (1,):
+            return source
+    return source, None
+
+
+def picture_values(pixels: object, where: str) -> Rows:
+    """Pixels in the layout of pictures: (images, height, width) or (images, height, width, channels), or a list.
+
+    Channels may come first or last; where both readings are possible, tensors are read as channels first and arrays
+    as channels last. Floats must lie in [0, 1] and integers in [0, 255] (16-bit ones in [0, 65535]).
+    """
+    if isinstance(pixels, list | tuple):
+        return [value if isinstance(value, Image.Image) else _one(value, where) for value in cast("list[Any]", pixels)]
+    array = _numpy(pixels)
+    return _checked(_channels_last(array, isinstance(pixels, torch.Tensor), where), where)
+
+
+def _one(value: object, where: str) -> Samples:
+    if not isinstance(value, np.ndarray | torch.Tensor):
+        raise UserError(f"{where} hold a {type(value).__name__}: give Pillow images, arrays or tensors.")
+    array = _numpy(value)[None]
+    return _checked(_channels_last(array, isinstance(value, torch.Tensor), where), where)[0]
+
+
+def _numpy(pixels: object) -> Samples:
+    if isinstance(pixels, torch.Tensor):
+        return (pixels.detach().float() if pixels.is_floating_point() else pixels).cpu().numpy()
+    return np.asarray(pixels)
+
+
+def _channels_last(array: Samples, first: bool, where: str) -> Samples:
+    if array.ndim == 3:
+        return array
+    leading = array.ndim == 4 and array.shape[1] in CHANNELS
+    trailing = array.ndim == 4 and array.shape[-1] in CHANNELS
+    if leading and (first or not trailing):
+        return array.transpose(0, 2, 3, 1)
+    if trailing:
+        return array
+    shape = "x".join(map(str, array.shape))
+    raise UserError(
+        f"{where} have the shape {shape}: give (images, height, width), or 1, 3 or 4 channels before or after them."
+    )
+
+
+def _checked(array: Samples, where: str) -> Samples:
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{where} hold {array.dtype} values: give uint8, or floats in [0, 1].")
+    if array.size == 0 or array.dtype.name in ("bool", "uint8", "uint16"):
+        return array
+    least, most, top = float(array.min()), float(array.max()), 1 + 1e-6 if array.dtype.kind == "f" else 255
+    if not (least >= -1e-6 and most <= top):
+        wanted = "floats must lie in [0, 1]" if array.dtype.kind == "f" else "integers must lie in [0, 255]"
+        raise UserError(f"{where} run from {least:g} to {most:g}: {wanted}.")
+    return array

@@ -1,0 +1,34 @@
+"""What reading images gives: batches, and the names of those that could not be read."""
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Broken:
+    """An image that could not be read: where it is, and why it failed."""
+
+    name: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One fixed slice of the images, less those that are broken (all of them may be: then the batch has no rows).
+
+    `indices` are positions in the `Images` the batch came from: `images.read(int(batch.indices[0]))` is its first
+    image. `labels` is None where the images have none.
+    """
+
+    pixels: Float[Tensor, "batch channels height width"]
+    labels: Int[Tensor, "batch"] | None
+    indices: Int[Tensor, "batch"]
+    broken: tuple[Broken, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)

@@ -1,0 +1,149 @@
+"""The images to examine: a value that opens nothing until it is read."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from vitscope.data.batch import Batch, Broken
+from vitscope.data.decode import BrokenImage
+from vitscope.data.label import Labels, fit_labels
+from vitscope.data.lookahead import ahead
+from vitscope.data.source import AbstractPictures
+from vitscope.measurement.errors import UserError
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images in a fixed order, with or without labels; made by `vitscope.images`.
+
+    `positions` are the chosen images' places in the source, sorted. Pickling it sends paths, not pixels (arrays given
+    in memory are sent whole), so that a worker can read its own share.
+    """
+
+    name: str
+    pictures: AbstractPictures
+    positions: Int[np.ndarray, "chosen"]
+    annotation: Labels | None
+    max_broken: int = 0
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def labels(self) -> Int[np.ndarray, "chosen"] | None:
+        """The class of each image, 0 or more; None where the images are unlabelled."""
+        return None if self.annotation is None else self.annotation.values
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the label values, after the label map if one was given; None where they are unknown."""
+        return None if self.annotation is None else self.annotation.classes
+
+    @property
+    def label_source(self) -> str:
+        """Where the labels come from: a column, class folders, ..., and the map they went through."""
+        return "unlabelled" if self.annotation is None else self.annotation.source
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over each chosen image's place, bytes and label, and the class names; the path plays no part.
+
+        Costs one reading of the images, without decoding.
+        """
+        digest = hashlib.sha256(repr((len(self), self.classes, self.labels is None)).encode())
+        for index, position in enumerate(self.positions.tolist()):
+            try:
+                content = self.pictures.content(position)
+            except BrokenImage as error:
+                content = f"broken: {error.reason}".encode()
+            label = None if self.labels is None else int(self.labels[index])
+            digest.update(repr((position, label, len(content))).encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+    def read(self, index: int) -> Image.Image:
+        """Image number `index`, in mode `L` where it is grey and `RGB` otherwise; `BrokenImage` if it is that."""
+        return self.pictures.read(int(self.positions[index]))
+
+    def batch_count(self, batch_size: int) -> int:
+        """How many batches of `batch_size` the images make; the last may be smaller."""
+        if batch_size < 1:
+            raise UserError(f"a batch needs at least one image, not {batch_size}.")
+        return -(-len(self) // batch_size)
+
+    def batches(
+        self, transform: Transform, batch_size: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[Batch]:
+        """Batches number `start` to `stop` (less one) of `batch_size` images each, transformed and stacked.
+
+        A batch is a fixed slice of the images, whatever the range asked for; broken images are left out of theirs and
+        named in it. About one batch is decoded ahead in background threads, which end with the iterator. Raises
+        `UserError` once this iteration has met more than `max_broken` broken images.
+        """
+        count = self.batch_count(batch_size)
+        first, last = max(start, 0), count if stop is None else min(stop, count)
+        return self._batches(transform, batch_size, first, last)
+
+    def _batches(self, transform: Transform, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
+        indices = range(start * batch_size, min(stop * batch_size, len(self)))
+        broken: list[Broken] = []
+        with closing(ahead(lambda index: self._load(index, transform), indices, batch_size)) as loaded:
+            for batch_start in indices[::batch_size]:
+                rows = list(islice(loaded, batch_size))
+                broken += [row for row in rows if isinstance(row, Broken)]
+                self.check_broken(broken)
+                yield self._collate(rows, batch_start, transform)
+
+    def _load(self, index: int, transform: Transform) -> Tensor | Broken:
+        try:
+            picture = self.read(index)
+        except BrokenImage as error:
+            return Broken(error.name, error.reason)
+        return transform(picture)
+
+    def _collate(self, rows: Sequence[Tensor | Broken], first: int, transform: Transform) -> Batch:
+        whole = [(first + offset, row) for offset, row in enumerate(rows) if isinstance(row, Tensor)]
+        indices = torch.tensor([index for index, _ in whole], dtype=torch.int64)
+        shapes = {tuple(row.shape): index for index, row in whole}
+        if len(shapes) > 1:
+            shown = " and ".join("x".join(map(str, shape)) for shape in list(shapes)[:2])
+            raise UserError(f"the transform made images of different sizes ({shown}) of {self.name}: it must resize.")
+        # Where all are broken, a blank image tells the shape of no images.
+        stacked = [row for _, row in whole] or [transform(Image.new("RGB", (32, 32)))]
+        pixels = torch.stack(stacked)[: len(whole)]
+        labels = None if self.labels is None else torch.from_numpy(self.labels)[indices]
+        return Batch(pixels, labels, indices, tuple(row for row in rows if isinstance(row, Broken)))
+
+    def check_broken(self, broken: Sequence[Broken]) -> None:
+        """Raise `UserError` if these are more broken images than `max_broken` allows."""
+        if len(broken) > self.max_broken:
+            shown = "; ".join(f"{each.name}: {each.reason}" for each in broken[:3])
+            raise UserError(
+                f"{len(broken)} broken {'image' if len(broken) == 1 else 'images'} met in {self.name} ({shown}"
+                f"{'; ...' if len(broken) > 3 else ''}), more than the {self.max_broken} that --max-broken allows: "
+                "mend or remove them, or raise --max-broken."
+            )
+
+    def for_classes(self, count: int, names: tuple[str, ...] | None) -> "Images":
+        """The images with labels as class numbers of a model of `count` classes called `names` (None: unknown).
+
+        Where both name the same classes in another order, labels are put into the model's order. Raises `UserError`
+        for a label that the model has no class for, and for classes that are not evidently the model's unless the
+        user chose the labels by column or map.
+        """
+        if self.annotation is None:
+            return self
+        return replace(self, annotation=fit_labels(self.annotation, count, names, self.name))
