@@ -1,0 +1,1 @@
+"""Adapters of torchvision models, one file a family."""
