@@ -10,9 +10,10 @@ import xarray as xr
 
 from vitscope.data.load import images
 from vitscope.measurement.errors import UserError
-from vitscope.models.build import restored
+from vitscope.models.build import build_model, restored
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.training.augmentation import step_seeded
+from vitscope.training.loop import parameter_groups
 from vitscope.training.observer import Silent
 from vitscope.training.recipe import Recipe
 from vitscope.training.state import STATE
@@ -138,6 +139,24 @@ def test_a_seeded_block_repeats_and_leaves_no_trace():
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
 
 
+def test_an_average_that_forgets_at_once_is_the_weights(tmp_path):
+    plain = train(dataclasses.replace(TINY, ema=0.0), SHOWN, tmp_path / "plain")
+    average = train(dataclasses.replace(TINY, ema=1e-12), SHOWN, tmp_path / "average")
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(average)[name], value)
+
+
+def test_matrices_and_kernels_decay_alone():
+    module = build_model("vit-micro", {"depth": 1, "registers": 1}, None)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    decaying, others = parameter_groups(module, 0.3)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    found = {names[id(parameter)] for parameter in decaying["params"]}
+    kernels = {"attn.qkv", "attn.proj", "mlp.0", "mlp.2"}
+    assert found == {"patches.weight", "head.weight", *(f"blocks.0.{name}.weight" for name in kernels)}
+    assert len(others["params"]) + len(found) == len(names)
+
+
 def test_the_checkpoint_says_how_it_came_about(straight):
     found = read_checkpoint(straight.weights)
     module = restored(found)
@@ -153,6 +172,7 @@ def test_metrics_are_labelled_by_epoch_and_true_of_the_saved_model(straight):
     assert metrics.epoch.values.tolist() == [1, 2]
     assert metrics.test_accuracy_count.values.tolist() == [20, 20]
     assert metrics.train_loss_count.values.tolist() == [3, 3]
+    assert metrics.learning_rate.values.tolist() == [TINY.learning_rate, TINY.final_learning_rate]
     found = read_checkpoint(straight.weights)
     (batch,) = TEST.batches(found.input, 20)
     with torch.inference_mode():
@@ -164,7 +184,7 @@ def test_metrics_are_labelled_by_epoch_and_true_of_the_saved_model(straight):
 def test_it_learns_32_digits_by_heart(tmp_path):
     shown = images("digits", split="train", limit=32, seed=0)
     recipe = Recipe(
-        image=8, channels=1, patch=2, depth=2, epochs=12, batch=8, learning_rate=3e-3, warmup=2.0, label_smoothing=0.0,
+        image=8, channels=1, patch=2, depth=2, epochs=15, batch=4, learning_rate=3e-3, warmup=2.0, label_smoothing=0.0,
         crop="none", flip=False, randaugment=0, mixup=0.0, cutmix=0.0, save_every=1000, accelerator="cpu",
     )  # fmt: skip
     assert train(recipe, shown, tmp_path, test=shown).metrics.test_accuracy.values[-1] == 1.0
@@ -209,7 +229,7 @@ def test_a_recipe_that_cannot_be_followed_says_why(tmp_path, changes, message):
 
 
 def test_images_that_cannot_be_trained_on(tmp_path):
-    with pytest.raises(UserError, match="has no labels, which training needs|have no labels"):
+    with pytest.raises(UserError, match="images has no labels, which training needs; give"):
         train(TINY, images(np.zeros((4, 8, 8), np.uint8)), tmp_path / "unlabelled")
     with pytest.raises(UserError, match="1 images are too few for a batch on 1 devices"):
         train(TINY, images((np.zeros((1, 8, 8), np.uint8), np.zeros(1, int))), tmp_path / "one")

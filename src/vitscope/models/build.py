@@ -1,0 +1,46 @@
+"""A module from its name and the arguments it was made with: what a checkpoint remembers and training begins with."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import load_strictly
+from vitscope.models.checkpoint import Checkpoint
+
+
+def build_model(model: str, arguments: Mapping[str, object], classes: tuple[str, ...] | None) -> nn.Module:
+    """A module with random weights: ``vit-micro`` and the project's other sizes, or ``timm/NAME``.
+
+    ``arguments`` are fields of :class:`~vitscope.models.own.vit.VitConfig`, or arguments of ``timm.create_model``.
+    """
+    library, _, name = model.rpartition("/")
+    if library in ("", "vitscope"):
+        from vitscope.models.own.library import sized_vit
+
+        return sized_vit(name, arguments, classes)
+    if library == "timm":
+        from vitscope.models.timm.construction import timm_model
+
+        return timm_model(name, arguments)
+    raise UserError(f"{model!r} cannot be made here; give vit-micro, vit-tiny, vit-small, vit-base or timm/NAME.")
+
+
+def image_side(module: nn.Module) -> int:
+    """Side of the square input a module of :func:`build_model` is made for by its own configuration."""
+    if type(module).__module__.startswith("vitscope"):
+        from vitscope.models.own.vit import Vit
+
+        assert isinstance(module, Vit)
+        return module.config.image
+    from vitscope.models.timm.construction import configured_side
+
+    return configured_side(module)
+
+
+def restored(checkpoint: Checkpoint) -> nn.Module:
+    """The module a checkpoint of :func:`~vitscope.models.checkpoint.save_checkpoint` was made of, with its weights."""
+    if checkpoint.model is None:
+        raise UserError("This checkpoint does not say which model it is of; name the architecture it was saved from.")
+    module = build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes)
+    return load_strictly(module, dict(checkpoint.weights)).eval()

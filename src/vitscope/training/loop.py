@@ -1,0 +1,239 @@
+"""The training loop: flat in steps, each a function of the state before it, the seed and its number."""
+
+import copy
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vitscope.data.image import Images
+from vitscope.measurement.errors import UserError
+from vitscope.models.build import build_model
+from vitscope.models.checkpoint import Checkpoint, save_checkpoint
+from vitscope.models.pixels import PixelInput
+from vitscope.training.augmentation import Augmentation, derived_seed, mixed, step_seeded
+from vitscope.training.batches import Plan, augmented_batches
+from vitscope.training.evaluation import evaluate
+from vitscope.training.metrics import metrics, save_metrics
+from vitscope.training.observer import AbstractTrainingObserver, Silent, Step
+from vitscope.training.pixels import Pixels, pixels
+from vitscope.training.recipe import Recipe
+from vitscope.training.schedule import averaging_decay, learning_rate
+from vitscope.training.state import METRICS, WEIGHTS, State, read_state, save_state
+
+_STEP, _WEIGHTS = 1, 2  # what a derived seed is for
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training, all decided: its recipe, what its model is made with, its images, and where it is kept."""
+
+    recipe: Recipe
+    arguments: dict[str, object]
+    classes: tuple[str, ...]
+    input: PixelInput
+    crop: str
+    images: Images
+    test: Images | None
+    folder: Path
+    observer: AbstractTrainingObserver
+
+
+def run(fabric: Fabric, task: Task) -> None:
+    """Train on this device, from the last saved state on, and leave weights and metrics in the folder."""
+    recipe, cache = task.recipe, task.recipe.cache_gib * 2**30
+    shown = pixels(task.images, task.input, cache)
+    test = None if task.test is None else pixels(task.test, task.input, cache)
+    plan = _plan(recipe, len(shown), fabric)
+    training = _Training(fabric, task, plan, test)
+    observer = task.observer if fabric.is_global_zero else Silent()
+    batches = augmented_batches(
+        shown,
+        Augmentation(recipe, task.crop, task.input),
+        plan,
+        training.step,
+        recipe.workers,
+        pin=fabric.device.type == "cuda",
+    )
+    observer.begin(plan.steps, training.step)
+    try:
+        for images, labels in batches:
+            step = training.advance(images, labels)
+            if training.step % plan.steps_per_epoch == 0:
+                observer.step(step)
+                observer.epoch(len(training.history) + 1, training.finish_epoch())
+                continue
+            if training.step % recipe.save_every == 0:
+                training.save()
+            observer.step(step)
+    finally:
+        observer.end()
+
+
+def _plan(recipe: Recipe, count: int, fabric: Fabric) -> Plan:
+    share = recipe.devices * (2 if recipe.mixes else 1)
+    batch = min(recipe.batch, count - count % share)
+    if batch == 0:
+        raise UserError(f"{count} images are too few for a batch on {recipe.devices} devices.")
+    return Plan(recipe.seed, count, batch, recipe.epochs, fabric.global_rank, fabric.world_size)
+
+
+def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels, which decay, and all else (biases, norms, tokens, positions), which does not."""
+    named = list(module.named_parameters())
+    kernels = [parameter for name, parameter in named if name.endswith("weight") and parameter.ndim >= 2]
+    chosen = {id(parameter) for parameter in kernels}
+    others = [parameter for _, parameter in named if id(parameter) not in chosen]
+    return [{"params": kernels, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+@dataclass(eq=False)
+class _Training:
+    """A training under way on one device: the one value here that changes."""
+
+    fabric: Fabric
+    task: Task
+    plan: Plan
+    test: Pixels | None
+    step: int = 0
+    losses: list[Tensor] = field(default_factory=list[Tensor])
+    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    began: float = 0.0
+
+    def __post_init__(self) -> None:
+        recipe, fabric = self.task.recipe, self.fabric
+        with step_seeded(derived_seed(recipe.seed, _WEIGHTS), torch.device("cpu")):
+            self.module = build_model(recipe.model, self.task.arguments, self.task.classes)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, recipe.weight_decay))
+        # What fabric returns are wrappers, for the forward pass and the step; weights are read from what they wrap.
+        wrapped: tuple[Any, Any] = fabric.setup(self.module, self.optimizer)
+        self.forward, self.stepper = wrapped
+        self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
+        self.module.train()
+        self.began = time.monotonic()
+        state = read_state(self.task.folder, fabric.device)
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def result(self) -> nn.Module:
+        """What is tested and saved: the average of the weights where there is one."""
+        return self.module if self.average is None else self.average
+
+    def advance(self, images: Tensor, labels: Tensor) -> Step:
+        """Make one step with these bytes and labels."""
+        recipe, plan, device = self.task.recipe, self.plan, self.fabric.device
+        warmup = round(recipe.warmup * plan.steps_per_epoch)
+        rate = learning_rate(self.step, plan.steps, warmup, recipe.learning_rate, recipe.final_learning_rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with step_seeded(derived_seed(recipe.seed, _STEP, self.step, plan.rank), device):
+            inputs = self.task.input.normalised(images.to(device, non_blocking=True))
+            inputs, targets = mixed(recipe, inputs, labels.to(device, non_blocking=True), len(self.task.classes))
+            loss = functional.cross_entropy(self.forward(inputs), targets)
+            self.fabric.backward(loss)
+        if recipe.clip:
+            # A gradient that is not finite is the loss scaler's to skip, or shows in the loss.
+            self.fabric.clip_gradients(self.forward, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        self._update_average()
+        self.losses.append(loss.detach())
+        self.step += 1
+        epoch = (self.step - 1) // plan.steps_per_epoch
+        return Step(self.step, plan.steps, epoch, plan.epochs, self.losses[-1], rate)
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Test, write weights and metrics, save the state; the epoch's row of the metrics."""
+        losses = self._gathered_losses()
+        self._synchronise_buffers()
+        row = {
+            "train_loss": float(losses.mean()),
+            "train_loss_error": float(losses.std() / len(losses) ** 0.5) if len(losses) > 1 else 0.0,
+            "train_loss_count": float(len(losses)),
+        }
+        if self.test is not None:
+            row |= evaluate(self.result, self.test, self.task.recipe.batch, self.fabric)
+        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.monotonic() - self.began}
+        self.history.append(row)
+        self.losses, self.began = [], time.monotonic()
+        self._publish()
+        self.save()  # last: a state says that all before it is written
+        return row
+
+    def save(self) -> None:
+        """Save the state; a training that has diverged is ended and leaves the last good one."""
+        losses = self._gathered_losses()
+        if not self.fabric.is_global_zero:
+            return
+        state = State(
+            step=self.step,
+            model=self.module.state_dict(),
+            average=None if self.average is None else self.average.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.fabric.strategy.precision.state_dict(),
+            losses=losses,
+            seconds=time.monotonic() - self.began,
+            history=self.history,
+        )
+        save_state(state, self.task.folder)
+
+    def _restore(self, state: State) -> None:
+        self.module.load_state_dict(state.model)
+        if self.average is not None and state.average is not None:
+            self.average.load_state_dict(state.average)
+        self.optimizer.load_state_dict(dict(state.optimizer))
+        if state.scaler:
+            self.fabric.strategy.precision.load_state_dict(dict(state.scaler))
+        self.step, self.history = state.step, state.history
+        self.losses = list(state.losses.unbind())
+        self.began = time.monotonic() - state.seconds
+
+    def _gathered_losses(self) -> Tensor:
+        """The epoch's losses so far, the mean of all devices; which is what each keeps from here on."""
+        losses = torch.stack(self.losses) if self.losses else torch.zeros(0, device=self.fabric.device)
+        reduced = self.fabric.all_reduce(losses, reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        self.losses = list(reduced.unbind())
+        if not bool(reduced.isfinite().all()):
+            raise UserError(
+                f"The training diverged before step {self.step} (the loss is not finite); "
+                f"lower learning_rate ({self.task.recipe.learning_rate:g}) or clip ({self.task.recipe.clip:g})."
+            )
+        return reduced
+
+    def _update_average(self) -> None:
+        if self.average is None:
+            return
+        weight = 1 - averaging_decay(self.step, self.task.recipe.ema)
+        for mean, value in zip(
+            self.average.state_dict().values(), self.module.state_dict().values(), strict=True
+        ):  # batch statistics are averaged with the weights; counters are copied
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    def _synchronise_buffers(self) -> None:
+        """Batch statistics of the first device on all, as they are in what it saves."""
+        if self.fabric.world_size > 1:
+            for module in (self.module, self.result):
+                for buffer in module.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+
+    def _publish(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        task = self.task
+        save_metrics(metrics(self.history), task.folder / METRICS)
+        training = {"recipe": dataclasses.asdict(task.recipe), "images": task.images.name}
+        training |= {"epochs": len(self.history), "last_epoch": self.history[-1]}
+        weights = self.result.state_dict()
+        checkpoint = Checkpoint(weights, task.recipe.model, task.arguments, task.classes, task.input, training)
+        save_checkpoint(checkpoint, task.folder / WEIGHTS)

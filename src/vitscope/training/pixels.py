@@ -1,0 +1,81 @@
+"""The images of a training as bytes of the model's input size: decoded once where memory allows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vitscope.data.batch import Broken
+from vitscope.data.decode import BrokenImage
+from vitscope.data.image import Images
+from vitscope.measurement.errors import UserError
+from vitscope.models.pixels import PixelInput
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Labelled images that can be read; ``cached`` holds the bytes of all, or None where each is read when asked for.
+
+    ``rows`` are the places of the readable images in ``images``: broken ones are left out.
+    """
+
+    images: Images
+    input: PixelInput
+    rows: Int[np.ndarray, " count"]
+    labels: Int[np.ndarray, " count"]
+    cached: UInt8[np.ndarray, "count height width channels"] | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, indices: Int[np.ndarray, " batch"]) -> UInt8[np.ndarray, "batch height width channels"]:
+        """These images at the input's size."""
+        if self.cached is not None:
+            return self.cached[indices]
+        return np.stack([self.input.pixels(self.images.read(int(row))) for row in self.rows[indices]])
+
+
+def pixels(images: Images, input: PixelInput, cache_bytes: float) -> Pixels:
+    """The images, decoded now if their bytes fit into ``cache_bytes``.
+
+    Raises ``UserError`` for images without labels, and for more broken ones than ``images`` allows.
+    """
+    if images.labels is None:
+        raise UserError(f"{images.name} has no labels, which training needs; give images in class folders or a label.")
+    rows, labels = np.arange(len(images)), np.asarray(images.labels, np.int64)
+    size = (input.image, input.image, input.channels)
+    if len(images) * int(np.prod(size)) > cache_bytes:
+        return Pixels(images, input, rows, labels, None)
+    broken: list[Broken] = []
+    cached = np.empty((len(images), *size), np.uint8)
+    readable = np.ones(len(images), bool)
+    for row in range(len(images)):
+        try:
+            cached[row] = input.pixels(images.read(row))
+        except BrokenImage as error:
+            readable[row] = False
+            broken.append(Broken(error.name, error.reason))
+            images.check_broken(broken)
+    if broken:
+        cached = cached[readable]
+    return Pixels(images, input, rows[readable], labels[readable], cached)
+
+
+def statistics(images: Images, input: PixelInput) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over at most 2000 evenly spaced images, of the range 0 to 1."""
+    found: list[UInt8[np.ndarray, "height width channels"]] = []
+    for row in np.unique(np.linspace(0, len(images) - 1, min(len(images), 2000)).astype(int)).tolist():
+        try:
+            found.append(input.pixels(images.read(row)))
+        except BrokenImage:
+            continue  # counted where all images are read
+    if not found:
+        raise UserError(f"{images.name} has no image that can be read.")
+    stacked = np.stack(found) / 255
+    mean, std = stacked.mean((0, 1, 2)), stacked.std((0, 1, 2)).clip(1 / 255)
+    return _rounded(mean.tolist()), _rounded(std.tolist())
+
+
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values)

@@ -1,0 +1,144 @@
+"""Recipes: everything that decides which weights a training ends with, apart from the images."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin
+
+from vitscope.measurement.errors import UserError
+
+Crop = Literal["auto", "padded", "resized", "none"]
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+Strategy = Literal["auto", "ddp", "ddp_spawn"]
+
+FREE = ("workers", "save_every", "cache_gib", "accelerator")
+"""Fields that may change when a training is resumed: they say where and how fast, not what."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. The defaults are DeiT's (Touvron et al. 2021) at the scale of CIFAR."""
+
+    model: str = "vit-micro"
+    """``vit-micro``, ``vit-tiny``, ``vit-small``, ``vit-base``, or ``timm/NAME`` such as ``timm/resnet18_cifar``."""
+    image: int | None = None
+    """Side of the input in pixels; the model's own where absent."""
+    channels: Literal[1, 3] = 3
+    """1 for grey images, 3 for colour."""
+    patch: int | None = None
+    """Side of a patch in pixels; the model's own where absent."""
+    depth: int | None = None
+    """Number of blocks of the project's own ViT; its size's where absent."""
+    pool: Literal["class", "average"] | None = None
+    """What the project's own ViT classifies: its class token or the mean patch; its size's where absent."""
+    registers: int | None = None
+    """Number of register tokens of the project's own ViT; its size's where absent."""
+    epochs: int = 10
+    """Passes over the images."""
+    batch: int = 128
+    """Images in a step, on all devices together; a last, incomplete batch of an epoch is left out."""
+    learning_rate: float = 1e-3
+    """Highest learning rate."""
+    final_learning_rate: float = 1e-5
+    """Learning rate at the end of the cosine."""
+    warmup: float = 1.0
+    """Epochs over which the learning rate rises from 0, step by step."""
+    weight_decay: float = 0.05
+    """AdamW's decoupled decay, of matrices and kernels alone: not of biases, norms, tokens, positions."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 for no limit."""
+    label_smoothing: float = 0.1
+    """Share of the target's mass that is spread over all classes."""
+    drop_path: float = 0.0
+    """Rate at which the last branch is left out of a sample, growing linearly with depth from 0."""
+    crop: Crop = "auto"
+    """``padded`` (shifted within a border), ``resized`` (a random part, resized), ``none``; ``auto`` pads where the
+    input has at most 64 pixels a side, and resizes where it is larger."""
+    padding: float = 0.125
+    """Border of a padded crop, as a share of the side."""
+    least_area: float = 0.08
+    """Smallest share of the image that a resized crop may show."""
+    flip: bool = True
+    """Whether half of the images are mirrored left to right."""
+    randaugment: int = 9
+    """Magnitude of RandAugment (Cubuk et al. 2020), from 1 to 10: two operations, standard deviation 1; 0 for none."""
+    mixup: float = 0.8
+    """Mixup's (Zhang et al. 2018) alpha; 0 for none."""
+    cutmix: float = 1.0
+    """CutMix's (Yun et al. 2019) alpha; 0 for none. Where both are on, each batch has either, by a fair coin."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights, after ``min(ema, (1 + step) / (10 + step))`` at the start; 0 for
+    none. Where it is on, the average is what is tested and saved."""
+    seed: int = 0
+    """Everything random follows from it."""
+    precision: Precision = "32-true"
+    """Arithmetic of the forward and backward pass; the weights stay in float32."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+    devices: int = 1
+    """Number of devices that share each batch."""
+    strategy: Strategy = "auto"
+    """How several devices share it: ``ddp`` runs the same command once for each, ``ddp_spawn`` (what ``auto`` means)
+    starts processes of its own."""
+    workers: int = 0
+    """Processes that prepare batches; 0: the training process itself. The weights do not depend on it."""
+    save_every: int = 200
+    """Steps between saved states, besides the end of each epoch."""
+    cache_gib: float = 2.0
+    """Decoded images are kept in memory where they fit into this many GiB; else each is read again in every epoch."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_choice(field.name, field.type, getattr(self, field.name))
+        for name in ("epochs", "batch", "devices", "save_every"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup", "weight_decay", "clip", "mixup", "cutmix", "workers", "cache_gib", "seed"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        for name in ("label_smoothing", "drop_path", "padding", "ema"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        _check("randaugment", self.randaugment, 0 <= self.randaugment <= 10, "between 0 and 10")
+        _check("least_area", self.least_area, 0 < self.least_area <= 1, "above 0 and at most 1")
+        _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        rate = self.final_learning_rate
+        _check("final_learning_rate", rate, 0 <= rate <= self.learning_rate, f"from 0 to {self.learning_rate:g}")
+        share = self.devices * (2 if self.mixes else 1)
+        asked = f"a multiple of {share} ({self.devices} devices, {'mixing in pairs' if self.mixes else 'no mixing'})"
+        _check("batch", self.batch, self.batch % share == 0, asked)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed with one another."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def own_model(self) -> bool:
+        """Whether the model is the project's own."""
+        return self.model.rpartition("/")[0] in ("", "vitscope")
+
+    def arguments(self, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, object]:
+        """What the model is made with, besides its name."""
+        given = {"image": self.image, "patch": self.patch, "depth": self.depth, "pool": self.pool}
+        given |= {"registers": self.registers, "drop_path": self.drop_path or None}
+        if self.own_model:
+            rest = {"classes": classes, "channels": self.channels, "mean": mean, "std": std}
+        else:
+            if missing := [name for name in ("depth", "pool", "registers") if given.pop(name) is not None]:
+                raise UserError(f"{', '.join(missing)} can be set for the project's own ViT, not for {self.model}.")
+            names = {"image": "img_size", "patch": "patch_size", "drop_path": "drop_path_rate"}
+            given = {names[name]: value for name, value in given.items()}
+            rest = {"num_classes": classes, "in_chans": self.channels}
+        return {name: value for name, value in {**given, **rest}.items() if value is not None}
+
+    def differences(self, other: "Recipe") -> tuple[str, ...]:
+        """The fields in which another recipe asks for other weights."""
+        names = (field.name for field in dataclasses.fields(self) if field.name not in FREE)
+        return tuple(name for name in names if getattr(self, name) != getattr(other, name))
+
+
+def _check(name: str, value: object, holds: bool, asked: str) -> None:
+    if not holds:
+        raise UserError(f"{name} is {value}; it must be {asked}.")
+
+
+def _check_choice(name: str, annotation: object, value: object) -> None:
+    if get_origin(annotation) is Literal:
+        _check(name, repr(value), value in get_args(annotation), f"one of {', '.join(map(str, get_args(annotation)))}")

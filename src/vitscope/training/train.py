@@ -1,0 +1,84 @@
+"""``train``: from a recipe and images to weights and how they came about."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from lightning_fabric import Fabric
+
+from vitscope.data.image import Images
+from vitscope.measurement.errors import UserError
+from vitscope.models.build import build_model, image_side
+from vitscope.models.pixels import PixelInput
+from vitscope.training.loop import Task, run
+from vitscope.training.observer import AbstractTrainingObserver, Silent
+from vitscope.training.pixels import statistics
+from vitscope.training.recipe import Recipe
+from vitscope.training.state import METRICS, WEIGHTS, claim_folder
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training: its folder, the checkpoint in it, and its metrics along the axis ``epoch``."""
+
+    folder: Path
+    weights: Path
+    metrics: xr.Dataset
+
+
+def train(
+    recipe: Recipe,
+    images: Images,
+    folder: Path,
+    test: Images | None = None,
+    resume: bool = False,
+    observer: AbstractTrainingObserver | None = None,
+) -> Training:
+    """Train a model on labelled images, test it on others after each epoch, and keep it in ``folder``.
+
+    The folder then holds ``model.safetensors`` (weights, architecture, classes, input, recipe), ``metrics.nc``,
+    ``recipe.json`` and ``state.pt``, each written whole or not at all. With ``resume``, a training that was ended at
+    any moment goes on from its last state, or from the beginning where there is none yet, and ends with the same
+    weights as one that was not: bit for bit on a CPU with the same number of threads, to the rounding of the kernels
+    elsewhere. Raises ``UserError`` for what cannot be trained, or resumed.
+    """
+    classes = _classes(images)
+    if test is not None:
+        test = test.for_classes(len(classes), images.classes)
+    plain = recipe.arguments(len(classes), (0.5,), (0.5,))
+    side = recipe.image or image_side(build_model(recipe.model, plain, classes))
+    mean, std = statistics(images, PixelInput(side, recipe.channels, (0.5,), (0.5,)))
+    crop = recipe.crop if recipe.crop != "auto" else "padded" if side <= 64 else "resized"
+    task = Task(
+        recipe=recipe,
+        arguments=recipe.arguments(len(classes), mean, std),
+        classes=classes,
+        input=PixelInput(side, recipe.channels, mean, std),
+        crop=crop,
+        images=images,
+        test=test,
+        folder=folder,
+        observer=observer or Silent(),
+    )
+    claim_folder(folder, recipe, _identity(images), resume)
+    strategy = "auto" if recipe.devices == 1 else "ddp_spawn" if recipe.strategy == "auto" else recipe.strategy
+    fabric = Fabric(
+        accelerator=recipe.accelerator, devices=recipe.devices, strategy=strategy, precision=recipe.precision
+    )
+    fabric.launch(partial(run, task=task))
+    return Training(folder, folder / WEIGHTS, xr.load_dataset(folder / METRICS, engine="h5netcdf"))
+
+
+def _classes(images: Images) -> tuple[str, ...]:
+    if images.labels is None:
+        raise UserError(f"{images.name} has no labels, which training needs; give class folders or a label column.")
+    return images.classes or tuple(str(label) for label in range(int(images.labels.max()) + 1))
+
+
+def _identity(images: Images) -> str:
+    """SHA-256 of number, labels and class names: what a training cannot go on without."""
+    labels = np.asarray(images.labels, np.int64).tobytes()
+    return hashlib.sha256(repr((len(images), images.classes)).encode() + labels).hexdigest()
