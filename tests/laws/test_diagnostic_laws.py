@@ -157,5 +157,22 @@ def test_a_subject_with_dropout_on_is_refused(subject, pictures):
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 10))
     random = load(module, input=Vit(VitConfig(image=8, channels=1, patch=2)).config.input, units=())
     random.module.train()
-    with pytest.raises(UserError, match="different logits for the same images twice"):
+    with pytest.raises(UserError, match=r"in training mode \(itself\)"):
         measure(random, pictures, DIAGNOSTICS)
+
+
+class Noisy(torch.nn.Module):
+    """A model that adds noise of its own, training mode or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(64, 10)
+
+    def forward(self, images):
+        return self.head(images.flatten(1) + torch.rand(images.shape[0], 64))
+
+
+def test_a_subject_with_noise_of_its_own_is_refused(pictures):
+    noisy = load(Noisy(), input=Vit(VitConfig(image=8, channels=1, patch=2)).config.input, units=())
+    with pytest.raises(UserError, match="different logits for the same images twice"):
+        measure(noisy, pictures, DIAGNOSTICS)

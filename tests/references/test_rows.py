@@ -9,7 +9,7 @@ from vitscope import load
 from vitscope.diagnostics.attention_distance import AttentionDistance
 from vitscope.diagnostics.attention_entropy import AttentionEntropy
 from vitscope.diagnostics.attention_sinks import AttentionSinks
-from vitscope.engine.activation import Rows, Workspace
+from vitscope.engine.activation import Geometry, Rows, Workspace
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver
@@ -36,7 +36,7 @@ def rows(request):
     with torch.inference_mode():
         subject.anatomy.walk(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)), kept)
     attention, stream = kept.attentions[1]
-    return Rows(attention, stream.tokens.norm(dim=-1), (64, 64), Workspace())
+    return Rows(attention, stream.tokens.norm(dim=-1), Geometry.of(attention, (64, 64)), Workspace())
 
 
 def maps(rows):

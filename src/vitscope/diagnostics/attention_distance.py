@@ -53,15 +53,14 @@ class AttentionDistance(AbstractDiagnostic[Rows]):
 
     def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """Mean distance of each head, and that of uniform attention in the same windows."""
-        if not bool((activation.attention.query_tokens >= activation.attention.prefix).any()):
+        geometry = activation.geometry
+        if not bool(geometry.patch_queries.any()):
             return {}
-        distances, patches = activation.distances, activation.patch_keys.to(activation.weights)
-        reached = torch.mul(activation.weights, distances[:, None], out=activation.scratch).sum(-1)
-        mass = torch.matmul(activation.weights, patches[:, None, :, None])[..., 0]
-        tiny = torch.finfo(mass.dtype).tiny
-        uniform = distances.sum(-1) / patches.sum(-1, keepdim=True).clamp(min=1)
+        reached = torch.mul(activation.weights, geometry.distances[:, None], out=activation.scratch).sum(-1)
+        mass = activation.patch_mass.clamp(min=torch.finfo(reached.dtype).tiny)
+        uniform = geometry.distances.sum(-1) / geometry.patch_keys.sum(-1, keepdim=True).clamp(min=1)
         alike = activation.over_queries(uniform[:, None].expand(mass.shape))
-        return {"distance": activation.over_queries(reached / mass.clamp(min=tiny)), "uniform_distance": alike[:, 0]}
+        return {"distance": activation.over_queries(reached / mass), "uniform_distance": alike[:, 0]}
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """Distance over depth and head."""

@@ -93,8 +93,7 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
     def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The measures among queries for each head, and the one among heads."""
         heads = self._among_heads(activation)
-        counted = (activation.query_share > 0).sum(-1).flatten()
-        queries = int(counted.max())
+        queries = int((activation.geometry.query_share > 0).sum(-1).max())
         if queries < 2:
             return heads
         mean_row = activation.mean_row
@@ -123,7 +122,7 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
 
     def _cosine(self, activation: Rows, queries: int) -> Float[Tensor, "batch windows heads"]:
         norms = torch.linalg.vector_norm(activation.weights, dim=-1)
-        patch = (activation.query_share[:, :, 0] > 0).to(norms)
+        patch = (activation.geometry.query_share[:, None] > 0).to(norms)
         unit_sum = torch.matmul((patch / norms).unsqueeze(-2), activation.weights)[..., 0, :]
         return mean_pairwise_cosine(unit_sum, queries)
 
@@ -131,8 +130,8 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
         keys = activation.weights.shape[-1]
         top = min(self.top, keys)
         smallest = activation.ordered[..., -top]
-        only_patches = torch.where(activation.query_share[:, :, 0] > 0, smallest, torch.inf)
-        found = distinct_keys(activation.weights, only_patches)
+        only_patches = torch.where(activation.geometry.query_share[:, None] > 0, smallest, torch.inf)
+        found = distinct_keys(activation.weights, only_patches, activation.scratch)
         return found.to(activation.weights) / min(top * queries, keys)
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:

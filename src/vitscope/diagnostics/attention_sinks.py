@@ -67,8 +67,8 @@ class AttentionSinks(AbstractDiagnostic[Rows]):
         norms = activation.token_norms
         median = norms[:, attention.prefix :].median(dim=1, keepdim=True).values
         high = (norms > self.factor * median) & (torch.arange(norms.shape[1], device=norms.device) >= attention.prefix)
-        high_keys = high[:, attention.key_tokens.clamp(min=0)] & activation.patch_keys
-        share = high_keys.to(mean_row).sum((1, 2)) / activation.patch_keys.sum()
+        high_keys = high[:, attention.key_tokens.clamp(min=0)] & activation.geometry.patch_keys
+        share = high_keys.to(mean_row).sum((1, 2)) / activation.geometry.patch_keys.sum()
         found = {
             "high_norm_mass": (mean_row * high_keys[:, :, None]).sum(-1).mean(1),
             "high_norm_share": share,

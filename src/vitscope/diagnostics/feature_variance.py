@@ -43,7 +43,7 @@ class FeatureVariance(AbstractDiagnostic[Features]):
 
     def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The variance of every image's map; a map of one cell has none."""
-        return {"variance": spatial_variance(activation.cells)} if activation.cells.shape[1] > 1 else {}
+        return {"variance": spatial_variance(activation.centred)} if activation.cells.shape[1] > 1 else {}
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """The variance over depth."""

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.activation import Features, Kind
+from vitscope.engine.activation import Every, Features, Kind
 from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.fold import Means
 from vitscope.measurement.quantity import Quantity
@@ -35,13 +35,14 @@ class TokenRank(AbstractDiagnostic[Features]):
     with the singular values of the centred tokens: the participation ratio, the exponential of the Renyi entropy of
     order 2 of the squared spectrum. It is at most Roy and Vetterli's effective rank (order 1, EUSIPCO 2007) and needs
     no decomposition. From 1 (differences along one line) to min(N - 1, C); 0 where all tokens are equal. Cost: one
-    Gram matrix an image and layer.
+    Gram matrix an image and block, after whose last unit it is read.
     """
 
     name = "token-rank"
     title = "Effective rank of tokens"
     question = "Does it smooth or sharpen?"
     reads = Kind.FEATURES
+    every = Every.BLOCK
     references = (
         "Dong, Cordonnier and Loukas, Attention is not all you need, ICML 2021",
         "Roy and Vetterli, The effective rank, EUSIPCO 2007",
@@ -49,7 +50,7 @@ class TokenRank(AbstractDiagnostic[Features]):
 
     def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The rank of every image's tokens; a map of one cell has none."""
-        return {"rank": participation_rank(activation.cells)} if activation.cells.shape[1] > 1 else {}
+        return {"rank": participation_rank(activation.centred)} if activation.cells.shape[1] > 1 else {}
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """The rank over depth."""

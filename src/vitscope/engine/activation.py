@@ -21,6 +21,13 @@ class Kind(Enum):
     PREDICTIONS = "batch classes"
 
 
+class Every(Enum):
+    """At which layers feature maps are read: after the stem and every unit, or every block."""
+
+    UNIT = "unit"
+    BLOCK = "block"
+
+
 @dataclass(frozen=True)
 class Features:
     """The feature map after one layer, prefix tokens dropped."""
@@ -32,6 +39,11 @@ class Features:
     def of(cls, stream: Stream) -> "Features":
         """The stream's patches and their grid."""
         return cls(stream.patches, stream.grid)
+
+    @cached_property
+    def centred(self) -> Float[Tensor, "batch cells channels"]:
+        """The cells less their mean over the map."""
+        return self.cells - self.cells.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,53 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Where the queries and keys of an attention unit lie in the image; the same for all images."""
+
+    query_tokens: Int[Tensor, "windows queries"]
+    key_tokens: Int[Tensor, "windows keys"]
+    grid: tuple[int, int]
+    prefix: int
+    image: tuple[int, int]
+
+    @classmethod
+    def of(cls, attention: Attention, image: tuple[int, int]) -> "Geometry":
+        """The geometry of these windows in an image of this height and width."""
+        return cls(attention.query_tokens, attention.key_tokens, attention.grid, attention.prefix, image)
+
+    @cached_property
+    def patch_queries(self) -> Bool[Tensor, "windows queries"]:
+        """Which queries are patches, neither prefix nor padding."""
+        return self.query_tokens >= self.prefix
+
+    @cached_property
+    def patch_keys(self) -> Bool[Tensor, "windows keys"]:
+        """Which keys are patches, neither prefix nor padding."""
+        return self.key_tokens >= self.prefix
+
+    @cached_property
+    def query_share(self) -> Float[Tensor, "windows queries"]:
+        """Averaging weights over the queries of a window: patches alike, prefix and padding 0.
+
+        Where no query is a patch (class attention), all that are no padding count alike.
+        """
+        chosen = self.patch_queries if bool(self.patch_queries.any()) else self.query_tokens >= 0
+        return chosen.float() / chosen.sum(-1, keepdim=True).clamp(min=1)
+
+    @cached_property
+    def distances(self) -> Float[Tensor, "windows queries keys"]:
+        """Distance in pixels between the centres of a query's and a key's patches; 0 where one is not a patch."""
+        distance = torch.cdist(self._pixels(self.query_tokens), self._pixels(self.key_tokens))
+        return torch.where(self.patch_queries[:, :, None] & self.patch_keys[:, None], distance, 0.0)
+
+    def _pixels(self, tokens: Int[Tensor, "windows slots"]) -> Float[Tensor, "windows slots two"]:
+        cell = (tokens - self.prefix).clamp(min=0)
+        row = (cell // self.grid[1] + 0.5) * (self.image[0] / self.grid[0])
+        column = (cell % self.grid[1] + 0.5) * (self.image[1] / self.grid[1])
+        return torch.stack([row, column], -1)
+
+
+@dataclass(frozen=True)
 class Rows:
     """The attention weights of one unit for a few images, and what several diagnostics need of them.
 
@@ -73,7 +132,7 @@ class Rows:
 
     attention: Attention
     token_norms: Float[Tensor, "batch tokens"]
-    image: tuple[int, int]
+    geometry: Geometry
     workspace: Workspace
 
     @cached_property
@@ -100,23 +159,14 @@ class Rows:
         """Memory of the weights' shape for a moment's use."""
         return self.workspace.empty("scratch", tuple(self.weights.shape), self.weights)
 
-    @cached_property
-    def query_share(self) -> Float[Tensor, "windows 1 1 queries"]:
-        """Averaging weights over the queries of a window: patches alike, prefix and padding 0."""
-        tokens = self.attention.query_tokens
-        patch = tokens >= self.attention.prefix
-        chosen = patch if bool(patch.any()) else tokens >= 0
-        share = chosen.to(self.weights) / chosen.sum(-1, keepdim=True).clamp(min=1)
-        return share[:, None, None, :]
-
     def over_queries(self, per_row: Float[Tensor, "batch windows heads queries"]) -> Float[Tensor, "batch heads"]:
         """Mean over windows and their patch queries."""
-        return (per_row * self.query_share[:, :, 0]).sum(-1).mean(1)
+        return (per_row * self.geometry.query_share[:, None]).sum(-1).mean(1)
 
     @cached_property
     def mean_row(self) -> Float[Tensor, "batch windows heads keys"]:
         """Where the patch queries of a window look on average."""
-        return torch.matmul(self.query_share, self.weights)[..., 0, :]
+        return torch.matmul(self.geometry.query_share[:, None, None], self.weights)[..., 0, :]
 
     @cached_property
     def row_entropy(self) -> Float[Tensor, "batch windows heads queries"]:
@@ -126,7 +176,13 @@ class Rows:
     @cached_property
     def mean_entropy(self) -> Float[Tensor, "batch windows heads"]:
         """Mean entropy of the patch queries of a window."""
-        return (self.row_entropy * self.query_share[:, :, 0]).sum(-1)
+        return (self.row_entropy * self.geometry.query_share[:, None]).sum(-1)
+
+    @cached_property
+    def patch_mass(self) -> Float[Tensor, "batch windows heads queries"]:
+        """How much of each query's attention goes to patches, neither prefix nor padding."""
+        inside = self.geometry.patch_keys.to(self.weights)
+        return torch.mul(self.weights, inside[:, None, None], out=self.scratch).sum(-1)
 
     @cached_property
     def ordered(self) -> Float[Tensor, "batch windows heads queries keys"]:
@@ -134,25 +190,10 @@ class Rows:
         return ascending(self.weights)
 
     @cached_property
-    def patch_keys(self) -> Bool[Tensor, "windows keys"]:
-        """Which keys are patches, neither prefix nor padding."""
-        return self.attention.key_tokens >= self.attention.prefix
-
-    @cached_property
-    def distances(self) -> Float[Tensor, "windows queries keys"]:
-        """Distance in pixels between the centres of a query's and a key's patches; 0 where one is not a patch."""
-        a = self.attention
-        query, key = self._pixels(a.query_tokens), self._pixels(a.key_tokens)
-        distance = torch.cdist(query, key)
-        patches = (a.query_tokens >= a.prefix)[:, :, None] & self.patch_keys[:, None]
-        return torch.where(patches, distance, 0.0).to(self.weights)
-
-    def _pixels(self, tokens: Int[Tensor, "windows slots"]) -> Float[Tensor, "windows slots two"]:
-        a = self.attention
-        cell = (tokens - a.prefix).clamp(min=0)
-        row = (cell // a.grid[1] + 0.5) * (self.image[0] / a.grid[0])
-        column = (cell % a.grid[1] + 0.5) * (self.image[1] / a.grid[1])
-        return torch.stack([row, column], -1)
+    def patch_mass(self) -> Float[Tensor, "batch windows heads queries"]:
+        """How much of each query's attention goes to patches, neither prefix nor padding."""
+        inside = self.geometry.patch_keys.to(self.weights)
+        return torch.mul(self.weights, inside[:, None, None, :], out=self.scratch).sum(-1)
 
 
 def rows_with(
@@ -171,4 +212,4 @@ def rows_with(
     tokens = torch.arange(count).expand(windows, count)
     attention = Attention(weights.clamp(min=1e-30).log(), eye, eye, tokens, tokens, grid=grid, prefix=prefix, scale=1.0)
     norms = torch.ones(batch, keys) if token_norms is None else token_norms
-    return Rows(attention, norms, (grid[0] * cell, grid[1] * cell), Workspace())
+    return Rows(attention, norms, Geometry.of(attention, (grid[0] * cell, grid[1] * cell)), Workspace())

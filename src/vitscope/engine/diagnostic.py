@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.engine.activation import Features, Kind, Predictions, Rows
+from vitscope.engine.activation import Every, Features, Kind, Predictions, Rows
 from vitscope.engine.fold import Means, Observations
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.models.unit import Place
@@ -60,6 +60,8 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     question: ClassVar[str]
     """The question of the report under which it is shown."""
     reads: ClassVar[Kind]
+    every: ClassVar[Every] = Every.UNIT
+    """At which layers feature maps are read."""
     references: ClassVar[tuple[str, ...]]
 
     @abstractmethod

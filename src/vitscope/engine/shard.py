@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from vitscope.data import Broken, Images
-from vitscope.engine.activation import Features, Kind, Predictions, Rows, Workspace
+from vitscope.engine.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
 from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.fold import Means, Slot
 from vitscope.models.attention import Attention
@@ -119,18 +119,27 @@ class Reading(AbstractObserver):
     def stream(self, layer: int, stream: Stream) -> None:
         """Feed the feature map to those who read feature maps; a mere rearrangement makes no new one."""
         self._stream = stream
-        if layer == 0 or self.places[layer - 1].kind is not UnitKind.REARRANGEMENT:
-            self._feed(Kind.FEATURES, layer, Features.of(stream))
+        if layer and self.places[layer - 1].kind is UnitKind.REARRANGEMENT:
+            return
+        features = Features.of(stream)
+        self._feed(
+            Kind.FEATURES, layer, features, (Every.UNIT, Every.BLOCK) if self._ends_block(layer) else (Every.UNIT,)
+        )
+
+    def _ends_block(self, layer: int) -> bool:
+        here, after = self.places[max(layer - 1, 0)], self.places[layer : layer + 1]
+        return layer == 0 or not after or (here.stage, here.block) != (after[0].stage, after[0].block)
 
     def attention(self, layer: int, attention: Attention) -> None:
         """Feed the attention weights, a few images at a time, to those who read them."""
         assert self._stream is not None, "a walk shows the stem's stream before any attention"
+        geometry = Geometry.of(attention, self.image)
         norms = torch.linalg.vector_norm(self._stream.tokens, dim=-1)
         per_image = attention.queries.shape[1:-1].numel() * attention.keys.shape[-2]
         step = max(1, CHUNK // per_image)
         for start in range(0, attention.queries.shape[0], step):
             part = attention.images(start, start + step)
-            rows = Rows(part, norms[start : start + step], self.image, self.workspace)
+            rows = Rows(part, norms[start : start + step], geometry, self.workspace)
             self._feed(Kind.ATTENTION, layer, rows)
 
     def predictions(self, predictions: Predictions) -> None:
@@ -144,8 +153,14 @@ class Reading(AbstractObserver):
             results[index][layer, quantity] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         return results
 
-    def _feed(self, kind: Kind, layer: int, activation: Features | Rows | Predictions) -> None:
+    def _feed(
+        self,
+        kind: Kind,
+        layer: int,
+        activation: Features | Rows | Predictions,
+        every: tuple[Every, ...] = (Every.UNIT,),
+    ) -> None:
         for index, diagnostic in enumerate(self.diagnostics):
-            if diagnostic.reads is kind:
+            if diagnostic.reads is kind and diagnostic.every in every:
                 for quantity, values in diagnostic.observe(cast(Any, activation)).items():
                     self._seen.setdefault((index, layer, quantity), []).append(values)

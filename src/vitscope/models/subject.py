@@ -28,6 +28,16 @@ class AbstractObserver(ABC):
         """What the attention unit ``layer`` sees."""
 
 
+class Unwatched(AbstractObserver):
+    """An observer that looks at nothing."""
+
+    def stream(self, layer: int, stream: Stream) -> None:
+        """Nothing."""
+
+    def attention(self, layer: int, attention: Attention) -> None:
+        """Nothing."""
+
+
 class AbstractAnatomy(ABC):
     """How a model can be walked through."""
 
@@ -116,11 +126,14 @@ class Subject:
 
 
 def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> None:
-    """Raise where the subject gives different logits for the same images: dropout or batch statistics are on."""
+    """Raise where a part is in training mode, or the same images give different logits: nothing could be believed."""
+    training = next((name or "itself" for name, part in subject.module.named_modules() if part.training), None)
+    if training is not None:
+        raise UserError(f"{subject.name} is in training mode ({training}); call model.eval() and measure again.")
     with torch.inference_mode():
-        if torch.equal(subject.module(images), subject.module(images)):
+        if torch.equal(subject.anatomy.walk(images, Unwatched()), subject.anatomy.walk(images, Unwatched())):
             return
     raise UserError(
         f"{subject.name} gave different logits for the same images twice; "
-        "turn off what is random in it (call model.eval(), set dropout to 0) and load it again."
+        "turn off what is random in it (set dropout to 0, fix its noise) and load it again."
     )

@@ -7,9 +7,10 @@ from torch import Tensor
 from vitscope.numerics.attention import mean_pairwise_cosine
 
 
-def spatial_variance(cells: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
-    """Variance over the cells of a map (unbiased), averaged over channels."""
-    return cells.var(1).mean(-1)
+def spatial_variance(centred: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
+    """Variance over the cells of a map (unbiased), averaged over channels, from the centred cells."""
+    _, cells, channels = centred.shape
+    return torch.linalg.vector_norm(centred, dim=(1, 2)).square() / ((cells - 1) * channels)
 
 
 def token_cosine(cells: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
@@ -18,7 +19,7 @@ def token_cosine(cells: Float[Tensor, "batch cells channels"]) -> Float[Tensor, 
     return mean_pairwise_cosine((weights.unsqueeze(1) @ cells)[:, 0], cells.shape[1])
 
 
-def participation_rank(cells: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
+def participation_rank(centred: Float[Tensor, "batch cells channels"]) -> Float[Tensor, " batch"]:
     r"""Effective rank of order 2 of the centred tokens: the participation ratio of their covariance.
 
     .. math:: r = \frac{(\sum_i \sigma_i^2)^2}{\sum_i \sigma_i^4}
@@ -27,9 +28,8 @@ def participation_rank(cells: Float[Tensor, "batch cells channels"]) -> Float[Te
     with the Gram matrix G of the centred tokens on its smaller side. 1 (all differences along one line) to
     min(cells - 1, channels); 0 where all tokens are equal. Cost: one Gram matrix, no decomposition.
     """
-    centred = cells - cells.mean(1, keepdim=True)
-    left = centred.transpose(1, 2) if cells.shape[1] > cells.shape[2] else centred
+    left = centred.transpose(1, 2) if centred.shape[1] > centred.shape[2] else centred
     gram = left @ left.transpose(1, 2)
-    trace = centred.square().sum((1, 2))
+    trace = torch.linalg.vector_norm(centred, dim=(1, 2)).square()
     size = torch.linalg.matrix_norm(gram)
-    return torch.where(size > 0, (trace / size.clamp(min=torch.finfo(cells.dtype).tiny)).square(), 0.0)
+    return torch.where(size > 0, (trace / size.clamp(min=torch.finfo(centred.dtype).tiny)).square(), 0.0)
