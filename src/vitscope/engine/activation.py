@@ -189,12 +189,6 @@ class Rows:
         """Every row sorted, smallest first."""
         return ascending(self.weights)
 
-    @cached_property
-    def patch_mass(self) -> Float[Tensor, "batch windows heads queries"]:
-        """How much of each query's attention goes to patches, neither prefix nor padding."""
-        inside = self.geometry.patch_keys.to(self.weights)
-        return torch.mul(self.weights, inside[:, None, None, :], out=self.scratch).sum(-1)
-
 
 def rows_with(
     weights: Float[Tensor, "batch windows heads queries keys"],

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import cast, final
 
 import timm
-import timm.data
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data.config import resolve_model_data_config
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
+from torchvision.transforms import Compose
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, load_strictly
@@ -43,8 +45,8 @@ class Timm(AbstractLibrary):
     @classmethod
     def preprocessing(cls, module: nn.Module) -> Preprocessing:
         """Timm's evaluation transform for the module's own configuration."""
-        config = timm.data.resolve_model_data_config(module)
-        transform = timm.data.create_transform(**config, is_training=False)
+        config = resolve_model_data_config(module)
+        transform = cast(Compose, create_transform(**config, is_training=False))
         channels, height, width = config["input_size"]
         text = (
             f"{channels} x {height} x {width}, {config['interpolation']}, crop {config['crop_pct']}, "

@@ -1,7 +1,7 @@
 """timm's plain vision transformers: ViT, DeiT, DeiT3, DINOv2, registers, LayerScale, any pooling."""
 
 from collections.abc import Callable, Iterator
-from typing import cast, final
+from typing import Any, cast, final
 
 import timm
 from timm.layers.attention import Attention as TimmAttention
@@ -59,7 +59,7 @@ class VitAdapter(AbstractAdapter):
             return token_stream(values, grid, model.num_prefix_tokens)
 
         def tail(stream: Stream) -> Tensor:
-            return cast(Tensor, model.forward_head(model.norm(stream.values)))
+            return model.forward_head(model.norm(stream.values))
 
         units = tuple(unit for i, block in enumerate(model.blocks) for unit in block_units(block, f"blocks.{i}", 0, i))
         return Composition(stem, units, tail)
@@ -67,9 +67,16 @@ class VitAdapter(AbstractAdapter):
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
         """Class token, average pooling with LayerScale (DeiT3), registers, query-key norm, distillation."""
-        small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}
+        small: dict[str, Any] = {
+            "img_size": 32,
+            "patch_size": 8,
+            "embed_dim": 24,
+            "depth": 2,
+            "num_heads": 3,
+            "num_classes": 7,
+        }
 
-        def build(name: str, **more: object) -> nn.Module:
+        def build(name: str, **more: Any) -> nn.Module:
             return timm.create_model(name, **{**small, **more})
 
         shape = (3, 32, 32)
