@@ -1,0 +1,36 @@
+"""The command line: a thin rim around the library. Nothing heavy is imported before a command needs it."""
+
+import typer
+
+from vitscope.cli.anatomy import anatomy
+from vitscope.cli.checkup import checkup
+from vitscope.cli.entry import list_entries
+from vitscope.cli.report import report
+from vitscope.cli.rim import Rim
+from vitscope.cli.runs import runs
+from vitscope.cli.show import show
+from vitscope.cli.train import train
+
+app = typer.Typer(
+    cls=Rim,
+    help="How vision transformers work, measured: a checkup of any vision model on real images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("checkup")(checkup)
+app.command("list")(list_entries)
+app.command("show")(show)
+app.command("anatomy")(anatomy)
+app.command("train")(train)
+app.command("runs")(runs)
+app.command("report")(report)
+
+
+def main() -> None:
+    """The ``vitscope`` command."""
+    app(prog_name="vitscope")
+
+
+__all__ = ["app", "main"]

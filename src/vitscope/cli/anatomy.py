@@ -1,0 +1,66 @@
+"""``vitscope anatomy``: the units of a model, from one pass over zeros."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitscope.cli.checkup import load_model
+from vitscope.cli.terminal import columns, stdout, waiting
+
+if TYPE_CHECKING:
+    from vitscope.cli.survey import SurveyedUnit
+
+
+_COLUMNS = ("#", "unit", "kind", "at", "grid", "tokens", "dim", "heads", "window", "size")
+
+
+def anatomy(
+    model: Annotated[str, typer.Argument(help="As for vitscope checkup.")],
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Load the library's trained weights.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Load weights from this .safetensors or .pt file.")] = None,
+) -> None:
+    """Show the units of a model: kind, stage, grid, tokens, channels, heads, windows, parameters."""
+    with waiting("Loading the model"):
+        subject = load_model(model, pretrained, weights, "cpu")
+        from vitscope.cli.survey import survey
+
+        units = survey(subject)
+    classes = f"{subject.class_count} classes" if subject.class_count else "no classifier"
+    console = stdout()
+    console.print(f"[bold]{subject.name}[/]  {subject.family}, {subject.parameter_count:,} parameters, {classes}")
+    console.print(f"input: {subject.preprocessing.text}", style="dim", highlight=False)
+    table = columns(*_COLUMNS, right=("#", "tokens", "dim", "heads", "size"), fold=("unit",), gap=1)
+    stage = 0
+    for unit in units:
+        if unit.stage != stage:
+            table.add_section()
+            stage = unit.stage
+        table.add_row(*_cells(unit))
+    console.print(table, highlight=False)
+    console.print(
+        "#: layer. at: stage.block. tokens: prefix tokens among them. window: windows x queries. "
+        "size: parameters of the named submodule.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _cells(unit: "SurveyedUnit") -> tuple[str, ...]:
+    (height, width), tokens, channels = unit.stream or ((0, 0), 0, 0)
+    heads, windows, queries = unit.attention or (0, 0, 0)
+    return (
+        str(unit.layer),
+        unit.name,
+        unit.kind,
+        "" if unit.block is None else f"{unit.stage}.{unit.block}",
+        f"{height}x{width}" if unit.stream else "",
+        str(tokens) if unit.stream else "",
+        str(channels) if unit.stream else "",
+        str(heads) if unit.attention else "",
+        f"{windows}x{queries}" if unit.attention else "",
+        "" if unit.parameters is None else _short(unit.parameters),
+    )
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}k" if count >= 1e4 else str(count)

@@ -1,0 +1,68 @@
+"""Where errors become sentences: the one place that knows exit codes."""
+
+import errno
+import shlex
+from contextvars import ContextVar
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from vitscope.cli.terminal import stderr
+from vitscope.measurement.errors import UserError
+
+MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
+"""Exit codes: what the user gave cannot be; the machine failed; Ctrl-C."""
+
+_typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+
+
+class Rim(TyperGroup):
+    """The group of all commands, which turns what the user can mend into one line on stderr, without a traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's or typer's own
+        """Keep the arguments as they were given, for :func:`command_line`."""
+        _typed.set(tuple(args))
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> object:  # noqa: ANN401
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            fail(str(error), MISUSE)
+        except KeyboardInterrupt:
+            fail("interrupted.", INTERRUPTED, "")
+        except BrokenPipeError:
+            raise  # the reader of a pipe went away, which is no failure of ours
+        except OSError as error:
+            fail(_sentence(error), FAILURE)
+        except MemoryError:
+            fail("There is not enough memory; try a smaller --batch-size.", FAILURE)
+        except RuntimeError as error:
+            if "out of memory" not in str(error):
+                raise
+            fail("The device is out of memory; try a smaller --batch-size.", FAILURE)
+
+
+def command_line() -> str:
+    """The command as it was typed, to be typed again."""
+    return shlex.join(["vitscope", *_typed.get()])
+
+
+def fail(text: str, code: int, mark: str = "[bold red]Error:[/] ") -> NoReturn:
+    """Say it in one line and end."""
+    stderr().print(mark, end="")
+    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def _sentence(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    advice = {
+        errno.ENOSPC: "; free some space or give another --out. What is finished is kept",
+        errno.EDQUOT: "; free some space or give another --out. What is finished is kept",
+        errno.EACCES: "; give another --out or mend the permissions",
+        errno.EROFS: "; give another --out",
+    }.get(error.errno or 0, "")
+    return f"{(error.strerror or str(error)).splitlines()[0]}{where}{advice}."

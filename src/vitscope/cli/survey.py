@@ -1,0 +1,65 @@
+"""The shapes in a model, from one pass over zeros."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import nn
+
+from vitscope.models.attention import Attention
+from vitscope.models.stream import Stream
+from vitscope.models.subject import AbstractObserver, Subject
+
+
+@dataclass(frozen=True)
+class SurveyedUnit:
+    """A unit and what was seen of it; the stem has no block."""
+
+    layer: int
+    name: str
+    kind: str
+    stage: int
+    block: int | None
+    stream: tuple[tuple[int, int], int, int] | None
+    """Grid, tokens (prefix tokens among them) and channels of the stream after it."""
+    attention: tuple[int, int, int] | None
+    """Heads, windows and queries of a window."""
+    parameters: int | None
+    """Of the upstream submodule it is named after; None where it is named after none."""
+
+
+@final
+class Surveyor(AbstractObserver):
+    """Notes the shapes that it is shown."""
+
+    def __init__(self) -> None:
+        self.streams: dict[int, tuple[tuple[int, int], int, int]] = {}
+        self.attentions: dict[int, tuple[int, int, int]] = {}
+
+    def stream(self, layer: int, stream: Stream) -> None:
+        """Grid, tokens and channels."""
+        self.streams[layer] = (stream.grid, stream.tokens.shape[1], stream.tokens.shape[2])
+
+    def attention(self, layer: int, attention: Attention) -> None:
+        """Heads and windows."""
+        _, windows, heads, queries, _ = attention.queries.shape
+        self.attentions[layer] = (heads, windows, queries)
+
+
+def survey(subject: Subject) -> tuple[SurveyedUnit, ...]:
+    """Stem and units in order, with their shapes for one image of zeros."""
+    seen = Surveyor()
+    parameter = next(iter(subject.module.parameters()), torch.empty(0))
+    zeros = torch.zeros(1, *subject.preprocessing.shape, device=parameter.device, dtype=parameter.dtype)
+    with torch.inference_mode():
+        subject.anatomy.walk(zeros, seen)
+    sizes = {name: _size(module) for name, module in subject.module.named_modules()}
+    places = [("stem", "stem", 0, None), *((p.name, p.kind.value, p.stage, p.block) for p in subject.places)]
+    return tuple(
+        SurveyedUnit(layer, *place, seen.streams.get(layer), seen.attentions.get(layer), sizes.get(place[0]))
+        for layer, place in enumerate(places)
+    )
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,58 @@
+"""Whether the first attention units sharpen."""
+
+from dataclasses import dataclass
+from typing import final
+
+from vitscope.findings.change import MIXING, changes, judged_rise
+from vitscope.findings.estimate import FALSE_ALARMS
+from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.runs.run import Run
+
+
+@FINDINGS.add("early-attention-sharpens")
+@final
+@dataclass(frozen=True)
+class EarlyAttentionSharpens(AbstractFinding):
+    """The first attention units raise high spatial frequencies, unlike attention at large.
+
+    Rule: the mean change of the relative log amplitude at the highest frequency across the first quarter of the
+    attention units (at least one) is above 0 beyond its error, and more than half of them raise it. Park and Kim
+    2022 name it as the exception: the early attention of a ViT acts like convolutions.
+    """
+
+    name = "early-attention-sharpens"
+    statement = "The first attention units sharpen, as convolutions do, instead of smoothing."
+    reference = (
+        "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 8 (the first units are the exception)"
+    )
+    evidence = "fourier-spectrum/at_highest_frequency"
+    outcomes = Outcomes(
+        holds=Outcome(
+            0.45,
+            "The first units do a convolution's work: a convolutional stem or first stage may do it with "
+            "fewer weights. A hypothesis to test by training.",
+        ),
+        fails=Outcome(0.2, "Nothing to do: the first attention units smooth as the others should."),
+        undecided=Outcome(0.1, MORE_IMAGES),
+    )
+
+    share: float = 0.25
+    """Share of the attention units that are the first."""
+    least: int = 4
+    """Attention units needed to tell first from later ones."""
+
+    @property
+    def rule(self) -> str:
+        """The rule with its numbers."""
+        return (
+            "Mean change of the relative log amplitude at the highest frequency across the first "
+            f"{self.share:.0%} of the attention units (at least one), by a t-test over images at {FALSE_ALARMS:.0%} "
+            "with the mean of the changes' standard errors: above 0 holds, below 0 fails, each only if more than half "
+            "of these units change that way."
+        )
+
+    def judge(self, run: Run) -> Judgement | None:
+        """The mean change across the first attention units; None with fewer than four in all."""
+        found = changes(run, self.evidence, MIXING)
+        first = found[: max(1, round(self.share * len(found)))]
+        return judged_rise(first, "first attention units") if len(found) >= self.least else None

@@ -1,0 +1,69 @@
+"""Whether few patch tokens of high norm draw the attention."""
+
+from dataclasses import dataclass, replace
+from typing import final
+
+from vitscope.findings.estimate import FALSE_ALARMS, Estimate, difference, scaled
+from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.reading import read_entries, some_above
+from vitscope.runs.run import Run
+
+
+@FINDINGS.add("high-norm-tokens")
+@final
+@dataclass(frozen=True)
+class HighNormTokens(AbstractFinding):
+    """A few patch tokens of outlying norm draw far more attention than their number, in some heads.
+
+    Rule: a head's mean mass on high-norm patch tokens exceeds both ``factor`` times their share of the patch tokens
+    and ``least``, beyond its error, tested for all heads at one false-alarm rate (Bonferroni). Darcet et al., ICLR
+    2024 find that such tokens sit on uninformative patches and hold global information.
+    """
+
+    name = "high-norm-tokens"
+    statement = (
+        "A few patch tokens of high norm draw far more attention than their number (artefacts in attention maps)."
+    )
+    reference = "Darcet et al., Vision Transformers Need Registers, ICLR 2024, figures 2 to 4"
+    evidence = "attention-sinks/high_norm_mass"
+    outcomes = Outcomes(
+        holds=Outcome(
+            0.7,
+            "Do not read these attention maps as where the model looks. The published remedy is to train "
+            "with register tokens (4 in the paper).",
+        ),
+        fails=Outcome(0.1, "Nothing to do: no head is drawn to high-norm patches."),
+        undecided=Outcome(0.1, MORE_IMAGES),
+    )
+
+    factor: float = 10.0
+    """How many times their share the mass must be."""
+    least: float = 0.05
+    """Mass below which it does not matter."""
+
+    @property
+    def rule(self) -> str:
+        """The rule with its numbers."""
+        return (
+            f"Mass on high-norm patches by head, less {self.factor:g} times their share of patches or {self.least:g} "
+            f"where that is more; t-tests at {FALSE_ALARMS:.0%} over all heads: some above 0 holds, all below fails."
+        )
+
+    def judge(self, run: Run) -> Judgement | None:
+        """The heads whose mass is out of proportion; None where it was not measured."""
+        masses = read_entries(run, self.evidence)
+        shares = {entry.layer: entry.estimate for entry in read_entries(run, "attention-sinks/high_norm_share")}
+        if not masses or not shares:
+            return None
+        excesses = [replace(mass, estimate=self._excess(mass.estimate, shares[mass.layer])) for mass in masses]
+        found = some_above(excesses, 0.0)
+        by_place = {mass.place: mass.estimate for mass in masses}
+        shown = "; ".join(
+            f"{entry.place}: mass {by_place[entry.place].text} on {shares[entry.layer].mean:.1%} of the patches"
+            for entry in found.ranked[: min(3, found.hits) or 1]
+        )
+        return Judgement(found.verdict, f"{found.hits} of {len(masses)} heads; foremost {shown}", found.strength)
+
+    def _excess(self, mass: Estimate, share: Estimate) -> Estimate:
+        expected = scaled(share, self.factor)
+        return difference(mass, max(expected, Estimate(self.least, 0.0, share.count), key=lambda e: e.mean))

@@ -1,0 +1,64 @@
+"""Whether the last stage is low-pass or high-pass."""
+
+from dataclasses import dataclass
+from typing import final
+
+from vitscope.findings.estimate import FALSE_ALARMS, below, difference, z_text
+from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.reading import read_entries
+from vitscope.runs.run import Run
+
+
+@FINDINGS.add("low-pass-in-depth")
+@final
+@dataclass(frozen=True)
+class LowPassInDepth(AbstractFinding):
+    """High spatial frequencies fade from the first to the last unit of the last stage.
+
+    Where the network has one stage, that is all of it. It then ends as a low-pass filter, as vision transformers do in
+    the paper and convolutional networks do not.
+
+    Rule: the relative log amplitude at the highest frequency after the stage's last unit, less that after its
+    first, is below 0 beyond its error: holds; above 0: fails, high-pass. Park and Kim 2022, figures 2a and 8.
+    """
+
+    name = "low-pass-in-depth"
+    statement = (
+        "From the first to the last unit of its last stage the network removes high spatial frequencies (low-pass)."
+    )
+    reference = (
+        "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figures 2a and 8: ViTs are low-pass, CNNs high-pass"
+    )
+    evidence = "fourier-spectrum/at_highest_frequency"
+    outcomes = Outcomes(
+        holds=Outcome(
+            0.5,
+            "Features are smooth in the end. The paper suggests convolutions before attention within a stage"
+            " (AlterNet) to use both filters; that it helps this model is to be tested.",
+        ),
+        fails=Outcome(
+            0.5,
+            "Features are sharp in the end, as the paper finds of CNNs, where it suggests an attention unit "
+            "at the end of a stage (AlterNet); that it helps this model is to be tested.",
+        ),
+        undecided=Outcome(0.15, MORE_IMAGES),
+    )
+
+    @property
+    def rule(self) -> str:
+        """The rule with its numbers."""
+        return (
+            "Change of the relative log amplitude at the highest frequency from after the first to after the last "
+            f"unit of the last stage, by a t-test at {FALSE_ALARMS:.0%} with the sum of both standard errors: below 0 "
+            "holds, above 0 fails."
+        )
+
+    def judge(self, run: Run) -> Judgement | None:
+        """The sign of the change; None where the last stage has fewer than two units with a spectrum."""
+        entries = [entry for entry in read_entries(run, self.evidence) if entry.layer > 0]
+        units = [entry for entry in entries if entry.stage == entries[-1].stage]
+        if len(units) < 2:
+            return None
+        change = difference(units[-1].estimate, units[0].estimate)
+        places = f"from layer {units[0].layer} ({units[0].unit}) to layer {units[-1].layer} ({units[-1].unit})"
+        return Judgement(below(change, 0.0), f"{change.text} {places} ({z_text(change)})")

@@ -1,0 +1,51 @@
+"""Whether MLP and convolution units sharpen."""
+
+from dataclasses import dataclass
+from typing import final
+
+from vitscope.findings.change import TRANSFORMING, changes, judged_rise
+from vitscope.findings.estimate import FALSE_ALARMS
+from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.runs.run import Run
+
+
+@FINDINGS.add("mlp-sharpens")
+@final
+@dataclass(frozen=True)
+class MlpSharpens(AbstractFinding):
+    """MLP and convolution units raise high spatial frequencies, on average.
+
+    Rule: the relative log amplitude at the highest frequency, after a unit less before it, averaged over the MLP
+    and convolution units, is above 0 beyond its error, and more than half of them raise it. Park and Kim 2022,
+    figure 8. Downsampling units change the grid and are left out.
+    """
+
+    name = "mlp-sharpens"
+    statement = "MLP and convolution units sharpen: on average they raise high spatial frequencies."
+    reference = (
+        "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 8: Convs and MLPs are high-pass filters"
+    )
+    evidence = "fourier-spectrum/at_highest_frequency"
+    outcomes = Outcomes(
+        holds=Outcome(0.5, "As the paper finds: they and attention complement one another. Nothing to do."),
+        fails=Outcome(
+            0.5,
+            "Unlike the paper. Large-kernel convolutions at stage ends are known to smooth too; that it costs "
+            "accuracy is not known.",
+        ),
+        undecided=Outcome(0.15, MORE_IMAGES),
+    )
+
+    @property
+    def rule(self) -> str:
+        """The rule with its numbers."""
+        return (
+            "Mean change of the relative log amplitude at the highest frequency across MLP and convolution "
+            "units, by a t-test over images at "
+            f"{FALSE_ALARMS:.0%} with the mean of the changes' standard errors: above 0 holds, below 0 fails, "
+            "each only if more than half of the units change that way."
+        )
+
+    def judge(self, run: Run) -> Judgement | None:
+        """The mean change across the units; None where there are none."""
+        return judged_rise(changes(run, self.evidence, TRANSFORMING), "MLP and convolution units")

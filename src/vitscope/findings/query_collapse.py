@@ -1,0 +1,58 @@
+"""Whether all queries attend alike in the end."""
+
+from dataclasses import dataclass
+from typing import final
+
+from vitscope.findings.estimate import FALSE_ALARMS, below
+from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.reading import by_layer, read_entries
+from vitscope.runs.run import Run
+
+
+@FINDINGS.add("query-collapse")
+@final
+@dataclass(frozen=True)
+class QueryCollapse(AbstractFinding):
+    """In the last attention unit all patches attend to the same keys, whatever their position.
+
+    Rule: the normalised mutual information of query and key in the last attention unit, averaged over its heads, is
+    below ``threshold`` beyond its error. Park et al., ICLR 2023 find this collapse in contrastive training and not
+    in masked image modelling.
+    """
+
+    name = "query-collapse"
+    statement = "In the last attention unit all patches look at the same keys (attention collapse)."
+    reference = "Park et al., What Do Self-Supervised Vision Transformers Learn?, ICLR 2023, figure 3"
+    evidence = "attention-diversity/mutual_information"
+    outcomes = Outcomes(
+        holds=Outcome(
+            0.5,
+            "Fine for classification. For dense tasks take features from an earlier unit, or weights of "
+            "masked image modelling (MAE, BEiT).",
+        ),
+        fails=Outcome(0.15, "Nothing to do: what a patch looks at depends on where it is, to the end."),
+        undecided=Outcome(0.1, MORE_IMAGES),
+    )
+
+    threshold: float = 0.05
+    """Mutual information below which queries count as all alike."""
+
+    @property
+    def rule(self) -> str:
+        """The rule with its numbers."""
+        return (
+            "Normalised mutual information of query and key, mean over the heads of the last attention unit, t-test at "
+            f"{FALSE_ALARMS:.0%}: below {self.threshold:g} holds, above fails."
+        )
+
+    def judge(self, run: Run) -> Judgement | None:
+        """The last attention unit against the threshold; None where it was not measured."""
+        layers = by_layer(read_entries(run, self.evidence))
+        if not layers:
+            return None
+        low = sum(entry.estimate.mean < self.threshold for entry in layers)
+        last = layers[-1]
+        figure = (
+            f"{last.estimate.text} in {last.place}; {low} of {len(layers)} attention units below {self.threshold:g}"
+        )
+        return Judgement(below(last.estimate, self.threshold), figure)

@@ -1,0 +1,75 @@
+"""Whether attention reaches further with depth."""
+
+from dataclasses import dataclass, replace
+from typing import final
+
+from vitscope.findings.estimate import FALSE_ALARMS, above, average, difference, scaled
+from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.reading import by_layer, read_entries
+from vitscope.runs.run import Run
+
+
+@FINDINGS.add("reach-grows-with-depth")
+@final
+@dataclass(frozen=True)
+class ReachGrowsWithDepth(AbstractFinding):
+    """Attention reaches further the deeper the unit: local heads early, global ones late.
+
+    Rule: the attention distance as a share of that of uniform attention, averaged over the heads of the last third
+    of the attention units, exceeds that of the first third by more than ``margin`` beyond its error. Distances are
+    compared with those of uniform attention in the same windows, so that windows of different size compare.
+    Dosovitskiy et al. 2021, figure 7.
+    """
+
+    name = "reach-grows-with-depth"
+    statement = "Attention reaches further with depth: local heads early, global ones late."
+    reference = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, figure 7"
+    evidence = "attention-distance/distance"
+    outcomes = Outcomes(
+        holds=Outcome(
+            0.4,
+            "As the paper finds of ViTs trained on much data. Local early heads could be windows or "
+            "convolutions; to be tested.",
+        ),
+        fails=Outcome(
+            0.4,
+            "Not as the paper finds. Little training data is the known cause of missing local heads (Raghu "
+            "et al. 2021); a convolutional stem or more data is worth a try.",
+        ),
+        undecided=Outcome(0.1, MORE_IMAGES),
+    )
+
+    margin: float = 0.05
+    """Growth below which it is none."""
+    local: float = 0.5
+    """Share of the uniform distance below which a head is called local."""
+
+    @property
+    def rule(self) -> str:
+        """The rule with its numbers."""
+        return (
+            "Distance / distance of uniform attention, mean of the last third less mean of the first third of the "
+            f"attention units, t-test over images at {FALSE_ALARMS:.0%} with the sum of the standard errors: above "
+            f"{self.margin:g} holds, below fails."
+        )
+
+    def judge(self, run: Run) -> Judgement | None:
+        """The growth from the first to the last third; None below three attention units with patch queries."""
+        uniform = {e.layer: e.estimate.mean for e in read_entries(run, "attention-distance/uniform_distance")}
+        heads = [
+            replace(e, estimate=scaled(e.estimate, 1 / uniform[e.layer]))
+            for e in read_entries(run, self.evidence)
+            if uniform.get(e.layer, 0.0) > 0
+        ]
+        layers = by_layer(heads)
+        third = len(layers) // 3
+        if third == 0:
+            return None
+        early, late = (average([e.estimate for e in part]) for part in (layers[:third], layers[-third:]))
+        first = [e for e in heads if e.layer <= layers[third - 1].layer]
+        local = sum(e.estimate.mean < self.local for e in first)
+        figure = (
+            f"{early.text} of the uniform distance in the first {third} attention units, {late.text} in the last; "
+            f"{local} of {len(first)} early heads below {self.local:g}"
+        )
+        return Judgement(above(difference(late, early), self.margin), figure)

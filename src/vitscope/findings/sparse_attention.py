@@ -1,0 +1,57 @@
+"""Whether few keys hold the attention."""
+
+from dataclasses import dataclass
+from typing import final
+
+from vitscope.findings.estimate import FALSE_ALARMS, average, below
+from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.reading import by_layer, read_entries
+from vitscope.runs.run import Run
+
+
+@FINDINGS.add("sparse-attention")
+@final
+@dataclass(frozen=True)
+class SparseAttention(AbstractFinding):
+    """A small share of the keys holds nearly all of the attention, on average.
+
+    Rule: the share of a query's keys that hold 90 % of its attention (or the diagnostic's chosen mass), averaged
+    over heads and units, is below ``threshold`` beyond its error. Li et al., ICLR 2023 show for shallow ViTs that
+    training makes attention sparse on the tokens that matter, and that dropping others can help.
+    """
+
+    name = "sparse-attention"
+    statement = "A small share of the keys holds nearly all of the attention."
+    reference = "Li et al., A Theoretical Understanding of Shallow Vision Transformers, ICLR 2023"
+    evidence = "attention-sparsity/keys_share"
+    outcomes = Outcomes(
+        holds=Outcome(
+            0.5,
+            "A hypothesis, not proof: dropping the tokens that are least looked at (token sparsification) "
+            "may save time at little loss; measure accuracy against the share kept.",
+        ),
+        fails=Outcome(0.15, "Attention is spread: dropping tokens by attention has little to go by here."),
+        undecided=Outcome(0.1, MORE_IMAGES),
+    )
+
+    threshold: float = 0.2
+    """Share of the keys that counts as small."""
+
+    @property
+    def rule(self) -> str:
+        """The rule with its numbers."""
+        return (
+            "Share of keys that hold the mass, mean over heads and attention units, t-test over images at "
+            f"{FALSE_ALARMS:.0%} with the mean of the standard errors: below {self.threshold:g} holds, above fails."
+        )
+
+    def judge(self, run: Run) -> Judgement | None:
+        """The mean share against the threshold; None where it was not measured."""
+        heads = read_entries(run, self.evidence)
+        if not heads:
+            return None
+        layers = by_layer(heads)
+        mean = average([entry.estimate for entry in layers])
+        low = sum(entry.estimate.mean < self.threshold for entry in layers)
+        figure = f"{mean.text} of the keys on average; {low} of {len(layers)} attention units below {self.threshold:g}"
+        return Judgement(below(mean, self.threshold), figure)

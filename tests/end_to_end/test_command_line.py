@@ -1,0 +1,394 @@
+"""The command line as a user types it: every command, every mistake, interrupts and reruns."""
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+from typer.testing import CliRunner
+
+from vitscope.cli import app
+from vitscope.cli.checkup import chosen, executor_of
+from vitscope.diagnostics.accuracy import Accuracy
+from vitscope.engine.executor import AbstractExecutor, InProcess, Processes
+from vitscope.engine.ray_cluster import RayCluster
+from vitscope.measurement.errors import UserError
+from vitscope.runs.store import RunFolder, read_run
+from vitscope.training.progress import ProgressBar
+
+VITSCOPE = [sys.executable, "-c", "from vitscope.cli import main; main()"]
+FEW = ("--limit", "40", "--batch-size", "4", "--only", "accuracy,token-rank")
+
+
+class Answer:
+    """What a command said and how it ended; a traceback is raised again."""
+
+    def __init__(self, *arguments: str) -> None:
+        result = CliRunner().invoke(app, list(arguments), prog_name="vitscope", env={"COLUMNS": "100"})
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
+
+
+def folder_of(root: Path, **classes: int) -> Path:
+    for name, count in classes.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert Answer("checkup", *FEW, "--out", str(out)).code == 0
+    return out
+
+
+def test_checkup_without_arguments_examines_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    began = time.monotonic()
+    answer = Answer("checkup")
+    assert time.monotonic() - began < 60
+    assert answer.code == 0
+    (page,) = tmp_path.glob("checkups/digits-????????/page.html")
+    run = read_run(str(page.parent))
+    assert page.parent.name == f"digits-{run.spec.address[:8]}"
+    assert str(page.relative_to(tmp_path)) in answer.out
+    assert f"{100 * float(run['accuracy']):.1f} ± " in answer.out
+    assert all(claim.statement.split()[0] in answer.out for claim in run.claims[:3])
+    assert run.tree.attrs["images"] == 445
+    assert len(run.tree.children) == 11
+    assert run.provenance["command"] == "vitscope checkup"
+
+
+def test_the_command_line_is_kept_as_it_was_typed(finished: Path) -> None:
+    command = "vitscope checkup --limit 40 --batch-size 4 --only accuracy,token-rank --out"
+    assert str(read_run(str(finished)).provenance["command"]).startswith(command)
+
+
+def test_again_is_not_measured_again_but_the_page_is_made(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (finished / "page.html").unlink()
+    before = (finished / "run.nc").read_bytes()
+    monkeypatch.setattr(Accuracy, "observe", lambda *_: pytest.fail("measured again"))
+    answer = Answer("checkup", *FEW, "--out", str(finished))
+    assert answer.code == 0
+    assert "holds this very run already" in answer.err
+    assert (finished / "page.html").exists()
+    assert (finished / "run.nc").read_bytes() == before
+
+
+def stopping_after(calls: int) -> Callable[..., object]:
+    left, observe = iter(range(calls)), Accuracy.observe
+
+    def stopping(*given: object) -> object:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return observe(*given)
+
+    return stopping
+
+
+def test_an_interrupt_keeps_what_is_finished_and_resume_gives_the_same_run(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("checkup", *FEW, "--out", str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Accuracy, "observe", stopping_after(6))
+        stopped = Answer(*arguments)
+    assert stopped.code == 130
+    assert stopped.err.count("\n") == 1
+    assert stopped.err.startswith("interrupted; 16 of 40 images are kept; go on with: vitscope checkup --limit 40")
+    assert stopped.err.endswith(" --resume\n")
+    assert not (tmp_path / "run" / "run.nc").exists()
+
+    again, resumed, whole = Answer(*arguments, "--resume"), read_run(str(tmp_path / "run")), read_run(str(finished))
+    assert again.code == 0
+    assert resumed.claims == whole.claims
+    assert resumed.spec == whole.spec
+    for name in whole.tree.children:
+        xr.testing.assert_identical(resumed.tree[name].to_dataset(), whole.tree[name].to_dataset())
+    assert not (tmp_path / "run" / "partial").exists()
+
+
+def test_resume_does_not_measure_again_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("checkup", *FEW, "--out", str(tmp_path))
+    for calls, code in ((6, 130), (6, 0)):  # ten batches, four kept
+        monkeypatch.undo()
+        monkeypatch.setattr(Accuracy, "observe", stopping_after(calls))
+        assert Answer(*arguments, "--resume").code == code
+
+
+def test_a_part_that_is_not_resumed_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("checkup", *FEW, "--out", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Accuracy, "observe", stopping_after(6))
+        assert Answer(*arguments).code == 130
+    answer = Answer(*arguments)
+    assert answer.code == 0
+    assert "with --resume it would be used" in answer.err
+
+
+def test_ctrl_c_of_a_real_process(tmp_path: Path) -> None:
+    command = [*VITSCOPE, "checkup", "--batch-size", "1", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    waited = (time.sleep(0.05) for _ in range(600))
+    while not list(tmp_path.glob("run/partial/*/batch-1-*")) and process.poll() is None:
+        next(waited)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert error.count("\n") == 1
+    assert "of 445 images are kept; go on with: vitscope checkup --batch-size 1" in error
+
+
+MISTAKES = [
+    (("checkup", "nonsense"), "Say on which images nonsense is to be examined: --images FOLDER"),
+    (("checkup", "nonsense", "--images", "digits"), "nonsense"),
+    (("checkup", "timm/nonsense", "--images", "digits"), "timm has no model named 'nonsense'"),
+    (("checkup", "keras/vgg", "--images", "digits"), "'keras/vgg' is no file, no saved folder and no model name"),
+    (("checkup", "--images", "/nowhere/photos"), "/nowhere/photos does not exist"),
+    (("checkup", "--split", "dev"), "digits has no split 'dev'; it has: all, test, train."),
+    (("checkup", "--limit", "0"), "--limit takes at least one image, not 0."),
+    (("checkup", "--label", "fine"), "digits has no label column 'fine'"),
+    (("checkup", "--label-map", "/nowhere.json"), "the label map /nowhere.json cannot be read"),
+    (("checkup", "--max-broken", "-1"), "--max-broken cannot be negative, as -1 is."),
+    (("checkup", "--weights", "/nowhere.safetensors"), "/nowhere.safetensors"),
+    (("checkup", "vit-micro", "--images", "digits", "--pretrained"), "vit-micro has no pretrained weights"),
+    (("checkup", "--only", "accuracy,nonsense"), "There is no diagnostic named 'nonsense'; there are: accuracy, "),
+    (("checkup", "--only", "accuracy", "--skip", "accuracy"), "--only and --skip leave no diagnostic to measure."),
+    (("checkup", "--workers", "many"), "--workers takes a number from 1, ray://HOST:PORT or 'ray local', not 'many'."),
+    (("checkup", "--workers", "0"), "not '0'."),
+    (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
+    (("checkup", "--device", "abacus"), "The device 'abacus' is not to be had here"),
+    (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks or"),
+    (("anatomy", "timm/nonsense"), "timm has no model named 'nonsense'"),
+    (("runs", "/nowhere"), "There is no folder /nowhere"),
+    (("report", "/nowhere"), "There is no finished run at '/nowhere'"),
+    (("train", "nonsense", "--images", "digits"), "nonsense"),
+    (("train", "--images", "digits", "--epochs", "0"), "epochs is 0; it must be at least 1."),
+    (("train", "--images", "digits", "--pool", "max"), "--pool is one of class, average, not 'max'."),
+    (("train", "--images", "digits", "--channels", "2"), "--channels is one of 1, 3, not 2."),
+    (("report", "/nowhere", "--format", "pdf"), "--format is one of html, png, svg, not 'pdf'."),
+    (("train", "--images", "/nowhere"), "/nowhere does not exist"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = {"checkup": ("--out", "run"), "train": ("--out", "run")}.get(arguments[0], ())
+    answer = Answer(*arguments, *out)
+    assert answer.code == 2
+    assert answer.err.startswith("Error: ")
+    assert answer.err.count("\n") == 1
+    assert message in answer.err
+    assert answer.out == ""
+    assert not (tmp_path / "run" / "run.nc").exists()
+
+
+def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    letters = folder_of(tmp_path / "letters", a=1, b=1)
+    broken = folder_of(tmp_path / "broken", **{str(digit): 1 for digit in range(10)})
+    (broken / "1" / "bad.png").write_bytes(b"no image")
+    for images, message in ((tmp_path / "empty", "no image"), (letters, "class"), (broken, "--max-broken")):
+        answer = Answer("checkup", "--images", str(images), "--out", str(tmp_path / "run"))
+        assert (answer.code, answer.err.count("\n")) == (2, 1)
+        assert message in answer.err
+    tolerant = ("--images", str(broken), "--max-broken", "1", "--out", str(tmp_path / "run"), "--only", "token-rank")
+    answer = Answer("checkup", *tolerant)
+    assert answer.code == 0
+    assert "bad.png was left out" in answer.out
+
+
+def test_a_folder_of_another_run_is_left_alone(finished: Path) -> None:
+    before = (finished / "run.nc").read_bytes()
+    answer = Answer("checkup", "--limit", "41", "--only", "accuracy", "--out", str(finished))
+    assert answer.code == 2
+    assert "holds another run (digits on digits/test" in answer.err
+    assert (finished / "run.nc").read_bytes() == before
+
+
+def test_a_full_disk_is_one_sentence_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "run.nc")
+
+    monkeypatch.setattr(RunFolder, "write", full)
+    answer = Answer("checkup", *FEW, "--out", str(tmp_path))
+    assert answer.code == 1
+    assert answer.err.startswith("Error: No space left on device: run.nc; free some space or give another --out.")
+    assert answer.err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = Answer("checkup", *FEW, "--out", str(tmp_path / "file" / "run"))
+    assert answer.code == 1
+    assert answer.err.count("\n") == 1
+    assert "Not a directory" in answer.err
+
+
+def test_a_device_out_of_memory_says_what_to_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def exhausted(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(Accuracy, "observe", exhausted)
+    answer = Answer("checkup", *FEW, "--out", str(tmp_path))
+    assert (answer.code, answer.err) == (1, "Error: The device is out of memory; try a smaller --batch-size.\n")
+
+
+def test_a_run_and_its_page_can_be_kept_at_a_url() -> None:
+    answer = Answer("checkup", *FEW, "--out", "memory://command-line/run")
+    assert answer.code == 0
+    assert "memory://command-line/run/page.html" in answer.out
+    assert fsspec.filesystem("memory").cat_file("/command-line/run/page.html").startswith(b"<!")
+
+
+def test_list_names_everything_registered() -> None:
+    answer = Answer("list")
+    assert answer.code == 0
+    for name in ("fourier-spectrum", "prefix-sinks", "timm/vit", "transformers/swin", "vitscope/vit"):
+        assert f"\n {name} " in answer.out
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("attention-sparsity", ("keys_share", "head", "top", "10", "How many of the largest weights", "Li et al.")),
+        ("prefix-sinks", ("above 0.5 holds", "attention-sinks/prefix_mass", "if it holds", "threshold", "0.5")),
+        ("timm/swin", ("tested on", "shifted windows")),
+    ],
+)
+def test_show_tells_definition_fields_and_sources(name: str, texts: tuple[str, ...]) -> None:
+    answer = Answer("show", name)
+    assert answer.code == 0
+    assert [text for text in texts if text not in answer.out] == []
+
+
+def test_anatomy_shows_every_unit_with_its_shapes() -> None:
+    answer = Answer("anatomy", "digits")
+    assert answer.code == 0
+    rows = [line.split() for line in answer.out.splitlines() if line.strip()[:1].isdigit()]
+    assert len(rows) == 13
+    assert rows[0] == ["0", "stem", "stem", "8x8", "65", "64"]
+    assert rows[1] == ["1", "blocks.0.attn", "attention", "0.0", "8x8", "65", "64", "4", "1x65", "17k"]
+    assert rows[12][:4] == ["12", "blocks.5.mlp", "mlp", "0.5"]
+
+
+def test_anatomy_fits_eighty_columns() -> None:
+    result = CliRunner().invoke(app, ["anatomy", "timm/swin_tiny_patch4_window7_224"], env={"COLUMNS": "80"})
+    rows = [line for line in result.stdout.splitlines() if line[:3].strip().isdigit()]
+    assert len(rows) == 28
+    assert rows[1].split()[1] == "layers.0.blocks.0.attn"
+    assert max(map(len, rows)) <= 80
+
+
+def test_runs_lists_finished_runs(finished: Path, tmp_path: Path) -> None:
+    answer = Answer("runs", str(finished.parent))
+    assert answer.code == 0
+    assert [text for text in ("digits/test", "40", "run") if text not in answer.out] == []
+    assert "No finished run" in Answer("runs", str(tmp_path)).out
+
+
+def test_report_makes_pages_and_figures(finished: Path, tmp_path: Path) -> None:
+    page, figures = tmp_path / "both.html", tmp_path / "figures"
+    assert Answer("report", str(finished), str(finished / "run.nc"), "--out", str(page)).code == 0
+    assert page.stat().st_size > 10_000
+    drawn = Answer("report", str(finished), "--format", "svg", "--out", str(figures))
+    assert drawn.code == 0
+    assert [Path(line).exists() for line in drawn.out.split()] == [True]
+    assert Answer("report", str(finished), str(finished)).code == 2
+    assert Answer("report", str(finished), str(finished), "--format", "png", "--out", str(figures)).code == 2
+
+
+TINY = ("--images", "digits", "--limit", "64", "--epochs", "2", "--batch", "16", "--image", "8", "--patch", "4",
+        "--depth", "1", "--channels", "1", "--randaugment", "0", "--save-every", "1")  # fmt: skip
+
+
+def test_train_interrupt_resume_and_checkup_of_what_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupting(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProgressBar, "step", interrupting)
+        stopped = Answer("train", "vit-micro", *TINY, "--out", str(tmp_path / "one"))
+    assert stopped.code == 130
+    assert stopped.err.rstrip().endswith("--resume")
+    assert Answer("train", "vit-micro", *TINY, "--out", str(tmp_path / "one"), "--resume").code == 0
+    whole = Answer("train", "vit-micro", *TINY, "--out", str(tmp_path / "two"))
+    assert whole.code == 0
+    one, two = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
+    assert str(two) in whole.out
+    assert json.loads((tmp_path / "two" / "recipe.json").read_text())
+    checked = [Answer("checkup", str(file), "--images", "digits", *FEW, "--out", f"{file}-run") for file in (one, two)]
+    assert [answer.code for answer in checked] == [0, 0]
+    first, second = (read_run(f"{file}-run") for file in (one, two))
+    assert first.spec.model["fingerprint"] == second.spec.model["fingerprint"]
+
+
+def test_train_names_the_choices_of_its_flags() -> None:
+    text = Answer("train", "--help").out
+    assert "--learning-rate" in text
+    assert "Highest learning rate." in text
+    assert "One of class, average." in " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("workers", "executor"),
+    [
+        ("1", InProcess()),
+        ("3", Processes(3)),
+        ("ray", RayCluster("local")),
+        ("ray local", RayCluster("local")),
+        ("ray://host:10001", RayCluster("ray://host:10001")),
+    ],
+)
+def test_workers_say_where_shards_are_folded(workers: str, executor: AbstractExecutor) -> None:
+    assert executor_of(workers) == executor
+
+
+@pytest.mark.parametrize("workers", ["", "-1", "1.5", "rayon", "ray:host"])
+def test_other_workers_are_refused(workers: str) -> None:
+    with pytest.raises(UserError, match="--workers takes a number"):
+        executor_of(workers)
+
+
+@pytest.mark.parametrize(
+    ("only", "skip", "names"),
+    [
+        ("token-rank,accuracy", None, ["accuracy", "token-rank"]),
+        ("token-rank, accuracy ,", None, ["accuracy", "token-rank"]),
+        ("token-rank,accuracy", "accuracy", ["token-rank"]),
+    ],
+)
+def test_only_and_skip_choose_diagnostics(only: str | None, skip: str | None, names: list[str]) -> None:
+    assert [diagnostic.name for diagnostic in chosen(only, skip)] == names
+    assert len(chosen(None, "accuracy")) == len(chosen(None, None)) - 1
+
+
+def test_the_command_line_itself_imports_nothing_heavy() -> None:
+    program = "import vitscope, sys; had = set(sys.modules); import vitscope.cli; print(*(set(sys.modules) - had))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    roots = {name.split(".")[0] for name in loaded}
+    heavy = {"torch", "timm", "torchvision", "transformers", "xarray", "plotly", "matplotlib", "ray", "sklearn"}
+    assert roots & heavy == set()
+
+
+def test_help_names_every_command() -> None:
+    text = Answer("--help").out
+    commands = ("checkup", "list", "show", "anatomy", "train", "runs", "report")
+    assert [command for command in commands if f"│ {command} " not in text] == []
