@@ -51,11 +51,17 @@ def run_of(*groups: tuple[str, xr.Dataset], images: int = 100, weights: str = "p
 
 
 def amplitudes(kinds: str, *values: float, stages: str = "", error: float = 0.01) -> Run:
-    return run_of(("fourier-spectrum", depth("at_highest_frequency", kinds, values, error, stages=stages)))
+    """Amplitudes after each layer, with the changes between them; both have the same error."""
+    group = "fourier-spectrum"
+    after = depth("sharpening", kinds, np.diff(values, prepend=np.nan), error, stages=stages)
+    return run_of((group, depth("at_highest_frequency", kinds, values, error, stages=stages)), (group, after))
 
 
 def variances(kinds: str, *values: float, error: float = 0.01) -> Run:
-    return run_of(("feature-variance", depth("variance", kinds, values, error)))
+    with np.errstate(divide="ignore"):
+        changes = np.diff(np.log(values), prepend=np.nan)
+    seen = np.where(np.isfinite(changes), changes, np.nan)
+    return run_of(("feature-variance", depth("log_change", kinds, seen, error)))
 
 
 def predictions(over: float, error: float, top1: float, count: int = 100) -> Run:

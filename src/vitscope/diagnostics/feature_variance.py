@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 import torch
@@ -22,6 +23,14 @@ _VARIANCE = Quantity(
     "How much a channel varies over the positions of one image. Averaging lowers it.",
 )
 
+_CHANGE = Quantity(
+    "log_change",
+    "Change of the log variance across the unit",
+    "log",
+    "Below 0 the unit lowers the variance, above 0 it raises it. Taken image by image, so that its error is that of "
+    "the change; the logarithm makes the units of a network compare.",
+)
+
 
 @DIAGNOSTICS.add("feature-variance")
 @final
@@ -40,14 +49,18 @@ class FeatureVariance(AbstractDiagnostic[Features]):
     question = "Does it smooth or sharpen?"
     reads = Kind.FEATURES
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 9",)
+    changes = MappingProxyType({"log_variance": "log_change"})
 
     def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The variance of every image's map; a map of one cell has none."""
-        return {"variance": spatial_variance(activation.centred)} if activation.cells.shape[1] > 1 else {}
+        if activation.cells.shape[1] < 2:
+            return {}
+        variance = spatial_variance(activation.centred)
+        return {"variance": variance, "log_variance": torch.where(variance > 0, variance.log(), torch.nan)}
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """The variance over depth."""
-        return over_depth(means, scene, (_VARIANCE,))
+        return over_depth(means, scene, (_VARIANCE, _CHANGE))
 
     @classmethod
     def known(cls) -> tuple[Known[Features], ...]:

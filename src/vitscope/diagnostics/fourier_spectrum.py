@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import final
 
 import numpy as np
@@ -31,6 +32,13 @@ _HIGHEST = Quantity(
     "The spectrum's end: it falls where the network smooths (low-pass) and rises where it sharpens (high-pass).",
 )
 
+_SHARPENING = Quantity(
+    "sharpening",
+    "Change of the highest frequency's log amplitude across the unit",
+    "log",
+    "Above 0 the unit sharpens, below 0 it smooths. Taken image by image, so that its error is that of the change.",
+)
+
 
 @DIAGNOSTICS.add("fourier-spectrum")
 @final
@@ -55,6 +63,7 @@ class FourierSpectrum(AbstractDiagnostic[Features]):
     question = "Does it smooth or sharpen?"
     reads = Kind.FEATURES
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figures 2a and 8",)
+    changes = MappingProxyType({"at_highest_frequency": "sharpening"})
 
     frequencies: int = 11
     """Points of the common frequency axis, from 0 to 1."""
@@ -82,7 +91,7 @@ class FourierSpectrum(AbstractDiagnostic[Features]):
         count = np.stack([np.full(len(axis), means.count(layer, "spectrum")[0]) for layer in layers])
         coords = scene.coordinates(layers) | {"frequency": axis}
         spectrum = labelled(_SPECTRUM, ("layer", "frequency"), mean, error, count, coords)
-        return spectrum.assign(over_depth(means, scene, (_HIGHEST,)))
+        return spectrum.assign(over_depth(means, scene, (_HIGHEST, _SHARPENING)))
 
     @classmethod
     def known(cls) -> tuple[Known[Features], ...]:

@@ -1,8 +1,9 @@
 """What a diagnostic is: per-image numbers of activations, folded over batches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -63,6 +64,8 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     every: ClassVar[Every] = Every.UNIT
     """At which layers feature maps are read."""
     references: ClassVar[tuple[str, ...]]
+    changes: ClassVar[Mapping[str, str]] = {}
+    """Quantities whose change across a unit is measured too, image by image, and the change's name."""
 
     @abstractmethod
     def observe(self, activation: Activation) -> Mapping[str, Float[Tensor, "batch ..."]]:
@@ -82,8 +85,16 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
         return Means()
 
     def update(self, state: Means, observations: Observations) -> Means:
-        """The state after one more batch."""
-        return state.update(observations)
+        """The state after one more batch: the numbers per image and their changes from layer to layer."""
+        return state.update({**observations, **self._changed(observations)})
+
+    def _changed(self, observations: Observations) -> dict[tuple[int, str], Tensor]:
+        found: dict[tuple[int, str], Tensor] = {}
+        for quantity, change in self.changes.items():
+            layers = sorted(layer for layer, name in observations if name == quantity)
+            for before, after in pairwise(layers):
+                found[after, change] = observations[after, quantity] - observations[before, quantity]
+        return found
 
     def merge(self, one: Means, other: Means) -> Means:
         """The state after the batches of both."""
@@ -109,10 +120,8 @@ def over_depth(means: Means, scene: Scene, quantities: tuple[Quantity, ...]) -> 
     layers = tuple(sorted({layer for quantity in seen for layer in means.layers(quantity.name)}))
     result = xr.Dataset(coords=scene.coordinates(layers))
     for quantity in seen:
-        columns = [
-            _filled(layers, means.layers(quantity.name), read, quantity.name, fill)
-            for read, fill in ((means.mean, np.nan), (means.error, np.nan), (means.count, 0.0))
-        ]
+        read = (means.mean, means.error, means.count)
+        columns = [_filled(layers, {at: one(at, quantity.name) for at in means.layers(quantity.name)}) for one in read]
         dims = ("layer",) if quantity.axis is None else ("layer", quantity.axis)
         coords = {} if quantity.axis is None else {quantity.axis: np.arange(columns[0].shape[1])}
         result = result.assign(labelled(quantity, dims, columns[0], columns[1], columns[2], coords))
@@ -127,24 +136,15 @@ def plainly(means: Means, quantities: tuple[Quantity, ...]) -> xr.Dataset:
     return result
 
 
-def _filled(
-    layers: tuple[int, ...],
-    seen: tuple[int, ...],
-    read: Callable[[int, str], NDArray[Any]],
-    quantity: str,
-    fill: float,
-) -> NDArray[Any]:
-    rows = {layer: read(layer, quantity) for layer in seen}
-    width = max(row.size for row in rows.values())
-    shape = () if next(iter(rows.values())).ndim == 0 else (width,)
-    nothing = np.full(shape, fill)
-    padded = [
-        np.pad(rows[layer], (0, width - rows[layer].size), constant_values=fill)
-        if shape and layer in rows
-        else rows.get(layer, nothing)
-        for layer in layers
-    ]
-    return np.stack(padded)
+def _filled(layers: tuple[int, ...], rows: Mapping[int, NDArray[Any]]) -> NDArray[Any]:
+    """The rows of all layers; a layer without one, or with a shorter one, is filled with NaN (counts with 0)."""
+    first = next(iter(rows.values()))
+    shape = () if first.ndim == 0 else (max(row.size for row in rows.values()),)
+    filled = np.full((len(layers), *shape), np.nan if first.dtype.kind == "f" else 0, first.dtype)
+    for index, layer in enumerate(layers):
+        if layer in rows:
+            filled[(index, slice(rows[layer].size))[: 1 + len(shape)]] = rows[layer]
+    return filled
 
 
 AnyDiagnostic = AbstractDiagnostic[Features] | AbstractDiagnostic[Rows] | AbstractDiagnostic[Predictions]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import MIXING, changes, judged_fall
-from vitscope.findings.estimate import FALSE_ALARMS, logarithm
+from vitscope.findings.estimate import FALSE_ALARMS
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.runs.run import Run
 
@@ -24,7 +24,7 @@ class AttentionLowersVariance(AbstractFinding):
     name = "attention-lowers-variance"
     statement = "Attention units lower the variance of feature maps, on average."
     reference = "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 9: MSAs reduce feature-map variance"
-    evidence = "feature-variance/variance"
+    evidence = "feature-variance/log_change"
     outcomes = Outcomes(
         holds=Outcome(
             0.5, "As the paper finds: attention averages over positions, as an ensemble does. Nothing to do."
@@ -49,4 +49,4 @@ class AttentionLowersVariance(AbstractFinding):
 
     def judge(self, run: Run) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_fall(changes(run, self.evidence, MIXING, logarithm), "attention units")
+        return judged_fall(changes(run, self.evidence, MIXING), "attention units")

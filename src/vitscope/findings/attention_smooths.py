@@ -23,7 +23,7 @@ class AttentionSmooths(AbstractFinding):
     name = "attention-smooths"
     statement = "Attention units smooth: on average they lower high spatial frequencies."
     reference = "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 8: MSAs are low-pass filters"
-    evidence = "fourier-spectrum/at_highest_frequency"
+    evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(
             0.5,

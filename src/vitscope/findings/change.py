@@ -1,10 +1,8 @@
 """What units of a kind do to a feature map on average: the change of a quantity across them."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
-from vitscope.findings.estimate import FALSE_ALARMS, Estimate, above, average, below, difference, z_text
+from vitscope.findings.estimate import FALSE_ALARMS, Estimate, above, average, below, z_text
 from vitscope.findings.finding import Judgement
 from vitscope.findings.reading import Entry, read_entries
 from vitscope.measurement.claim import Verdict
@@ -16,46 +14,26 @@ TRANSFORMING = frozenset({"mlp", "convolution"})
 """Units that the paper calls Conv and MLP."""
 
 
-def unchanged(estimate: Estimate) -> Estimate:
-    """The scale of a quantity that is compared by difference."""
-    return estimate
+def changes(run: Run, name: str, kinds: Collection[str]) -> tuple[Entry, ...]:
+    """A quantity's change across every unit of these kinds, each with the error of the change itself.
 
-
-@dataclass(frozen=True)
-class Change:
-    """A quantity after a unit less the same before it."""
-
-    unit: Entry
-    estimate: Estimate
-
-
-def changes(
-    run: Run, name: str, kinds: Collection[str], scale: Callable[[Estimate], Estimate] = unchanged
-) -> tuple[Change, ...]:
-    """The change across every unit of these kinds; downsampling, which changes the grid, is never among them.
-
-    Where ``scale`` takes logarithms, maps without any variance are left out.
+    Downsampling, which changes the grid, is never among them.
     """
-    entries = read_entries(run, name)
-    return tuple(
-        Change(after, difference(scale(after.estimate), scale(before.estimate)))
-        for before, after in pairwise(entries)
-        if after.kind in kinds and (scale is unchanged or min(after.estimate.mean, before.estimate.mean) > 0)
-    )
+    return tuple(entry for entry in read_entries(run, name) if entry.kind in kinds)
 
 
-def judged_fall(found: Sequence[Change], noun: str) -> Judgement | None:
+def judged_fall(found: Sequence[Entry], noun: str) -> Judgement | None:
     """Holds where the mean change is below 0 and more than half of the units fall; fails the other way round."""
     return _judged(found, below, -1, f"{noun} lower it")
 
 
-def judged_rise(found: Sequence[Change], noun: str) -> Judgement | None:
+def judged_rise(found: Sequence[Entry], noun: str) -> Judgement | None:
     """Holds where the mean change is above 0 and more than half of the units rise; fails the other way round."""
     return _judged(found, above, 1, f"{noun} raise it")
 
 
 def _judged(
-    found: Sequence[Change], test: Callable[[Estimate, float, float], Verdict], sign: int, text: str
+    found: Sequence[Entry], test: Callable[[Estimate, float, float], Verdict], sign: int, text: str
 ) -> Judgement | None:
     if not found:
         return None

@@ -25,7 +25,7 @@ class EarlyAttentionSharpens(AbstractFinding):
     reference = (
         "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 8 (the first units are the exception)"
     )
-    evidence = "fourier-spectrum/at_highest_frequency"
+    evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(
             0.45,

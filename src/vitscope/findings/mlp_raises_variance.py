@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import TRANSFORMING, changes, judged_rise
-from vitscope.findings.estimate import FALSE_ALARMS, logarithm
+from vitscope.findings.estimate import FALSE_ALARMS
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.runs.run import Run
 
@@ -26,7 +26,7 @@ class MlpRaisesVariance(AbstractFinding):
         "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 9: Convs and MLPs increase "
         "feature-map variance"
     )
-    evidence = "feature-variance/variance"
+    evidence = "feature-variance/log_change"
     outcomes = Outcomes(
         holds=Outcome(
             0.5,
@@ -49,4 +49,4 @@ class MlpRaisesVariance(AbstractFinding):
 
     def judge(self, run: Run) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_rise(changes(run, self.evidence, TRANSFORMING, logarithm), "MLP and convolution units")
+        return judged_rise(changes(run, self.evidence, TRANSFORMING), "MLP and convolution units")

@@ -25,7 +25,7 @@ class MlpSharpens(AbstractFinding):
     reference = (
         "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 8: Convs and MLPs are high-pass filters"
     )
-    evidence = "fourier-spectrum/at_highest_frequency"
+    evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(0.5, "As the paper finds: they and attention complement one another. Nothing to do."),
         fails=Outcome(

@@ -67,4 +67,6 @@ class Run:
     def with_claims(self, claims: tuple[Claim, ...]) -> "Run":
         """The same run with these claims."""
         stored = [{**asdict(claim), "verdict": claim.verdict.value} for claim in claims]
-        return Run(self.tree.assign_attrs(claims=json.dumps(stored)))
+        tree = self.tree.copy()
+        tree.attrs["claims"] = json.dumps(stored)
+        return Run(tree)

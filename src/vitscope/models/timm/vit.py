@@ -67,25 +67,18 @@ class VitAdapter(AbstractAdapter):
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
         """Class token, average pooling with LayerScale (DeiT3), registers, query-key norm, distillation."""
-        small: dict[str, Any] = {
-            "img_size": 32,
-            "patch_size": 8,
-            "embed_dim": 24,
-            "depth": 2,
-            "num_heads": 3,
-            "num_classes": 7,
-        }
+        small: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
-        def build(name: str, **more: Any) -> nn.Module:
-            return timm.create_model(name, **{**small, **more})
+        def build(name: str, more: dict[str, Any]) -> nn.Module:
+            return timm.create_model(name, **{**small, "num_classes": 7, **more})
 
         shape = (3, 32, 32)
         return (
-            Example("vit class token", lambda: build("vit_tiny_patch16_224"), shape),
-            Example("vit average pooling", lambda: build("vit_base_patch16_rpn_224", global_pool="avg"), shape),
-            Example("deit3 LayerScale", lambda: build("deit3_small_patch16_224", init_values=0.3), shape),
-            Example("dinov2 registers", lambda: build("vit_small_patch14_reg4_dinov2", init_values=0.3), shape),
-            Example("query-key norm", lambda: build("vit_tiny_patch16_224", qk_norm=True), shape),
-            Example("deit distilled", lambda: build("deit_tiny_distilled_patch16_224"), shape),
-            Example("wide image", lambda: build("vit_tiny_patch16_224", img_size=(32, 48)), (3, 32, 48)),
+            Example("vit class token", lambda: build("vit_tiny_patch16_224", {}), shape),
+            Example("vit average pooling", lambda: build("vit_base_patch16_rpn_224", {"global_pool": "avg"}), shape),
+            Example("deit3 LayerScale", lambda: build("deit3_small_patch16_224", {"init_values": 0.3}), shape),
+            Example("dinov2 registers", lambda: build("vit_small_patch14_reg4_dinov2", {"init_values": 0.3}), shape),
+            Example("query-key norm", lambda: build("vit_tiny_patch16_224", {"qk_norm": True}), shape),
+            Example("deit distilled", lambda: build("deit_tiny_distilled_patch16_224", {}), shape),
+            Example("wide image", lambda: build("vit_tiny_patch16_224", {"img_size": (32, 48)}), (3, 32, 48)),
         )

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import xarray as xr
+from report_run import ANATOMY, dataset
+
+from vitscope.report.drawing import drawings
+from vitscope.report.measured import measured
+from vitscope.report.strip import strip
+
+STRIP = strip(ANATOMY)
+
+
+@pytest.mark.parametrize(
+    ("dims", "expected"),
+    [
+        ((), []),
+        (("layer",), ["DepthLine"]),
+        (("layer", "head"), ["DepthDots"]),
+        (("layer", "frequency"), ["HeatMap", "CurveFamily"]),
+        (("frequency", "layer"), ["HeatMap", "CurveFamily"]),
+        (("confidence_bin",), ["CoordinateLines"]),
+        (("epoch",), ["CoordinateLines"]),
+        (("epoch", "frequency"), ["HeatMap"]),
+        (("layer", "frequency", "epoch"), ["HeatMap", "CurveFamily"] * 2),
+    ],
+)
+def test_axes_decide_the_drawing(dims, expected):
+    groups = drawings(measured("any-name", dataset("quantity", *dims)), STRIP)
+    assert [type(drawing).__name__ for group in groups for drawing in group] == expected
+
+
+def test_a_model_of_unknown_anatomy_has_no_strip_to_draw_on():
+    ((drawing,),) = drawings(measured("any", dataset("quantity", "layer")), strip(()))
+    assert type(drawing).__name__ == "CoordinateLines"
+    assert not drawing.over_depth
+
+
+def test_quantities_of_one_axis_and_unit_share_a_figure():
+    several = xr.merge(
+        [dataset("a", "epoch"), dataset("b", "epoch"), dataset("c", "epoch", unit="nats")],
+        compat="override",
+        join="outer",
+    )
+    names = [[q.name for q in group[0].quantities] for group in drawings(measured("any", several), STRIP)]
+    assert names == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize("dims", [("layer",), ("layer", "head"), ("layer", "frequency")])
+def test_figures_over_depth_share_range_and_margins_with_the_strip(dims):
+    drawing = drawings(measured("any", dataset("quantity", *dims)), STRIP)[0][0]
+    layout = drawing.interactive().to_plotly_json()["layout"]
+    assert drawing.over_depth
+    assert tuple(layout["xaxis"]["range"]) == STRIP.bounds == (-0.5, 5.5)
+    assert (layout["margin"]["l"], layout["margin"]["r"]) == (52, 14)
+    assert [shape["x0"] for shape in layout["shapes"] if shape.get("ysizemode") == "pixel"] == pytest.approx(
+        [-0.42, 0.58, 1.58, 2.58, 3.58, 4.58]
+    )
+
+
+def test_the_band_is_one_standard_error_wide():
+    ((line,),) = drawings(measured("any", dataset("quantity", "layer")), STRIP)
+    band, _ = line.interactive().to_plotly_json()["data"]
+    assert band["x"] == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
+    assert band["y"] == pytest.approx([0.35, 1.35, 2.35, 3.35, 4.35, 3.85, 2.85, 1.85, 0.85, -0.15])
+
+
+def test_a_head_that_a_unit_does_not_have_has_no_dot():
+    padded = dataset("quantity", "layer", "head")
+    padded["quantity"][1:, 2] = np.nan
+    padded["quantity"][0, :] = np.nan
+    ((dots,),) = drawings(measured("any", padded), STRIP)
+    line, points = dots.interactive().to_plotly_json()["data"]
+    assert points["y"] == pytest.approx([3.1, 4.1, 6.1, 7.1, 9.1, 10.1, 12.1, 13.1])
+    assert points["x"] == pytest.approx([0.85, 1.15, 1.85, 2.15, 2.85, 3.15, 3.85, 4.15])
+    assert line["y"] == [None, pytest.approx(3.6), pytest.approx(6.6), pytest.approx(9.6), pytest.approx(12.6)]
+
+
+def test_attention_is_shaded_and_downsampling_dotted():
+    shapes = STRIP.shapes()
+    shaded = [shape["x0"] for shape in shapes if shape.get("fillcolor") == "var(--attention-shade)"]
+    dotted = [shape["x0"] for shape in shapes if shape["type"] == "line" and shape["line"]["dash"] == "dot"]
+    assert shaded == [0.5, 3.5]
+    assert dotted == [3]
+
+
+def test_a_probability_axis_has_a_diagonal_and_shares_are_bars():
+    shares = dataset("share", "confidence_bin")
+    shares["share"][:] = [0.25, 0.75]
+    both = xr.merge([dataset("value", "confidence_bin"), shares], compat="override", join="outer")
+    ((drawing,),) = drawings(measured("any", both), STRIP)
+    bars, diagonal, line = drawing.interactive().to_plotly_json()["data"]
+    assert (bars["type"], bars["y"]) == ("bar", [0.25, 0.75])
+    assert (diagonal["x"], diagonal["y"]) == ([0, 1], [0, 1])
+    assert line["error_y"]["array"] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [([1, 2, 3, 4, 51], "log"), ([1, 2, 3, 4, 50], "linear"), ([0, 1, 2, 3, 99], "linear")]
+)
+def test_values_that_span_decades_get_a_logarithmic_axis(values, kind):
+    wide = dataset("quantity", "layer")
+    wide["quantity"][:] = values
+    wide["quantity_error"][:] = np.nan
+    ((line,),) = drawings(measured("any", wide), STRIP)
+    assert line.interactive().to_plotly_json()["layout"]["yaxis"]["type"] == kind
+
+
+@pytest.mark.parametrize(("values", "middle"), [([-1, 0, 1, 2, 3], 0.0), ([0, 1, 2, 3, 4], None)])
+def test_a_map_of_both_signs_is_two_sided_about_zero(values, middle):
+    signed = dataset("quantity", "layer", "frequency")
+    signed["quantity"][:] = np.array(values, dtype=float)[:, None]
+    drawing = drawings(measured("any", signed), STRIP)[0][0]
+    assert drawing.interactive().to_plotly_json()["data"][0].get("zmid") == middle
+
+
+def test_a_quantity_without_a_single_value_is_left_out():
+    empty = dataset("quantity", "layer")
+    empty["quantity"][:] = np.nan
+    assert measured("any", empty) == ()
+
+
+def test_stages_label_the_strip_and_blocks_where_there_is_one_stage():
+    assert (STRIP.division, STRIP.ticks) == ("stage", ((1.5, "0"), (3.5, "1")))
+    one = strip(ANATOMY[:2])
+    assert (one.division, one.ticks) == ("block", ((1.5, "0"),))

@@ -1,0 +1,155 @@
+import csv
+import io
+import os
+import re
+from html import unescape
+
+import pytest
+from report_run import HOSTILE, claim, dataset, group, run
+
+from vitscope.measurement.errors import UserError
+from vitscope.report import figures, report
+from vitscope.report.page import page
+
+GROUPS = {
+    "one": group("Title one", "Which?", dataset("top", "layer"), dataset("other", "layer", "head")),
+    "two": group(HOSTILE, "What?", dataset("number"), dataset("bins", "confidence_bin")),
+    "three": group("Title three", "Which?", dataset("spectrum", "layer", "frequency", unit=HOSTILE)),
+}
+
+
+def own_part(html: str) -> str:
+    """The page without plotly's library and the page's script."""
+    return html[: html.rindex("</main>")]
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return own_part(page([run(GROUPS)]))
+
+
+def test_hostile_names_are_only_ever_text(html):
+    assert "<script>alert" not in html
+    assert "<script>alert('x')" in unescape(html)
+    assert re.findall(r"<script[^>]*>", html) == ['<script type="application/json">'] * 5
+
+
+def test_figures_are_json_without_markup(html):
+    figures_json = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    assert len(figures_json) == 5
+    assert not [text for text in figures_json if re.search(r"[<>&]", text)]
+
+
+def test_the_page_loads_nothing(html):
+    assert re.findall(r'(?:src|href)="(?!#|data:,)[^"]*"', html) == []
+    assert re.findall(r"(?:src|href)=[^\"]", html) == []
+    assert not re.search(r"@import|url\(", html)
+
+
+def test_questions_stand_in_order_of_first_appearance(html):
+    assert re.findall(r"<h2>(W.*?)</h2>", html) == ["Which?", "What?"]
+    assert html.index("Title one") < html.index("Title three")
+
+
+def test_a_run_without_claims_says_so(html):
+    assert "No findings were drawn from this run" in html
+
+
+def test_three_findings_are_open_and_the_rest_folded_by_weight():
+    claims = tuple(claim(f"c{weight}", weight / 10, "one/top") for weight in (1, 5, 3, 4, 2))
+    html = own_part(page([run(GROUPS, claims)]))
+    assert re.findall(r"<h3>statement (c\d)</h3>", html) == ["c5", "c4", "c3", "c2", "c1"]
+    folded = html[html.index("2 further findings") :]
+    assert "statement c2" in folded
+    assert "statement c3" not in folded
+    assert html.count('href="#run1-one-top"') == 5
+
+
+@pytest.mark.parametrize(
+    ("evidence", "link"),
+    [
+        ("one/other", ["run1-one-other"]),
+        ("two/number", ["run1-two-bins"]),
+        ("one", ["run1-one-top"]),
+        ("gone/away", []),
+        ("", []),
+    ],
+)
+def test_a_finding_links_to_its_evidence(evidence, link):
+    html = own_part(page([run(GROUPS, (claim("c", 1.0, evidence),))]))
+    assert re.findall(r'href="#(run1-(?:one|two|gone)-\w+)"', html) == link
+
+
+def test_what_was_skipped_is_said_with_its_reason():
+    html = own_part(page([run(GROUPS, skipped={"attention": f"no attention in {HOSTILE}"})]))
+    assert "<b>attention</b>: no attention in &lt;script&gt;" in html
+
+
+def test_the_command_and_the_accuracy_stand_on_the_page(html):
+    assert "vitscope checkup &#39;a &lt; b&#39;" in html
+    assert "0.10 ± 0.25" in html
+    assert "1,234,567" in html
+    assert "2026-01-02 03:04:05 UTC" in html
+
+
+def test_tables_give_every_digit_with_unit_and_kind(html):
+    texts = [
+        unescape(text).lstrip("\n") for text in re.findall(r'<pre class="csv" hidden>(.*?)</pre>', html, re.DOTALL)
+    ]
+    assert len(texts) == 5
+    rows = list(csv.DictReader(io.StringIO(texts[0])))
+    assert [row["unit"] for row in rows] == ["stem", f"{HOSTILE}.attn", "blocks.0.mlp", "down", "blocks.1.attn"]
+    assert [float(row["mean"]) for row in rows] == pytest.approx([0.1, 1.1, 2.1, 3.1, 4.1])
+    assert {row["standard_error"] for row in rows} == {"0.25"}
+
+
+def test_several_runs_have_an_index_and_ids_of_their_own():
+    html = own_part(page([run(GROUPS), run(GROUPS)]))
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert re.findall(r'<li><a href="#(run\d)">', html) == ["run1", "run2"]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_link_on_the_page_leads_somewhere(html):
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(re.findall(r'\bid="([^"]+)"', html))
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    target = tmp_path / "deep" / "page.html"
+    assert report(run(GROUPS), target) == target
+    before = target.read_bytes()
+
+    def full_disk(source: str, destination: str) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        report([run(GROUPS), run(GROUPS)], target)
+    assert target.read_bytes() == before
+    assert [path.name for path in target.parent.iterdir()] == ["page.html"]
+
+
+def test_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no run to report"):
+        report([], tmp_path / "page.html")
+
+
+def test_figures_for_a_paper_are_named_by_what_they_show(tmp_path):
+    written = figures(run({"one": GROUPS["one"], "three": GROUPS["three"]}), tmp_path, "svg")
+    assert [path.name for path in written] == [
+        "one-top.svg",
+        "one-other.svg",
+        "three-spectrum-map.svg",
+        "three-spectrum-curves.svg",
+    ]
+    assert all(path.read_text().rstrip().endswith("</svg>") for path in written)
+
+
+def test_the_same_run_gives_the_same_figure_files(tmp_path):
+    first, second = (figures(run({"one": GROUPS["one"]}), tmp_path / name, "svg") for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_another_figure_format_is_refused(tmp_path):
+    with pytest.raises((UserError, TypeError), match="gif"):
+        figures(run(GROUPS), tmp_path, "gif")
