@@ -1,0 +1,82 @@
+"""One curve a layer over another axis, the colour telling the depth."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+from vitscope.report.colour import LIGHT, token
+from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, numbers
+from vitscope.report.strip import Strip
+
+_FAINTEST = 25
+"""Of the ramp's percent: the first curve must still be seen."""
+
+
+@final
+@dataclass(frozen=True)
+class CurveFamily(AbstractDrawing):
+    """Axes: ``layer`` and one more with an order, such as ``frequency``."""
+
+    strip: Strip
+
+    @property
+    def name(self) -> str:
+        """There is a map of the same quantity."""
+        return "curves"
+
+    @property
+    def over_depth(self) -> bool:
+        """Depth is its colour."""
+        return False
+
+    @property
+    def how_to_read(self) -> str:
+        """Curves."""
+        return "A curve: one unit; the fainter it is, the nearer to the stem."
+
+    def interactive(self) -> go.Figure:
+        """The curves; each carries its layer, by which the page marks the unit elsewhere."""
+        quantity = self.quantities[0]
+        other = next(dim for dim in quantity.dims if dim != "layer")
+        mean, error, count = (p.transpose("layer", other) for p in (quantity.mean, quantity.error, quantity.count))
+        x = mean[other].values.astype(np.float64)
+        curves = [
+            {
+                "type": "scatter",
+                "x": numbers(x),
+                "y": numbers(mean.values[i]),
+                "mode": "lines",
+                "line": {"color": token(f"ramp-{self._shade(int(layer))}"), "width": 1.5},
+                "customdata": [int(layer)] * x.size,
+                "text": [
+                    hover(f"{self._place(int(layer))}, {other} {at:.4g}", quantity, m, e, n)
+                    for at, m, e, n in zip(x, mean.values[i], error.values[i], count.values[i], strict=True)
+                ],
+                "hovertemplate": "%{text}<extra></extra>",
+            }
+            for i, layer in enumerate(mean["layer"].values)
+        ]
+        shown = figure(curves, {"title": {"text": other.replace("_", " "), "standoff": 6}}, {}, quantity.unit)
+        return shown.update_layout(hovermode="closest")
+
+    def paint(self, axes: Axes) -> None:
+        """The same."""
+        quantity = self.quantities[0]
+        other = next(dim for dim in quantity.dims if dim != "layer")
+        mean = quantity.mean.transpose("layer", other)
+        ramp = LinearSegmentedColormap.from_list("ramp", [LIGHT[f"ramp-{stop}"] for stop in (25, 50, 75, 100)])
+        for layer, row in zip(mean["layer"].values, mean.values, strict=True):
+            at = (self._shade(int(layer)) - _FAINTEST) / (100 - _FAINTEST)
+            axes.plot(mean[other].values, row, color=ramp(at), linewidth=0.8)
+        axes.set_xlabel(other.replace("_", " "))
+
+    def _shade(self, layer: int) -> int:
+        deepest = max(int(self.quantities[0].mean["layer"].max()), 1)
+        return _FAINTEST + round((100 - _FAINTEST) * layer / deepest)
+
+    def _place(self, layer: int) -> str:
+        return self.strip.described(layer) if self.strip.cells else f"layer {layer}"

@@ -1,0 +1,89 @@
+"""One value a layer: a line over depth with its standard-error band, the points coloured by the unit's kind."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+
+from vitscope.report.colour import LIGHT, kind_tokens, token
+from vitscope.report.drawing.drawing import (
+    AbstractDrawing,
+    axis_note,
+    band,
+    depth_axis,
+    figure,
+    hover,
+    numbers,
+    set_vertical,
+    vertical,
+)
+from vitscope.report.strip import Strip
+
+
+@final
+@dataclass(frozen=True)
+class DepthLine(AbstractDrawing):
+    """Axes: ``layer``."""
+
+    strip: Strip
+
+    @property
+    def name(self) -> str:
+        """The only drawing of its quantity."""
+        return ""
+
+    @property
+    def over_depth(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def how_to_read(self) -> str:
+        """Points, line, band."""
+        return "A point: the mean at a unit, in the unit's colour. Band: ± 1 standard error."
+
+    def interactive(self) -> go.Figure:
+        """Band, line and points."""
+        quantity = self.quantities[0]
+        x = quantity.mean["layer"].values.astype(np.float64)
+        mean, error, count = (
+            part.values.astype(np.float64) for part in (quantity.mean, quantity.error, quantity.count)
+        )
+        spread = np.nan_to_num(error)
+        line = {
+            "type": "scatter",
+            "x": numbers(x),
+            "y": numbers(mean),
+            "mode": "lines+markers",
+            "connectgaps": True,
+            "cliponaxis": False,
+            "line": {"color": token("line"), "width": 1.5},
+            "marker": {"size": 7, "color": kind_tokens([self.strip.cells[int(i)].kind for i in x]), "opacity": 1},
+            "text": [
+                hover(self.strip.described(int(i)), quantity, m, e, n)
+                for i, m, e, n in zip(x, mean, error, count, strict=True)
+            ],
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+        shown = figure(
+            [band(x, mean - spread, mean + spread), line],
+            depth_axis(self.strip.ticks, self.strip.bounds),
+            vertical(mean - spread),
+            quantity.unit,
+        )
+        shown.update_layout(hovermode="x", shapes=self.strip.shapes())
+        return shown.add_annotation(axis_note(self.strip.division))
+
+    def paint(self, axes: Axes) -> None:
+        """The same."""
+        quantity = self.quantities[0]
+        x, mean, error = quantity.mean["layer"].values, quantity.mean.values, np.nan_to_num(quantity.error.values)
+        known = np.isfinite(mean)
+        x, mean, error = x[known], mean[known], error[known]
+        axes.fill_between(x, mean - error, mean + error, color=LIGHT["line"], alpha=0.25, linewidth=0)
+        axes.plot(x, mean, color=LIGHT["line"], linewidth=0.9)
+        axes.scatter(x, mean, c=[LIGHT[self.strip.cells[i].colour] for i in x], s=7, zorder=3, linewidth=0)
+        set_vertical(axes, mean - error)
+        self.strip.paint(axes)

@@ -1,0 +1,171 @@
+"""What a drawing is, and what all of them share: margins, type, hover text."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from vitscope.report.colour import token
+from vitscope.report.measured import Measured
+from vitscope.report.number import with_unit
+
+MARGIN_LEFT = 52
+MARGIN_RIGHT = 14
+MARGIN_TOP = 26
+"""Of every figure over depth, and of the strip, so that their units stand under one another."""
+_LOG_SPAN = 50.0
+_FEW_DECADES = 2.2
+_LONGEST_LINE = 26
+
+
+@dataclass(frozen=True)
+class AbstractDrawing(ABC):
+    """A picture of one or more quantities that share their axes."""
+
+    quantities: tuple[Measured, ...]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What sets its file apart from another drawing of the same quantity; empty for the only one."""
+
+    @property
+    def file(self) -> str:
+        """The name of its file, without an ending."""
+        first = self.quantities[0]
+        return "-".join(filter(None, (first.diagnostic, first.name, self.name)))
+
+    @property
+    @abstractmethod
+    def over_depth(self) -> bool:
+        """Whether its horizontal axis is the strip."""
+
+    @property
+    @abstractmethod
+    def how_to_read(self) -> str:
+        """What lines, dots and colours stand for, in a sentence or two."""
+
+    @abstractmethod
+    def interactive(self) -> go.Figure:
+        """For the page. Colours are CSS variables, all text is escaped."""
+
+    @abstractmethod
+    def paint(self, axes: Axes) -> None:
+        """For a paper, on matplotlib axes."""
+
+
+def figure(traces: Sequence[object], x: Mapping[str, object], y: Mapping[str, object], unit: str) -> go.Figure:
+    """A plotly figure in the page's style; the unit stands above the vertical axis."""
+    quiet = {"showgrid": False, "zeroline": False, "fixedrange": True, "ticks": "", "linecolor": token("rule")}
+    name = escape(with_unit("", unit).strip())
+    return go.Figure(
+        data=list(traces),
+        layout={
+            "template": {},
+            "autosize": True,
+            "margin": {"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": MARGIN_TOP, "b": 42},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "system-ui, sans-serif", "size": 12, "color": token("soft")},
+            "dragmode": False,
+            "showlegend": False,
+            "hoverlabel": {
+                "bgcolor": token("panel"),
+                "bordercolor": token("rule"),
+                "font": {"color": token("ink"), "size": 12, "family": "system-ui, sans-serif"},
+                "align": "left",
+            },
+            "xaxis": {**quiet, **x},
+            "yaxis": {**quiet, "showgrid": True, "gridcolor": token("rule"), "gridwidth": 1, "nticks": 6, **y},
+            "annotations": [_note(name, 0, 1, "left", "bottom", 8, -MARGIN_LEFT + 8)] if name else [],
+        },
+    )
+
+
+def depth_axis(ticks: Sequence[tuple[float, str]], bounds: tuple[float, float]) -> dict[str, object]:
+    """The horizontal axis of every figure over depth."""
+    return {
+        "range": list(bounds),
+        "tickmode": "array",
+        "tickvals": [at for at, _ in ticks],
+        "ticktext": [escape(text) for _, text in ticks],
+        "tickangle": 0,
+        "ticklabelstandoff": 12,
+    }
+
+
+def axis_note(text: str) -> dict[str, object]:
+    """The horizontal axis' name, in the left margin beside its labels."""
+    return _note(escape(text), 0, 0, "right", "top", -13, -8)
+
+
+def _note(text: str, x: int, y: int, xanchor: str, yanchor: str, up: int, right: int) -> dict[str, object]:
+    place = {"xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": xanchor, "yanchor": yanchor}
+    return {**place, "yshift": up, "xshift": right, "text": text, "showarrow": False, "font": {"size": 12}}
+
+
+def scale_type(values: NDArray[np.float64]) -> str:
+    """``log`` where all values are positive and span more than a factor of 50, ``linear`` otherwise."""
+    finite = values[np.isfinite(values)]
+    return "log" if finite.size and finite.min() > 0 and finite.max() > _LOG_SPAN * finite.min() else "linear"
+
+
+def vertical(values: NDArray[np.float64]) -> dict[str, object]:
+    """The vertical axis for these values: logarithmic where they span more than a factor of 50."""
+    finite = values[np.isfinite(values)]
+    if scale_type(values) == "linear":
+        return {"type": "linear", "rangemode": "nonnegative" if (finite >= 0).all() else "normal"}
+    decades = np.log10(finite.max() / finite.min())
+    step = "D2" if decades < _FEW_DECADES else int(np.ceil(decades / 5))
+    return {"type": "log", "tickformat": "~g", "dtick": step}
+
+
+def set_vertical(axes: Axes, values: NDArray[np.float64]) -> None:
+    """The same on matplotlib axes, numbers written out."""
+    if scale_type(values) == "log":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def in_two_lines(quantity: Measured) -> str:
+    """A quantity's label and unit for a vertical axis, broken where it is long, in lines as even as can be."""
+    words = quantity.label if quantity.unit == "1" else f"{quantity.label} ({quantity.unit})"
+    if len(words) <= _LONGEST_LINE:
+        return words
+    parts = words.split()
+    cuts = [(" ".join(parts[:i]), " ".join(parts[i:])) for i in range(1, len(parts))]
+    return "\n".join(min(cuts, key=lambda cut: max(map(len, cut)), default=(words,)))
+
+
+def numbers(values: NDArray[np.float64]) -> list[float | None]:
+    """For JSON: eight significant digits, None where there is none."""
+    return [float(f"{value:.8g}") if np.isfinite(value) else None for value in values]
+
+
+def hover(title: str, quantity: Measured, mean: float, error: float, count: float) -> str:
+    """The text beside a point, safe as HTML."""
+    samples = f"<br>n = {int(count):,}" if count > 0 else ""
+    return f"{escape(title)}<br><b>{escape(quantity.text(float(mean), float(error)))}</b>{samples}"
+
+
+def band(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> dict[str, object]:
+    """A trace that fills what lies between two curves."""
+    known = np.isfinite(low) & np.isfinite(high)
+    around = np.concatenate([x[known], x[known][::-1]])
+    edge = np.concatenate([high[known], low[known][::-1]])
+    return {
+        "type": "scatter",
+        "x": numbers(around),
+        "y": numbers(edge),
+        "mode": "lines",
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": token("band"),
+        "hoverinfo": "skip",
+    }

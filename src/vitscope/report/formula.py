@@ -1,0 +1,133 @@
+"""The LaTeX that docstrings use, as MathML, which every current browser draws by itself."""
+
+import re
+from html import escape
+
+_TOKEN = re.compile(r"\\text\{[^}]*\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\S", re.DOTALL)
+_LETTERS: dict[str, str] = {
+    f"\\{name}": letter
+    for name, letter in (
+        ("alpha", "α"),
+        ("beta", "β"),
+        ("gamma", "γ"),
+        ("delta", "δ"),
+        ("epsilon", "ε"),
+        ("theta", "θ"),
+        ("kappa", "κ"),
+        ("lambda", "λ"),
+        ("mu", "μ"),
+        ("pi", "π"),
+        ("rho", "ρ"),
+        ("sigma", "σ"),
+        ("tau", "τ"),
+        ("phi", "φ"),
+        ("omega", "ω"),
+        ("Delta", "Δ"),
+        ("Sigma", "Σ"),
+        ("ell", "ℓ"),
+        ("infty", "∞"),
+    )
+}
+_OPERATORS: dict[str, str] = {
+    "-": "−",
+    r"\langle": "⟨",
+    r"\rangle": "⟩",
+    r"\le": "≤",
+    r"\ge": "≥",
+    r"\ne": "≠",
+    r"\in": "∈",
+    r"\cdot": "⋅",
+    r"\times": "×",
+    r"\to": "→",
+    r"\approx": "≈",
+    r"\sum": "∑",
+    r"\prod": "∏",
+    r"\|": "‖",
+    r"\{": "{",
+    r"\}": "}",
+}
+_FUNCTIONS = {f"\\{name}": name for name in ("log", "exp", "min", "max", "cos", "sin", "det", "arg", "dim")}
+_SPACES = {r"\,": 0.17, r"\;": 0.28, "\\ ": 0.3, r"\quad": 1.0, r"\qquad": 2.0}
+_ACCENTS = {r"\bar": "¯", r"\hat": "^", r"\tilde": "~"}
+_IGNORED = (r"\left", r"\right", r"\textstyle", r"\displaystyle")
+
+
+def mathml(latex: str, display: str) -> str:
+    """A formula as a ``<math>`` element, ``display`` being ``block`` or ``inline``.
+
+    Limits of sums stand beside the sign, which reads well in fonts made for mathematics and in all others.
+    A formula with a command that is not known here stays as it was written, in ``<code>``.
+    """
+    try:
+        body = _Reader(_TOKEN.findall(latex)).row(None)
+    except (KeyError, IndexError):
+        return f'<code class="formula">{escape(latex)}</code>'
+    return f'<math display="{display}"><mrow>{body}</mrow></math>'
+
+
+class _Reader:
+    """Recursive descent over the tokens of one formula."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens[::-1]
+
+    def row(self, end: str | None) -> str:
+        """Everything up to ``end``, or up to the end of the formula."""
+        parts: list[str] = []
+        while self._tokens:
+            token = self._tokens.pop()
+            if token == end:
+                return "".join(parts)
+            if token not in _IGNORED:
+                parts.append(self._with_scripts(token))
+        if end is not None:
+            raise IndexError(end)
+        return "".join(parts)
+
+    def _with_scripts(self, token: str) -> str:
+        base, scripts = self._atom(token), {}
+        while self._tokens and self._tokens[-1] in ("_", "^"):
+            place = self._tokens.pop()
+            scripts[place] = self._argument()
+        gap = '<mspace width="0.17em"/>' if token in _FUNCTIONS and self._tokens[-1:] not in (["("], [r"\{"]) else ""
+        if not scripts:
+            return base + gap
+        if len(scripts) == 2:
+            return f"<msubsup>{base}{scripts['_']}{scripts['^']}</msubsup>{gap}"
+        name = "msub" if "_" in scripts else "msup"
+        return f"<{name}>{base}{next(iter(scripts.values()))}</{name}>{gap}"
+
+    def _argument(self) -> str:
+        token = self._tokens.pop()
+        if token.isdigit() and len(token) > 1:  # LaTeX takes one digit: \frac12 is a half
+            self._tokens.append(token[1:])
+            token = token[0]
+        return self._atom(token)
+
+    def _atom(self, token: str) -> str:
+        if token == "{":
+            return f"<mrow>{self.row('}')}</mrow>"
+        if token == r"\frac":
+            return f"<mfrac>{self._argument()}{self._argument()}</mfrac>"
+        if token == r"\sqrt":
+            return f"<msqrt>{self._argument()}</msqrt>"
+        if token in _ACCENTS:
+            return f'<mover accent="true">{self._argument()}<mo stretchy="false">{_ACCENTS[token]}</mo></mover>'
+        return _leaf(token)
+
+
+def _leaf(token: str) -> str:
+    if token.startswith(r"\text{"):
+        return f"<mtext>{escape(token[6:-1])}</mtext>"
+    if token in _SPACES:
+        return f'<mspace width="{_SPACES[token]}em"/>'
+    if token in _FUNCTIONS:
+        return f"<mi>{_FUNCTIONS[token]}</mi>"
+    if token in _LETTERS or token.isalpha():
+        return f"<mi>{_LETTERS.get(token, token)}</mi>"
+    if token[0].isdigit():
+        return f"<mn>{token}</mn>"
+    if token.startswith("\\") and token not in _OPERATORS:
+        raise KeyError(token)
+    fence = ' stretchy="false" lspace="0" rspace="0"' if token in ("|", "(", ")", "[", "]", r"\|") else ""
+    return f"<mo{fence}>{escape(_OPERATORS.get(token, token))}</mo>"

@@ -1,0 +1,50 @@
+"""Numbers as people read them: as many digits as the standard error leaves meaning."""
+
+import math
+
+_DIGITS = 4
+_FINEST = 6
+"""Decimal places, at most; what is smaller than the next is written with an exponent."""
+_SMALL = 1e-3
+
+
+def plain(value: float) -> str:
+    """A number to four significant digits, thousands parted, ``n/a`` where there is none."""
+    if not math.isfinite(value):
+        return "n/a"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -4 or exponent > 8:
+        return _minus(f"{value:.{_DIGITS - 1}e}")
+    return _minus(f"{value:,.{max(0, _DIGITS - 1 - exponent)}f}")
+
+
+def with_error(mean: float, error: float) -> str:
+    """``0.680 ± 0.047``: the error to two significant digits, the mean to the same place.
+
+    Without an error (one sample, or an exact number) the mean stands alone, to four significant digits.
+    """
+    if not (math.isfinite(mean) and math.isfinite(error)) or error <= 1e-6 * abs(mean):
+        return plain(mean)
+    places = 1 - math.floor(math.log10(error))
+    if places > _FINEST and abs(mean) < _SMALL:
+        return _minus(f"{mean:.2e} ± {error:.1e}")
+    places = min(places, _FINEST)
+    if places < 0:
+        mean, error = round(mean, places), round(error, places)
+    return _minus(f"{mean:,.{max(0, places)}f} ± {error:,.{max(0, places)}f}")
+
+
+def with_unit(text: str, unit: str) -> str:
+    """The number followed by its unit; a pure number has none."""
+    return text if unit in ("", "1") else f"{text} {unit}"
+
+
+def amount(value: object) -> str:
+    """A setting or a count: whole numbers with their thousands parted, the rest as it stands."""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")

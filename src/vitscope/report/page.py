@@ -1,0 +1,77 @@
+"""``report``: one self-contained HTML file of one or several runs."""
+
+import os
+import uuid
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from vitscope.measurement.errors import UserError
+from vitscope.report.colour import DARK, LIGHT, declarations
+from vitscope.report.drawing.drawing import MARGIN_LEFT, MARGIN_RIGHT
+from vitscope.report.text import breakable, sentence
+from vitscope.report.view import WEIGHTIEST, RunView
+from vitscope.runs.run import Run
+
+
+def report(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
+    """Write the page of a run, or of several one after another, and return its path.
+
+    The file holds all it needs (plotly's library, figures, tables), loads nothing and can be sent as it is: some 5 MB.
+    It is written whole or not at all; a page that was there is replaced. Raises ``UserError`` where there is no run.
+    """
+    chosen = (runs,) if isinstance(runs, Run) else tuple(runs)
+    if not chosen:
+        raise UserError("There is no run to report on; give at least one.")
+    return write_whole(Path(path), page(chosen).encode())
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The page's HTML."""
+    views = [RunView(run, f"run{number}") for number, run in enumerate(runs, start=1)]
+    environment = _environment()
+    return environment.get_template("page.html.j2").render(
+        views=views,
+        weightiest=WEIGHTIEST,
+        style=_source(environment, "style.css"),
+        script=_source(environment, "page.js"),
+        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
+        light=Markup(declarations(LIGHT)),
+        dark=Markup(declarations(DARK)),
+        left=MARGIN_LEFT,
+        right=MARGIN_RIGHT,
+    )
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write under another name in the same folder, which is made if need be, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        waiting.write_bytes(content)
+        os.replace(waiting, path)
+    finally:
+        waiting.unlink(missing_ok=True)
+    return path
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("vitscope.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(sentence=sentence, breakable=breakable)
+    return environment
+
+
+def _source(environment: Environment, name: str) -> Markup:
+    loader = environment.loader
+    return Markup(loader.get_source(environment, name)[0] if loader else "")

@@ -1,0 +1,80 @@
+"""``figures``: a run's figures as files for a paper, one column wide."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from vitscope.measurement.errors import UserError
+from vitscope.report.colour import LIGHT
+from vitscope.report.drawing import AbstractDrawing, drawings
+from vitscope.report.drawing.drawing import in_two_lines
+from vitscope.report.measured import measured
+from vitscope.report.page import write_whole
+from vitscope.report.strip import strip
+from vitscope.runs.run import Run
+
+Format = Literal["png", "svg"]
+
+_WIDTH, _HEIGHT = 3.3, 2.1
+"""Inches: a column of the usual two-column page."""
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "font.family": "sans-serif",
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": LIGHT["soft"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LIGHT["rule"],
+    "grid.linewidth": 0.4,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vitscope",
+}
+
+
+def figures(run: Run, folder: str | os.PathLike[str], format: Format) -> tuple[Path, ...]:
+    """Write every quantity with an axis as a figure of one column's width, without a title, and return the files.
+
+    The files are named ``<diagnostic>-<quantity>.<format>``; png has 400 dots an inch, svg keeps its text as text.
+    Each is written whole or not at all. Raises ``UserError`` for another format.
+    """
+    if format not in get_args(Format):
+        raise UserError(f"There is no figure format {format!r}; there are: {', '.join(get_args(Format))}.")
+    return tuple(
+        write_whole(Path(folder) / f"{name}.{format}", _painted(drawing, format)) for name, drawing in _all(run)
+    )
+
+
+def _all(run: Run) -> Iterator[tuple[str, AbstractDrawing]]:
+    anatomy = strip(run.anatomy)
+    for diagnostic, node in run.tree.children.items():
+        for group in drawings(measured(diagnostic, node.to_dataset()), anatomy):
+            for drawing in group:
+                yield drawing.file, drawing
+
+
+def _painted(drawing: AbstractDrawing, format: Format) -> bytes:
+    first = drawing.quantities[0]
+    target = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        if len(drawing.quantities) == 1 and not axes.get_ylabel():
+            axes.set_ylabel(in_two_lines(first))
+        drawing.paint(axes)
+        metadata = {"Date": None} if format == "svg" else {"Software": None}
+        figure.savefig(target, format=format, dpi=400, metadata=metadata)
+    return target.getvalue()
