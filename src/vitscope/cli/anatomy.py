@@ -21,7 +21,7 @@ def anatomy(
 ) -> None:
     """Show the units of a model: kind, stage, grid, tokens, channels, heads, windows, parameters."""
     with waiting("Loading the model"):
-        subject = load_model(model, pretrained, weights, "cpu")
+        subject = load_model(model, pretrained, weights)
         from vitscope.cli.survey import survey
 
         units = survey(subject)

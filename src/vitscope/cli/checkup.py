@@ -40,6 +40,9 @@ def checkup(
     max_broken: Annotated[int, typer.Option(help="Unreadable images to put up with.")] = 0,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Load the library's trained weights.")] = False,
     weights: Annotated[str | None, typer.Option(help="Load weights from this .safetensors or .pt file.")] = None,
+    crop: Annotated[
+        float | None, typer.Option(help="Share of the picture the centre crop keeps (timm, torchvision).")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Folder or fsspec URL; checkups/MODEL-ADDRESS if left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted checkup ended.")] = False,
     only: Annotated[str | None, typer.Option(help="Only these diagnostics, with commas between.")] = None,
@@ -56,7 +59,7 @@ def checkup(
         executor = executor_of(workers)
         diagnostics = chosen(only, skip)
         pictures = _images(model, images, split, limit, seed, label, label_map, max_broken)
-        subject = load_model(model, pretrained, weights, device)
+        subject = load_model(model, pretrained, weights, device, crop)
         question = Question.of(subject, pictures, diagnostics)
     where = out or f"checkups/{_file_name(subject.name)}-{question.spec.address[:8]}"
     run = question.answer(where, resume, batch_size, executor, command_line())
@@ -122,7 +125,9 @@ class Question:
         return sum(result.images + len(result.broken) for result in results)
 
 
-def load_model(model: str, pretrained: bool, weights: str | None, device: str) -> "Subject":
+def load_model(
+    model: str, pretrained: bool, weights: str | None, device: str = "cpu", crop: float | None = None
+) -> "Subject":
     """The subject, on a device that is there."""
     import torch
 
@@ -135,7 +140,7 @@ def load_model(model: str, pretrained: bool, weights: str | None, device: str) -
         raise UserError(
             f"The device {device!r} is not to be had here ({why}); give cpu, cuda, cuda:1 or mps."
         ) from error
-    return load(model, pretrained=pretrained, weights=weights, device=device)
+    return load(model, pretrained=pretrained, weights=weights, device=device, crop=crop)
 
 
 def _images(

@@ -67,8 +67,8 @@ class AbstractLibrary(ABC):
 
     @classmethod
     @abstractmethod
-    def preprocessing(cls, module: nn.Module) -> Preprocessing:
-        """The input the module was made for."""
+    def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
+        """The input the module was made for; ``crop`` replaces the share of the picture that its centre crop keeps."""
 
     @classmethod
     @abstractmethod
@@ -83,6 +83,19 @@ class AbstractLibrary(ABC):
 
 ADAPTERS: Registry[AbstractAdapter] = Registry("adapter")
 LIBRARIES: Registry[AbstractLibrary] = Registry("library")
+
+
+def refuse_crop(library: str, crop: float | None) -> None:
+    """Raise where a crop is given for models whose own preprocessing is all there is."""
+    if crop is not None:
+        raise UserError(f"A crop ({crop}) can be given for models of timm and torchvision, not of {library}.")
+
+
+def checked_crop(crop: float) -> float:
+    """The share, if it is one."""
+    if not 0 < crop <= 1:
+        raise UserError(f"The crop is {crop}; it is the share of the shorter side that is kept, above 0 and at most 1.")
+    return crop
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:

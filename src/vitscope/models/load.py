@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, refuse_crop
 from vitscope.models.build import restored
 from vitscope.models.catalogue import adapter_of, import_adapters, library_of
 from vitscope.models.checkpoint import read_checkpoint
@@ -29,6 +29,7 @@ def load(
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
     input: PixelInput | None = None,
+    crop: float | None = None,
     units: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     name: str | None = None,
@@ -46,13 +47,14 @@ def load(
     * a ``torch.nn.Module``; one of no known library needs ``input``, and is read at ``units`` (names of submodules),
       or at its repeated blocks.
 
-    ``input`` replaces the model's own preprocessing, ``classes`` names its outputs. A module that is handed over is
+    ``input`` replaces the model's own preprocessing, ``crop`` (timm, torchvision) only the share of the shorter side
+    that its centre crop keeps; ``classes`` names its outputs. A module that is handed over is
     put on ``device`` and in evaluation mode, and otherwise left as it is. Raises ``UserError`` naming what was given.
     """
     made = _made(model, pretrained, weights)
     module = made.module.to(device).eval()
     library = library_of(module)
-    preprocessing = _preprocessing(module, library, input or made.input)
+    preprocessing = _preprocessing(module, library, input or made.input, crop)
     count, known = library.classes(module) if library else (_outputs(module, preprocessing), None)
     adapter = adapter_of(module)
     anatomy: AbstractAnatomy = (
@@ -133,15 +135,18 @@ def _weighted(made: _Made, weights: str | os.PathLike[str] | None) -> _Made:
     return replace(made, module=library.load_weights(made.module, state), weights=str(weights))
 
 
-def _preprocessing(module: nn.Module, library: type[AbstractLibrary] | None, given: PixelInput | None) -> Preprocessing:
+def _preprocessing(
+    module: nn.Module, library: type[AbstractLibrary] | None, given: PixelInput | None, crop: float | None
+) -> Preprocessing:
     if given is not None:
+        refuse_crop("its own input", crop)
         return given.preprocessing
     if library is None:
         raise UserError(
             f"{type(module).__name__} is of no known library, so its input is not known: give it as "
             "input=vitscope.PixelInput(image=224, channels=3, mean=(...), std=(...))."
         )
-    own = library.preprocessing(module)
+    own = library.preprocessing(module, crop)
     return replace(own, transform=InMode("L" if own.shape[0] == 1 else "RGB", own.transform))
 
 

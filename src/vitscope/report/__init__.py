@@ -1,6 +1,36 @@
-"""The page and the figures of a run. Knows no diagnostic by name: axes and attributes say how a quantity is shown."""
+"""The page and the figures of a run. Knows no diagnostic by name: axes and attributes say how a quantity is shown.
 
-from vitscope.report.page import report
-from vitscope.report.static import figures
+Plotting is imported only when something is drawn.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from vitscope.runs.run import Run
 
 __all__ = ["figures", "report"]
+
+
+def report(runs: "Run | Sequence[Run]", path: str | os.PathLike[str]) -> Path:
+    """Write the page of a run, or of several one after another, and return its path.
+
+    The file holds all it needs (plotly's library, figures, tables), loads nothing and can be sent as it is: some 5 MB.
+    It is written whole or not at all; a page that was there is replaced. Raises ``UserError`` where there is no run.
+    """
+    from vitscope.report.page import write_page
+
+    return write_page(runs, path)
+
+
+def figures(run: "Run", folder: str | os.PathLike[str], format: Literal["png", "svg"]) -> tuple[Path, ...]:
+    """Write every quantity with an axis as a figure of one column's width, without a title, and return the files.
+
+    The files are named ``<diagnostic>-<quantity>.<format>``; png has 400 dots an inch, svg keeps its text as text.
+    Each is written whole or not at all. Raises ``UserError`` for another format.
+    """
+    from vitscope.report.static import write_figures
+
+    return write_figures(run, folder, format)

@@ -1,4 +1,4 @@
-"""``report``: one self-contained HTML file of one or several runs."""
+"""The page: one self-contained HTML file of one or several runs."""
 
 import os
 import uuid
@@ -18,12 +18,8 @@ from vitscope.report.view import WEIGHTIEST, RunView
 from vitscope.runs.run import Run
 
 
-def report(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
-    """Write the page of a run, or of several one after another, and return its path.
-
-    The file holds all it needs (plotly's library, figures, tables), loads nothing and can be sent as it is: some 5 MB.
-    It is written whole or not at all; a page that was there is replaced. Raises ``UserError`` where there is no run.
-    """
+def write_page(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
+    """Write the page, as :func:`vitscope.report.report` says."""
     chosen = (runs,) if isinstance(runs, Run) else tuple(runs)
     if not chosen:
         raise UserError("There is no run to report on; give at least one.")

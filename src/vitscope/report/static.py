@@ -45,12 +45,8 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def figures(run: Run, folder: str | os.PathLike[str], format: Format) -> tuple[Path, ...]:
-    """Write every quantity with an axis as a figure of one column's width, without a title, and return the files.
-
-    The files are named ``<diagnostic>-<quantity>.<format>``; png has 400 dots an inch, svg keeps its text as text.
-    Each is written whole or not at all. Raises ``UserError`` for another format.
-    """
+def write_figures(run: Run, folder: str | os.PathLike[str], format: Format) -> tuple[Path, ...]:
+    """Write the figures, as :func:`vitscope.report.figures` says."""
     if format not in get_args(Format):
         raise UserError(f"There is no figure format {format!r}; there are: {', '.join(get_args(Format))}.")
     return tuple(

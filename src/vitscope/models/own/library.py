@@ -8,7 +8,7 @@ from typing import Any, cast, final
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, load_strictly
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, load_strictly, refuse_crop
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.own.vit import SIZES, Vit, VitConfig
 from vitscope.models.subject import Preprocessing
@@ -55,8 +55,9 @@ class Own(AbstractLibrary):
         return False
 
     @classmethod
-    def preprocessing(cls, module: nn.Module) -> Preprocessing:
+    def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
         """The input of the model's configuration."""
+        refuse_crop(cls.name, crop)
         return cast(Vit, module).config.input.preprocessing
 
     @classmethod

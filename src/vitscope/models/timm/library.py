@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, load_strictly
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, checked_crop, load_strictly
 from vitscope.models.subject import Preprocessing
 
 
@@ -43,9 +43,11 @@ class Timm(AbstractLibrary):
         return "architecture" in config
 
     @classmethod
-    def preprocessing(cls, module: nn.Module) -> Preprocessing:
+    def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
         """Timm's evaluation transform for the module's own configuration."""
         config = resolve_model_data_config(module)
+        if crop is not None:
+            config["crop_pct"] = checked_crop(crop)
         transform = cast(Compose, create_transform(**config, is_training=False))
         channels, height, width = config["input_size"]
         text = (

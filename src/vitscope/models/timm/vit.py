@@ -70,7 +70,8 @@ class VitAdapter(AbstractAdapter):
         small: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
         def build(name: str, more: dict[str, Any]) -> nn.Module:
-            return timm.create_model(name, **{**small, "num_classes": 7, **more})
+            arguments: dict[str, Any] = {**small, "num_classes": 7, **more}
+            return timm.create_model(name, **arguments)
 
         shape = (3, 32, 32)
         return (

@@ -10,7 +10,7 @@ from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, load_strictly
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, checked_crop, load_strictly
 from vitscope.models.subject import Preprocessing
 
 HEADS = ("fc", "classifier", "heads", "head")
@@ -45,11 +45,13 @@ class Torchvision(AbstractLibrary):
         return False
 
     @classmethod
-    def preprocessing(cls, module: nn.Module) -> Preprocessing:
+    def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
         """The transform of the architecture's pretrained weights; ImageNet's usual one where it has none."""
         weights = _weights_of(module)
         transform = _usual(module) if weights is None else cast(ImageClassification, weights.transforms())
         size = transform.crop_size[0]
+        if crop is not None:
+            transform.resize_size = [round(size / checked_crop(crop))]
         text = (
             f"3 x {size} x {size}, {transform.interpolation.value}, resize {transform.resize_size[0]}, "
             f"mean {_rounded(transform.mean)}, std {_rounded(transform.std)}"

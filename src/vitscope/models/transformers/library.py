@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode, v2
 from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, refuse_crop
 from vitscope.models.subject import Preprocessing
 
 _VISION_PART = {"CLIPModel": "CLIPVisionModelWithProjection"}
@@ -71,8 +71,9 @@ class Transformers(AbstractLibrary):
         return "model_type" in config
 
     @classmethod
-    def preprocessing(cls, module: nn.Module) -> Preprocessing:
+    def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
         """The image processor saved beside the weights; without one, the configuration's size, centre-cropped."""
+        refuse_crop(cls.name, crop)
         config = cast(PreTrainedModel, module).config
         source = config.name_or_path
         if not source or not _has_processor(source):
