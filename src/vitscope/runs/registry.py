@@ -32,21 +32,21 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         if name not in self._classes:
-            raise UserError(f"There is no {self._kind} named {name!r}; there are: {', '.join(self._classes)}.")
+            raise UserError(f"There is no {self._kind} named {name!r}; there are: {', '.join(self)}.")
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._classes
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._classes)
+        return iter(sorted(self._classes))
 
     def __len__(self) -> int:
         return len(self._classes)
 
     def items(self) -> Iterator[tuple[str, type[T]]]:
-        """Names and classes in the order of registration."""
-        return iter(self._classes.items())
+        """Names and classes in the order of the names, whatever was imported first."""
+        return iter(sorted(self._classes.items()))
 
 
 def import_all(package: str) -> None:

@@ -1,0 +1,58 @@
+"""The documentation says what is: reference pages are generated, links lead somewhere, examples run."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vitscope.measurement.axes import AXES
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def generator():
+    found = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_registries_say():
+    for file, text in generator().pages().items():
+        assert (ROOT / "docs" / "reference" / file).read_text() == text, f"run python docs/generate.py ({file})"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_and_pictures_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_every_axis_in_the_vocabulary_is_explained():
+    assert all(len(meaning) > 3 for meaning in AXES.values())
+
+
+def test_the_example_in_python_runs():
+    done = subprocess.run([sys.executable, ROOT / "examples" / "digits_in_python.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pixels far on average" in done.stdout
+
+
+def test_the_plain_module_is_examined(real_data, tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "examples" / "resnet56_plain_module.py",
+        "--limit",
+        "200",
+        "--out",
+        tmp_path / "run",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "27 blocks" in done.stdout
+    assert (tmp_path / "run" / "page.html").stat().st_size > 1e6

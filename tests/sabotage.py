@@ -1,0 +1,89 @@
+"""One-line sabotages of the code, each of which a test must notice: ``python tests/sabotage.py [WORD]``.
+
+Works on a copy of the tree. Prints the sabotages that survive, and exits with their number.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+KNOWN, NUMERICS, ROWS = (
+    "tests/known/test_diagnostics.py",
+    "tests/references/test_numerics.py",
+    "tests/references/test_rows.py",
+)
+LAWS, STORE, CHANGES = (
+    "tests/laws/test_diagnostic_laws.py",
+    "tests/end_to_end/test_store.py",
+    "tests/references/test_changes.py",
+)
+MOMENTS, SUBJECTS = "tests/properties/test_moments.py", "tests/laws/test_subject_laws.py"
+
+SABOTAGES = [
+    ("numerics/moments.py", "delta.square() * self.count * share", "delta * self.count * share", MOMENTS),
+    ("numerics/moments.py", "other.count.double() / count", "other.count / count", MOMENTS),
+    ("numerics/moments.py", "self.squares / (count - 1) / count", "self.squares / count / count", NUMERICS),
+    ("numerics/attention.py", "- count) / (count * (count - 1))", ") / (count * (count - 1))", NUMERICS),
+    ("numerics/attention.py", "1 - mass + 1e-6", "mass - 1e-6", NUMERICS),
+    ("numerics/fourier.py", "rows + columns", "rows - columns", NUMERICS),
+    ("numerics/fourier.py", "side // 2 + 1", "side // 2", NUMERICS),
+    ("numerics/tokens.py", "(cells - 1) * channels", "cells * channels", NUMERICS),
+    ("numerics/tokens.py", "(trace / size", "(size / trace", NUMERICS),
+    ("engine/activation.py", "self.query_tokens >= self.prefix", "self.query_tokens >= 0", ROWS),
+    ("engine/activation.py", "cell % self.grid[1]", "cell % self.grid[0] * 0", ROWS),
+    ("engine/activation.py", "scores.add_(a.bias)", "scores", ROWS),
+    ("engine/diagnostic.py", "- observations[before, quantity]", "", CHANGES),
+    ("engine/fold.py", "return self.merge(_of(observations))", "return self", LAWS),
+    ("engine/shard.py", "norms[start : start + step]", "norms[:step]", LAWS),
+    ("engine/measure.py", "if shard not in results", "", STORE),
+    ("runs/store.py", "os.replace(waiting, target)", "os.rename(waiting, target + 'x')", STORE),
+    ("runs/store.py", "if files.exists(target):\n            raise", "if False:\n            raise", STORE),
+    ("diagnostics/attention_distance.py", "reached / mass", "reached", KNOWN),
+    ("diagnostics/attention_sinks.py", "norms[:, attention.prefix :].median", "norms.median", KNOWN),
+    ("diagnostics/attention_diversity.py", "/ math.log(heads)", "", KNOWN),
+    ("diagnostics/attention_sparsity.py", "-self.top :", ": self.top", KNOWN),
+    ("diagnostics/accuracy.py", ".square().sum(1)", ".abs().sum(1)", KNOWN),
+    ("diagnostics/calibration.py", "(confidence - right)[:, None]", "(right - confidence)[:, None]", KNOWN),
+    ("models/attention.py", "(self.queries * self.scale) @", "self.queries @", SUBJECTS),
+    ("models/timm/vit.py", "(block.ls1, block.drop_path1)", "(block.drop_path1,)", SUBJECTS),
+    ("models/window.py", "-1", "0", SUBJECTS),
+]
+
+
+def survives(folder: Path, file: str, old: str, new: str, test: str) -> bool:
+    """Whether the test passes on a tree with this sabotage."""
+    target = folder / "src" / "vitscope" / file
+    honest = target.read_text()
+    if old not in honest:
+        raise SystemExit(f"{file} no longer holds {old!r}: mend the list of sabotages.")
+    target.write_text(honest.replace(old, new, 1))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test]
+    environment = {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+    target.write_text(honest)
+    return done.returncode == 0
+
+
+def main() -> None:
+    """Try every sabotage whose file or text holds the word given, or all."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("src", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        chosen = [sabotage for sabotage in SABOTAGES if word in "".join(sabotage)]
+        survivors = []
+        for sabotage in chosen:
+            alive = survives(folder, *sabotage)
+            print("SURVIVES" if alive else "dies    ", *sabotage[:3], sep="  ", flush=True)
+            survivors += [sabotage] if alive else []
+    print(f"{len(survivors)} of {len(chosen)} survive")
+    sys.exit(len(survivors))
+
+
+if __name__ == "__main__":
+    main()
