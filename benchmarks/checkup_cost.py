@@ -24,7 +24,7 @@ MODEL = "vit_tiny_patch16_224"
 CONTESTANTS = {
     "bare forward passes": "bare",
     "vitscope, every default diagnostic": "checkup",
-    "floor: forward passes, scores and softmax": "floor",
+    "floor: forward passes, weights made and unread": "floor",
     "torchvision feature extractor, maps stored": "extractor",
     "nnsight, maps stored": "nnsight",
 }
@@ -75,7 +75,9 @@ def checkup(subject, pixels, labels):
 
 
 def floor(subject, pixels, labels):
-    """What no reader of attention weights can do without: the scores again, and their softmax."""
+    """What no reader of weights can do without: the scores, their softmax, and the context from them."""
+    import torch
+
     from vitscope.engine.activation import Geometry, Rows, Workspace
     from vitscope.models.subject import AbstractObserver
 
@@ -86,9 +88,11 @@ def floor(subject, pixels, labels):
             pass
 
         def attention(self, layer, attention):
+            geometry, parts = Geometry.of(attention, (224, 224)), []
             for start in range(0, attention.queries.shape[0], 8):
                 chunk = attention.images(start, start + 8)
-                _ = Rows(chunk, chunk.queries, Geometry.of(chunk, (224, 224)), workspace).weights
+                parts.append(Rows(chunk, chunk.queries, geometry, workspace).context)
+            return torch.cat(parts)
 
     for batch in pixels:
         subject.anatomy.walk(batch, Softmax())

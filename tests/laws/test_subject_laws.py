@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from vitscope.diagnostics import default_diagnostics
+from vitscope.engine.activation import Workspace
+from vitscope.engine.shard import Reading
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.attention import Attention
 from vitscope.models.catalogue import adapter_of, import_installed_adapters
@@ -27,8 +30,9 @@ class Recorder(AbstractObserver):
     def stream(self, layer: int, stream: Stream) -> None:
         self.streams[layer] = stream
 
-    def attention(self, layer: int, attention: Attention) -> None:
+    def attention(self, layer: int, attention: Attention) -> torch.Tensor:
         self.attentions[layer] = attention
+        return attention.context()
 
 
 @dataclass
@@ -98,6 +102,16 @@ def test_reading_changes_neither_logits_nor_weights(case):
         assert torch.equal(case.anatomy.tail(stream), case.logits)
     for name, value in case.module.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_diagnostics_change_the_logits_by_rounding_at_most(case):
+    diagnostics = default_diagnostics()
+    reading = Reading(diagnostics, case.anatomy.places, tuple(case.images.shape[2:]), Workspace())
+    with torch.inference_mode():
+        watched = case.anatomy.walk(case.images, reading)
+    torch.testing.assert_close(watched, case.logits, rtol=1e-9, atol=1e-9)
+    read = {key for found in reading.results() for key in found}
+    assert {layer for layer, _ in read} >= set(case.recorder.attentions)
 
 
 def test_the_adapter_is_found_by_the_module_alone(case):

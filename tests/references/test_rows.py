@@ -22,8 +22,9 @@ class Kept(AbstractObserver):
     def stream(self, layer: int, stream: Stream) -> None:
         self.last = stream
 
-    def attention(self, layer: int, attention: Attention) -> None:
+    def attention(self, layer: int, attention: Attention) -> torch.Tensor:
         self.attentions.append((attention, self.last))
+        return attention.context()
 
 
 @pytest.fixture(scope="module", params=["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
@@ -86,3 +87,25 @@ def test_prefix_mass(rows):
     expected = {1: lambda: weights[:, 0, :, 1:, 0].mean(-1)}.get(rows.attention.prefix, lambda: None)()
     assert ("prefix_mass" in found) == (expected is not None)
     np.testing.assert_allclose(found.get("prefix_mass", np.nan), np.nan if expected is None else expected, rtol=1e-4)
+
+
+def test_the_rows_of_a_sample_are_rows_of_the_whole_evenly_spread(rows):
+    sample = rows.sample(8)
+    slots = rows.geometry.spread(8)
+    assert 4 <= len(slots) <= 8
+    assert patches(rows)[:, slots].all()
+    assert torch.equal(sample.weights, rows.weights[..., slots, :])
+    torch.testing.assert_close(sample.share.sum(-1), torch.ones(len(sample.share)))
+    assert len(rows.geometry.spread(10_000)) == patches(rows).sum(-1).max()
+
+
+def test_a_spread_has_its_share_in_every_row_and_column():
+    tokens = torch.arange(197)[None]
+    slots = Geometry(tokens, tokens, (14, 14), 1, (224, 224), torch.float32).spread(70) - 1
+    assert len(slots) == 65
+    for line in (slots // 14, slots % 14):
+        assert set(line.bincount(minlength=14).tolist()) == {4, 5}
+
+
+def test_the_context_is_the_fused_kernels(rows):
+    torch.testing.assert_close(rows.context, rows.attention.context(), rtol=1e-4, atol=1e-5)

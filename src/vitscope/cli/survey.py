@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
@@ -40,10 +41,11 @@ class Surveyor(AbstractObserver):
         """Grid, tokens and channels."""
         self.streams[layer] = (stream.grid, stream.tokens.shape[1], stream.tokens.shape[2])
 
-    def attention(self, layer: int, attention: Attention) -> None:
+    def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
         """Heads and windows."""
         _, windows, heads, queries, _ = attention.queries.shape
         self.attentions[layer] = (heads, windows, queries)
+        return attention.context()
 
 
 def survey(subject: Subject) -> tuple[SurveyedUnit, ...]:

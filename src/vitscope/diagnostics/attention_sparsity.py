@@ -42,7 +42,8 @@ class AttentionSparsity(AbstractDiagnostic[Rows]):
               t_q = \textstyle\sum_{i \le k} A_{q(i)}
 
     with the weights of a row in falling order. Averaged over patch queries, then over images, by head. Both lie in
-    (0, 1]; uniform attention has s = mu and t = k / K. Exact, every row sorted. Cost: one sort of the weights.
+    (0, 1]; uniform attention has s = mu and t = k / K. Cost: one sort of
+    at most ``queries`` evenly spread rows of each window.
     """
 
     name = "attention-sparsity"
@@ -57,13 +58,15 @@ class AttentionSparsity(AbstractDiagnostic[Rows]):
     """The attention mass that the counted keys must hold."""
     top: int = 10
     """How many of the largest weights are summed."""
+    queries: int = 70
+    """Rows of a window that are sorted at most, evenly spread; 65 of the 196 of a ViT at 224."""
 
     def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """Both numbers for each head."""
-        keys = activation.weights.shape[-1]
-        share = keys_for_mass(activation.ordered, self.mass).to(activation.weights) / keys
-        top = activation.ordered[..., -self.top :].sum(-1)
-        return {"keys_share": activation.over_queries(share), "top_mass": activation.over_queries(top)}
+        sample, keys = activation.sample(self.queries), activation.weights.shape[-1]
+        share = keys_for_mass(sample.ordered, self.mass).to(sample.weights) / keys
+        top = sample.ordered[..., -self.top :].sum(-1)
+        return {"keys_share": sample.over_queries(share), "top_mass": sample.over_queries(top)}
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """Both over depth and head."""

@@ -1,5 +1,6 @@
 """What diagnostics read: feature maps, attention rows and predictions of a few images, with shared intermediates."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -83,11 +84,13 @@ class Geometry:
     grid: tuple[int, int]
     prefix: int
     image: tuple[int, int]
+    dtype: torch.dtype
 
     @classmethod
     def of(cls, attention: Attention, image: tuple[int, int]) -> "Geometry":
-        """The geometry of these windows in an image of this height and width."""
-        return cls(attention.query_tokens, attention.key_tokens, attention.grid, attention.prefix, image)
+        """The geometry of these windows in an image of this height and width, its numbers in the queries' type."""
+        tokens = (attention.query_tokens, attention.key_tokens)
+        return cls(*tokens, attention.grid, attention.prefix, image, attention.queries.dtype)
 
     @cached_property
     def patch_queries(self) -> Bool[Tensor, "windows queries"]:
@@ -106,7 +109,18 @@ class Geometry:
         Where no query is a patch (class attention), all that are no padding count alike.
         """
         chosen = self.patch_queries if bool(self.patch_queries.any()) else self.query_tokens >= 0
-        return chosen.float() / chosen.sum(-1, keepdim=True).clamp(min=1)
+        return chosen.to(self.dtype) / chosen.sum(-1, keepdim=True).clamp(min=1)
+
+    def spread(self, limit: int) -> Int[Tensor, " slots"]:
+        """At most ``limit`` of the query slots that are averaged over, evenly spread over the window.
+
+        A lattice, ``(a row + column) mod stride = 0``: each row and column has its share of them.
+        """
+        slots = (self.query_share > 0).any(0).nonzero()[:, 0]
+        stride = -(-len(slots) // limit)
+        width = self.grid[1] if len(self.query_tokens) == 1 else math.isqrt(len(slots))
+        place = torch.arange(len(slots), device=slots.device)
+        return slots[(place // width * max(1, round(0.382 * stride)) + place % width) % stride == 0]
 
     @cached_property
     def distances(self) -> Float[Tensor, "windows queries keys"]:
@@ -118,7 +132,7 @@ class Geometry:
         cell = (tokens - self.prefix).clamp(min=0)
         row = (cell // self.grid[1] + 0.5) * (self.image[0] / self.grid[0])
         column = (cell % self.grid[1] + 0.5) * (self.image[1] / self.grid[1])
-        return torch.stack([row, column], -1)
+        return torch.stack([row, column], -1).to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -141,8 +155,7 @@ class Rows:
         a = self.attention
         if a.mix_scores is not None:
             return a.scores().clamp(min=-1e30)
-        queries = (a.queries * a.scale).flatten(0, 2)
-        keys = a.keys.transpose(-1, -2).contiguous().flatten(0, 2)
+        queries, keys = (a.queries * a.scale).flatten(0, 2), a.keys.flatten(0, 2).transpose(1, 2)
         shape = (*a.queries.shape[:-1], a.keys.shape[-2])
         scores = self.workspace.empty("scores", shape, a.queries)
         torch.bmm(queries, keys, out=scores.flatten(0, 2))
@@ -158,6 +171,15 @@ class Rows:
     def scratch(self) -> Float[Tensor, "batch windows heads queries keys"]:
         """Memory of the weights' shape for a moment's use."""
         return self.workspace.empty("scratch", tuple(self.weights.shape), self.weights)
+
+    @property
+    def context(self) -> Float[Tensor, "batch windows heads queries width"]:
+        """The weights times the values: what the unit goes on with."""
+        if self.attention.mix_weights is not None:
+            return self.attention.mixed_weights() @ self.attention.values
+        return torch.bmm(self.weights.flatten(0, 2), self.attention.values.flatten(0, 2)).unflatten(
+            0, self.weights.shape[:3]
+        )
 
     def over_queries(self, per_row: Float[Tensor, "batch windows heads queries"]) -> Float[Tensor, "batch heads"]:
         """Mean over windows and their patch queries."""
@@ -181,13 +203,43 @@ class Rows:
     @cached_property
     def patch_mass(self) -> Float[Tensor, "batch windows heads queries"]:
         """How much of each query's attention goes to patches, neither prefix nor padding."""
-        inside = self.geometry.patch_keys.to(self.weights)
-        return torch.mul(self.weights, inside[:, None, None], out=self.scratch).sum(-1)
+        inside = self.geometry.patch_keys
+        if inside.shape[0] > 1:
+            return torch.mul(self.weights, inside[:, None, None], out=self.scratch).sum(-1)
+        return 1 - self.weights[..., ~inside[0]].sum(-1)
+
+    @cached_property
+    def _samples(self) -> "dict[int, Sample]":
+        return {}
+
+    def sample(self, limit: int) -> "Sample":
+        """At most ``limit`` evenly spread rows of each window, for what is dear to do with all of them."""
+        if limit not in self._samples:
+            slots = self.geometry.spread(limit)
+            share = self.geometry.query_share[:, slots]
+            rows = Sample(
+                self.weights[..., slots, :], self.row_entropy[..., slots], share / share.sum(-1, keepdim=True)
+            )
+            self._samples[limit] = rows
+        return self._samples[limit]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some rows of every window, with their entropies and the share of each in a mean over queries."""
+
+    weights: Float[Tensor, "batch windows heads queries keys"]
+    entropy: Float[Tensor, "batch windows heads queries"]
+    share: Float[Tensor, "windows queries"]
 
     @cached_property
     def ordered(self) -> Float[Tensor, "batch windows heads queries keys"]:
         """Every row sorted, smallest first."""
         return ascending(self.weights)
+
+    def over_queries(self, per_row: Float[Tensor, "batch windows heads queries"]) -> Float[Tensor, "batch heads"]:
+        """Mean over windows and these queries."""
+        return (per_row * self.share[:, None]).sum(-1).mean(1)
 
 
 def rows_with(

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -130,17 +131,24 @@ class Reading(AbstractObserver):
         here, after = self.places[max(layer - 1, 0)], self.places[layer : layer + 1]
         return layer == 0 or not after or (here.stage, here.block) != (after[0].stage, after[0].block)
 
-    def attention(self, layer: int, attention: Attention) -> None:
-        """Feed the attention weights, a few images at a time, to those who read them."""
+    def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
+        """Feed the attention weights, a few images at a time, to those who read them; the context they give.
+
+        Where nobody does, or heads are mixed after the softmax, the context is the fused kernel's or the unit's own.
+        """
+        if not any(diagnostic.reads is Kind.ATTENTION for diagnostic in self.diagnostics):
+            return attention.context()
         assert self._stream is not None, "a walk shows the stem's stream before any attention"
-        geometry = Geometry.of(attention, self.image)
         norms = torch.linalg.vector_norm(self._stream.tokens, dim=-1)
-        per_image = attention.queries.shape[1:-1].numel() * attention.keys.shape[-2]
-        step = max(1, CHUNK // per_image)
+        geometry = Geometry.of(attention, self.image)
+        step = max(1, CHUNK // (attention.queries.shape[1:-1].numel() * attention.keys.shape[-2]))
+        contexts: list[Tensor] = []
         for start in range(0, attention.queries.shape[0], step):
             part = attention.images(start, start + step)
             rows = Rows(part, norms[start : start + step], geometry, self.workspace)
             self._feed(Kind.ATTENTION, layer, rows)
+            contexts.append(rows.context)
+        return torch.cat(contexts)
 
     def predictions(self, predictions: Predictions) -> None:
         """Feed the predictions; they stand at layer 0, there being one of them."""

@@ -24,8 +24,12 @@ class AbstractObserver(ABC):
         """The stream after ``layer``: 0 is the stem, i the i-th unit (from 1)."""
 
     @abstractmethod
-    def attention(self, layer: int, attention: Attention) -> None:
-        """What the attention unit ``layer`` sees."""
+    def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
+        """What the attention unit ``layer`` sees; returns its context.
+
+        That is ``attention.context()``, from the fused kernel, or, where the observer makes the weights anyway, the
+        weights times the values, which differ by rounding: so nothing is computed twice.
+        """
 
 
 class Unwatched(AbstractObserver):
@@ -34,8 +38,9 @@ class Unwatched(AbstractObserver):
     def stream(self, layer: int, stream: Stream) -> None:
         """Nothing."""
 
-    def attention(self, layer: int, attention: Attention) -> None:
-        """Nothing."""
+    def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
+        """The fused kernel's context."""
+        return attention.context()
 
 
 class AbstractAnatomy(ABC):
@@ -65,14 +70,13 @@ class Composition(AbstractAnatomy):
         return tuple(unit.place for unit in self.units)
 
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
-        """The model's logits; attention inputs are computed once, for the model and for the observer."""
+        """The model's logits; attention is computed once, for the model and for the observer."""
         stream = self.stem(images)
         observer.stream(0, stream)
         for layer, unit in enumerate(self.units, start=1):
             if isinstance(unit, AbstractAttentionUnit):
                 attention = unit.project(stream)
-                observer.attention(layer, attention)
-                stream = unit.finish(stream, unit.branch(attention, attention.context()))
+                stream = unit.finish(stream, unit.branch(attention, observer.attention(layer, attention)))
             else:
                 stream = unit(stream)
             observer.stream(layer, stream)

@@ -66,10 +66,6 @@ def keys_for_mass(ordered: Float[Tensor, "*rows keys"], mass: float) -> Int[Tens
 def distinct_keys(
     weights: Float[Tensor, "*maps queries keys"],
     smallest: Float[Tensor, "*maps queries"],
-    scratch: Float[Tensor, "*maps queries keys"],
 ) -> Int[Tensor, "*maps"]:
-    """Keys that are among the top k of at least one query; ``smallest`` is each row's k-th largest weight.
-
-    ``scratch`` is overwritten. Cost: two passes over the weights.
-    """
-    return (torch.sub(weights, smallest.unsqueeze(-1), out=scratch).amax(-2) >= 0).sum(-1)
+    """Keys that are among the top k of at least one query; ``smallest`` is each row's k-th largest weight."""
+    return ((weights - smallest.unsqueeze(-1)).amax(-2) >= 0).sum(-1)

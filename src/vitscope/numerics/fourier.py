@@ -38,6 +38,6 @@ def relative_log_amplitude(
     Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 2a.
     """
     parts = torch.matmul(basis.to(cells).flatten(0, 1), cells).unflatten(1, basis.shape[:2])
-    amplitude = torch.hypot(parts[:, 0], parts[:, 1])
+    amplitude = parts.square().sum(1).sqrt()
     log_amplitude = (amplitude + 1e-6).log().mean(-1)
     return log_amplitude - log_amplitude[:, :1]
