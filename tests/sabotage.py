@@ -36,7 +36,7 @@ SABOTAGES = [
     ("engine/activation.py", "cell % self.grid[1]", "cell % self.grid[0] * 0", ROWS),
     ("engine/activation.py", "scores.add_(a.bias)", "scores", ROWS),
     ("engine/diagnostic.py", "- observations[before, quantity]", "", CHANGES),
-    ("engine/fold.py", "return self.merge(_of(observations))", "return self", LAWS),
+    ("engine/fold.py", "self.merge(_of(observations))", "self", LAWS),
     ("engine/shard.py", "norms[start : start + step]", "norms[:step]", LAWS),
     ("engine/measure.py", "if shard not in results", "", STORE),
     ("runs/store.py", "os.replace(waiting, target)", "os.rename(waiting, target + 'x')", STORE),

@@ -71,12 +71,14 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
     :math:`J = H(\bar A) - \langle H(A_q) \rangle`; the normalised mutual information
     :math:`J / \sqrt{\log n \, H(\bar A)}` of a uniform query and its key; one minus the mean cosine between rows;
     the distinct keys among the queries' top k, divided by min(k n, keys); and :math:`1 - |\bar A|^2`. Among heads:
-    :math:`(H(\langle A \rangle_h) - \langle H(A_h) \rangle) / \log h`, averaged over
-    queries. The distinct keys and the divergence among heads are taken at ``queries`` evenly spread rows at most.
+    :math:`(H(\langle A \rangle_h) - \langle H(A_h) \rangle) / \log h`, averaged over queries.
+
+    The distinct keys and the divergence among heads are taken at ``queries`` evenly spread rows at most; the former
+    grow with that number and compare only at the same one.
 
     The paper on masked pretraining shows an attention diversity metric whose formula is not on record; none of these
-    is claimed to be it. Averages over windows and images; all keys count. Cost: three passes over
-    the weights, and a sort of the chosen rows.
+    is claimed to be it. Averages over windows and images; all keys count. Cost: three passes
+    over the weights, and a sort of the chosen rows.
     """
 
     name = "attention-diversity"
