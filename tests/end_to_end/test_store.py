@@ -10,6 +10,7 @@ import xarray as xr
 from vitscope import Plan, images, load, measure
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
+from vitscope.diagnostics.fourier_spectrum import FourierSpectrum
 from vitscope.engine.measure import keep
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
@@ -74,7 +75,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(subject, pictures, tmp_path):
     seen: list[int] = []
     plan = Plan(batch_size=4, folder=folder, resume=True, progress=lambda done, total: seen.append(done))
     resumed = keep(measure(subject, pictures, DIAGNOSTICS, plan), plan)
-    assert seen[0] == 32
+    assert (seen[0], seen[-1]) == (32, 64)
     for name, node in whole.tree.children.items():
         xr.testing.assert_identical(node.to_dataset(), resumed.tree[name].to_dataset())
     assert [path.name for path in tmp_path.iterdir()] == ["run.nc"]
@@ -110,3 +111,11 @@ def test_a_diagnostic_that_is_not_in_the_run_is_named(subject, pictures):
     unlabelled = images([pictures.read(i) for i in range(4)])
     with pytest.raises(UserError, match="the images have no labels"):
         measure(subject, unlabelled, DIAGNOSTICS)["accuracy"]
+
+
+def test_a_result_draws_itself(subject, pictures):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    run = measure(subject, pictures, (FeatureVariance(), FourierSpectrum()))
+    assert run["feature-variance"].plot()
+    assert run["fourier-spectrum"].plot() is not None

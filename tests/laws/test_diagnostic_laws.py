@@ -11,6 +11,8 @@ import xarray as xr
 
 from vitscope import Plan, images, load, measure
 from vitscope.diagnostics import default_diagnostics
+from vitscope.diagnostics.attention_distance import AttentionDistance
+from vitscope.diagnostics.attention_sinks import AttentionSinks
 from vitscope.engine.executor import Processes
 from vitscope.engine.ray_cluster import RayCluster
 from vitscope.engine.shard import Pass, Shard
@@ -79,6 +81,16 @@ def test_batch_size_changes_results_by_float32_rounding_at_most(subject, picture
     other = measure(subject, pictures, DIAGNOSTICS, Plan(batch_size=16))
     for name, node in whole.tree.children.items():
         xr.testing.assert_allclose(node.to_dataset(), other.tree[name].to_dataset(), rtol=2e-4, atol=2e-5)
+
+
+def test_how_many_images_are_read_at_a_time_does_not_matter(subject, pictures, monkeypatch):
+    diagnostics = [AttentionSinks(factor=1.02), AttentionDistance()]
+    whole = measure(subject, pictures, diagnostics, Plan(batch_size=BATCH))
+    assert whole["attention-sinks/high_norm_mass"].max() > 0.1
+    monkeypatch.setattr("vitscope.engine.shard.CHUNK", 1)
+    single = measure(subject, pictures, diagnostics, Plan(batch_size=BATCH))
+    for name, node in whole.tree.children.items():
+        xr.testing.assert_allclose(node.to_dataset(), single.tree[name].to_dataset(), rtol=1e-4, atol=1e-5)
 
 
 def test_two_worker_processes_equal_one_pass(subject, pictures, whole):
