@@ -49,7 +49,7 @@ SABOTAGES = [
     ("diagnostics/calibration.py", "(confidence - right)[:, None]", "(right - confidence)[:, None]", KNOWN),
     ("models/attention.py", "(self.queries * self.scale) @", "self.queries @", SUBJECTS),
     ("models/timm/vit.py", "(block.ls1, block.drop_path1)", "(block.drop_path1,)", SUBJECTS),
-    ("models/window.py", "-1", "0", SUBJECTS),
+    ("models/window.py", "value=-1", "value=0", SUBJECTS),
 ]
 
 
