@@ -138,9 +138,14 @@ def test_a_part_that_is_not_resumed_is_pointed_out(tmp_path: Path, monkeypatch: 
     assert "with --resume it would be used" in answer.err
 
 
+def _heed_interrupts() -> None:
+    """What a terminal's foreground process does; one started in the background would inherit that they are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_of_a_real_process(tmp_path: Path) -> None:
     command = [*VITSCOPE, "checkup", "--batch-size", "1", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts)
     waited = (time.sleep(0.05) for _ in range(600))
     while not list(tmp_path.glob("run/partial/*/batch-1-*")) and process.poll() is None:
         next(waited)
