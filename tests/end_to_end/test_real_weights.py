@@ -25,6 +25,11 @@ def test_accuracy_is_the_published_one(run):
     assert run["accuracy/top5"].item() > 0.85
 
 
+def test_accuracy_among_the_ten_classes_is_the_published_one(run):
+    among = run["accuracy/top1_present"]
+    assert abs(among.item() - 0.979) < 3 * run["accuracy/top1_present_error"].item()
+
+
 def test_it_is_low_pass_in_depth(run):
     ends = run["fourier-spectrum/at_highest_frequency"]
     early, late = ends.sel(layer=slice(3, 6)).mean().item(), ends.sel(layer=slice(16, 24)).mean().item()

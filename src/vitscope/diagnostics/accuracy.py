@@ -26,6 +26,13 @@ _TOP5 = Quantity(
     "Share of images whose true class is among the five most probable.",
     "Larger is better.",
 )
+_AMONG = Quantity(
+    "top1_present",
+    "Top-1 accuracy among the classes that occur",
+    "1",
+    "Share of images whose true class is the most probable of those that occur among the images.",
+    "Larger is better; the fewer classes occur, the easier it is.",
+)
 _NLL = Quantity(
     "nll", "Negative log-likelihood", "nats", "Minus the log probability of the true class.", "Smaller is better."
 )
@@ -46,7 +53,8 @@ class Accuracy(AbstractDiagnostic[Predictions]):
 
     .. math:: \text{NLL} = -\log p_y, \qquad \text{Brier} = \sum_c (p_c - 1\{c = y\})^2
 
-    A tie for the largest logit goes to the lower class. With fewer than six classes there is no top-5 accuracy.
+    A tie for the largest logit goes to the lower class. With fewer than six classes there is no top-5 accuracy. Where
+    only some of the model's classes occur among the images, top-1 accuracy among these is given too.
     """
 
     name = "accuracy"
@@ -65,13 +73,16 @@ class Accuracy(AbstractDiagnostic[Predictions]):
             "nll": -log_probabilities.gather(1, labels[:, None])[:, 0],
             "brier": (log_probabilities.exp() - truth).square().sum(1),
         }
+        if activation.present is not None:
+            among = activation.present[log_probabilities[:, activation.present].argmax(1)]
+            found["top1_present"] = (among == labels).float()
         if classes > 5:
             found["top5"] = (log_probabilities.topk(5).indices == labels[:, None]).any(1).float()
         return found
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """Numbers without an axis."""
-        return plainly(means, (_TOP1, _TOP5, _NLL, _BRIER))
+        return plainly(means, (_TOP1, _TOP5, _AMONG, _NLL, _BRIER))
 
     @classmethod
     def known(cls) -> tuple[Known[Predictions], ...]:
@@ -82,4 +93,13 @@ class Accuracy(AbstractDiagnostic[Predictions]):
             "nll": torch.tensor([math.log(4 / 3), math.log(4)]),
             "brier": torch.tensor([0.125, 1.125]),
         }
-        return (Known("3/4 right, 3/4 wrong", Predictions(logits, torch.tensor([0, 1])), answer),)
+        three = torch.tensor([[0.0, 2.0, 1.0], [1.0, 2.0, 0.0]])
+        among = Predictions(three, torch.tensor([2, 2]), torch.tensor([0, 2]))
+        return (
+            Known("3/4 right, 3/4 wrong", Predictions(logits, torch.tensor([0, 1])), answer),
+            Known(
+                "class 1 wins both times but does not occur; without it the first is right",
+                among,
+                {"top1": torch.zeros(2), "top1_present": torch.tensor([1.0, 0.0])},
+            ),
+        )

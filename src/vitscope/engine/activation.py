@@ -49,10 +49,11 @@ class Features:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits and true classes."""
+    """Logits and true classes; ``present`` are the classes that occur among the images, where they are not all."""
 
     logits: Float[Tensor, "batch classes"]
     labels: Int[Tensor, " batch"]
+    present: Int[Tensor, " present"] | None = None
 
     @cached_property
     def log_probabilities(self) -> Float[Tensor, "batch classes"]:

@@ -87,6 +87,7 @@ class Pass:
         """One shard's states; ``advance`` is told the number of images after each batch."""
         device = next(iter(self.subject.module.parameters()), torch.empty(0)).device
         states = [diagnostic.init() for diagnostic in self.diagnostics]
+        present = self._present(device)
         seen, broken, workspace = 0, [], Workspace()
         for batch in self.images.batches(
             self.subject.preprocessing.transform, self.batch_size, shard.start, shard.stop
@@ -99,11 +100,15 @@ class Pass:
                 with torch.inference_mode():
                     logits = self.subject.anatomy.walk(batch.pixels.to(device), reading)
                     if batch.labels is not None and self.subject.class_count:
-                        reading.predictions(Predictions(logits, batch.labels.to(device)))
+                        reading.predictions(Predictions(logits, batch.labels.to(device), present))
                 states = [d.update(s, o) for d, s, o in zip(self.diagnostics, states, reading.results(), strict=True)]
                 seen += len(batch.indices)
             advance(len(batch.indices) + len(batch.broken))
         return ShardResult(tuple(states), seen, tuple(broken))
+
+    def _present(self, device: torch.device) -> Tensor | None:
+        classes = torch.tensor(sorted(set([] if self.images.labels is None else self.images.labels.tolist())))
+        return classes.long().to(device) if 1 < len(classes) < self.subject.class_count else None
 
 
 @dataclass
