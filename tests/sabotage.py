@@ -31,7 +31,7 @@ SABOTAGES = [
     ("numerics/fourier.py", "rows + columns", "rows - columns", NUMERICS),
     ("numerics/fourier.py", "side // 2 + 1", "side // 2", NUMERICS),
     ("numerics/tokens.py", "(cells - 1) * channels", "cells * channels", NUMERICS),
-    ("numerics/tokens.py", "(trace / size", "(size / trace", NUMERICS),
+    ("numerics/tokens.py", "+ 2 * squares[2]", "+ squares[2]", NUMERICS),
     ("engine/activation.py", "self.query_tokens >= self.prefix", "self.query_tokens >= 0", ROWS),
     ("engine/activation.py", "cell % self.grid[1]", "cell % self.grid[0] * 0", ROWS),
     ("engine/activation.py", "scores.add_(a.bias)", "scores", ROWS),

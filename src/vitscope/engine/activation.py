@@ -156,10 +156,11 @@ class Rows:
         a = self.attention
         if a.mix_scores is not None:
             return a.scores().clamp(min=-1e30)
-        queries, keys = (a.queries * a.scale).flatten(0, 2), a.keys.flatten(0, 2).transpose(1, 2)
+        queries, keys = a.queries.flatten(0, 2), a.keys.flatten(0, 2).transpose(1, 2)
         shape = (*a.queries.shape[:-1], a.keys.shape[-2])
         scores = self.workspace.empty("scores", shape, a.queries)
-        torch.bmm(queries, keys, out=scores.flatten(0, 2))
+        flat = scores.flatten(0, 2)
+        torch.baddbmm(flat, queries, keys, beta=0, alpha=a.scale, out=flat)
         return scores if a.bias is None else scores.add_(a.bias).clamp_(min=-1e30)
 
     @cached_property

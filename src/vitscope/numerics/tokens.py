@@ -29,7 +29,10 @@ def participation_rank(centred: Float[Tensor, "batch cells channels"]) -> Float[
     min(cells - 1, channels); 0 where all tokens are equal. Cost: one Gram matrix, no decomposition.
     """
     left = centred.transpose(1, 2) if centred.shape[1] > centred.shape[2] else centred
-    gram = left @ left.transpose(1, 2)
+    one, two = left.tensor_split(2, dim=1)
+    # G is symmetric: three of its four quarters give its norm.
+    quarters = [one @ one.transpose(1, 2), two @ two.transpose(1, 2), one @ two.transpose(1, 2)]
+    squares = [torch.linalg.matrix_norm(quarter).square() for quarter in quarters]
+    size = (squares[0] + squares[1] + 2 * squares[2]).sqrt()
     trace = torch.linalg.vector_norm(centred, dim=(1, 2)).square()
-    size = torch.linalg.matrix_norm(gram)
     return torch.where(size > 0, (trace / size.clamp(min=torch.finfo(centred.dtype).tiny)).square(), 0.0)
