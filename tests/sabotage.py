@@ -39,6 +39,8 @@ SABOTAGES = [
     ("engine/fold.py", "self.merge(_of(observations))", "self", LAWS),
     ("engine/shard.py", "norms[start : start + step]", "norms[:step]", LAWS),
     ("engine/measure.py", "if shard not in results", "", STORE),
+    ("runs/spec.py", 'if key != "weights"', "", STORE),
+    ("engine/measure.py", '"units": [place.name for place in subject.places],', "", STORE),
     ("runs/store.py", "os.replace(waiting, target)", "os.rename(waiting, target + 'x')", STORE),
     ("runs/store.py", "if files.exists(target):\n            raise", "if False:\n            raise", STORE),
     ("diagnostics/attention_distance.py", "reached / mass", "reached", KNOWN),

@@ -1,7 +1,7 @@
 """Runs are written whole, never over another, readable by xarray alone, and survive an interrupt."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fsspec
 import pytest
@@ -102,6 +102,22 @@ def test_the_same_question_has_the_same_address(subject, pictures):
     one, other = (measure(subject, pictures, DIAGNOSTICS, Plan(batch_size=size)).spec for size in (4, 16))
     assert one.address == other.address
     assert measure(subject, pictures, DIAGNOSTICS[:1]).spec.address != one.address
+    fewer = images("digits", split="test", limit=63)
+    assert measure(subject, fewer, DIAGNOSTICS).spec.address != one.address
+
+
+def test_the_address_is_of_the_content_and_not_of_where_it_was_found(subject, pictures):
+    moved = replace(subject, weights="/other/path.safetensors")
+    renamed = replace(pictures, name="copy")
+    other = measure(moved, renamed, DIAGNOSTICS).spec
+    assert other.address == measure(subject, pictures, DIAGNOSTICS).spec.address
+    assert other.model["weights"] == "/other/path.safetensors"
+
+
+def test_the_units_that_are_read_are_part_of_the_question(subject, pictures):
+    block, attention = (load(subject.module, units=[unit], name="small") for unit in ("blocks.0", "blocks.0.attn"))
+    addresses = {measure(one, pictures, DIAGNOSTICS).spec.address for one in (block, attention)}
+    assert len(addresses) == 2
 
 
 def test_a_diagnostic_that_is_not_in_the_run_is_named(subject, pictures):

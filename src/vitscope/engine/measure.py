@@ -85,6 +85,7 @@ def spec_of(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnosti
         "input": subject.preprocessing.text,
         "parameters": subject.parameter_count,
         "fingerprint": subject.fingerprint,
+        "units": [place.name for place in subject.places],
     }
     return Spec(
         "measure",

@@ -23,8 +23,14 @@ class Spec:
 
     @property
     def address(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of :attr:`text`."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        """The first 16 hexadecimal digits of a SHA-256 over the question's content.
+
+        What only says where weights and images were found plays no part: their fingerprints stand for them.
+        """
+        model = {key: value for key, value in self.model.items() if key != "weights"}
+        images = {key: value for key, value in self.images.items() if key not in ("name", "labels")}
+        content = json.dumps([self.verb, model, images, self.settings], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def read_spec(text: str) -> Spec:
