@@ -29,6 +29,8 @@ class Batch:
     labels: Int[Tensor, "batch"] | None
     indices: Int[Tensor, "batch"]
     broken: tuple[Broken, ...]
+    targets: Float[Tensor, "batch classes"] | None = None
+    """Soft labels (Mixup, CutMix, label smoothing); None where the labels say it all."""
 
     def __len__(self) -> int:
         return len(self.indices)

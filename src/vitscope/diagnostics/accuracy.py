@@ -45,6 +45,13 @@ _BRIER = Quantity(
 )
 
 
+def _cross_entropy(predictions: Predictions) -> Float[Tensor, " batch"]:
+    log_probabilities = predictions.log_probabilities
+    if predictions.targets is None:
+        return -log_probabilities.gather(1, predictions.labels[:, None])[:, 0]
+    return -(log_probabilities * predictions.targets).sum(1)
+
+
 @DIAGNOSTICS.add("accuracy")
 @final
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Accuracy(AbstractDiagnostic[Predictions]):
 
     .. math:: \text{NLL} = -\log p_y, \qquad \text{Brier} = \sum_c (p_c - 1\{c = y\})^2
 
-    A tie for the largest logit goes to the lower class. With fewer than six classes there is no top-5 accuracy. Where
+    Where images are augmented with soft labels, the NLL is the cross-entropy with these. A tie for the largest logit goes to the lower class. With fewer than six classes there is no top-5 accuracy. Where
     only some of the model's classes occur among the images, top-1 accuracy among these is given too.
     """
 
@@ -70,7 +77,7 @@ class Accuracy(AbstractDiagnostic[Predictions]):
         truth = functional.one_hot(labels, classes).to(log_probabilities)
         found = {
             "top1": (log_probabilities.argmax(1) == labels).float(),
-            "nll": -log_probabilities.gather(1, labels[:, None])[:, 0],
+            "nll": _cross_entropy(activation),
             "brier": (log_probabilities.exp() - truth).square().sum(1),
         }
         if activation.present is not None:

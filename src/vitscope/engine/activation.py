@@ -49,11 +49,15 @@ class Features:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits and true classes; ``present`` are the classes that occur among the images, where they are not all."""
+    """Logits and true classes; ``present`` are the classes that occur among the images, where they are not all.
+
+    ``targets`` are the soft labels of augmented images; None where the labels say it all.
+    """
 
     logits: Float[Tensor, "batch classes"]
     labels: Int[Tensor, " batch"]
     present: Int[Tensor, " present"] | None = None
+    targets: Float[Tensor, "batch classes"] | None = None
 
     @cached_property
     def log_probabilities(self) -> Float[Tensor, "batch classes"]:

@@ -66,6 +66,8 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     references: ClassVar[tuple[str, ...]]
     changes: ClassVar[Mapping[str, str]] = {}
     """Quantities whose change across a unit is measured too, image by image, and the change's name."""
+    linear: ClassVar[bool] = True
+    """Whether its conclusion is linear in the per-image numbers, so that differences of two subjects have errors."""
 
     @abstractmethod
     def observe(self, activation: Activation) -> Mapping[str, Float[Tensor, "batch ..."]]:

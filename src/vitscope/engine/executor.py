@@ -2,19 +2,18 @@
 
 import multiprocessing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 
 from vitscope.engine.parcel import packed, unpacked
-from vitscope.engine.shard import Pass, Shard, ShardResult
+from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
 
-Advance = Callable[[int], None]
 ATTEMPTS = 3
 """How often a shard is tried before its workers' deaths are taken to be its own fault."""
 
@@ -23,7 +22,7 @@ class AbstractExecutor(ABC):
     """Folds shards somewhere; yields each as it is done, in any order."""
 
     @abstractmethod
-    def fold(self, work: Pass, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+    def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
         """The shards' results; ``advance`` is told of images as they are done."""
 
 
@@ -32,7 +31,7 @@ class AbstractExecutor(ABC):
 class InProcess(AbstractExecutor):
     """One shard after the other, in this process."""
 
-    def fold(self, work: Pass, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+    def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
         """The shards' results, in order."""
         for shard in shards:
             yield shard, work.fold(shard, advance)
@@ -45,7 +44,7 @@ class Processes(AbstractExecutor):
 
     count: int
 
-    def fold(self, work: Pass, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+    def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
         """The shards' results; the shards of a worker that died are done again by a new one."""
         content, left = packed(work), dict.fromkeys(shards, 0)
         while left:
@@ -54,7 +53,7 @@ class Processes(AbstractExecutor):
                 try:
                     for shard, result in _completed(futures):
                         del left[shard]
-                        advance(result.images + len(result.broken))
+                        advance(work.passes(shard) * (result.images + len(result.broken)))
                         yield shard, result
                 except BrokenProcessPool:
                     left = {shard: tries + 1 for shard, tries in left.items()}
@@ -68,7 +67,7 @@ class Processes(AbstractExecutor):
         return ProcessPoolExecutor(self.count, spawn, initializer=_begin_worker, initargs=(content, threads))
 
 
-def _completed(futures: dict["Future[ShardResult]", Shard]) -> Iterator[tuple[Shard, ShardResult]]:
+def _completed(futures: dict["Future[Any]", Shard]) -> Iterator[tuple[Shard, Any]]:
     pending = set(futures)
     while pending:
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -85,7 +84,7 @@ def _refuse_deadly(left: dict[Shard, int]) -> None:
         )
 
 
-_work: Pass | None = None  # a worker process's only state: what it was started for
+_work: AbstractWork[AbstractResult] | None = None  # a worker process's only state: what it was started for
 
 
 def _begin_worker(content: bytes, threads: int) -> None:
@@ -94,6 +93,6 @@ def _begin_worker(content: bytes, threads: int) -> None:
     _work = unpacked(content)
 
 
-def _fold_in_worker(shard: Shard) -> ShardResult:
+def _fold_in_worker(shard: Shard) -> AbstractResult:
     assert _work is not None, "the pool starts every worker with its work"
     return _work.fold(shard, lambda _: None)

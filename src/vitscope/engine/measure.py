@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 
@@ -13,15 +13,14 @@ from vitscope.data import Images
 from vitscope.engine.activation import Kind
 from vitscope.engine.diagnostic import AnyDiagnostic, Scene
 from vitscope.engine.executor import AbstractExecutor, InProcess
-from vitscope.engine.shard import Pass, Shard, ShardResult
+from vitscope.engine.shard import Pass, ShardResult
+from vitscope.engine.work import AbstractWork, Result, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject, refuse_if_random
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder
-
-BATCHES_PER_SHARD = 4
 
 Progress = Callable[[int, int], None]
 """Told how many images are done, and how many there are."""
@@ -62,9 +61,9 @@ def measure(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnosti
     images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
     spec = spec_of(subject, images, diagnostics)
     started = time.perf_counter()
-    _refuse_unmeasurable(subject, images)
+    refuse_unmeasurable(subject, images)
     work = Pass(subject, images, tuple(diagnostics), plan.batch_size)
-    result = _folded(work, spec, plan)
+    result = reduce(ShardResult.merge, folded(work, spec, plan, len(images)).values())
     images.check_broken(result.broken)
     return _run(spec, work, result, provenance(time.perf_counter() - started, plan.command))
 
@@ -78,6 +77,12 @@ def keep(run: Run, plan: Plan) -> Run:
 
 def spec_of(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnostic]) -> Spec:
     """The question a pass asks."""
+    settings = {diagnostic.name: asdict(diagnostic) for diagnostic in diagnostics}  # pyright: ignore[reportArgumentType]
+    return asked("measure", subject, images, settings)
+
+
+def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:
+    """A question about a subject and images."""
     model: dict[str, object] = {
         "name": subject.name,
         "family": subject.family,
@@ -87,23 +92,20 @@ def spec_of(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnosti
         "fingerprint": subject.fingerprint,
         "units": [place.name for place in subject.places],
     }
-    return Spec(
-        "measure",
-        model,
-        {"name": images.name, "count": len(images), "labels": images.label_source, "fingerprint": images.fingerprint},
-        {diagnostic.name: asdict(diagnostic) for diagnostic in diagnostics},  # pyright: ignore[reportArgumentType]
-    )
+    if subject.edits:
+        model["edits"] = [repr(edit) for edit in subject.edits]
+    pictures = {"name": images.name, "count": len(images), "labels": images.label_source}
+    return Spec(verb, model, {**pictures, "fingerprint": images.fingerprint}, settings)
 
 
-def shards_of(batches: int) -> list[Shard]:
-    """The fixed shards of a pass; they do not depend on who folds them."""
-    return [Shard(i, min(i + BATCHES_PER_SHARD, batches)) for i in range(0, batches, BATCHES_PER_SHARD)]
+def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: int) -> dict[Shard, Result]:
+    """All shards' results in order, those of an interrupted attempt included; each is kept as soon as it is there.
 
-
-def _folded(work: Pass, spec: Spec, plan: Plan) -> ShardResult:
-    shards = shards_of(work.images.batch_count(work.batch_size))
-    results = _resumed(spec, shards, plan)
-    total, done = len(work.images), sum(result.images + len(result.broken) for result in results.values())
+    ``total`` is how many images there are to do, every setting counted, for the progress.
+    """
+    shards = work.shards()
+    results = _resumed(work, spec, shards, plan)
+    done = sum(work.passes(shard) * (result.images + len(result.broken)) for shard, result in results.items())
     plan.progress(done, total)
 
     def advance(images: int) -> None:
@@ -116,21 +118,22 @@ def _folded(work: Pass, spec: Spec, plan: Plan) -> ShardResult:
         results[shard] = result
         if plan.folder is not None:
             plan.folder.write_part(spec, _part(shard, plan), result.to_bytes())
-    return reduce(ShardResult.merge, (results[shard] for shard in shards))
+    return {shard: results[shard] for shard in shards}
 
 
 def _part(shard: Shard, plan: Plan) -> str:
     return f"batch-{plan.batch_size}-{shard.name}"
 
 
-def _resumed(spec: Spec, shards: list[Shard], plan: Plan) -> dict[Shard, ShardResult]:
+def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], plan: Plan) -> dict[Shard, Result]:
     if plan.folder is None or not plan.resume:
         return {}
     kept = plan.folder.parts(spec)
-    return {shard: ShardResult.from_bytes(kept[_part(shard, plan)]) for shard in shards if _part(shard, plan) in kept}
+    return {shard: work.read(kept[_part(shard, plan)]) for shard in shards if _part(shard, plan) in kept}
 
 
-def _refuse_unmeasurable(subject: Subject, images: Images) -> None:
+def refuse_unmeasurable(subject: Subject, images: Images) -> None:
+    """Raise ``UserError`` where the subject is random, judged by the first two images."""
     parameter = next(iter(subject.module.parameters()), torch.empty(0))
     for batch in images.batches(subject.preprocessing.transform, 2, 0, 1):
         if len(batch.indices):
@@ -149,7 +152,7 @@ def _run(spec: Spec, work: Pass, result: ShardResult, origin: str) -> Run:
             "provenance": origin,
             "anatomy": json.dumps(anatomy),
             "skipped": json.dumps(
-                {d.name: _why_empty(d.reads, work) for d in work.diagnostics if not finished[d.name]}
+                {d.name: why_empty(d.reads, work.subject) for d in work.diagnostics if not finished[d.name]}
             ),
             "notes": json.dumps(notes),
             "images": result.images,
@@ -158,13 +161,12 @@ def _run(spec: Spec, work: Pass, result: ShardResult, origin: str) -> Run:
     return Run(xr.DataTree.from_dict({"/": root, **{name: d for name, d in finished.items() if d}}))
 
 
-def _why_empty(kind: Kind, work: Pass) -> str:
-    kinds = ", ".join(sorted({place.kind.value for place in work.subject.places})) or "none"
+def why_empty(kind: Kind, subject: Subject) -> str:
+    """Why a diagnostic that reads this found nothing."""
+    kinds = ", ".join(sorted({place.kind.value for place in subject.places})) or "none"
     reasons = {
-        Kind.ATTENTION: f"{work.subject.name} has no attention that this reads (its units: {kinds})",
-        Kind.FEATURES: f"{work.subject.name} has no feature map that could be read (its units: {kinds})",
-        Kind.PREDICTIONS: "the images have no labels"
-        if work.subject.class_count
-        else f"{work.subject.name} has no classifier",
+        Kind.ATTENTION: f"{subject.name} has no attention that this reads (its units: {kinds})",
+        Kind.FEATURES: f"{subject.name} has no feature map that could be read (its units: {kinds})",
+        Kind.PREDICTIONS: "the images have no labels" if subject.class_count else f"{subject.name} has no classifier",
     }
     return reasons[kind]

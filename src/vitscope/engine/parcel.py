@@ -1,28 +1,33 @@
-"""A pass as bytes, for worker processes of this very program.
+"""Work as bytes, for worker processes of this very program.
 
 The module travels; its anatomy, which is made of functions bound to it, is found again where it arrives.
 """
 
+import dataclasses
+from typing import Any
+
 import cloudpickle
 
-from vitscope.engine.shard import Pass
+from vitscope.engine.work import AbstractWork, Result
 from vitscope.models.catalogue import adapter_of
+from vitscope.models.edit import with_edits
 from vitscope.models.subject import Composition, Subject
 
 
-def packed(work: Pass) -> bytes:
-    """The pass as bytes. Cost: the model's weights and, of images held in memory, their pixels."""
-    facts = dict(vars(work.subject))
+def packed(work: AbstractWork[Result]) -> bytes:
+    """The work as bytes. Cost: the model's weights and, of images held in memory, their pixels."""
+    subject = dict(vars(work.subject))
     if isinstance(work.subject.anatomy, Composition):
-        facts["anatomy"] = None
-    return cloudpickle.dumps((facts, work.images, work.diagnostics, work.batch_size))
+        subject["anatomy"] = None
+    fields = {field.name: getattr(work, field.name) for field in dataclasses.fields(work) if field.name != "subject"}
+    return cloudpickle.dumps((type(work), subject, fields))
 
 
-def unpacked(content: bytes) -> Pass:
-    """The pass that :func:`packed` made into bytes. Only for bytes of this program's own: unpickling runs code."""
-    facts, images, diagnostics, batch_size = cloudpickle.loads(content)
-    if facts["anatomy"] is None:
-        adapter = adapter_of(facts["module"])
+def unpacked(content: bytes) -> AbstractWork[Any]:
+    """The work that :func:`packed` made into bytes. Only for bytes of this program's own: unpickling runs code."""
+    kind, subject, fields = cloudpickle.loads(content)
+    if subject["anatomy"] is None:
+        adapter = adapter_of(subject["module"])
         assert adapter is not None, "a module whose adapter was found once is found again"
-        facts["anatomy"] = adapter.anatomy(facts["module"])
-    return Pass(Subject(**facts), images, diagnostics, batch_size)
+        subject["anatomy"] = with_edits(adapter.anatomy(subject["module"]), subject["edits"])
+    return kind(subject=Subject(**subject), **fields)

@@ -1,14 +1,13 @@
 """Shards folded on a Ray cluster."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import final
 
-from vitscope.engine.executor import ATTEMPTS, AbstractExecutor, Advance
+from vitscope.engine.executor import ATTEMPTS, AbstractExecutor
 from vitscope.engine.parcel import packed, unpacked
-from vitscope.engine.shard import Pass as Work
-from vitscope.engine.shard import Shard, ShardResult
+from vitscope.engine.work import AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
 
 
@@ -19,7 +18,7 @@ class RayCluster(AbstractExecutor):
 
     address: str
 
-    def fold(self, work: Work, shards: Iterable[Shard], advance: Advance) -> Iterator[tuple[Shard, ShardResult]]:
+    def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
         """The shards' results; Ray starts the shard of a worker that died again elsewhere."""
         ray = _ray()
         started_here = not ray.is_initialized()
@@ -31,8 +30,8 @@ class RayCluster(AbstractExecutor):
             pending = {fold.remote(content, shard): shard for shard in shards}
             while pending:
                 done, _ = ray.wait(list(pending))
-                shard, result = pending.pop(done[0]), ShardResult.from_bytes(ray.get(done[0]))
-                advance(result.images + len(result.broken))
+                shard, result = pending.pop(done[0]), work.read(ray.get(done[0]))
+                advance(work.passes(shard) * (result.images + len(result.broken)))
                 yield shard, result
         finally:
             if started_here:

@@ -1,22 +1,24 @@
 """A shard of a pass: some batches of images, folded by every diagnostic at once."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load, save
 from torch import Tensor
 
 from vitscope.data import Broken, Images
+from vitscope.data.batch import Batch
 from vitscope.engine.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
 from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.fold import Means, Slot
+from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Shard
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
-from vitscope.models.subject import AbstractObserver, Subject
+from vitscope.models.subject import AbstractObserver
 from vitscope.models.unit import Place, UnitKind
 from vitscope.numerics.moments import Moments
 
@@ -24,31 +26,19 @@ CHUNK = 1 << 20
 """Attention weights made at a time: few enough to stay in the cache, many enough to keep two cores busy."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The batches ``start`` to ``stop``."""
-
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """Its file's name among the parts of an unfinished run."""
-        return f"shard-{self.start:06d}-{self.stop:06d}.safetensors"
+BATCHES_PER_SHARD = 4
 
 
 @dataclass(frozen=True)
-class ShardResult:
-    """What a shard came to: a state for each diagnostic, the images seen and those left out."""
+class ShardResult(AbstractResult):
+    """What a shard came to: the images seen, those left out, and a state for each diagnostic."""
 
     states: tuple[Means, ...]
-    images: int
-    broken: tuple[Broken, ...]
 
     def merge(self, other: "ShardResult") -> "ShardResult":
         """Both shards together."""
         states = tuple(one.merge(two) for one, two in zip(self.states, other.states, strict=True))
-        return ShardResult(states, self.images + other.images, self.broken + other.broken)
+        return ShardResult(self.images + other.images, self.broken + other.broken, states)
 
     def to_bytes(self) -> bytes:
         """Safetensors, the slots and counts in its metadata."""
@@ -71,23 +61,29 @@ class ShardResult:
             slots = tuple(Slot(s["layer"], s["quantity"], tuple(s["shape"]), s["start"]) for s in stored)
             parts = [tensors[f"{index}.{name}"] for name in ("count", "mean", "squares") if slots]
             states.append(Means(slots, Moments(*parts)) if slots else Means())
-        return cls(tuple(states), head["images"], tuple(Broken(**broken) for broken in head["broken"]))
+        return cls(head["images"], tuple(Broken(**broken) for broken in head["broken"]), tuple(states))
 
 
 @dataclass(frozen=True)
-class Pass:
-    """All that folding a shard needs; sent once to every worker."""
+class Pass(AbstractWork[ShardResult]):
+    """One pass of a subject over images, watched by diagnostics."""
 
-    subject: Subject
-    images: Images
     diagnostics: tuple[AnyDiagnostic, ...]
     batch_size: int
 
-    def fold(self, shard: Shard, advance: Callable[[int], None]) -> ShardResult:
+    def shards(self) -> tuple[Shard, ...]:
+        """A few batches each."""
+        return batch_shards(self.images.batch_count(self.batch_size))
+
+    def read(self, content: bytes) -> ShardResult:
+        """The result whose ``to_bytes`` these are."""
+        return ShardResult.from_bytes(content)
+
+    def fold(self, shard: Shard, advance: Advance) -> ShardResult:
         """One shard's states; ``advance`` is told the number of images after each batch."""
         device = next(iter(self.subject.module.parameters()), torch.empty(0)).device
         states = [diagnostic.init() for diagnostic in self.diagnostics]
-        present = self._present(device)
+        present = present_classes(self.images, self.subject.class_count, device)
         seen, broken, workspace = 0, [], Workspace()
         for batch in self.images.batches(
             self.subject.preprocessing.transform, self.batch_size, shard.start, shard.stop
@@ -100,15 +96,30 @@ class Pass:
                 with torch.inference_mode():
                     logits = self.subject.anatomy.walk(batch.pixels.to(device), reading)
                     if batch.labels is not None and self.subject.class_count:
-                        reading.predictions(Predictions(logits, batch.labels.to(device), present))
+                        reading.predictions(predictions(batch, logits, present))
                 states = [d.update(s, o) for d, s, o in zip(self.diagnostics, states, reading.results(), strict=True)]
                 seen += len(batch.indices)
             advance(len(batch.indices) + len(batch.broken))
-        return ShardResult(tuple(states), seen, tuple(broken))
+        return ShardResult(seen, tuple(broken), tuple(states))
 
-    def _present(self, device: torch.device) -> Tensor | None:
-        classes = torch.tensor(sorted(set([] if self.images.labels is None else self.images.labels.tolist())))
-        return classes.long().to(device) if 1 < len(classes) < self.subject.class_count else None
+
+def predictions(batch: Batch, logits: Float[Tensor, "batch classes"], present: Tensor | None) -> Predictions:
+    """The logits beside a batch's labels."""
+    assert batch.labels is not None, "predictions are read where there are labels"
+    targets = None if batch.targets is None else batch.targets.to(logits.device)
+    return Predictions(logits, batch.labels.to(logits.device), present, targets)
+
+
+def batch_shards(batches: int, block: int = 0) -> tuple[Shard, ...]:
+    """The batches, a few together."""
+    starts = range(0, batches, BATCHES_PER_SHARD)
+    return tuple(Shard(start, min(start + BATCHES_PER_SHARD, batches), block) for start in starts)
+
+
+def present_classes(images: Images, class_count: int, device: torch.device) -> Int[Tensor, " present"] | None:
+    """The classes that occur among the images, where they are not all there are."""
+    classes = torch.tensor(sorted(set([] if images.labels is None else images.labels.tolist())))
+    return classes.long().to(device) if 1 < len(classes) < class_count else None
 
 
 @dataclass
@@ -121,6 +132,10 @@ class Reading(AbstractObserver):
     workspace: Workspace
     _stream: Stream | None = None
     _seen: dict[tuple[int, int, str], list[Tensor]] = field(default_factory=dict)
+
+    def fork(self) -> "Reading":
+        """A reading that goes on from here by itself."""
+        return replace(self, _seen={key: list(pieces) for key, pieces in self._seen.items()})
 
     def stream(self, layer: int, stream: Stream) -> None:
         """Feed the feature map to those who read feature maps; a mere rearrangement makes no new one."""

@@ -70,17 +70,34 @@ class Composition(AbstractAnatomy):
         return tuple(unit.place for unit in self.units)
 
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
-        """The model's logits; attention is computed once, for the model and for the observer."""
+        """The model's logits."""
         stream = self.stem(images)
         observer.stream(0, stream)
         for layer, unit in enumerate(self.units, start=1):
-            if isinstance(unit, AbstractAttentionUnit):
-                attention = unit.project(stream)
-                stream = unit.finish(stream, unit.branch(attention, observer.attention(layer, attention)))
-            else:
-                stream = unit(stream)
-            observer.stream(layer, stream)
+            stream = after(unit, layer, stream, observer)
         return self.tail(stream)
+
+
+def after(unit: AbstractUnit, layer: int, stream: Stream, observer: AbstractObserver) -> Stream:
+    """The stream after one unit, shown to the observer; attention is computed once, for the model and for it."""
+    if isinstance(unit, AbstractAttentionUnit):
+        attention = unit.project(stream)
+        stream = unit.finish(stream, unit.branch(attention, observer.attention(layer, attention)))
+    else:
+        stream = unit(stream)
+    observer.stream(layer, stream)
+    return stream
+
+
+class AbstractEdit(ABC):
+    """A change to how a model is walked through, which leaves the number and the places of its units as they are.
+
+    A frozen value: two edits with the same fields are equal, and it can be sent to workers.
+    """
+
+    @abstractmethod
+    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+        """Another anatomy of the same module. Raises ``UserError`` where this one does not allow it."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,8 @@ class Subject:
     """A vision model under study.
 
     ``module`` is the upstream model in evaluation mode and is never changed; ``anatomy`` is how it is walked
-    through; ``classes`` names its outputs where that is known; ``weights`` says where the weights come from.
+    through, ``edits`` included; ``classes`` names its outputs where that is known; ``weights`` says where the weights
+    come from.
     """
 
     name: str
@@ -108,6 +126,7 @@ class Subject:
     class_count: int
     classes: tuple[str, ...] | None = None
     weights: str = "as handed over"
+    edits: tuple[AbstractEdit, ...] = ()
 
     @property
     def places(self) -> tuple[Place, ...]:

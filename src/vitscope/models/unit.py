@@ -129,7 +129,7 @@ class Step(AbstractUnit):
         return self.function(stream)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # the factors of two units are compared by identity, as modules are
 class Times:
     """Multiplication by a learned factor (LayerScale where it is a bare parameter)."""
 

@@ -1,0 +1,105 @@
+"""Grids of interventions: the axes along which a study varies, and what is done at every point."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+from typing import ClassVar
+
+from vitscope.data import Images
+from vitscope.engine.diagnostic import AnyDiagnostic
+from vitscope.engine.intervention import AbstractIntervention
+from vitscope.engine.measure import Plan
+from vitscope.measurement.axes import AXES
+from vitscope.models.subject import Subject
+from vitscope.models.unit import Place
+from vitscope.runs.registry import Registry
+
+Setting = tuple[AbstractIntervention, ...]
+"""What is done to the subject at one point of a grid, the first one first."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way in which the settings of a study differ.
+
+    ``name`` is of the vocabulary of axes, ``values`` label its entries; ``coordinates`` are further labels along it.
+    """
+
+    name: str
+    values: tuple[float, ...] | tuple[int, ...] | tuple[str, ...]
+    label: str
+    unit: str = "1"
+    coordinates: Mapping[str, Sequence[object]] = field(default_factory=dict[str, Sequence[object]])
+
+    def __post_init__(self) -> None:
+        if self.name not in AXES:
+            raise ValueError(f"{self.name!r} is not in the vocabulary of axes.")
+
+
+def unit_axis(name: str, layers: Sequence[int], places: Sequence[Place], label: str) -> Axis:
+    """An axis over units: their layers, with ``<name>_unit``, ``_kind``, ``_stage`` and ``_block`` beside them."""
+    chosen = [places[layer - 1] for layer in layers]
+    coordinates = {
+        f"{name}_unit": [place.name for place in chosen],
+        f"{name}_kind": [place.kind.value for place in chosen],
+        f"{name}_stage": [place.stage for place in chosen],
+        f"{name}_block": [place.block for place in chosen],
+    }
+    return Axis(name, tuple(layers), label, "1", coordinates)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Axes, and a setting for each point in row-major order (the last axis runs fastest)."""
+
+    axes: tuple[Axis, ...]
+    settings: tuple[Setting, ...]
+
+    def __post_init__(self) -> None:
+        points = prod(len(axis.values) for axis in self.axes)
+        if len(self.settings) != points:
+            raise ValueError(f"A grid of {points} points was given {len(self.settings)} settings.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of every axis."""
+        return tuple(len(axis.values) for axis in self.axes)
+
+
+def points(axes: Sequence[Axis]) -> list[tuple[float | int | str, ...]]:
+    """The values of every point in row-major order."""
+    return list(product(*(axis.values for axis in axes)))
+
+
+@dataclass(frozen=True)
+class AbstractStudy(ABC):
+    """A question asked by a grid of interventions; its fields are the flags of ``vitscope study NAME``."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str]
+    """The question of the report under which it is shown."""
+    references: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+        """The grid for this subject. ``images`` and ``plan`` are for what must be known of the data beforehand."""
+
+    def chosen(self, subject: Subject, images: Images, plan: Plan) -> Images:
+        """The images on which every setting is measured: all of them, unless the study needs fewer."""
+        del subject, plan
+        return images
+
+    @abstractmethod
+    def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
+        """What is measured at every point unless the user asks for something else."""
+
+    def notes(self, subject: Subject) -> tuple[str, ...]:
+        """What the reader must know beside the numbers, such as the units that were left alone and why."""
+        del subject
+        return ()
+
+
+STUDIES: Registry[AbstractStudy] = Registry("study")

@@ -1,0 +1,65 @@
+"""The results of a grid's settings as one labelled dataset: the grid's axes first, then each quantity's own."""
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from vitscope.engine.grid import Axis
+
+
+def gridded(
+    axes: Sequence[Axis],
+    intact: xr.Dataset,
+    values: Sequence[xr.Dataset],
+    changes: Sequence[xr.Dataset],
+    attributes: Mapping[str, object],
+) -> xr.Dataset:
+    """One dataset of a diagnostic's results: at every setting, its changes from the intact subject, and the latter's.
+
+    ``values`` and ``changes`` (none for a diagnostic that is not linear) are in row-major order of the axes. What was
+    not seen at a setting is NaN with count 0.
+    """
+    result = _stacked(axes, values)
+    if changes:
+        result = result.merge(
+            _renamed(_stacked(axes, changes), "change", "Change of ", "Change from the intact model. ")
+        )
+    result = result.merge(_renamed(intact.drop_attrs(deep=False), "intact", "", "Of the intact model. "))
+    return result.assign_attrs(attributes)
+
+
+def _stacked(axes: Sequence[Axis], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+    joined = xr.concat(datasets, "setting", join="outer", coords="minimal", compat="override", data_vars="all")
+    names, shape = [axis.name for axis in axes], [len(axis.values) for axis in axes]
+    result = xr.Dataset(coords={name: one for name, one in joined.coords.items() if "setting" not in one.dims})
+    for name, array in joined.data_vars.items():
+        flat = array.transpose("setting", ...)
+        content = flat.values.reshape(*shape, *flat.shape[1:])
+        if str(name).endswith("_count"):
+            content = np.nan_to_num(content).astype(np.int64)
+        result[name] = ((*names, *flat.dims[1:]), content, array.attrs)
+    for axis in axes:
+        result = result.assign_coords({axis.name: (axis.name, list(axis.values), _words(axis))})
+        for label, entries in axis.coordinates.items():
+            result = result.assign_coords({label: (axis.name, list(entries))})
+    return result
+
+
+def _words(axis: Axis) -> dict[str, str]:
+    return {"long_name": axis.label, "units": axis.unit}
+
+
+def _renamed(dataset: xr.Dataset, suffix: str, label: str, meaning: str) -> xr.Dataset:
+    """``top1`` and ``top1_error`` as ``top1_change`` and ``top1_change_error``, their words changed to suit."""
+    quantities = [name for name in dataset.data_vars if f"{name}_error" in dataset.data_vars]
+    names: dict[Hashable, str] = {}
+    for quantity in quantities:
+        names |= {f"{quantity}{end}": f"{quantity}_{suffix}{end}" for end in ("", "_error", "_count")}
+    renamed = dataset[list(names)].rename(names)
+    for quantity in quantities:
+        words = renamed[f"{quantity}_{suffix}"].attrs
+        name = words["long_name"]
+        words["long_name"] = f"{label}{name[0].lower()}{name[1:]}" if label else f"{name}, intact"
+        words["meaning"] = f"{meaning}{words['meaning']}"
+    return renamed

@@ -1,0 +1,66 @@
+"""What an intervention is: a pure function from subject to subject."""
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vitscope.models.subject import Subject
+from vitscope.runs.registry import Registry
+
+
+@dataclass(frozen=True)
+class AbstractIntervention(ABC):
+    """A frozen value that makes a new subject from an old one, which stays bitwise as it was.
+
+    The new subject shares with the old one all that did not change: its module where only the walk is another, its
+    other weights where some are displaced. Units keep their number and places, so that layers mean the same before
+    and after. Interventions compose: ``prune(lesion(subject))``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    references: ClassVar[tuple[str, ...]]
+    changes_weights: ClassVar[bool] = False
+    """Whether the new subject has a module of its own; otherwise it is another walk through the same one."""
+
+    @abstractmethod
+    def __call__(self, subject: Subject) -> Subject:
+        """The subject after the intervention. Raises ``UserError`` where it makes no sense for this subject."""
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> "tuple[AbstractIntervention, ...]":
+        """Settings on which the laws of interventions are tested, on every family of models."""
+
+    @classmethod
+    @abstractmethod
+    def nothing(cls) -> "tuple[AbstractIntervention, ...]":
+        """Settings at which it changes no logit, which the tests check; empty where there are none."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Its fields for a run's spec: a tensor is named by the SHA-256 of its bytes."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"intervention": self.name, **{name: _plain(value) for name, value in fields.items()}}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f"tensor {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value
+
+
+INTERVENTIONS: Registry[AbstractIntervention] = Registry("intervention")

@@ -1,0 +1,270 @@
+"""``study``: diagnostics under a grid of interventions, what the subjects have in common computed once."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+
+import torch
+import xarray as xr
+
+from vitscope.data import Images
+from vitscope.data.batch import Batch
+from vitscope.engine.activation import Workspace
+from vitscope.engine.diagnostic import AnyDiagnostic, Scene
+from vitscope.engine.fold import Means, Observations
+from vitscope.engine.grid import AbstractStudy, Grid, Setting
+from vitscope.engine.gridded import gridded
+from vitscope.engine.measure import Plan, asked, folded, refuse_unmeasurable, why_empty
+from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
+from vitscope.engine.together import walk_together
+from vitscope.engine.work import AbstractWork, Advance, Shard
+from vitscope.measurement.errors import UserError
+from vitscope.models.subject import Composition, Subject
+from vitscope.runs.provenance import provenance
+from vitscope.runs.run import Run
+from vitscope.runs.spec import Spec
+
+WALKS_PER_BLOCK = 128
+"""Settings that share a module are walked together, so many at most."""
+MODULES_PER_BLOCK = 16
+"""Settings with weights of their own, between two readings of the same images: what an interrupt can lose."""
+
+
+def study(
+    subject: Subject,
+    images: Images,
+    question: AbstractStudy | Grid,
+    diagnostics: Sequence[AnyDiagnostic] | None = None,
+    plan: Plan | None = None,
+) -> Run:
+    """Diagnostics at every point of a grid of interventions, and at the subject as it is.
+
+    ``question`` is a study (``LesionStudy()``) or a grid of one's own, which needs ``diagnostics``. Returns a run with
+    one group for each diagnostic, named ``<study>-<diagnostic>``: beside each quantity, along the grid's axes, stand
+    ``<quantity>_intact`` (nothing done) and, for diagnostics that are means over images, ``<quantity>_change`` from
+    it, whose standard error is of the differences image by image. The subject is untouched. Cost: a forward pass for
+    each setting, less what settings that share a module have in common. With ``plan.folder`` finished pieces are kept
+    at once. Raises ``UserError`` where the subject is random, or an intervention does not suit it.
+    """
+    plan = plan or Plan()
+    images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
+    refuse_unmeasurable(subject, images)
+    started = time.perf_counter()
+    images, asked_for = _settled(subject, images, question, diagnostics, plan)
+    work = StudyWork(subject, images, asked_for.grid.settings, asked_for.diagnostics, plan.batch_size)
+    spec = study_spec(subject, images, asked_for)
+    total = len(images) * sum(len(block) + 1 for block in work.blocks)
+    results = folded(work, spec, plan, total)
+    blocks = [
+        reduce(ShardResult.merge, (result for shard, result in results.items() if shard.block == number))
+        for number in range(len(work.blocks))
+    ]
+    images.check_broken(blocks[0].broken)
+    return _run(spec, asked_for, work, blocks, provenance(time.perf_counter() - started, plan.command))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A study settled for a subject and images: what it is called, its grid, its diagnostics, what must be said."""
+
+    name: str
+    title: str
+    question: str
+    definition: str
+    references: tuple[str, ...]
+    grid: Grid
+    diagnostics: tuple[AnyDiagnostic, ...]
+    notes: tuple[str, ...]
+
+
+def _settled(
+    subject: Subject,
+    images: Images,
+    question: AbstractStudy | Grid,
+    diagnostics: Sequence[AnyDiagnostic] | None,
+    plan: Plan,
+) -> tuple[Images, Asked]:
+    if isinstance(question, Grid):
+        if not diagnostics:
+            raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
+        words = ("grid", "Grid of interventions", "What changes when it is touched?", "", ())
+        return images, Asked(*words, question, tuple(diagnostics), ())
+    images = question.chosen(subject, images, plan)
+    definition = (type(question).__doc__ or "").strip()
+    words = (question.name, question.title, question.question, definition, question.references)
+    grid = question.grid(subject, images, plan)
+    chosen = question.diagnostics() if diagnostics is None else tuple(diagnostics)
+    return images, Asked(*words, grid, chosen, question.notes(subject))
+
+
+def study_spec(subject: Subject, images: Images, study: Asked) -> Spec:
+    """The question a study asks."""
+    settings: dict[str, object] = {
+        "study": study.name,
+        "axes": {axis.name: list(axis.values) for axis in study.grid.axes},
+        "settings": [[one.settings for one in setting] for setting in study.grid.settings],
+        "diagnostics": {one.name: asdict(one) for one in study.diagnostics},  # pyright: ignore[reportArgumentType]
+    }
+    return asked("study", subject, images, settings)
+
+
+@dataclass(frozen=True)
+class StudyWork(AbstractWork[ShardResult]):
+    """All settings of a study over images, in blocks; a block's result has states for the intact subject first."""
+
+    settings: tuple[Setting, ...]
+    diagnostics: tuple[AnyDiagnostic, ...]
+    batch_size: int
+
+    @property
+    def blocks(self) -> tuple[tuple[Setting, ...], ...]:
+        """Settings that are done together: those that share the subject's module, and others a few at a time."""
+        blocks: list[list[Setting]] = []
+        for setting in self.settings:
+            heavy = changes_weights(setting)
+            most = MODULES_PER_BLOCK if heavy else WALKS_PER_BLOCK
+            if not blocks or len(blocks[-1]) == most or changes_weights(blocks[-1][0]) != heavy:
+                blocks.append([])
+            blocks[-1].append(setting)
+        return tuple(map(tuple, blocks))
+
+    def shards(self) -> tuple[Shard, ...]:
+        """A few batches each, for every block."""
+        count = self.images.batch_count(self.batch_size)
+        return tuple(shard for block in range(len(self.blocks)) for shard in batch_shards(count, block))
+
+    def passes(self, shard: Shard) -> int:
+        """The block's settings, and the intact subject."""
+        return len(self.blocks[shard.block]) + 1
+
+    def read(self, content: bytes) -> ShardResult:
+        """The result whose ``to_bytes`` these are."""
+        return ShardResult.from_bytes(content)
+
+    def fold(self, shard: Shard, advance: Advance) -> ShardResult:
+        """For the intact subject, then every setting: each diagnostic's state, and that of its changes."""
+        transform = self.subject.preprocessing.transform
+        batches = list(self.images.batches(transform, self.batch_size, shard.start, shard.stop))
+        states = [[(Means(), Means()) for _ in self.diagnostics] for _ in range(self.passes(shard))]
+        intact: list[list[Observations]] = []
+        for walks, subjects in self._together(self.blocks[shard.block]):
+            for number, batch in enumerate(batches):
+                seen = self._observed(subjects, batch)
+                if walks[0] == 0:
+                    intact.append(seen[0])
+                for walk, found in zip(walks, seen, strict=True):
+                    states[walk] = self._updated(states[walk], found, intact[number])
+                advance(len(walks) * (len(batch.indices) + len(batch.broken)))
+        flat = tuple(state for walk in states for pair in walk for state in pair)
+        broken = tuple(one for batch in batches for one in batch.broken)
+        return ShardResult(sum(len(batch.indices) for batch in batches), broken, flat)
+
+    def _together(self, settings: Sequence[Setting]) -> Iterator[tuple[tuple[int, ...], tuple[Subject, ...]]]:
+        """The block's subjects by number, 0 the intact one: those that share its module, then each of the others."""
+        numbered = list(enumerate(settings, start=1))
+        light = [(number, setting) for number, setting in numbered if not changes_weights(setting)]
+        subjects = (self.subject, *(touched(self.subject, setting) for _, setting in light))
+        yield (0, *(number for number, _ in light)), subjects
+        for number, setting in numbered:
+            if changes_weights(setting):
+                yield (number,), (touched(self.subject, setting),)
+
+    def _observed(self, subjects: Sequence[Subject], batch: Batch) -> list[list[Observations]]:
+        """For each subject, what every diagnostic sees on the batch."""
+        if not len(batch.indices):
+            return [[{} for _ in self.diagnostics] for _ in subjects]
+        device = next(iter(self.subject.module.parameters()), torch.empty(0)).device
+        present = present_classes(self.images, self.subject.class_count, device)
+        pixels = batch.pixels.to(device)
+        with torch.inference_mode():
+            walked = _walked(subjects, pixels, lambda: self._reading(pixels))
+            for logits, reading in walked:
+                if batch.labels is not None and self.subject.class_count:
+                    reading.predictions(predictions(batch, logits, present))
+        return [list(reading.results()) for _, reading in walked]
+
+    def _reading(self, pixels: torch.Tensor) -> Reading:
+        image = (pixels.shape[2], pixels.shape[3])
+        return Reading(self.diagnostics, self.subject.places, image, Workspace())
+
+    def _updated(
+        self, states: Sequence[tuple[Means, Means]], found: Sequence[Observations], intact: Sequence[Observations]
+    ) -> list[tuple[Means, Means]]:
+        return [
+            (one.update(values, seen), changes.update(_changes(seen, before)) if one.linear else changes)
+            for one, (values, changes), seen, before in zip(self.diagnostics, states, found, intact, strict=True)
+        ]
+
+
+def touched(subject: Subject, setting: Setting) -> Subject:
+    """The subject after all interventions of a setting."""
+    return reduce(lambda current, intervention: intervention(current), setting, subject)
+
+
+def changes_weights(setting: Setting) -> bool:
+    """Whether the setting needs a module of its own."""
+    return any(intervention.changes_weights for intervention in setting)
+
+
+def _walked(
+    subjects: Sequence[Subject], pixels: torch.Tensor, reading: Callable[[], Reading]
+) -> Sequence[tuple[torch.Tensor, Reading]]:
+    anatomies = [subject.anatomy for subject in subjects]
+    compositions = [anatomy for anatomy in anatomies if isinstance(anatomy, Composition)]
+    if len(compositions) == len(anatomies):
+        return walk_together(compositions, pixels, reading)
+    walked: list[tuple[torch.Tensor, Reading]] = []
+    for anatomy in anatomies:
+        own = reading()
+        walked.append((anatomy.walk(pixels, own), own))
+    return walked
+
+
+def _changes(seen: Observations, intact: Observations) -> Observations:
+    """Differences image by image, of what is seen of both subjects in the same shape."""
+    return {
+        key: values - intact[key] for key, values in seen.items() if key in intact and intact[key].shape == values.shape
+    }
+
+
+def _run(spec: Spec, study: Asked, work: StudyWork, blocks: Sequence[ShardResult], origin: str) -> Run:
+    scene = Scene(work.subject.places)
+    kinds = len(work.diagnostics)
+    groups: dict[str, xr.Dataset] = {}
+    for index, diagnostic in enumerate(work.diagnostics):
+        pairs = [block.states[2 * (walk * kinds + index) :][:2]
+                 for block, settings in zip(blocks, work.blocks, strict=True)
+                 for walk in range(1, len(settings) + 1)]  # fmt: skip
+        intact = diagnostic.finish(blocks[0].states[2 * index], scene)
+        values = [diagnostic.finish(state, scene) for state, _ in pairs]
+        changes = [diagnostic.finish(change, scene) for _, change in pairs] if diagnostic.linear else []
+        if intact:
+            words = {
+                "title": f"{study.title}: {diagnostic.title}",
+                "question": study.question,
+                "definition": "\n\n".join(filter(None, (study.definition, intact.attrs["definition"]))),
+                "references": [*study.references, *diagnostic.references],
+            }
+            groups[f"{study.name}-{diagnostic.name}"] = gridded(study.grid.axes, intact, values, changes, words)
+    return Run(xr.DataTree.from_dict({"/": _root(spec, study, work, blocks[0], origin, groups), **groups}))
+
+
+def _root(
+    spec: Spec, study: Asked, work: StudyWork, result: ShardResult, origin: str, groups: Mapping[str, xr.Dataset]
+) -> xr.Dataset:
+    anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in work.subject.places]
+    names = {f"{study.name}-{diagnostic.name}": diagnostic for diagnostic in work.diagnostics}
+    skipped = {name: why_empty(one.reads, work.subject) for name, one in names.items() if name not in groups}
+    left_out = [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
+    return xr.Dataset(
+        attrs={
+            "spec": spec.text,
+            "provenance": origin,
+            "anatomy": json.dumps(anatomy),
+            "skipped": json.dumps(skipped),
+            "notes": json.dumps([*study.notes, *left_out]),
+            "images": result.images,
+        }
+    )

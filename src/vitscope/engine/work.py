@@ -1,0 +1,69 @@
+"""Work that is cut into shards: what executors carry out, whatever is folded."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from vitscope.data import Broken, Images
+from vitscope.models.subject import Subject
+
+Advance = Callable[[int], None]
+"""Told the number of images as they are done."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The batches ``start`` to ``stop``, for the ``block`` of settings where a study has several."""
+
+    start: int
+    stop: int
+    block: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its file's name among the parts of an unfinished run."""
+        block = f"-block-{self.block:06d}" if self.block else ""
+        return f"shard-{self.start:06d}-{self.stop:06d}{block}.safetensors"
+
+
+@dataclass(frozen=True)
+class AbstractResult(ABC):
+    """What a shard came to; results of the same settings can be merged, in any grouping."""
+
+    images: int
+    broken: tuple[Broken, ...]
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """The result as it is kept and sent."""
+
+
+Result = TypeVar("Result", bound=AbstractResult)
+Finished = Iterator[tuple[Shard, Result]]
+"""Shards with their results, in any order."""
+
+
+@dataclass(frozen=True)
+class AbstractWork(ABC, Generic[Result]):
+    """All that folding a shard needs; a frozen value, sent once to every worker."""
+
+    subject: Subject
+    images: Images
+
+    @abstractmethod
+    def shards(self) -> tuple[Shard, ...]:
+        """The fixed shards; they do not depend on who folds them."""
+
+    def passes(self, shard: Shard) -> int:
+        """How often each of its images goes through a model: what progress is counted in."""
+        del shard
+        return 1
+
+    @abstractmethod
+    def fold(self, shard: Shard, advance: Advance) -> Result:
+        """One shard's result; ``advance`` is told of images as they are done, once for each of its passes."""
+
+    @abstractmethod
+    def read(self, content: bytes) -> Result:
+        """The result whose ``to_bytes`` these are."""

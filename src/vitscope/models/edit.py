@@ -1,0 +1,76 @@
+"""Edited subjects: another walk through the same module, or the same walk through another module."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitscope.models.catalogue import adapter_of
+from vitscope.models.named import NamedModules
+from vitscope.models.stream import Stream
+from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
+from vitscope.models.unit import Place
+
+
+def edited(subject: Subject, edit: AbstractEdit) -> Subject:
+    """The subject with one more edit; module and old subject are untouched."""
+    return replace(subject, anatomy=edit.applied(subject.anatomy), edits=(*subject.edits, edit))
+
+
+def with_module(subject: Subject, module: nn.Module) -> Subject:
+    """The subject, its edits included, on another module of the same architecture."""
+    base = adapter_of(module) if isinstance(subject.anatomy, Composition) else None
+    anatomy = base.anatomy(module) if base else NamedModules(module, subject.places)
+    return replace(subject, module=module, anatomy=with_edits(anatomy, subject.edits))
+
+
+def with_edits(anatomy: AbstractAnatomy, edits: Sequence[AbstractEdit]) -> AbstractAnatomy:
+    """An unedited anatomy after these edits, the first one first."""
+    return reduce(lambda current, edit: edit.applied(current), edits, anatomy)
+
+
+PixelFunction = Callable[[Float[Tensor, "batch channels height width"]], Float[Tensor, "batch channels height width"]]
+
+
+@final
+@dataclass(frozen=True)
+class OnInput(AbstractEdit):
+    """``function`` applied to the model's input, before the stem; what it does to an image depends on it alone."""
+
+    function: PixelFunction
+
+    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+        """The anatomy behind the function. Works for any model."""
+        if isinstance(anatomy, Composition):
+            return replace(anatomy, stem=StemBehind(self.function, anatomy.stem))
+        return _Behind(self.function, anatomy)
+
+
+@final
+@dataclass(frozen=True)
+class StemBehind:
+    """``stem(function(images))``; two of the same function and stem are equal."""
+
+    function: PixelFunction
+    stem: Callable[[Tensor], Stream]
+
+    def __call__(self, images: Tensor) -> Stream:
+        """The stream after the stem."""
+        return self.stem(self.function(images))
+
+
+@final
+@dataclass(frozen=True)
+class _Behind(AbstractAnatomy):
+    function: PixelFunction
+    anatomy: AbstractAnatomy
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return self.anatomy.places
+
+    def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
+        return self.anatomy.walk(self.function(images), observer)
