@@ -1,16 +1,11 @@
 """``vitscope train``: a recipe's fields as flags."""
 
-import dataclasses
-import inspect
-import types
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.documentation import field_documentation
-from vitscope.cli.entry import plain
+from vitscope.cli.flags import made, with_flags
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.measurement.errors import UserError
@@ -35,9 +30,7 @@ def train_on(
     **recipe: object,
 ) -> None:
     """Train a model on labelled images, test it after each epoch, and keep its weights."""
-    for name, value in recipe.items():
-        _check_choice(name, value)
-    settings = Recipe(**cast("dict[str, Any]", recipe))
+    settings = made(Recipe, recipe)
     with waiting("Loading the images"):
         from vitscope.training.progress import ProgressBar
         from vitscope.training.train import train as trained
@@ -71,44 +64,4 @@ def _images(
     return images(source, split=splits[-1], label=label, limit=limit, seed=seed, max_broken=max_broken)
 
 
-def _flag(annotation: object) -> Any:  # noqa: ANN401 - a type, or a union of types
-    """The type that the command line reads: choices as their plain type, which the recipe checks."""
-    if get_origin(annotation) is Literal:
-        return type(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return _flag(next(part for part in get_args(annotation) if part is not type(None))) | None
-    return annotation
-
-
-def _choices(annotation: object) -> tuple[str, ...]:
-    """The values of a choice; none for a number or text."""
-    parts = (annotation, *get_args(annotation))
-    return next((tuple(map(str, get_args(part))) for part in parts if get_origin(part) is Literal), ())
-
-
-def _check_choice(name: str, value: object) -> None:
-    choices = _choices(next(field.type for field in dataclasses.fields(Recipe) if field.name == name))
-    if choices and value is not None and str(value) not in choices:
-        raise UserError(f"--{name.replace('_', '-')} is one of {', '.join(choices)}, not {value!r}.")
-
-
-def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with a flag for every field of the recipe, its help the field's docstring."""
-    helps = field_documentation(Recipe)
-    fixed = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    flags = [_parameter(field, plain(helps[field.name])) for field in dataclasses.fields(Recipe)]
-    taken = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*fixed, *flags)]
-    command.__signature__ = inspect.Signature(taken, return_annotation=None)
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in taken}
-    return command
-
-
-def _parameter(field: "dataclasses.Field[Any]", help: str) -> inspect.Parameter:
-    if choices := _choices(field.type):
-        help = f"{help} One of {', '.join(choices)}."
-    kind = typer.Argument(help=help) if field.name == "model" else typer.Option(help=help)
-    annotation = Annotated[_flag(field.type), kind]
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
-
-
-train = _with_flags(train_on)
+train = with_flags(train_on, Recipe)
