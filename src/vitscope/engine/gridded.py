@@ -20,12 +20,11 @@ def gridded(
     ``values`` and ``changes`` (none for a diagnostic that is not linear) are in row-major order of the axes. What was
     not seen at a setting is NaN with count 0.
     """
-    result = _stacked(axes, values)
+    parts = [_stacked(axes, values)]
     if changes:
-        result = result.merge(
-            _renamed(_stacked(axes, changes), "change", "Change of ", "Change from the intact model. ")
-        )
-    result = result.merge(_renamed(intact.drop_attrs(deep=False), "intact", "", "Of the intact model. "))
+        parts.append(_renamed(_stacked(axes, changes), "change", "Change of ", "Change from the intact model. "))
+    parts.append(_renamed(intact.drop_attrs(deep=False), "intact", "", "Of the intact model. "))
+    result = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
     return result.assign_attrs(attributes)
 
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 import xarray as xr
@@ -49,26 +49,15 @@ def study(
     at once. Raises ``UserError`` where the subject is random, or an intervention does not suit it.
     """
     plan = plan or Plan()
-    images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
-    refuse_unmeasurable(subject, images)
-    started = time.perf_counter()
-    images, asked_for = _settled(subject, images, question, diagnostics, plan)
-    work = StudyWork(subject, images, asked_for.grid.settings, asked_for.diagnostics, plan.batch_size)
-    spec = study_spec(subject, images, asked_for)
-    total = len(images) * sum(len(block) + 1 for block in work.blocks)
-    results = folded(work, spec, plan, total)
-    blocks = [
-        reduce(ShardResult.merge, (result for shard, result in results.items() if shard.block == number))
-        for number in range(len(work.blocks))
-    ]
-    images.check_broken(blocks[0].broken)
-    return _run(spec, asked_for, work, blocks, provenance(time.perf_counter() - started, plan.command))
+    return settled(subject, images, question, diagnostics, plan).answer(plan)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A study settled for a subject and images: what it is called, its grid, its diagnostics, what must be said."""
+class Settled:
+    """A study settled for a subject and images: its grid, its diagnostics, its words, what must be said beside it."""
 
+    subject: Subject
+    images: Images
     name: str
     title: str
     question: str
@@ -78,36 +67,59 @@ class Asked:
     diagnostics: tuple[AnyDiagnostic, ...]
     notes: tuple[str, ...]
 
+    @cached_property
+    def spec(self) -> Spec:
+        """The question that is asked."""
+        settings: dict[str, object] = {
+            "study": self.name,
+            "axes": {axis.name: list(axis.values) for axis in self.grid.axes},
+            "settings": [[one.settings for one in setting] for setting in self.grid.settings],
+            "diagnostics": {one.name: asdict(one) for one in self.diagnostics},  # pyright: ignore[reportArgumentType]
+        }
+        return asked("study", self.subject, self.images, settings)
 
-def _settled(
+    def work(self, batch_size: int) -> "StudyWork":
+        """What executors carry out."""
+        return StudyWork(self.subject, self.images, self.grid.settings, self.diagnostics, batch_size)
+
+    def passes(self) -> int:
+        """How many images go through a model in all, which progress counts."""
+        return len(self.images) * sum(len(block) + 1 for block in self.work(1).blocks)
+
+    def answer(self, plan: Plan) -> Run:
+        """The run."""
+        started = time.perf_counter()
+        refuse_unmeasurable(self.subject, self.images)
+        work = self.work(plan.batch_size)
+        results = folded(work, self.spec, plan, self.passes())
+        blocks = [
+            reduce(ShardResult.merge, (result for shard, result in results.items() if shard.block == number))
+            for number in range(len(work.blocks))
+        ]
+        self.images.check_broken(blocks[0].broken)
+        return _run(self, work, blocks, provenance(time.perf_counter() - started, plan.command))
+
+
+def settled(
     subject: Subject,
     images: Images,
     question: AbstractStudy | Grid,
     diagnostics: Sequence[AnyDiagnostic] | None,
     plan: Plan,
-) -> tuple[Images, Asked]:
+) -> Settled:
+    """The study of ``question``, settled; data are looked at only where the grid needs to know something of them."""
+    images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
     if isinstance(question, Grid):
         if not diagnostics:
             raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
-        words = ("grid", "Grid of interventions", "What changes when it is touched?", "", ())
-        return images, Asked(*words, question, tuple(diagnostics), ())
+        words = ("grid", "Grid of interventions", "What does it depend on?", "", ())
+        return Settled(subject, images, *words, question, tuple(diagnostics), ())
     images = question.chosen(subject, images, plan)
     definition = (type(question).__doc__ or "").strip()
     words = (question.name, question.title, question.question, definition, question.references)
     grid = question.grid(subject, images, plan)
     chosen = question.diagnostics() if diagnostics is None else tuple(diagnostics)
-    return images, Asked(*words, grid, chosen, question.notes(subject))
-
-
-def study_spec(subject: Subject, images: Images, study: Asked) -> Spec:
-    """The question a study asks."""
-    settings: dict[str, object] = {
-        "study": study.name,
-        "axes": {axis.name: list(axis.values) for axis in study.grid.axes},
-        "settings": [[one.settings for one in setting] for setting in study.grid.settings],
-        "diagnostics": {one.name: asdict(one) for one in study.diagnostics},  # pyright: ignore[reportArgumentType]
-    }
-    return asked("study", subject, images, settings)
+    return Settled(subject, images, *words, grid, chosen, question.notes(subject))
 
 
 @dataclass(frozen=True)
@@ -229,7 +241,7 @@ def _changes(seen: Observations, intact: Observations) -> Observations:
     }
 
 
-def _run(spec: Spec, study: Asked, work: StudyWork, blocks: Sequence[ShardResult], origin: str) -> Run:
+def _run(study: Settled, work: StudyWork, blocks: Sequence[ShardResult], origin: str) -> Run:
     scene = Scene(work.subject.places)
     kinds = len(work.diagnostics)
     groups: dict[str, xr.Dataset] = {}
@@ -248,11 +260,11 @@ def _run(spec: Spec, study: Asked, work: StudyWork, blocks: Sequence[ShardResult
                 "references": [*study.references, *diagnostic.references],
             }
             groups[f"{study.name}-{diagnostic.name}"] = gridded(study.grid.axes, intact, values, changes, words)
-    return Run(xr.DataTree.from_dict({"/": _root(spec, study, work, blocks[0], origin, groups), **groups}))
+    return Run(xr.DataTree.from_dict({"/": _root(study, work, blocks[0], origin, groups), **groups}))
 
 
 def _root(
-    spec: Spec, study: Asked, work: StudyWork, result: ShardResult, origin: str, groups: Mapping[str, xr.Dataset]
+    study: Settled, work: StudyWork, result: ShardResult, origin: str, groups: Mapping[str, xr.Dataset]
 ) -> xr.Dataset:
     anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in work.subject.places]
     names = {f"{study.name}-{diagnostic.name}": diagnostic for diagnostic in work.diagnostics}
@@ -260,7 +272,7 @@ def _root(
     left_out = [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
     return xr.Dataset(
         attrs={
-            "spec": spec.text,
+            "spec": study.spec.text,
             "provenance": origin,
             "anatomy": json.dumps(anatomy),
             "skipped": json.dumps(skipped),
