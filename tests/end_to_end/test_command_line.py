@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vitscope.cli import app
-from vitscope.cli.checkup import chosen, executor_of
+from vitscope.cli.checkup import chosen
+from vitscope.cli.request import executor_of
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.executor import AbstractExecutor, InProcess, Processes
 from vitscope.engine.ray_cluster import RayCluster

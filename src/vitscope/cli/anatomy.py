@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.checkup import load_model
+from vitscope.cli.request import load_model
 from vitscope.cli.terminal import columns, stdout, waiting
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def with_flags(command: Callable[..., None], *sources: type[Any], argument: str = "model") -> Callable[..., None]:
-    """``command``, whose keyword arguments are the fields of ``sources``; the field ``argument`` is given without dashes.
+    """``command``, whose keyword arguments are the fields of ``sources``; the one named ``argument`` has no dashes.
 
     A field that several sources have is one flag, described by the last of them.
     """

@@ -18,6 +18,7 @@ from vitscope.data.batch import Batch, Broken
 from vitscope.data.decode import BrokenImage
 from vitscope.data.label import Labels, fit_labels
 from vitscope.data.lookahead import ahead
+from vitscope.data.sampling import subset
 from vitscope.data.source import AbstractPictures
 from vitscope.measurement.errors import UserError
 
@@ -136,6 +137,12 @@ class Images:
                 f"{'; ...' if len(broken) > 3 else ''}), more than the {self.max_broken} that --max-broken allows: "
                 "mend or remove them, or raise --max-broken."
             )
+
+    def sample(self, limit: int, seed: int = 0) -> "Images":
+        """At most `limit` of the images, as equal per class as can be; for one seed the smaller lies in the larger."""
+        chosen = subset(self.labels, len(self), limit, seed)
+        taken = None if self.annotation is None else self.annotation.take(chosen)
+        return replace(self, positions=self.positions[chosen], annotation=taken)
 
     def for_classes(self, count: int, names: tuple[str, ...] | None) -> "Images":
         """The images with labels as class numbers of a model of `count` classes called `names` (None: unknown).

@@ -16,7 +16,6 @@ from vitscope.data.image import Images
 from vitscope.data.label import LabelMap, map_labels
 from vitscope.data.npz import NpzSource
 from vitscope.data.parquet import ParquetSource
-from vitscope.data.sampling import subset
 from vitscope.data.source import AbstractSource, Opened
 from vitscope.measurement.errors import UserError
 
@@ -67,11 +66,8 @@ def images(
         raise UserError(f"{opened.name} has no labels in {label!r}: all of them are negative or null.")
     if label_map is not None:
         labels = map_labels(labels, label_map, opened.name)
-    positions = np.arange(count)
-    if limit is not None and limit < count:
-        positions = subset(None if labels is None else labels.values, count, limit, seed)
-    taken = None if labels is None else labels.take(positions)
-    return Images(opened.name, opened.pictures, positions, taken, max_broken)
+    found = Images(opened.name, opened.pictures, np.arange(count), labels, max_broken)
+    return found if limit is None or limit >= count else found.sample(limit, seed)
 
 
 def _open(source: object, split: str | None, label: str | None) -> Opened:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 
 import torch
@@ -119,6 +119,12 @@ def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: int) -> di
         if plan.folder is not None:
             plan.folder.write_part(spec, _part(shard, plan), result.to_bytes())
     return {shard: results[shard] for shard in shards}
+
+
+def kept(work: AbstractWork[Result], spec: Spec, plan: Plan) -> int:
+    """How many of the work's passes an interrupted attempt left in the plan's folder."""
+    results = _resumed(work, spec, work.shards(), replace(plan, resume=True))
+    return sum(work.passes(shard) * (result.images + len(result.broken)) for shard, result in results.items())
 
 
 def _part(shard: Shard, plan: Plan) -> str:

@@ -1,0 +1,181 @@
+"""What every measuring command is asked: a model, images, and where the answer goes."""
+
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vitscope.cli.rim import INTERRUPTED, command_line, fail
+from vitscope.cli.terminal import ProgressBar, hint
+from vitscope.measurement.errors import UserError
+
+if TYPE_CHECKING:
+    from vitscope.data import Images
+    from vitscope.engine.executor import AbstractExecutor
+    from vitscope.engine.measure import Plan
+    from vitscope.models.subject import Subject
+    from vitscope.runs.run import Run
+    from vitscope.runs.spec import Spec
+
+
+@dataclass(frozen=True)
+class Request:
+    """The model, the images, and how and where the answer is made; each field is a flag."""
+
+    model: str = "digits"
+    """digits (embedded), vit-micro ... vit-base, timm/NAME, torchvision/NAME, transformers/NAME, a save_pretrained
+    folder, or a checkpoint of vitscope train."""
+    images: str | None = None
+    """Folder, Parquet, .npz, glob, hub:OWNER/NAME, or digits (embedded)."""
+    split: str | None = None
+    """Which of several splits."""
+    limit: int | None = None
+    """Take so many images, balanced by class."""
+    seed: int = 0
+    """Which images --limit takes, and everything else that is random."""
+    label: str | None = None
+    """Column or key of the labels."""
+    label_map: str | None = None
+    """JSON file from the images' classes to the model's."""
+    max_broken: int = 0
+    """Unreadable images to put up with."""
+    pretrained: bool = False
+    """Load the library's trained weights."""
+    weights: str | None = None
+    """Load weights from this .safetensors or .pt file."""
+    crop: float | None = None
+    """Share of the picture the centre crop keeps (timm, torchvision)."""
+    out: str | None = None
+    """Folder or fsspec URL; checkups/, studies/ or measured/ MODEL-ADDRESS if left out."""
+    resume: bool = False
+    """Go on where an interrupted run ended."""
+    batch_size: int = 32
+    """Images at a time."""
+    workers: str = "1"
+    """Worker processes, ray://HOST:PORT, or 'ray local'."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps."""
+
+    def subject(self) -> "Subject":
+        """The model, on a device that is there."""
+        return load_model(self.model, self.pretrained, self.weights, self.device, self.crop)
+
+    def pictures(self) -> "Images":
+        """The images."""
+        from vitscope.data import images
+
+        if self.images is None and self.model != "digits":
+            raise UserError(
+                f"Say on which images {self.model} is to be examined: --images FOLDER (or --images digits)."
+            )
+        return images(
+            self.images or "digits",
+            split=self.split,
+            limit=self.limit,
+            seed=self.seed,
+            label=self.label,
+            label_map=self.label_map,
+            max_broken=self.max_broken,
+        )
+
+    def plan(self) -> "Plan":
+        """How the work is carried out, but for where it is kept."""
+        from vitscope.engine.measure import Plan
+
+        return Plan(self.batch_size, executor_of(self.workers), None, self.resume, command=command_line())
+
+    def answer(self, question: "Question", folder: str) -> "tuple[Run, str]":
+        """The run that answers the question, and where it is kept: a kept one if there is one, or a new one."""
+        from vitscope.runs.store import RunFolder
+
+        where = self.out or f"{folder}/{_file_name(question.model)}-{question.spec.address[:8]}"
+        kept = RunFolder(where)
+        held = kept.read()
+        if held is None:
+            if not self.resume and kept.parts(question.spec):
+                hint(f"{where} holds a part of this very run; with --resume it would be used. Starting again.")
+            return self._measured(question, replace(self.plan(), folder=kept)), where
+        if held.spec.address == question.spec.address:
+            hint(f"{where} holds this very run already; only its page is made again.")
+            return held, where
+        other = f"{held.spec.model.get('name')} on {held.spec.images.get('name')}"
+        raise UserError(
+            f"{where} holds another run ({other}, {held.spec.address[:8]}), and runs are never overwritten; "
+            "give another --out."
+        )
+
+    def _measured(self, question: "Question", plan: "Plan") -> "Run":
+        try:
+            with ProgressBar("Measuring", question.passes) as progress:
+                return question.answer(replace(plan, progress=progress))
+        except KeyboardInterrupt:
+            again = plan.command if plan.resume else f"{plan.command} --resume"
+            kept = f"{question.kept(plan)} of {question.passes} images are kept"
+            fail(f"interrupted; {kept}; go on with: {again}", INTERRUPTED, "")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be measured: its address, how many images go through a model, and who answers it."""
+
+    model: str
+    spec: "Spec"
+    passes: int
+    answer: "Callable[[Plan], Run]"
+    kept: "Callable[[Plan], int]"
+    """How many of the passes an interrupted attempt has left."""
+
+
+def load_model(
+    model: str, pretrained: bool, weights: str | None, device: str = "cpu", crop: float | None = None
+) -> "Subject":
+    """The subject, on a device that is there."""
+    import torch
+
+    from vitscope.models.load import load
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"The device {device!r} is not to be had here ({why}); give cpu, cuda, cuda:1 or mps."
+        ) from error
+    return load(model, pretrained=pretrained, weights=weights, device=device, crop=crop)
+
+
+def executor_of(workers: str) -> "AbstractExecutor":
+    """Where shards are folded: here, in worker processes, or on a Ray cluster."""
+    from vitscope.engine.executor import InProcess, Processes
+
+    if workers.startswith("ray"):
+        from vitscope.engine.ray_cluster import RayCluster
+
+        if workers in ("ray", "ray local"):
+            return RayCluster("local")
+        if workers.startswith("ray://"):
+            return RayCluster(workers)
+    if not workers.isdecimal() or int(workers) < 1:
+        raise UserError(f"--workers takes a number from 1, ray://HOST:PORT or 'ray local', not {workers!r}.")
+    return InProcess() if int(workers) == 1 else Processes(int(workers))
+
+
+def write_page(run: "Run", where: str) -> str:
+    """Write the run's page beside it, and say where."""
+    from vitscope.report import report
+
+    if "://" not in where:
+        return str(report((run,), Path(where) / "page.html"))
+    import fsspec
+
+    with tempfile.TemporaryDirectory() as folder:
+        content = report((run,), Path(folder) / "page.html").read_bytes()
+    target = f"{where.rstrip('/')}/page.html"
+    fsspec.core.url_to_fs(target)[0].pipe_file(target, content)
+    return target
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
