@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitscope.data import images
     from vitscope.diagnostics import default_diagnostics
     from vitscope.engine.measure import Plan, measure
+    from vitscope.engine.study import study
     from vitscope.findings.checkup import checkup
     from vitscope.models.load import load
     from vitscope.models.pixels import PixelInput
@@ -34,6 +35,7 @@ _HOMES = {
     "load": "vitscope.models.load",
     "measure": "vitscope.engine.measure",
     "read_run": "vitscope.runs.store",
+    "study": "vitscope.engine.study",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "measure",
     "read_run",
     "report",
+    "study",
 ]
 
 

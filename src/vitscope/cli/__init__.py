@@ -5,10 +5,12 @@ import typer
 from vitscope.cli.anatomy import anatomy
 from vitscope.cli.checkup import checkup
 from vitscope.cli.entry import list_entries
+from vitscope.cli.measure import Diagnostics
 from vitscope.cli.report import report
 from vitscope.cli.rim import Rim
 from vitscope.cli.runs import runs
 from vitscope.cli.show import show
+from vitscope.cli.study import Studies
 from vitscope.cli.train import train
 
 app = typer.Typer(
@@ -20,6 +22,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("checkup")(checkup)
+app.add_typer(
+    typer.Typer(
+        cls=Studies, help="What changes when the model is touched: a grid of interventions.", no_args_is_help=True
+    ),
+    name="study",
+)
+app.add_typer(
+    typer.Typer(cls=Diagnostics, help="One diagnostic, with settings of its own.", no_args_is_help=True), name="measure"
+)
 app.command("list")(list_entries)
 app.command("show")(show)
 app.command("anatomy")(anatomy)

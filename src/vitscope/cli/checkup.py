@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitscope.cli.flags import made, with_flags
-from vitscope.cli.request import Question, Request, write_page
-from vitscope.cli.summary import print_summary
+from vitscope.cli.request import Question, Request
 from vitscope.cli.terminal import waiting
 from vitscope.measurement.errors import UserError
 
@@ -35,11 +34,7 @@ def examine(
         request.plan()
         pictures, subject = request.pictures(), request.subject()
         asked = Checkup.of(subject, pictures, diagnostics, ())
-    question = Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept)
-    run, where = request.answer(question, "checkups")
-    with waiting("Writing the page"):
-        page = write_page(run, where)
-    print_summary(run, page)
+    request.show(Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept), "checkups")
 
 
 def chosen(only: str | None, skip: str | None) -> "tuple[AnyDiagnostic, ...]":

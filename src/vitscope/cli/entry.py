@@ -8,7 +8,7 @@ from vitscope.cli.terminal import columns, stdout, waiting
 
 
 def list_entries() -> None:
-    """List the diagnostics, the findings and the families of models."""
+    """List the diagnostics, studies, interventions, findings and families of models."""
     with waiting("Loading"):
         registered = entries()
     console = stdout()
@@ -22,20 +22,30 @@ def list_entries() -> None:
     console.print("vitscope show NAME tells more of one of them.", style="dim", highlight=False)
 
 
-def entries() -> Mapping[str, Mapping[str, type]]:
-    """Diagnostics, findings and model adapters by name."""
+def diagnostics() -> Mapping[str, type]:
+    """Every diagnostic by name, those of the loss as a function of the weights included."""
     from vitscope.diagnostics import default_diagnostics
     from vitscope.engine.diagnostic import DIAGNOSTICS
+
+    default_diagnostics()
+    return dict(DIAGNOSTICS.items())
+
+
+def entries() -> Mapping[str, Mapping[str, type]]:
+    """Diagnostics, studies, interventions, findings and model adapters by name."""
     from vitscope.findings import findings
     from vitscope.findings.finding import FINDINGS
+    from vitscope.interventions import all_interventions
+    from vitscope.interventions.studies import all_studies
     from vitscope.models.adapter import ADAPTERS
     from vitscope.models.catalogue import import_installed_adapters
 
-    default_diagnostics()
     findings()
     import_installed_adapters()
     return {
-        "Diagnostics": dict(DIAGNOSTICS.items()),
+        "Diagnostics": diagnostics(),
+        "Studies": {study.name: study for study in all_studies()},
+        "Interventions": {intervention.name: intervention for intervention in all_interventions()},
         "Findings": dict(FINDINGS.items()),
         "Model families": dict(ADAPTERS.items()),
     }

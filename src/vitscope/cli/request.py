@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
-from vitscope.cli.terminal import ProgressBar, hint
+from vitscope.cli.summary import print_summary
+from vitscope.cli.terminal import ProgressBar, hint, waiting
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,6 +106,13 @@ class Request:
             f"{where} holds another run ({other}, {held.spec.address[:8]}), and runs are never overwritten; "
             "give another --out."
         )
+
+    def show(self, question: "Question", folder: str) -> None:
+        """Answer the question, write the run's page beside it, and show both in a few lines."""
+        run, where = self.answer(question, folder)
+        with waiting("Writing the page"):
+            page = write_page(run, where)
+        print_summary(run, page)
 
     def _measured(self, question: "Question", plan: "Plan") -> "Run":
         try:

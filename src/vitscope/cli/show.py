@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from vitscope.measurement.quantity import Quantity
 
 
-def show(name: Annotated[str, typer.Argument(help="A diagnostic, a finding or a family of models.")]) -> None:
-    """Show what a diagnostic measures, a finding decides or a family holds."""
+def show(
+    name: Annotated[str, typer.Argument(help="A diagnostic, study, intervention, finding or family of models.")],
+) -> None:
+    """Show what a diagnostic measures, a study asks, an intervention does, a finding decides or a family holds."""
     with waiting("Loading"):
         registered = entries()
     found = [(kind, classes[name]) for kind, classes in registered.items() if name in classes]
@@ -35,7 +37,8 @@ def _show(name: str, kind: str, cls: type[Any]) -> None:
     console.print(f"\n[bold]{name}[/]  [dim]{kind}, {cls.__module__}.{cls.__name__}[/]\n", highlight=False)
     console.print(plain(cleandoc(cls.__doc__ or "")), markup=False, highlight=False)
     console.print()
-    {"Diagnostics": _diagnostic, "Findings": _finding, "Model families": _family}[kind](cls)
+    shown = {"Diagnostics": _diagnostic, "Findings": _finding, "Model families": _family}
+    shown.get(kind, _referenced)(cls)
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     if fields:
         documentation = field_documentation(cls)
@@ -52,7 +55,11 @@ def _diagnostic(cls: type[Any]) -> None:
         meaning = f"{quantity.meaning} {quantity.better}"
         table.add_row(quantity.name, quantity.unit, quantity.axis or "", meaning)
     console.print(table, highlight=False)
-    _facts(("title", cls.title), ("reads", cls.reads.name.lower()), *(("reference", text) for text in cls.references))
+    _referenced(cls)
+
+
+def _referenced(cls: type[Any]) -> None:
+    _facts(("title", cls.title), *(("reference", text) for text in cls.references))
 
 
 def _finding(cls: type[Any]) -> None:

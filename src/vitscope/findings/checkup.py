@@ -102,7 +102,12 @@ class Checkup:
             runs.append(study.answer(inner))
             before += study.passes()
         whole = _joined(run, runs, self.spec, self.refused) if self.studies or self.refused else run
-        return keep(whole.with_claims(claims_of(whole)), plan)
+        return concluded(whole, plan)
+
+
+def concluded(run: Run, plan: Plan) -> Run:
+    """The run with what the findings make of it, kept in the plan's folder."""
+    return keep(run.with_claims(claims_of(run)), plan)
 
 
 def _joined(run: Run, studies: Sequence[Run], spec: Spec, refused: Mapping[str, str]) -> Run:
