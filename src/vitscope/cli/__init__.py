@@ -22,15 +22,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("checkup")(checkup)
-app.add_typer(
-    typer.Typer(
-        cls=Studies, help="What changes when the model is touched: a grid of interventions.", no_args_is_help=True
-    ),
-    name="study",
-)
-app.add_typer(
-    typer.Typer(cls=Diagnostics, help="One diagnostic, with settings of its own.", no_args_is_help=True), name="measure"
-)
+for name, group, text in (
+    ("study", Studies, "What changes when the model is touched: a grid of interventions."),
+    ("measure", Diagnostics, "One diagnostic, with settings of its own."),
+):
+    app.add_typer(typer.Typer(cls=group, help=text, no_args_is_help=True), name=name)
 app.command("list")(list_entries)
 app.command("show")(show)
 app.command("anatomy")(anatomy)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from vitscope.measurement.quantity import Quantity
 
 
-def show(
-    name: Annotated[str, typer.Argument(help="A diagnostic, study, intervention, finding or family of models.")],
-) -> None:
+def show(name: Annotated[str, typer.Argument(help="A name that vitscope list shows.")]) -> None:
     """Show what a diagnostic measures, a study asks, an intervention does, a finding decides or a family holds."""
     with waiting("Loading"):
         registered = entries()
