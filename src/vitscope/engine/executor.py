@@ -1,11 +1,13 @@
 """Where shards are folded: in this process, or in worker processes whose death costs only their shard."""
 
 import multiprocessing
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -46,25 +48,29 @@ class Processes(AbstractExecutor):
 
     def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
         """The shards' results; the shards of a worker that died are done again by a new one."""
-        content, left = packed(work), dict.fromkeys(shards, 0)
-        while left:
-            with self._pool(content) as pool:
-                futures = {pool.submit(_fold_in_worker, shard): shard for shard in left}
-                try:
-                    for shard, result in _completed(futures):
-                        del left[shard]
-                        advance(work.passes(shard) * (result.images + len(result.broken)))
-                        yield shard, result
-                except BrokenProcessPool:
-                    left = {shard: tries + 1 for shard, tries in left.items()}
-                    _refuse_deadly(left)
-                finally:
-                    pool.shutdown(wait=False, cancel_futures=True)
+        _refuse_unguarded()
+        left = dict.fromkeys(shards, 0)
+        with tempfile.NamedTemporaryFile(prefix="vitscope-") as parcel:  # a pipe to a worker that dies would block
+            parcel.write(packed(work))
+            parcel.flush()
+            while left:
+                with self._pool(parcel.name) as pool:
+                    try:
+                        futures = {pool.submit(_fold_in_worker, shard): shard for shard in left}
+                        for shard, result in _completed(futures):
+                            del left[shard]
+                            advance(work.passes(shard) * (result.images + len(result.broken)))
+                            yield shard, result
+                    except BrokenProcessPool:
+                        left = {shard: tries + 1 for shard, tries in left.items()}
+                        _refuse_deadly(left)
+                    finally:
+                        pool.shutdown(wait=False, cancel_futures=True)
 
-    def _pool(self, content: bytes) -> ProcessPoolExecutor:
+    def _pool(self, parcel: str) -> ProcessPoolExecutor:
         threads = max(1, torch.get_num_threads() // self.count)
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.count, spawn, initializer=_begin_worker, initargs=(content, threads))
+        return ProcessPoolExecutor(self.count, spawn, initializer=_begin_worker, initargs=(parcel, threads))
 
 
 def _completed(futures: dict["Future[Any]", Shard]) -> Iterator[tuple[Shard, Any]]:
@@ -75,22 +81,29 @@ def _completed(futures: dict["Future[Any]", Shard]) -> Iterator[tuple[Shard, Any
             yield futures[future], future.result()
 
 
+def _refuse_unguarded() -> None:
+    """A worker imports the script that started it; one that starts workers as it is imported would wait for ever."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError("Worker processes import the script: put what it does under if __name__ == '__main__'.")
+
+
 def _refuse_deadly(left: dict[Shard, int]) -> None:
     deadly = next((shard for shard, tries in left.items() if tries >= ATTEMPTS), None)
     if deadly is not None:
         raise UserError(
             f"Workers died {ATTEMPTS} times on the way to batches {deadly.start} to {deadly.stop}; "
-            "what is finished is kept. Try fewer --workers or a smaller --batch-size, then --resume."
+            "what is finished is kept. Try fewer --workers or a smaller --batch-size, then --resume; "
+            "a script of one's own needs if __name__ == '__main__'."
         )
 
 
 _work: AbstractWork[AbstractResult] | None = None  # a worker process's only state: what it was started for
 
 
-def _begin_worker(content: bytes, threads: int) -> None:
+def _begin_worker(parcel: str, threads: int) -> None:
     global _work
     torch.set_num_threads(threads)
-    _work = unpacked(content)
+    _work = unpacked(Path(parcel).read_bytes())
 
 
 def _fold_in_worker(shard: Shard) -> AbstractResult:
