@@ -57,6 +57,21 @@ def amplitudes(kinds: str, *values: float, stages: str = "", error: float = 0.01
     return run_of((group, depth("at_highest_frequency", kinds, values, error, stages=stages)), (group, after))
 
 
+def lesions(kinds: str, *values: float, stages: str = "", error: float = 0.01) -> Run:
+    """The change of accuracy without each unit."""
+    found = depth("top1_change", kinds, values, error, stages=stages)
+    names = {name: f"lesion_{name}" for name in ("unit", "kind", "stage", "block")}
+    return run_of(("lesion-accuracy", found.rename({"layer": "lesion", **names})))
+
+
+def settings(study: str, axis: str, values: Mapping[float, float], error: float = 0.01) -> Run:
+    """The change of accuracy at settings of a study of one axis."""
+    count = len(values)
+    quantity = Quantity("top1_change", "top1_change", "1", "top1_change")
+    numbers = (np.asarray(list(values.values())), np.full(count, error), np.full(count, 100))
+    return run_of((f"{study}-accuracy", labelled(quantity, (axis,), *numbers, {axis: list(values)})))
+
+
 def variances(kinds: str, *values: float, error: float = 0.01) -> Run:
     with np.errstate(divide="ignore"):
         changes = np.diff(np.log(values), prepend=np.nan)
@@ -193,6 +208,32 @@ CASES: list[tuple[str, Run, Verdict | None]] = [
     ("sparse-attention", per_head("attention-sparsity", "keys_share", (0.5, 0.5), (0.1, 0.1)), FAILS),
     ("sparse-attention", per_head("attention-sparsity", "keys_share", (0.1, 0.3), (0.1, 0.3)), UNDECIDED),
     ("sparse-attention", NOTHING, None),
+    ("spare-units", lesions("am", -0.5, 0.1, error=0.001), HOLDS),
+    ("spare-units", lesions("am", -0.5, -0.1), FAILS),
+    ("spare-units", lesions("am", -0.5, -0.01), UNDECIDED),
+    ("spare-units", NOTHING, None),
+    ("late-attention-matters", lesions("aaaaaa", 0.0, 0.0, -0.5, -0.5, 0.0, 0.0), HOLDS),
+    ("late-attention-matters", lesions("aaaaaa", -0.5, -0.5, 0.0, 0.0, -0.5, -0.5), FAILS),
+    ("late-attention-matters", lesions("ammama", 0.0, -9.0, -9.0, 0.01, 0.0, 0.0), UNDECIDED),  # attention alone counts
+    ("late-attention-matters", lesions("aaaa", 0.0, -0.5, 0.0, -0.5, stages="0011"), HOLDS),
+    ("late-attention-matters", lesions("aaaa", -0.5, 0.0, -0.5, 0.0, stages="0011"), FAILS),
+    ("late-attention-matters", lesions("aaaa", 0.0, -0.5, 0.0, -0.5, stages="0123"), None),  # each is its stage's only
+    ("late-attention-matters", lesions("aa", 0.0, -0.5), None),
+    ("late-attention-matters", NOTHING, None),
+    ("low-frequencies-matter", settings("frequency-noise", "frequency_band", {0.1: -0.5, 0.5: 0.0, 0.9: 0.0}), HOLDS),
+    ("low-frequencies-matter", settings("frequency-noise", "frequency_band", {0.1: 0.0, 0.5: -9.0, 0.9: -0.5}), FAILS),
+    ("low-frequencies-matter", settings("frequency-noise", "frequency_band", {0.1: -0.5, 0.9: -0.5}), UNDECIDED),
+    ("low-frequencies-matter", settings("frequency-noise", "frequency_band", {0.1: -0.5, 0.5: -0.5}), None),
+    ("low-frequencies-matter", NOTHING, None),
+    ("tokens-to-spare", settings("token-keep", "keep", {1.0: 0.0, 0.7: 0.1, 0.1: -0.9}), HOLDS),
+    ("tokens-to-spare", settings("token-keep", "keep", {1.0: 0.0, 0.7: -0.1, 0.1: 0.9}), FAILS),
+    ("tokens-to-spare", settings("token-keep", "keep", {0.7: -0.02}), UNDECIDED),
+    ("tokens-to-spare", settings("token-keep", "keep", {1.0: 0.0, 0.8: 0.0}), None),
+    ("tokens-to-spare", NOTHING, None),
+    ("negative-curvature", run_of(("hessian-spectrum", number("negative_share", 0.1 + REACH + 1e-4))), HOLDS),
+    ("negative-curvature", run_of(("hessian-spectrum", number("negative_share", 0.1 - REACH - 1e-4))), FAILS),
+    ("negative-curvature", run_of(("hessian-spectrum", number("negative_share", 0.1))), UNDECIDED),
+    ("negative-curvature", NOTHING, None),
 ]
 
 

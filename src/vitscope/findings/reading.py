@@ -35,20 +35,24 @@ def read_number(run: Run, name: str) -> Estimate | None:
     """A quantity without an axis, as in ``accuracy/top1``; None where the run does not hold it."""
     dataset = _dataset(run, name)
     quantity = name.partition("/")[2]
-    if dataset is None or math.isnan(float(dataset[quantity])):
+    if dataset is None or dataset[quantity].ndim or math.isnan(float(dataset[quantity])):
         return None
     mean, error, count = (dataset[f"{quantity}{part}"].item() for part in ("", "_error", "_count"))
     return Estimate(mean, error, count)
 
 
-def read_entries(run: Run, name: str) -> tuple[Entry, ...]:
-    """A quantity over depth, and over heads where it has them, in order; what was not observed is left out."""
+def read_entries(run: Run, name: str, depth: str = "layer") -> tuple[Entry, ...]:
+    """A quantity over depth, and over heads where it has them, in order; what was not observed is left out.
+
+    ``depth`` is the axis over depth; that of a study's units has its labels under names of its own.
+    """
     dataset = _dataset(run, name)
     if dataset is None:
         return ()
     quantity = name.partition("/")[2]
     mean, error, count = (dataset[f"{quantity}{part}"].values for part in ("", "_error", "_count"))
-    places = zip(*(dataset[label].values.tolist() for label in ("layer", "unit", "kind", "stage")), strict=True)
+    labels = (depth, *(name if depth == "layer" else f"{depth}_{name}" for name in ("unit", "kind", "stage")))
+    places = zip(*(dataset[label].values.tolist() for label in labels), strict=True)
     entries: list[Entry] = []
     for row, (layer, unit, kind, stage) in enumerate(places):
         for head in range(mean.shape[1]) if mean.ndim == 2 else (None,):
@@ -66,6 +70,16 @@ def by_layer(entries: Sequence[Entry]) -> tuple[Entry, ...]:
         Entry(layer, one.unit, one.kind, one.stage, None, average([e.estimate for e in entries if e.layer == layer]))
         for layer, one in layers.items()
     )
+
+
+def read_settings(run: Run, name: str, axis: str) -> tuple[tuple[float, Estimate], ...]:
+    """A quantity of a study along its only axis, a number: the axis' value and the estimate at each setting."""
+    dataset = _dataset(run, name)
+    quantity = name.partition("/")[2]
+    if dataset is None or dataset[quantity].dims != (axis,):
+        return ()
+    columns = (dataset[label].values.tolist() for label in (axis, quantity, f"{quantity}_error", f"{quantity}_count"))
+    return tuple((float(at), Estimate(*numbers)) for at, *numbers in zip(*columns, strict=True))
 
 
 @dataclass(frozen=True)
