@@ -65,6 +65,14 @@ def difference(after: Estimate, before: Estimate) -> Estimate:
     return Estimate(after.mean - before.mean, after.error + before.error, min(after.count, before.count))
 
 
+def of_shares(estimate: Estimate) -> Estimate:
+    """The mean of numbers that are 0 or 1, or differences of such, its error at least one image's.
+
+    Where no image changed the estimated error is 0, and yet one in some hundreds may change.
+    """
+    return Estimate(estimate.mean, max(estimate.error, 1 / max(estimate.count, 1)), estimate.count)
+
+
 def scaled(estimate: Estimate, factor: float) -> Estimate:
     """The mean times a factor that is known exactly."""
     return Estimate(factor * estimate.mean, abs(factor) * estimate.error, estimate.count)

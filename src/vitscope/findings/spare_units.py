@@ -1,9 +1,9 @@
 """Whether units can be left out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from vitscope.findings.estimate import FALSE_ALARMS
+from vitscope.findings.estimate import FALSE_ALARMS, of_shares
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_entries, some_above
 from vitscope.runs.run import Run
@@ -41,13 +41,14 @@ class SpareUnits(AbstractFinding):
         """The rule with its numbers."""
         return (
             f"Change of top-1 accuracy without the unit above -{self.margin:g}: paired t-test over images for each "
-            f"unit at {FALSE_ALARMS:.0%} divided by the number of units; holds for any, fails where all are below."
+            f"unit, its error at least one image's, at {FALSE_ALARMS:.0%} divided by the number of units; holds for any, fails where all are below."
         )
 
     def judge(self, run: Run) -> Judgement | None:
         """The units that can go; None where no lesion was studied."""
-        units = read_entries(run, self.evidence, "lesion")
-        if not units:
+        changes = read_entries(run, self.evidence, "lesion")
+        if not changes:
             return None
+        units = [replace(entry, estimate=of_shares(entry.estimate)) for entry in changes]
         found = some_above(units, -self.margin)
         return Judgement(found.verdict, found.text("units"), found.strength)

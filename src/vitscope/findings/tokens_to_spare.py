@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.estimate import FALSE_ALARMS, above
+from vitscope.findings.estimate import FALSE_ALARMS, above, of_shares
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_settings
 from vitscope.runs.run import Run
@@ -42,7 +42,7 @@ class TokensToSpare(AbstractFinding):
         """The rule with its numbers."""
         return (
             f"Change of top-1 accuracy at the largest studied share of kept tokens that is at most {self.share:g}, "
-            f"paired t-test over images at {FALSE_ALARMS:.0%}: above -{self.margin:g} holds, below fails."
+            f"paired t-test over images, its error at least one image's, at {FALSE_ALARMS:.0%}: above -{self.margin:g} holds, below fails."
         )
 
     def judge(self, run: Run) -> Judgement | None:
@@ -50,5 +50,6 @@ class TokensToSpare(AbstractFinding):
         settings = [(at, e) for at, e in read_settings(run, self.evidence, "keep") if at <= self.share]
         if not settings:
             return None
-        share, change = max(settings, key=lambda setting: setting[0])
+        share, seen = max(settings, key=lambda setting: setting[0])
+        change = of_shares(seen)
         return Judgement(above(change, -self.margin), f"{change.text} with {share:.0%} of the patch tokens")
