@@ -41,7 +41,8 @@ class SpareUnits(AbstractFinding):
         """The rule with its numbers."""
         return (
             f"Change of top-1 accuracy without the unit above -{self.margin:g}: paired t-test over images for each "
-            f"unit, its error at least one image's, at {FALSE_ALARMS:.0%} divided by the number of units; holds for any, fails where all are below."
+            f"unit, its error at least one image's, at {FALSE_ALARMS:.0%} divided by the number of units; holds for "
+            "any, fails where all are below."
         )
 
     def judge(self, run: Run) -> Judgement | None:

@@ -42,7 +42,8 @@ class TokensToSpare(AbstractFinding):
         """The rule with its numbers."""
         return (
             f"Change of top-1 accuracy at the largest studied share of kept tokens that is at most {self.share:g}, "
-            f"paired t-test over images, its error at least one image's, at {FALSE_ALARMS:.0%}: above -{self.margin:g} holds, below fails."
+            f"paired t-test over images, its error at least one image's, at {FALSE_ALARMS:.0%}: above "
+            f"-{self.margin:g} holds, below fails."
         )
 
     def judge(self, run: Run) -> Judgement | None:
