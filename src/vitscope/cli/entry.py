@@ -25,10 +25,11 @@ def list_entries() -> None:
 def diagnostics() -> Mapping[str, type]:
     """Every diagnostic by name, those of the loss as a function of the weights included."""
     from vitscope.diagnostics import default_diagnostics
+    from vitscope.engine.curvature import CURVATURES
     from vitscope.engine.diagnostic import DIAGNOSTICS
 
     default_diagnostics()
-    return dict(DIAGNOSTICS.items())
+    return {**dict(DIAGNOSTICS.items()), **dict(CURVATURES.items())}
 
 
 def entries() -> Mapping[str, Mapping[str, type]]:

@@ -18,14 +18,16 @@ T = TypeVar("T")
 def with_flags(command: Callable[..., None], *sources: type[Any], argument: str = "model") -> Callable[..., None]:
     """``command``, whose keyword arguments are the fields of ``sources``; the one named ``argument`` has no dashes.
 
-    A field that several sources have is one flag, described by the last of them.
+    A field that several sources have is one flag, described by the first of them. A field whose name a method has
+    taken says its flag's name in its metadata, under ``flag``.
     """
     fixed = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     flags: dict[str, inspect.Parameter] = {}
     for source in sources:
         helps = field_documentation(source)
         for field in dataclasses.fields(source):
-            flags[field.name] = _parameter(field, plain(helps.get(field.name, "")), field.name == argument)
+            flag = _parameter(field, plain(helps.get(field.name, "")), field.name == argument)
+            flags.setdefault(_flag_name(field), flag)
     taken = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*fixed, *flags.values())]
     described = cast(Any, command)
     described.__signature__ = inspect.Signature(taken, return_annotation=None)
@@ -37,20 +39,25 @@ def made(cls: type[T], values: Mapping[str, object]) -> T:
     """The dataclass with those of the values that are its fields; ``UserError`` for one that is no choice of its."""
     fields = dataclasses.fields(cast(Any, cls))
     for field in fields:
-        choices, value = _choices(field.type), values.get(field.name)
+        choices, value = _choices(field.type), values.get(_flag_name(field))
         if choices and value is not None and str(value) not in choices:
-            raise UserError(f"--{field.name.replace('_', '-')} is one of {', '.join(choices)}, not {value!r}.")
-    return cls(**{field.name: values[field.name] for field in fields if field.name in values})
+            raise UserError(f"--{_flag_name(field).replace('_', '-')} is one of {', '.join(choices)}, not {value!r}.")
+    return cls(**{field.name: values[_flag_name(field)] for field in fields if _flag_name(field) in values})
+
+
+def _flag_name(field: "dataclasses.Field[Any]") -> str:
+    return field.metadata.get("flag", field.name)
 
 
 def _parameter(field: "dataclasses.Field[Any]", text: str, positional: bool) -> inspect.Parameter:
     if choices := _choices(field.type):
         text = f"{text} One of {', '.join(choices)}."
-    switch = (f"--{field.name.replace('_', '-')}",) if field.default is False else ()
+    name = _flag_name(field)
+    switch = (f"--{name.replace('_', '-')}",) if field.default is False else ()
     kind: Any = typer.Argument(help=text) if positional else typer.Option(*switch, help=text)
     annotation = Annotated[_flag(field.type), kind]
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _flag(annotation: object) -> Any:  # noqa: ANN401 - a type, or a union of types

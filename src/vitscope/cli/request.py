@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.summary import print_summary
@@ -40,6 +40,9 @@ class Request:
     """Column or key of the labels."""
     label_map: str | None = None
     """JSON file from the images' classes to the model's."""
+    augment: Literal["none", "weak", "strong"] = "none"
+    """Show the images as training would, the same way each time: weak is crop and mirror; strong is RandAugment, Mixup
+    and CutMix too."""
     max_broken: int = 0
     """Unreadable images to put up with."""
     pretrained: bool = False
@@ -71,7 +74,7 @@ class Request:
             raise UserError(
                 f"Say on which images {self.model} is to be examined: --images FOLDER (or --images digits)."
             )
-        return images(
+        found = images(
             self.images or "digits",
             split=self.split,
             limit=self.limit,
@@ -80,6 +83,11 @@ class Request:
             label_map=self.label_map,
             max_broken=self.max_broken,
         )
+        if self.augment == "none":
+            return found
+        from vitscope.data.augmented import STRONG, WEAK
+
+        return found.augmented({"weak": WEAK, "strong": STRONG}[self.augment], self.seed)
 
     def plan(self) -> "Plan":
         """How the work is carried out, but for where it is kept."""
