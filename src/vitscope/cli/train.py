@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitscope.cli.checkup import chosen
 from vitscope.cli.flags import made, with_flags
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
@@ -13,6 +14,7 @@ from vitscope.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from vitscope.data import Images
+    from vitscope.training.observer import AbstractTrainingObserver
 
 TEST_SPLITS = ("test", "validation", "val")
 """Where the images for testing are looked for, in this order."""
@@ -27,20 +29,26 @@ def train_on(
     label: Annotated[str | None, typer.Option(help="Column or key of the labels.")] = None,
     max_broken: Annotated[int, typer.Option(help="Unreadable images to put up with.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training ended.")] = False,
+    watch: Annotated[str | None, typer.Option(help="Take these diagnostics meanwhile, with commas between.")] = None,
+    watch_every: Annotated[int, typer.Option(help="Take them every so many steps, into OUT/step-NNNNNN.")] = 200,
+    watch_budget: Annotated[float, typer.Option(help="Largest share of the time that taking them may need.")] = 0.05,
+    watch_images: Annotated[int, typer.Option(help="Take them on so many images, of those to test on.")] = 64,
     **recipe: object,
 ) -> None:
     """Train a model on labelled images, test it after each epoch, and keep its weights."""
     settings = made(Recipe, recipe)
     with waiting("Loading the images"):
-        from vitscope.training.progress import ProgressBar
         from vitscope.training.train import train as trained
 
         shown = _images(images, (split,) if split else ("train", None), label, limit, settings.seed, max_broken)
-        test = _images(images, (test_split,) if test_split else (*TEST_SPLITS, None), label, None, 0, max_broken)
+        splits = (test_split,) if test_split else (*TEST_SPLITS, None)
+        test = _images(images, splits, label, None, 0, max_broken)
+        few = None if watch is None else _images(images, splits, label, watch_images, 0, max_broken)
+        observer = _observer(watch, watch_every, watch_budget, few, out)
     if shown.name == test.name:
         hint(f"{images} has no split to test on; the training goes untested.")
     try:
-        result = trained(settings, shown, Path(out), None if shown.name == test.name else test, resume, ProgressBar())
+        result = trained(settings, shown, Path(out), None if shown.name == test.name else test, resume, observer)
     except KeyboardInterrupt:
         again = command_line()
         again = again if resume else f"{again} --resume"
@@ -48,6 +56,22 @@ def train_on(
     stdout().print(f"{result.weights}", style="bold", soft_wrap=True, highlight=False)
     tested = "" if shown.name == test.name else f" --split {test.name.rpartition('/')[2]}"
     hint(f"next: vitscope checkup {result.weights} --images {images}{tested}")
+
+
+def _observer(
+    watch: str | None, every: int, budget: float, few: "Images | None", out: str
+) -> "AbstractTrainingObserver":
+    """The progress bar, with the diagnostics to take meanwhile where some are named."""
+    from vitscope.training.progress import ProgressBar
+
+    if watch is None or few is None:
+        return ProgressBar()
+    from vitscope.training.observer import Several
+    from vitscope.training.watch.monitor import Monitor
+    from vitscope.training.watch.own import WatchObserver
+
+    monitor = Monitor(few, chosen(watch, None), out, every, budget)
+    return Several((ProgressBar(), WatchObserver(monitor)))
 
 
 def _images(

@@ -61,8 +61,9 @@ def run(fabric: Fabric, task: Task) -> None:
         recipe.workers,
         pin=fabric.device.type == "cuda",
     )
-    observer.begin(plan.steps, training.step)
+    observer.model(recipe.model, training.result, task.input, task.classes)
     try:
+        observer.begin(plan.steps, training.step)
         for images, labels in batches:
             step = training.advance(images, labels)
             if training.step % plan.steps_per_epoch == 0:

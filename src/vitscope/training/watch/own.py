@@ -1,0 +1,50 @@
+"""The monitor in the project's own trainer."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import final
+
+from torch import nn
+
+from vitscope.models.pixels import PixelInput
+from vitscope.training.observer import AbstractTrainingObserver, Step
+from vitscope.training.watch.monitor import Monitor
+from vitscope.training.watch.snapshot import AsSubject
+
+
+@final
+class WatchObserver(AbstractTrainingObserver):
+    """Tells ``monitor`` every step of :func:`vitscope.training.train.train`.
+
+    What is measured is what the training tests and saves: the model, or the moving average of its weights where the
+    recipe has one. Where the monitor's ``subject`` is the default, input and class names are the training's own.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._module: nn.Module | None = None
+
+    def model(self, name: str, module: nn.Module, input: PixelInput, classes: tuple[str, ...]) -> None:
+        """Keep the live module."""
+        self._module = module
+        if self._monitor.subject == AsSubject():
+            self._monitor = replace(self._monitor, subject=AsSubject(input, classes, name=name))
+
+    def begin(self, steps: int, done: int) -> None:
+        """Measure where the training begins, if that is due."""
+        self._tell(done)
+
+    def step(self, step: Step) -> None:
+        """Measure if it is due."""
+        self._tell(step.number)
+
+    def epoch(self, number: int, figures: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Close the monitor's sinks."""
+        self._monitor.close()
+
+    def _tell(self, number: int) -> None:
+        assert self._module is not None, "a training shows its model before it begins"
+        self._monitor.step(self._module, number)

@@ -1,0 +1,55 @@
+"""Scalars to Weights & Biases."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from vitscope.measurement.errors import UserError
+from vitscope.training.watch.scalar import Scalar, plain_values, units
+from vitscope.training.watch.sink import AbstractSink, refuse_if_missing
+
+_STEP = "watch/step"
+
+
+@final
+@dataclass(eq=False)
+class WeightsAndBiases(AbstractSink):
+    """The run ``run`` of Weights & Biases, or the one that ``wandb.init`` began in this process.
+
+    Curves are drawn over ``watch/step``, so that they do not disturb the step that the training itself logs by. Units
+    are in the run's configuration as ``vitscope_units``. Raises ``UserError`` where ``wandb`` is not installed.
+    """
+
+    run: Any = None
+    _units: dict[str, str] = field(default_factory=dict[str, str], init=False)
+
+    def __post_init__(self) -> None:
+        refuse_if_missing("wandb")
+
+    def log(self, step: int, scalars: Sequence[Scalar]) -> None:
+        """Log the scalars, and the units where there are new ones."""
+        run = self._run
+        if not units(scalars).items() <= self._units.items():
+            self._units |= units(scalars)
+            run.config.update({"vitscope_units": dict(self._units)}, allow_val_change=True)
+            run.define_metric(_STEP)
+            for name in self._units:
+                run.define_metric(name, step_metric=_STEP)
+                run.define_metric(f"{name}/*", step_metric=_STEP)
+            run.define_metric("standard-error/*", step_metric=_STEP)
+        run.log({**plain_values(scalars), _STEP: step})
+
+    def note(self, step: int, text: str) -> None:
+        """Put the text into the run's summary."""
+        self._run.summary[f"watch/note/step-{step:06d}"] = text
+
+    def close(self) -> None:
+        """Nothing: the run is the user's to finish."""
+
+    @property
+    def _run(self) -> Any:  # noqa: ANN401 - a run of a library that may not be there
+        run = self.run or importlib.import_module("wandb").run
+        if run is None:
+            raise UserError("No run of Weights & Biases is under way; call wandb.init(...) before the training.")
+        return run
