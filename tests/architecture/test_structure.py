@@ -19,9 +19,14 @@ LAYERS = {"cli", "report", "findings", "diagnostics", "interventions", "training
     "numerics",
 }
 ONLY_IN = {
-    "timm": {"models/timm", "training/augmentation.py"},
+    "timm": {"models/timm", "training/augmentation.py", "data/augmentation.py"},
     "torchvision": {"models/torchvision", "models/transformers/library.py", "models/timm/library.py"},  # transforms
-    "transformers": {"models/transformers"},
+    "transformers": {"models/transformers", "training/watch/transformers.py"},
+    "lightning": {"training/watch/lightning.py"},
+    "pytorch_lightning": {"training/watch/lightning.py"},
+    "tensorboard": {"training/watch/tensorboard.py"},
+    "mlflow": {"training/watch/mlflow.py"},
+    "wandb": {"training/watch/wandb.py"},
     "plotly": {"report"},
     "matplotlib": {"report"},
     "ray": {"engine/ray_cluster.py"},

@@ -5,11 +5,20 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import vitscope
+from vitscope.data import Images
+from vitscope.diagnostics.accuracy import Accuracy
+from vitscope.diagnostics.feature_variance import FeatureVariance
+from vitscope.engine.grid import Axis, Grid, points, unit_axis
 from vitscope.engine.measure import measure
+from vitscope.engine.study import study
 from vitscope.findings.checkup import claims_of
-from vitscope.report import report
+from vitscope.interventions.frequency_noise import FrequencyNoise
+from vitscope.interventions.lesion import Lesion
+from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.report import compare, report
 from vitscope.runs.run import Run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed, which opens the page")
@@ -21,10 +30,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 UNDRAWN = """return [...document.querySelectorAll('.canvas')].filter(c => !c.closest('details:not([open])'))
-  .filter(c => !c.querySelector('.trace, .heatmaplayer image') || c.querySelector('.main-svg').clientWidth < 100)
+  .filter(c => !c.querySelector('.trace, .heatmaplayer image, .contourlayer path, .gl-container, .no-webgl') ||
+    c.querySelector('.main-svg').clientWidth < 100)
   .map(c => c.dataset.file)"""
 RIGHTMOST = """return Math.max(...[...document.querySelectorAll('.main-svg')]
   .map(figure => figure.getBoundingClientRect().right))"""
+MODELS = ("vit-micro", "timm/resnet10t")
 MARK = """const plot = document.querySelector('#run1-feature-variance .depth');
   return (parseFloat(getComputedStyle(plot, '::after').left) - 52) / (plot.clientWidth - 66) * 14"""
 UNFOLD = "document.querySelectorAll('details').forEach(one => { one.open = true; })"
@@ -34,19 +45,73 @@ OVERFLOW = """return [...document.querySelectorAll('body, body *')]
   .map(e => e.tagName + '.' + e.className).slice(0, 5)"""
 
 
-def measured(model: str) -> Run:
-    """A model of random weights on eight noisy images."""
+def noisy_images() -> Images:
+    """Eight images of noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), dtype=np.uint8)
-    images = vitscope.images((pixels, np.arange(8) % 4))
-    run = measure(vitscope.load(model), images, vitscope.default_diagnostics())
-    return run.with_claims(claims_of(run))
+    return vitscope.images((pixels, np.arange(8) % 4))
+
+
+@pytest.fixture(scope="module", name="runs")
+def of_two_models() -> tuple[Run, ...]:
+    """Two models of random weights."""
+    found = (measure(vitscope.load(model), noisy_images(), vitscope.default_diagnostics()) for model in MODELS)
+    return tuple(run.with_claims(claims_of(run)) for run in found)
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> str:
+def page(tmp_path_factory, runs) -> str:
     """The address of a page of two runs."""
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    return report([measured("vit-micro"), measured("timm/resnet10t")], path).as_uri()
+    return report(runs, tmp_path_factory.mktemp("page") / "page.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def study_page(tmp_path_factory) -> str:
+    """The address of a page of studies: over units, over numbers and names, over two directions, and eigenvalues."""
+    subject, images = vitscope.load("vit-micro"), noisy_images()
+    left_out = unit_axis("lesion", (1, 2, 5), subject.places, "Unit left out")
+    lesions = Grid((left_out,), tuple((Lesion((layer,)),) for layer in (1, 2, 5)))
+    axes = Axis("ranking", ("weak", "strong"), "Strength"), Axis("frequency_band", (0.3, 0.6, 0.9), "Band", "pi")
+    strength = {"weak": 0.1, "strong": 1.0}
+    noises = Grid(axes, tuple((FrequencyNoise(float(f), strength=strength[str(s)]),) for s, f in points(axes)))
+    runs = [study(subject, images, grid, [Accuracy(), FeatureVariance()]) for grid in (lesions, noises)]
+    words = {
+        "title": "Curvature",
+        "question": "How is its loss curved?",
+        "references": ["a paper"],
+        "definition": "One.",
+    }
+    by_hand = {"land": landscape().assign_attrs(words), "curvature": eigenvalues().assign_attrs(words)}
+    curved = Run(xr.DataTree.from_dict({"/": runs[0].tree.to_dataset(), **by_hand}))
+    return report([*runs, curved], tmp_path_factory.mktemp("study") / "page.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def compare_page(tmp_path_factory, runs) -> str:
+    """The address of a page that compares two models."""
+    return compare(runs, tmp_path_factory.mktemp("compare") / "page.html").as_uri()
+
+
+@pytest.fixture(params=["study_page", "compare_page"])
+def other_page(request) -> str:
+    """Either of them."""
+    return request.getfixturevalue(request.param)
+
+
+def landscape() -> xr.Dataset:
+    """A bowl over decades."""
+    at = np.linspace(-1, 1, 5)
+    heights = 10 ** (3 * (at[:, None] ** 2 + at[None] ** 2) - 2)
+    quantity = Quantity("loss", "Loss", "nats", "The mean loss.", "Smaller is better.")
+    coords = {"first": at, "second": at}
+    return labelled(quantity, ("first", "second"), heights, 0.1 * heights, np.full((5, 5), 8), coords)
+
+
+def eigenvalues() -> xr.Dataset:
+    """Of both signs, over decades."""
+    values = np.sinh(np.random.default_rng(0).normal(size=(4, 5)) * 4)
+    quantity = Quantity("largest", "Eigenvalues", "nats", "Of the Hessian.", "Nobody knows.")
+    coords = {"minibatch": np.arange(4), "rank": np.arange(5)}
+    return labelled(quantity, ("minibatch", "rank"), values, np.full((4, 5), 0.01), np.full((4, 5), 1), coords)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +152,21 @@ def test_every_figure_is_drawn_and_nothing_overflows(browser, page, width, schem
     assert browser.execute_script("return document.querySelectorAll('.js-plotly-plot').length") > 15
     assert browser.execute_script(UNDRAWN) == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+def test_studies_and_comparisons_are_drawn_without_overflow_error_or_network(browser, other_page, width, scheme):
+    browser.get_log("browser")
+    browser.get_log("performance")
+    look(browser, other_page, width, scheme)
+    browser.execute_script(UNFOLD)
+    browser.execute_async_script("setTimeout(arguments[0], 1500)")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(OVERFLOW) == []
+    assert browser.execute_script("return document.querySelectorAll('.js-plotly-plot').length") > 8
+    assert browser.execute_script(UNDRAWN) == []
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert '"url":"http' not in " ".join(entry["message"] for entry in browser.get_log("performance"))
 
 
 def test_what_is_unfolded_is_drawn_and_does_not_overflow(browser, page):

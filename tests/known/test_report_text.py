@@ -3,6 +3,8 @@ import pytest
 from vitscope.report.number import plain, with_error
 from vitscope.report.text import breakable, definition, sentence
 
+PAREN = '<mo stretchy="false" lspace="0" rspace="0">%s</mo>'
+
 
 @pytest.mark.parametrize(
     ("mean", "error", "text"),
@@ -51,6 +53,9 @@ def test_docstrings_become_html(docstring, html):
         ("\\sum_{i}^N", "<msubsup><mo>∑</mo><mrow><mi>i</mi></mrow><mi>N</mi></msubsup>"),
         ("\\bar A", '<mover accent="true"><mi>A</mi><mo stretchy="false">¯</mo></mover>'),
         ("a < -\\sigma", "<mi>a</mi><mo>&lt;</mo><mo>−</mo><mi>σ</mi>"),
+        ("\\nabla_\\theta^2", "<msubsup><mi>∇</mi><mi>θ</mi><mn>2</mn></msubsup>"),
+        ("\\Big(\\tfrac12\\Big)", f"{PAREN % '('}<mfrac><mn>1</mn><mn>2</mn></mfrac>{PAREN % ')'}"),
+        ("\\mathrm{CE}", '<mi mathvariant="normal">CE</mi>'),
         ("\\text{keys of <b>}", "<mtext>keys of &lt;b&gt;</mtext>"),
     ],
 )

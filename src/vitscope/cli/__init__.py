@@ -4,6 +4,7 @@ import typer
 
 from vitscope.cli.anatomy import anatomy
 from vitscope.cli.checkup import checkup
+from vitscope.cli.compare import compare
 from vitscope.cli.entry import list_entries
 from vitscope.cli.measure import Diagnostics
 from vitscope.cli.report import report
@@ -33,6 +34,7 @@ app.command("anatomy")(anatomy)
 app.command("train")(train)
 app.command("runs")(runs)
 app.command("report")(report)
+app.command("compare")(compare)
 
 
 def main() -> None:

@@ -29,11 +29,13 @@ def examine(
     request = made(Request, fields)
     with waiting("Loading the model and the images"):
         from vitscope.findings.checkup import Checkup
+        from vitscope.findings.checkup import deep as beyond
 
         diagnostics = chosen(only, skip)
+        curvatures, studies = beyond() if deep else ((), ())
         request.plan()
         pictures, subject = request.pictures(), request.subject()
-        asked = Checkup.of(subject, pictures, diagnostics, ())
+        asked = Checkup.of(subject, pictures, (*diagnostics, *curvatures), studies)
     request.show(Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept), "checkups")
 
 

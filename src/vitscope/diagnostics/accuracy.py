@@ -60,8 +60,9 @@ class Accuracy(AbstractDiagnostic[Predictions]):
 
     .. math:: \text{NLL} = -\log p_y, \qquad \text{Brier} = \sum_c (p_c - 1\{c = y\})^2
 
-    Where images are augmented with soft labels, the NLL is the cross-entropy with these. A tie for the largest logit goes to the lower class. With fewer than six classes there is no top-5 accuracy. Where
-    only some of the model's classes occur among the images, top-1 accuracy among these is given too.
+    Where images are augmented with soft labels, the NLL is the cross-entropy with these. A tie for the largest logit
+    goes to the lower class. With fewer than six classes there is no top-5 accuracy. Where only some of the model's
+    classes occur among the images, top-1 accuracy among these is given too.
     """
 
     name = "accuracy"

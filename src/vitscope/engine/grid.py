@@ -12,6 +12,7 @@ from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.measure import Plan
 from vitscope.measurement.axes import AXES
+from vitscope.measurement.quantity import Quantity
 from vitscope.models.subject import Subject
 from vitscope.models.unit import Place
 from vitscope.runs.registry import Registry
@@ -51,16 +52,31 @@ def unit_axis(name: str, layers: Sequence[int], places: Sequence[Place], label: 
 
 
 @dataclass(frozen=True)
+class Fact:
+    """A number that is known of every setting, in row-major order, and of the intact subject, without an image."""
+
+    quantity: Quantity
+    values: tuple[float, ...]
+    intact: float
+
+
+@dataclass(frozen=True)
 class Grid:
-    """Axes, and a setting for each point in row-major order (the last axis runs fastest)."""
+    """Axes, and a setting for each point in row-major order (the last axis runs fastest).
+
+    None stands where there is nothing to do, as for a head that a unit does not have; the result has no numbers there.
+    ``facts`` stand beside what is measured, in the results of every diagnostic.
+    """
 
     axes: tuple[Axis, ...]
-    settings: tuple[Setting, ...]
+    settings: tuple[Setting | None, ...]
+    facts: tuple[Fact, ...] = ()
 
     def __post_init__(self) -> None:
         points = prod(len(axis.values) for axis in self.axes)
-        if len(self.settings) != points:
-            raise ValueError(f"A grid of {points} points was given {len(self.settings)} settings.")
+        for given in (self.settings, *(fact.values for fact in self.facts)):
+            if len(given) != points:
+                raise ValueError(f"A grid of {points} points was given {len(given)} settings or facts.")
 
     @property
     def shape(self) -> tuple[int, ...]:

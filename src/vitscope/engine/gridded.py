@@ -5,11 +5,11 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from vitscope.engine.grid import Axis
+from vitscope.engine.grid import Axis, Fact, Grid
 
 
 def gridded(
-    axes: Sequence[Axis],
+    grid: Grid,
     intact: xr.Dataset,
     values: Sequence[xr.Dataset],
     changes: Sequence[xr.Dataset],
@@ -18,14 +18,28 @@ def gridded(
     """One dataset of a diagnostic's results: at every setting, its changes from the intact subject, and the latter's.
 
     ``values`` and ``changes`` (none for a diagnostic that is not linear) are in row-major order of the axes. What was
-    not seen at a setting is NaN with count 0.
+    not seen at a setting is NaN with count 0. The grid's facts come last.
     """
+    axes = grid.axes
     parts = [_stacked(axes, values)]
     if changes:
         parts.append(_renamed(_stacked(axes, changes), "change", "Change of ", "Change from the intact model. "))
     parts.append(_renamed(intact.drop_attrs(deep=False), "intact", "", "Of the intact model. "))
     result = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
+    for fact in grid.facts:
+        result = result.assign(_known(fact, grid))
     return result.assign_attrs(attributes)
+
+
+def _known(fact: Fact, grid: Grid) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+    quantity, names = fact.quantity, tuple(axis.name for axis in grid.axes)
+    words = {"units": quantity.unit, "better": quantity.better}
+    here = {**words, "long_name": quantity.label, "meaning": quantity.meaning}
+    intact = {**words, "long_name": f"{quantity.label}, intact", "meaning": f"Of the intact model. {quantity.meaning}"}
+    return {
+        quantity.name: (names, np.array(fact.values).reshape(grid.shape), here),
+        f"{quantity.name}_intact": ((), np.array(fact.intact), intact),
+    }
 
 
 def _stacked(axes: Sequence[Axis], datasets: Sequence[xr.Dataset]) -> xr.Dataset:

@@ -4,15 +4,17 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 import xarray as xr
 
 from vitscope.data import Images
 from vitscope.engine.activation import Kind
+from vitscope.engine.curvature import AbstractCurvature, CurvatureWork
 from vitscope.engine.diagnostic import AnyDiagnostic, Scene
 from vitscope.engine.executor import AbstractExecutor, InProcess
+from vitscope.engine.hessian import refuse_without_loss, why_no_loss
 from vitscope.engine.shard import Pass, ShardResult
 from vitscope.engine.work import AbstractWork, Result, Shard
 from vitscope.measurement.errors import UserError
@@ -24,6 +26,10 @@ from vitscope.runs.store import RunFolder
 
 Progress = Callable[[int, int], None]
 """Told how many images are done, and how many there are."""
+
+
+Measurable = AnyDiagnostic | AbstractCurvature
+"""What ``measure`` measures."""
 
 
 def silent(done: int, total: int) -> None:
@@ -45,27 +51,104 @@ class Plan:
     """The command line or call that asks for this run, for its provenance."""
 
 
-def measure(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnostic], plan: Plan | None = None) -> Run:
-    """What the subject does on the images: one pass, every diagnostic.
+def measure(subject: Subject, images: Images, diagnostics: Sequence[Measurable], plan: Plan | None = None) -> Run:
+    """What the subject does on the images: one pass, every diagnostic; then the curvature of its loss, if asked for.
 
     Returns a run with one group a diagnostic, which :func:`keep` puts into ``plan.folder``. A diagnostic that finds
     nothing to read is named in ``run.skipped`` with the reason. With ``plan.folder`` every finished shard is kept at
     once, so that an interrupt loses at most the shards under way. Cost: the model's own forward passes plus, for
-    attention diagnostics, one product of queries and keys; see ``benchmarks/``.
+    attention diagnostics, one product of queries and keys, and for curvature its Hessian products; see
+    ``benchmarks/``.
 
-    Raises ``UserError`` where the subject is random, the labels do not fit it, or too many images are broken.
+    Raises ``UserError`` where the subject is random, the labels do not fit it, too many images are broken, or nothing
+    but curvature is asked for and there is no loss.
     """
-    plan = plan or Plan()
-    if plan.batch_size < 1:
-        raise UserError(f"The batch size is {plan.batch_size}; it must be at least 1.")
-    images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
-    spec = spec_of(subject, images, diagnostics)
-    started = time.perf_counter()
-    refuse_unmeasurable(subject, images)
-    work = Pass(subject, images, tuple(diagnostics), plan.batch_size)
-    result = reduce(ShardResult.merge, folded(work, spec, plan, len(images)).values())
-    images.check_broken(result.broken)
-    return _run(spec, work, result, provenance(time.perf_counter() - started, plan.command))
+    return Measurement.of(subject, images, diagnostics).answer(plan or Plan())
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement settled for a subject and images: one pass, and the mini-batches of the curvature diagnostics."""
+
+    subject: Subject
+    images: Images
+    diagnostics: tuple[Measurable, ...]
+
+    @classmethod
+    def of(cls, subject: Subject, images: Images, diagnostics: Sequence[Measurable]) -> "Measurement":
+        """The measurement, its images' labels fitted to the model's classes."""
+        fitted = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
+        return cls(subject, fitted, tuple(diagnostics))
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The question that is asked."""
+        settings = {one.name: asdict(one) for one in self.diagnostics}  # pyright: ignore[reportArgumentType]
+        return asked("measure", self.subject, self.images, settings)
+
+    @property
+    def curvatures(self) -> tuple[AbstractCurvature, ...]:
+        """The diagnostics of the loss as a function of the weights."""
+        return tuple(one for one in self.diagnostics if isinstance(one, AbstractCurvature))
+
+    @property
+    def no_loss(self) -> str:
+        """Why there is no loss to differentiate, or nothing."""
+        return why_no_loss(self.subject, self.images.labels is not None)
+
+    def reading(self, batch_size: int) -> Pass:
+        """The pass of the other diagnostics."""
+        plain = tuple(one for one in self.diagnostics if not isinstance(one, AbstractCurvature))
+        return Pass(self.subject, self.images, plain, batch_size)
+
+    @property
+    def curving(self) -> CurvatureWork:
+        """The mini-batches, if there is a loss."""
+        return CurvatureWork(self.subject, self.images, () if self.no_loss else self.curvatures)
+
+    @property
+    def read(self) -> int:
+        """How many images the pass has."""
+        return len(self.images) if self.reading(1).diagnostics else 0
+
+    @property
+    def passes(self) -> int:
+        """How many images there are to do in all, which progress counts."""
+        return self.read + self.curving.image_count
+
+    def kept(self, plan: Plan) -> int:
+        """How many of the passes an interrupted attempt left in the plan's folder."""
+        return kept(self.reading(plan.batch_size), self.spec, plan) + kept(self.curving, self.spec, plan)
+
+    def answer(self, plan: Plan) -> Run:
+        """The run."""
+        if plan.batch_size < 1:
+            raise UserError(f"The batch size is {plan.batch_size}; it must be at least 1.")
+        started = time.perf_counter()
+        refuse_unmeasurable(self.subject, self.images)
+        reading, curving = self.reading(plan.batch_size), self.curving
+        if not reading.diagnostics and self.curvatures:
+            refuse_without_loss(self.subject, self.images.labels is not None)
+        results = folded(reading, self.spec, plan, self.passes).values() if reading.diagnostics else ()
+        nothing = ShardResult(0, (), tuple(one.init() for one in reading.diagnostics))
+        result = reduce(ShardResult.merge, results, nothing)
+        curved = curving.together(folded(curving, self.spec, behind(plan, self.read), self.passes).values())
+        broken = tuple(dict.fromkeys((*result.broken, *curved.broken)))
+        self.images.check_broken(broken)
+        count = result.images if reading.diagnostics else min(curved.images, len(self.images))
+        seen = ShardResult(count, broken, result.states)
+        skipped = {one.name: self.no_loss for one in self.curvatures if self.no_loss}
+        origin = provenance(time.perf_counter() - started, plan.command)
+        return _run(self.spec, reading, seen, origin, curving.finished(curved), skipped)
+
+
+def behind(plan: Plan, done: int) -> Plan:
+    """The plan of what comes after ``done`` passes of the same progress."""
+
+    def progress(images: int, total: int) -> None:
+        plan.progress(done + images, total)
+
+    return replace(plan, progress=progress)
 
 
 def keep(run: Run, plan: Plan) -> Run:
@@ -73,12 +156,6 @@ def keep(run: Run, plan: Plan) -> Run:
     if plan.folder is not None:
         plan.folder.write(run)
     return run
-
-
-def spec_of(subject: Subject, images: Images, diagnostics: Sequence[AnyDiagnostic]) -> Spec:
-    """The question a pass asks."""
-    settings = {diagnostic.name: asdict(diagnostic) for diagnostic in diagnostics}  # pyright: ignore[reportArgumentType]
-    return asked("measure", subject, images, settings)
 
 
 def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:
@@ -146,25 +223,33 @@ def refuse_unmeasurable(subject: Subject, images: Images) -> None:
             refuse_if_random(subject, batch.pixels.to(parameter.device))
 
 
-def _run(spec: Spec, work: Pass, result: ShardResult, origin: str) -> Run:
+def _run(
+    spec: Spec,
+    work: Pass,
+    result: ShardResult,
+    origin: str,
+    curved: Mapping[str, xr.Dataset],
+    uncurved: Mapping[str, str],
+) -> Run:
     places = work.subject.places
     scene = Scene(places)
     finished = {d.name: d.finish(s, scene) for d, s in zip(work.diagnostics, result.states, strict=True)}
     notes = [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
+    notes += [note for dataset in curved.values() for note in dataset.attrs.pop("notes", ())]
     anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
+    skipped = {d.name: why_empty(d.reads, work.subject) for d in work.diagnostics if not finished[d.name]}
     root = xr.Dataset(
         attrs={
             "spec": spec.text,
             "provenance": origin,
             "anatomy": json.dumps(anatomy),
-            "skipped": json.dumps(
-                {d.name: why_empty(d.reads, work.subject) for d in work.diagnostics if not finished[d.name]}
-            ),
+            "skipped": json.dumps({**skipped, **uncurved}),
             "notes": json.dumps(notes),
             "images": result.images,
         }
     )
-    return Run(xr.DataTree.from_dict({"/": root, **{name: d for name, d in finished.items() if d}}))
+    groups = {**{name: found for name, found in finished.items() if found}, **curved}
+    return Run(xr.DataTree.from_dict({"/": root, **groups}))
 
 
 def why_empty(kind: Kind, subject: Subject) -> str:

@@ -138,9 +138,12 @@ class Reading(AbstractObserver):
         return replace(self, _seen={key: list(pieces) for key, pieces in self._seen.items()})
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Feed the feature map to those who read feature maps; a mere rearrangement makes no new one."""
+        """Feed the feature map to those who read feature maps; a mere rearrangement makes no new one.
+
+        Where tokens were removed the patches no longer fill the grid, and nothing is fed of them or their attention.
+        """
         self._stream = stream
-        if layer and self.places[layer - 1].kind is UnitKind.REARRANGEMENT:
+        if stream.kept is not None or (layer and self.places[layer - 1].kind is UnitKind.REARRANGEMENT):
             return
         features = Features.of(stream)
         self._feed(
@@ -156,9 +159,10 @@ class Reading(AbstractObserver):
 
         Where nobody does, or heads are mixed after the softmax, the context is the fused kernel's or the unit's own.
         """
-        if not any(diagnostic.reads is Kind.ATTENTION for diagnostic in self.diagnostics):
-            return attention.context()
         assert self._stream is not None, "a walk shows the stem's stream before any attention"
+        readers = any(diagnostic.reads is Kind.ATTENTION for diagnostic in self.diagnostics)
+        if self._stream.kept is not None or not readers:
+            return attention.context()
         norms = torch.linalg.vector_norm(self._stream.tokens, dim=-1)
         geometry = Geometry.of(attention, self.image)
         step = max(1, CHUNK // (attention.queries.shape[1:-1].numel() * attention.keys.shape[-2]))

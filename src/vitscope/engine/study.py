@@ -73,14 +73,17 @@ class Settled:
         settings: dict[str, object] = {
             "study": self.name,
             "axes": {axis.name: list(axis.values) for axis in self.grid.axes},
-            "settings": [[one.settings for one in setting] for setting in self.grid.settings],
+            "settings": [setting and [one.settings for one in setting] for setting in self.grid.settings],
             "diagnostics": {one.name: asdict(one) for one in self.diagnostics},  # pyright: ignore[reportArgumentType]
         }
+        if self.grid.facts:
+            settings["facts"] = {fact.quantity.name: fact.quantity.meaning for fact in self.grid.facts}
         return asked("study", self.subject, self.images, settings)
 
     def work(self, batch_size: int) -> "StudyWork":
         """What executors carry out."""
-        return StudyWork(self.subject, self.images, self.grid.settings, self.diagnostics, batch_size)
+        settings = tuple(setting for setting in self.grid.settings if setting is not None)
+        return StudyWork(self.subject, self.images, settings, self.diagnostics, batch_size)
 
     def passes(self) -> int:
         """How many images go through a model in all, which progress counts."""
@@ -114,12 +117,15 @@ def settled(
             raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
         words = ("grid", "Grid of interventions", "What does it depend on?", "", ())
         return Settled(subject, images, *words, question, tuple(diagnostics), ())
-    images = question.chosen(subject, images, plan)
+    given, images = images, question.chosen(subject, images, plan)
     definition = (type(question).__doc__ or "").strip()
     words = (question.name, question.title, question.question, definition, question.references)
     grid = question.grid(subject, images, plan)
     chosen = question.diagnostics() if diagnostics is None else tuple(diagnostics)
-    return Settled(subject, images, *words, grid, chosen, question.notes(subject))
+    notes = question.notes(subject)
+    if len(images) < len(given):
+        notes = (*notes, f"Measured on {len(images)} of the {len(given)} images.")
+    return Settled(subject, images, *words, grid, chosen, notes)
 
 
 @dataclass(frozen=True)
@@ -250,8 +256,8 @@ def _run(study: Settled, work: StudyWork, blocks: Sequence[ShardResult], origin:
                  for block, settings in zip(blocks, work.blocks, strict=True)
                  for walk in range(1, len(settings) + 1)]  # fmt: skip
         intact = diagnostic.finish(blocks[0].states[2 * index], scene)
-        values = [diagnostic.finish(state, scene) for state, _ in pairs]
-        changes = [diagnostic.finish(change, scene) for _, change in pairs] if diagnostic.linear else []
+        values = _placed(study.grid, [diagnostic.finish(state, scene) for state, _ in pairs])
+        changes = _placed(study.grid, [diagnostic.finish(change, scene) for _, change in pairs if diagnostic.linear])
         if intact:
             words = {
                 "title": f"{study.title}: {diagnostic.title}",
@@ -259,8 +265,14 @@ def _run(study: Settled, work: StudyWork, blocks: Sequence[ShardResult], origin:
                 "definition": "\n\n".join(filter(None, (study.definition, intact.attrs["definition"]))),
                 "references": [*study.references, *diagnostic.references],
             }
-            groups[f"{study.name}-{diagnostic.name}"] = gridded(study.grid.axes, intact, values, changes, words)
+            groups[f"{study.name}-{diagnostic.name}"] = gridded(study.grid, intact, values, changes, words)
     return Run(xr.DataTree.from_dict({"/": _root(study, work, blocks[0], origin, groups), **groups}))
+
+
+def _placed(grid: Grid, results: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """The settings' results at the grid's points, an empty one where there is nothing to do."""
+    found = iter(results)
+    return [xr.Dataset() if setting is None else next(found) for setting in grid.settings] if results else []
 
 
 def _root(

@@ -1,14 +1,26 @@
 """Several walks through one module at once: what they have in common runs once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitscope.engine.activation import Kind
 from vitscope.engine.shard import Reading
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Composition, after
+from vitscope.models.unit import AbstractUnit
+
+IMAGES_TOGETHER = 64
+"""Branches go through a common unit in one batch of at most so many images, where only predictions are read."""
+IMAGES_TOGETHER_ON_CPU = 4
+"""The same on a CPU, where it pays for single images only.
+
+Of a ViT-Tiny's lesion study, up to 64 images together saved 13 % of the time in batches of 1, and cost 5 % more in
+batches of 4 and 13 % in batches of 16.
+"""
 
 
 @dataclass
@@ -16,7 +28,6 @@ class _Branch:
     """Walks that have been the same so far: their numbers, the stream they share and what was read of it."""
 
     walks: tuple[int, ...]
-    position: int
     stream: Stream
     reading: Reading
 
@@ -29,38 +40,81 @@ def walk_together(
     """Every walk's logits and what was read on it, equal to those of the walks by themselves.
 
     Two walks share a unit's work where their units were equal from the stem on: units are compared as values, modules
-    by identity. All anatomies have the same number of units. Cost: of ``n`` walks that each differ in one of ``d``
-    units, ``d + (d - 1) + ...`` units instead of ``n d``. Memory: two streams at a time where each walk leaves a
-    common trunk by itself.
+    by identity. All anatomies have the same number of units. Branches that part and meet equal units again go through
+    them in one batch, where nothing but predictions is read and :data:`IMAGES_TOGETHER` (on a CPU another bound)
+    allows. Cost: of ``n`` walks that each differ in one of ``d`` units, ``d + (d - 1) + ...`` units instead of ``n d``.
+    Memory: two streams at a time where each walk leaves a common trunk by itself, and the branches of one batch.
     """
     found: list[tuple[Tensor, Reading] | None] = [None] * len(anatomies)
-    branches: list[_Branch] = []
+    waiting: list[tuple[int, list[_Branch]]] = []
     for walks in _alike([anatomy.stem for anatomy in anatomies], range(len(anatomies))):
         own, stream = reading(), anatomies[walks[0]].stem(images)
         own.stream(0, stream)
-        branches.append(_Branch(walks, 0, stream, own))
-    while branches:
-        branch = branches.pop()  # the smallest first: it ends before the trunk goes on
-        if branch.position == len(anatomies[branch.walks[0]].units):
-            for walks in _alike([anatomies[walk].tail for walk in branch.walks], branch.walks):
-                logits = anatomies[walks[0]].tail(branch.stream)
-                for walk in walks:
-                    found[walk] = (logits, branch.reading.fork())
+        waiting.append((0, [_Branch(walks, stream, own)]))
+    while waiting:
+        position, bundle = waiting.pop()  # the smallest branches first: they end before the trunk goes on
+        if position == len(anatomies[0].units):
+            for branch in bundle:
+                for walks in _alike([anatomies[walk].tail for walk in branch.walks], branch.walks):
+                    logits = anatomies[walks[0]].tail(branch.stream)
+                    for walk in walks:
+                        found[walk] = (logits, branch.reading.fork())
             continue
-        branches.extend(_advanced(branch, anatomies))
+        further = _advanced(bundle, position, anatomies)
+        waiting.extend((position + 1, part) for part in _bundles(further, images))
     return tuple(one for one in found if one is not None)
 
 
-def _advanced(branch: _Branch, anatomies: Sequence[Composition]) -> list[_Branch]:
-    """The branches one unit further, the one of most walks first."""
-    units = [anatomies[walk].units[branch.position] for walk in branch.walks]
-    groups = sorted(_alike(units, branch.walks), key=len, reverse=True)
+def _advanced(bundle: Sequence[_Branch], position: int, anatomies: Sequence[Composition]) -> list[_Branch]:
+    """The branches one unit further, parted where their walks' units differ."""
+    parted: list[_Branch] = []
+    units: list[AbstractUnit] = []
+    for branch in bundle:
+        groups = _alike([anatomies[walk].units[position] for walk in branch.walks], branch.walks)
+        for walks in groups:
+            own = branch.reading.fork() if len(groups) > 1 else branch.reading
+            parted.append(_Branch(walks, branch.stream, own))
+            units.append(anatomies[walks[0]].units[position])
     further: list[_Branch] = []
-    for walks in groups:
-        own = branch.reading.fork() if len(groups) > 1 else branch.reading
-        unit = anatomies[walks[0]].units[branch.position]
-        further.append(_Branch(walks, branch.position + 1, after(unit, branch.position + 1, branch.stream, own), own))
+    for members in _alike(units, range(len(units))):
+        branches = [parted[member] for member in members]
+        streams = _through(units[members[0]], position + 1, branches)
+        further.extend(replace(branch, stream=stream) for branch, stream in zip(branches, streams, strict=True))
     return further
+
+
+def _through(unit: AbstractUnit, layer: int, branches: Sequence[_Branch]) -> list[Stream]:
+    """The branches' streams after a unit they have in common, in one batch where they can be."""
+    streams = [branch.stream for branch in branches]
+    if len(streams) > 1 and _can_join(streams):
+        out = unit(streams[0].with_values(torch.cat([stream.values for stream in streams])))
+        if not _travels(out):
+            return [out.with_values(values) for values in out.values.chunk(len(streams))]
+    return [after(unit, layer, branch.stream, branch.reading) for branch in branches]
+
+
+def _can_join(streams: Sequence[Stream]) -> bool:
+    """Whether nothing but their values tells these streams apart, and nothing travels along that is of an image."""
+    first = streams[0].values
+    if any(_travels(stream) or stream.values.shape != first.shape for stream in streams):
+        return False
+    return all(stream.with_values(first) == streams[0] for stream in streams)
+
+
+def _travels(stream: Stream) -> bool:
+    return bool(stream.carried) or stream.kept is not None or stream.merged is not None
+
+
+def _bundles(branches: Sequence[_Branch], images: Tensor) -> list[list[_Branch]]:
+    """The branches that go on together, the one of most walks first: it is taken up again last."""
+    ordered = sorted(branches, key=lambda branch: len(branch.walks), reverse=True)
+    watched = any(one.reads is not Kind.PREDICTIONS for one in ordered[0].reading.diagnostics)
+    allowed = IMAGES_TOGETHER_ON_CPU if images.device.type == "cpu" else IMAGES_TOGETHER
+    most = 1 if watched else max(1, allowed // len(images))
+    if len(ordered) <= most:
+        return [ordered]
+    rest = ordered[1:]
+    return [ordered[:1], *(rest[start : start + most] for start in range(0, len(rest), most))]
 
 
 def _alike(values: Sequence[object], walks: Sequence[int]) -> list[tuple[int, ...]]:

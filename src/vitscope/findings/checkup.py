@@ -9,12 +9,15 @@ import xarray as xr
 
 from vitscope.data import Images
 from vitscope.diagnostics import default_diagnostics
-from vitscope.engine.diagnostic import AnyDiagnostic
+from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
+from vitscope.engine.curvature import AbstractCurvature
 from vitscope.engine.grid import AbstractStudy
-from vitscope.engine.measure import Plan, keep, kept, measure, spec_of
-from vitscope.engine.shard import Pass
+from vitscope.engine.measure import Measurable, Measurement, Plan, behind, keep, kept
 from vitscope.engine.study import Settled, settled
 from vitscope.findings.finding import FINDINGS, AbstractFinding
+from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
+from vitscope.interventions.studies.lesion import LesionStudy
+from vitscope.interventions.studies.token_keep import TokenKeepStudy
 from vitscope.measurement.claim import Claim
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
@@ -23,17 +26,28 @@ from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
 
+STUDIED = 256
+"""Images that the studies of a checkup take, of those it is given: they walk through the model many times."""
+
+
+def deep() -> tuple[tuple[AbstractCurvature, ...], tuple[AbstractStudy, ...]]:
+    """The curvature diagnostics and the studies that a deep checkup has besides its one pass: the affordable ones."""
+    studies = (LesionStudy(), FrequencyNoiseStudy(), TokenKeepStudy(keep="0.9:0.3:4"))
+    return (HessianSpectrum(batches=4),), studies
+
+
 def checkup(
     subject: Subject,
     images: Images,
-    diagnostics: Sequence[AnyDiagnostic] | None = None,
+    diagnostics: Sequence[Measurable] | None = None,
     plan: Plan | None = None,
     studies: Sequence[AbstractStudy] = (),
 ) -> Run:
     """One pass with every diagnostic (or those given), ``studies``, and the findings' claims, weightiest first.
 
     The run is kept in ``plan.folder`` where there is one. A study that does not suit the subject is named in
-    ``run.skipped`` with the reason. Cost: that of :func:`vitscope.measure` and of :func:`vitscope.study`.
+    ``run.skipped`` with the reason; the others take :data:`STUDIED` of the images. Cost: that of
+    :func:`vitscope.measure` and of :func:`vitscope.study`.
     """
     chosen = default_diagnostics() if diagnostics is None else diagnostics
     return Checkup.of(subject, images, chosen, studies).answer(plan or Plan())
@@ -43,66 +57,59 @@ def checkup(
 class Checkup:
     """A checkup settled for a subject and images; ``refused`` are the studies that do not suit it, with the reason."""
 
-    subject: Subject
-    images: Images
-    diagnostics: tuple[AnyDiagnostic, ...]
+    measurement: Measurement
     studies: tuple[Settled, ...]
     refused: Mapping[str, str]
 
     @classmethod
     def of(
-        cls,
-        subject: Subject,
-        images: Images,
-        diagnostics: Sequence[AnyDiagnostic],
-        studies: Sequence[AbstractStudy],
+        cls, subject: Subject, images: Images, diagnostics: Sequence[Measurable], studies: Sequence[AbstractStudy]
     ) -> "Checkup":
         """The checkup, its images' labels fitted to the model's classes."""
-        fitted = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
+        measurement = Measurement.of(subject, images, diagnostics)
+        shown = measurement.images.sample(STUDIED) if len(images) > STUDIED else measurement.images
         suited: list[Settled] = []
         refused: dict[str, str] = {}
         for study in studies:
             try:
-                suited.append(settled(subject, fitted, study, None, Plan()))
+                suited.append(settled(subject, shown, study, None, Plan()))
             except UserError as error:
                 refused[study.name] = str(error).rstrip(".")
-        return cls(subject, fitted, tuple(diagnostics), tuple(suited), refused)
+        return cls(measurement, tuple(suited), refused)
 
     @cached_property
     def spec(self) -> Spec:
         """The question that is asked."""
-        spec = spec_of(self.subject, self.images, self.diagnostics)
+        spec = self.measurement.spec
         studies = {study.name: study.spec.settings for study in self.studies}
         return replace(spec, settings={**spec.settings, "studies": studies}) if studies or self.refused else spec
 
     @property
     def passes(self) -> int:
         """How many images go through the model in all, which progress counts."""
-        return len(self.images) + sum(study.passes() for study in self.studies)
+        return self.measurement.passes + sum(study.passes() for study in self.studies)
 
     def kept(self, plan: Plan) -> int:
         """How many of the passes an interrupted attempt left in the plan's folder."""
-        work = Pass(self.subject, self.images, self.diagnostics, plan.batch_size)
         studies = sum(kept(study.work(plan.batch_size), study.spec, plan) for study in self.studies)
-        return kept(work, spec_of(self.subject, self.images, self.diagnostics), plan) + studies
+        return self.measurement.kept(plan) + studies
 
     def answer(self, plan: Plan) -> Run:
         """The run with its claims, kept in the plan's folder."""
-        before = 0
 
-        def progress(done: int, total: int) -> None:
-            del total
-            plan.progress(before + done, self.passes)
+        def progress(done: int, _: int) -> None:
+            plan.progress(done, self.passes)
 
-        inner = replace(plan, progress=progress)
-        run = measure(self.subject, self.images, self.diagnostics, inner)
-        before = len(self.images)
-        runs: list[Run] = []
+        whole = replace(plan, progress=progress)
+        runs = [self.measurement.answer(whole)]
+        done = self.measurement.passes
         for study in self.studies:
-            runs.append(study.answer(inner))
-            before += study.passes()
-        whole = _joined(run, runs, self.spec, self.refused) if self.studies or self.refused else run
-        return concluded(whole, plan)
+            runs.append(study.answer(behind(whole, done)))
+            done += study.passes()
+        if len(runs) == 1 and not self.refused:
+            return concluded(runs[0], plan)
+        notes = [f"{study.title}: on {len(study.images)} images." for study in self.studies]
+        return concluded(_joined(runs, self.spec, self.refused, notes), plan)
 
 
 def concluded(run: Run, plan: Plan) -> Run:
@@ -110,18 +117,17 @@ def concluded(run: Run, plan: Plan) -> Run:
     return keep(run.with_claims(claims_of(run)), plan)
 
 
-def _joined(run: Run, studies: Sequence[Run], spec: Spec, refused: Mapping[str, str]) -> Run:
+def _joined(runs: Sequence[Run], spec: Spec, refused: Mapping[str, str], notes: Sequence[str]) -> Run:
     """One run with the groups of all."""
-    groups = {name: node.to_dataset() for one in (run, *studies) for name, node in one.tree.children.items()}
-    skipped = {name: reason for one in (run, *studies) for name, reason in one.skipped.items()}
-    notes = [note for one in (run, *studies) for note in one.notes]
-    seconds = sum(float(str(one.provenance["seconds"])) for one in (run, *studies))
+    groups = {name: node.to_dataset() for run in runs for name, node in run.tree.children.items()}
+    skipped = {name: reason for run in runs for name, reason in run.skipped.items()}
+    seconds = sum(float(str(run.provenance["seconds"])) for run in runs)
     attributes = {
-        **run.tree.attrs,
+        **runs[0].tree.attrs,
         "spec": spec.text,
         "skipped": json.dumps({**skipped, **refused}),
-        "notes": json.dumps(list(dict.fromkeys(notes))),
-        "provenance": json.dumps({**run.provenance, "seconds": round(seconds, 2)}),
+        "notes": json.dumps(list(dict.fromkeys([*notes, *(note for run in runs for note in run.notes)]))),
+        "provenance": json.dumps({**runs[0].provenance, "seconds": round(seconds, 2)}),
     }
     return Run(xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **groups}))
 

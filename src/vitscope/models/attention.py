@@ -79,6 +79,20 @@ def _mixed(
     return functional.linear(per_head.movedim(2, -1), weight, bias).movedim(-1, 2)
 
 
+def bias_among(
+    bias: Float[Tensor, "..."], tokens: Int[Tensor, "batch chosen"]
+) -> Float[Tensor, "batch 1 heads chosen chosen"]:
+    """A bias of global attention (heads or 1, queries, keys last) among the tokens chosen for each image."""
+    count, rows = bias.shape[-1], tokens.shape[0]
+    table = bias.expand(rows, 1, *bias.shape[-3:]) if bias.ndim == 5 and bias.shape[0] > 1 else None
+    pairs = (tokens[:, :, None] * count + tokens[:, None]).flatten(1)  # batch chosen²
+    if table is not None:
+        index = pairs[:, None, None].expand(-1, 1, table.shape[2], -1)
+        return table.flatten(3).gather(3, index).unflatten(3, (tokens.shape[1], -1))
+    shared = bias.reshape(-1, count * count)[:, pairs]  # heads batch chosen²
+    return shared.movedim(0, 1)[:, None].unflatten(3, (tokens.shape[1], -1))
+
+
 def global_tokens(count: int, device: torch.device) -> Int[Tensor, "1 tokens"]:
     """The tokens of one window that holds them all."""
     return torch.arange(count, device=device)[None]

@@ -46,7 +46,7 @@ class OnInput(AbstractEdit):
         """The anatomy behind the function. Works for any model."""
         if isinstance(anatomy, Composition):
             return replace(anatomy, stem=StemBehind(self.function, anatomy.stem))
-        return _Behind(self.function, anatomy)
+        return Behind(self.function, anatomy)
 
 
 @final
@@ -64,13 +64,17 @@ class StemBehind:
 
 @final
 @dataclass(frozen=True)
-class _Behind(AbstractAnatomy):
+class Behind(AbstractAnatomy):
+    """``anatomy(function(images))``, of a model that nobody described."""
+
     function: PixelFunction
     anatomy: AbstractAnatomy
 
     @property
     def places(self) -> tuple[Place, ...]:
+        """The units in order."""
         return self.anatomy.places
 
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
+        """The logits of the changed images."""
         return self.anatomy.walk(self.function(images), observer)

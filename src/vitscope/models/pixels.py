@@ -67,4 +67,5 @@ class PixelInput:
         """The same, as what a subject carries."""
         mean, std = ("/".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
         text = f"{self.channels} x {self.image} x {self.image}, bicubic, centre crop, mean {mean}, std {std}"
-        return Preprocessing((self.channels, self.image, self.image), self, text)
+        normalisation = (values * (self.channels // len(values)) for values in (self.mean, self.std))
+        return Preprocessing((self.channels, self.image, self.image), self, text, *normalisation)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -16,6 +17,18 @@ class Layout(Enum):
     CHANNELS_LAST = "batch height width channels"
 
 
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """What merging leaves behind: how many patches each patch token stands for, and which token each patch went into.
+
+    ``cells`` are the grid cells of the patches before any were merged; None where they filled the grid.
+    """
+
+    sizes: Float[Tensor, "batch patches"]
+    members: Int[Tensor, "batch origins"]
+    cells: Int[Tensor, "batch origins"] | None = None
+
+
 @dataclass(frozen=True)
 class Stream:
     """The activation between two units.
@@ -23,6 +36,9 @@ class Stream:
     ``values`` has the shape that ``layout`` names. In the ``TOKENS`` layout the first ``prefix`` tokens are not
     patches (class, distillation, register tokens) and the others are the cells of ``grid``, row by row.
     ``carried`` holds what later units need besides (rotary angles, a saved shortcut), by the model's own names.
+    ``class_token`` says whether the first prefix token is a class token; otherwise all of them are registers.
+    Where tokens were removed, ``kept`` is the grid cell of each patch that is left (of a merged token: of the patch
+    it was merged into), and ``merged`` says what the tokens stand for where they were merged.
     """
 
     values: Float[Tensor, "..."]
@@ -30,6 +46,9 @@ class Stream:
     grid: tuple[int, int]
     prefix: int = 0
     carried: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    class_token: bool = True
+    kept: Int[Tensor, "batch patches"] | None = None
+    merged: Merged | None = None
 
     def with_values(self, values: Float[Tensor, "..."]) -> "Stream":
         """The same stream with other values of the same layout and grid."""
@@ -50,6 +69,14 @@ class Stream:
         return self.values if self.layout is Layout.TOKENS else self.patches
 
     @property
+    def positions(self) -> Int[Tensor, "batch tokens"] | None:
+        """Where each token stood before any was removed, prefix first; None where none was."""
+        if self.kept is None:
+            return None
+        prefix = torch.arange(self.prefix, device=self.kept.device).expand(self.kept.shape[0], -1)
+        return torch.cat((prefix, self.kept + self.prefix), dim=1)
+
+    @property
     def feature_map(self) -> Float[Tensor, "batch channels height width"]:
         """The patches as a map, prefix tokens dropped; a view where the layout allows."""
         if self.layout is Layout.CHANNELS_FIRST:
@@ -57,9 +84,11 @@ class Stream:
         return self.patches.unflatten(1, self.grid).permute(0, 3, 1, 2)
 
 
-def token_stream(values: Float[Tensor, "batch tokens dim"], grid: tuple[int, int], prefix: int = 0) -> Stream:
-    """A stream of tokens, ``prefix`` of them before the ``grid``'s patches."""
-    return Stream(values, Layout.TOKENS, grid, prefix)
+def token_stream(
+    values: Float[Tensor, "batch tokens dim"], grid: tuple[int, int], prefix: int = 0, class_token: bool = True
+) -> Stream:
+    """A stream of tokens, ``prefix`` of them before the ``grid``'s patches, the first a class token or not."""
+    return Stream(values, Layout.TOKENS, grid, prefix, class_token=class_token)
 
 
 def map_stream(values: Float[Tensor, "batch channels height width"]) -> Stream:

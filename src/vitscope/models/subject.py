@@ -107,6 +107,10 @@ class Preprocessing:
     shape: tuple[int, int, int]
     transform: Callable[[Image.Image], Float[Tensor, "channels height width"]]
     text: str
+    mean: tuple[float, ...] | None = None
+    """What is taken from each channel of pixel values 0 to 1; None where the normalisation is not known."""
+    std: tuple[float, ...] | None = None
+    """By what each channel is divided then; None where the normalisation is not known."""
 
 
 @dataclass(frozen=True)

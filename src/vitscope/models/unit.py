@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -41,11 +42,24 @@ def chained(layers: tuple[Callable[[Tensor], Tensor], ...], values: Tensor) -> T
     return values
 
 
+def unchanged(stream: Stream) -> Stream:
+    """The stream itself: what an identity shortcut leaves."""
+    return stream
+
+
 @dataclass(frozen=True)
 class AbstractUnit(ABC):
     """A step of the model from stream to stream."""
 
     place: Place
+
+    @property
+    def bypass(self) -> Callable[[Stream], Stream] | None:
+        """What is left of the unit without its residual branch, where that is its input as it came in.
+
+        A change of layout that later units rely on stays. None where there is no shortcut, or one that computes.
+        """
+        return None
 
     @abstractmethod
     def __call__(self, stream: Stream) -> Stream:
@@ -77,6 +91,9 @@ class AbstractAttentionUnit(AbstractUnit):
 class AbstractHeads(ABC):
     """An upstream attention module, read: its projections on either side of the softmax."""
 
+    heeds_kept: ClassVar[bool] = False
+    """Whether it attends among any choice of patches, taking their places from ``Stream.kept`` where they matter."""
+
     @abstractmethod
     def project(self, values: Tensor, stream: Stream) -> Attention:
         """Queries, keys and values for the module's input ``values``, at the place of ``stream``."""
@@ -93,6 +110,11 @@ class ResidualAttention(AbstractAttentionUnit):
     before: tuple[Callable[[Tensor], Tensor], ...]
     heads: AbstractHeads
     after: tuple[Callable[[Tensor], Tensor], ...]
+
+    @property
+    def bypass(self) -> Callable[[Stream], Stream]:
+        """The stream as it came in."""
+        return unchanged
 
     def project(self, stream: Stream) -> Attention:
         """Queries, keys and values for this stream."""
@@ -113,6 +135,11 @@ class Residual(AbstractUnit):
 
     layers: tuple[Callable[[Tensor], Tensor], ...]
 
+    @property
+    def bypass(self) -> Callable[[Stream], Stream]:
+        """The stream as it came in."""
+        return unchanged
+
     def __call__(self, stream: Stream) -> Stream:
         """The stream after this unit."""
         return stream.with_values(stream.values + chained(self.layers, stream.values))
@@ -120,9 +147,18 @@ class Residual(AbstractUnit):
 
 @dataclass(frozen=True)
 class Step(AbstractUnit):
-    """A unit given by a function of the whole stream: downsampling, rearrangement, a block with its own shortcut."""
+    """A unit given by a function of the whole stream: downsampling, rearrangement, a block with its own shortcut.
+
+    ``shortcut`` is what is left without its residual branch, where that is its input as it came in.
+    """
 
     function: Callable[[Stream], Stream]
+    shortcut: Callable[[Stream], Stream] | None = None
+
+    @property
+    def bypass(self) -> Callable[[Stream], Stream] | None:
+        """Its ``shortcut``."""
+        return self.shortcut
 
     def __call__(self, stream: Stream) -> Stream:
         """The stream after this unit."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Layout, Stream
-from vitscope.models.unit import AbstractAttentionUnit, AbstractHeads, chained
+from vitscope.models.unit import AbstractAttentionUnit, AbstractHeads, chained, unchanged
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class ResidualWindowAttention(AbstractAttentionUnit):
     after: tuple[Callable[[Tensor], Tensor], ...]
     cut: Callable[[Stream], Windows]
     shortcut: tuple[Callable[[Tensor], Tensor], ...] = ()
+
+    @property
+    def bypass(self) -> Callable[[Stream], Stream] | None:
+        """The stream as it came in, where the shortcut is the identity."""
+        return unchanged if all(isinstance(layer, nn.Identity) for layer in self.shortcut) else None
 
     def project(self, stream: Stream) -> Attention:
         """Queries, keys and values for this stream, window by window."""

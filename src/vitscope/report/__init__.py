@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from vitscope.runs.run import Run
 
-__all__ = ["figures", "report"]
+__all__ = ["compare", "figures", "report"]
 
 
 def report(runs: "Run | Sequence[Run]", path: str | os.PathLike[str]) -> Path:
@@ -23,6 +23,19 @@ def report(runs: "Run | Sequence[Run]", path: str | os.PathLike[str]) -> Path:
     from vitscope.report.page import write_page
 
     return write_page(runs, path)
+
+
+def compare(runs: "Sequence[Run]", path: str | os.PathLike[str]) -> Path:
+    """Write one page that compares 2 to 12 runs, in the order given, and return its path.
+
+    What two runs at least have is drawn once with a line for each run: unit by unit where all models have the same
+    units (checkpoints of one model show a training), else aligned by relative depth. Differences are from the first
+    run, their errors those of independent errors. The file is of the kind that :func:`report` writes. Raises
+    ``UserError`` for fewer or more runs.
+    """
+    from vitscope.report.side_by_side import write_comparison
+
+    return write_comparison(runs, path)
 
 
 def figures(run: "Run", folder: str | os.PathLike[str], format: Literal["png", "svg"]) -> tuple[Path, ...]:

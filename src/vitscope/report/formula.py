@@ -3,7 +3,9 @@
 import re
 from html import escape
 
-_TOKEN = re.compile(r"\\text\{[^}]*\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\S", re.DOTALL)
+_TOKEN = re.compile(
+    r"\\(?:text|mathrm|operatorname|mathcal|mathbb)\{[^}]*\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\S", re.DOTALL
+)
 _LETTERS: dict[str, str] = {
     f"\\{name}": letter
     for name, letter in (
@@ -12,6 +14,7 @@ _LETTERS: dict[str, str] = {
         ("gamma", "γ"),
         ("delta", "δ"),
         ("epsilon", "ε"),
+        ("eta", "η"),
         ("theta", "θ"),
         ("kappa", "κ"),
         ("lambda", "λ"),
@@ -21,11 +24,15 @@ _LETTERS: dict[str, str] = {
         ("sigma", "σ"),
         ("tau", "τ"),
         ("phi", "φ"),
+        ("chi", "χ"),
         ("omega", "ω"),
         ("Delta", "Δ"),
         ("Sigma", "Σ"),
         ("ell", "ℓ"),
         ("infty", "∞"),
+        ("nabla", "∇"),
+        ("top", "⊤"),
+        ("Re", "ℜ"),
     )
 }
 _OPERATORS: dict[str, str] = {
@@ -43,13 +50,21 @@ _OPERATORS: dict[str, str] = {
     r"\sum": "∑",
     r"\prod": "∏",
     r"\|": "‖",
+    r"\lVert": "‖",
+    r"\rVert": "‖",
+    r"\pm": "±",
+    r"\propto": "∝",
     r"\{": "{",
     r"\}": "}",
 }
 _FUNCTIONS = {f"\\{name}": name for name in ("log", "exp", "min", "max", "cos", "sin", "det", "arg", "dim")}
 _SPACES = {r"\,": 0.17, r"\;": 0.28, "\\ ": 0.3, r"\quad": 1.0, r"\qquad": 2.0}
 _ACCENTS = {r"\bar": "¯", r"\hat": "^", r"\tilde": "~"}
-_IGNORED = (r"\left", r"\right", r"\textstyle", r"\displaystyle")
+_FENCES = ("|", "(", ")", "[", "]", r"\|", r"\lVert", r"\rVert")
+_IGNORED = (r"\left", r"\right", r"\textstyle", r"\displaystyle",
+            *(rf"\{size}{side}" for size in ("big", "Big") for side in ("", "l", "r")))  # fmt: skip
+_WORDS = {r"\text{": "mtext", r"\mathrm{": "mi", r"\operatorname{": "mi"}
+_LETTERFORMS = {r"\mathcal{F}": "ℱ", r"\mathbb{E}": "𝔼", r"\mathbb{R}": "ℝ", r"\mathcal{L}": "ℒ"}
 
 
 def mathml(latex: str, display: str) -> str:
@@ -107,7 +122,7 @@ class _Reader:
     def _atom(self, token: str) -> str:
         if token == "{":
             return f"<mrow>{self.row('}')}</mrow>"
-        if token == r"\frac":
+        if token in (r"\frac", r"\tfrac"):
             return f"<mfrac>{self._argument()}{self._argument()}</mfrac>"
         if token == r"\sqrt":
             return f"<msqrt>{self._argument()}</msqrt>"
@@ -117,8 +132,12 @@ class _Reader:
 
 
 def _leaf(token: str) -> str:
-    if token.startswith(r"\text{"):
-        return f"<mtext>{escape(token[6:-1])}</mtext>"
+    for start, name in _WORDS.items():
+        if token.startswith(start):
+            upright = ' mathvariant="normal"' if name == "mi" else ""
+            return f"<{name}{upright}>{escape(token[len(start) : -1])}</{name}>"
+    if token in _LETTERFORMS:
+        return f"<mi>{_LETTERFORMS[token]}</mi>"
     if token in _SPACES:
         return f'<mspace width="{_SPACES[token]}em"/>'
     if token in _FUNCTIONS:
@@ -129,5 +148,5 @@ def _leaf(token: str) -> str:
         return f"<mn>{token}</mn>"
     if token.startswith("\\") and token not in _OPERATORS:
         raise KeyError(token)
-    fence = ' stretchy="false" lspace="0" rspace="0"' if token in ("|", "(", ")", "[", "]", r"\|") else ""
+    fence = ' stretchy="false" lspace="0" rspace="0"' if token in _FENCES else ""
     return f"<mo{fence}>{escape(_OPERATORS.get(token, token))}</mo>"

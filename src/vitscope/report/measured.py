@@ -1,13 +1,16 @@
 """A quantity read from a run's group: the mean, its standard error and count, and what its attributes say."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 
+from vitscope.report.axis import DIRECTIONS
 from vitscope.report.number import amount, with_error, with_unit
 
 NOBODY_KNOWS = "Nobody has said which is better."
+_CHANGE, _INTACT = "_change", "_intact"
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,25 @@ class Measured:
     mean: xr.DataArray
     error: xr.DataArray
     count: xr.DataArray
+    intact: "Measured | None" = None
+    """The same of the intact model, in a study."""
+    is_change: bool = False
+    """Whether it is a difference from the intact model, and 0 means that nothing changed."""
+    over: str = "layer"
+    """The axis that ``layer`` was before it was laid over depth."""
+    entry: str = ""
+    """Which slice of a quantity with more axes it is, in words."""
+    whole: str = ""
+    """The name of the quantity that it is a slice of."""
+    repeats: bool = False
+    """Whether it is a slice that is not the first, whose legend is that of the first."""
+    limits: tuple[float, float] | None = None
+    """The range that its drawing shares with those of the other slices."""
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether it is the intact model's, beside what a study measured."""
+        return self.name.endswith(_INTACT)
 
     @property
     def address(self) -> str:
@@ -67,11 +89,42 @@ class Measured:
 
 
 def measured(diagnostic: str, dataset: xr.Dataset) -> tuple[Measured, ...]:
-    """The quantities of a group in order, headline first; those without a single value are left out."""
+    """The quantities of a group in order, headline first; those without a single value are left out.
+
+    In a study's group each quantity's change comes before it, and what the intact model has last. Where the axes are
+    directions in the space of weights, the quantity itself comes first: the intact model is a point among the others.
+    """
     names = [str(name) for name in dataset.data_vars]
     beside = {f"{name}{part}" for name in names for part in ("_error", "_count")}
-    found = (_read(diagnostic, name, dataset) for name in names if name not in beside)
-    return tuple(quantity for quantity in found if bool(np.isfinite(quantity.mean.values).any()))
+    found = {name: _read(diagnostic, name, dataset) for name in _headed(names, dataset) if name not in beside}
+    found = {name: one for name, one in found.items() if bool(np.isfinite(one.mean.values).any())}
+    return tuple(_with_intact(found[name], found) for name in _ordered(found))
+
+
+def _headed(names: list[str], dataset: xr.Dataset) -> list[str]:
+    """The names, that of the attribute ``headline`` first if there is one."""
+    headline = dataset.attrs.get("headline")
+    return sorted(names, key=lambda name: name != headline)
+
+
+def _with_intact(quantity: Measured, found: Mapping[str, Measured]) -> Measured:
+    own = found.get(f"{quantity.name}{_INTACT}")
+    if own is not None:
+        return replace(quantity, intact=own)
+    base = found.get(f"{quantity.name.removesuffix(_CHANGE)}{_INTACT}")
+    return replace(quantity, intact=base, is_change=True) if base and quantity.name.endswith(_CHANGE) else quantity
+
+
+def _ordered(found: Mapping[str, Measured]) -> list[str]:
+    order: list[str] = []
+    for name, quantity in found.items():
+        if f"{name}{_INTACT}" not in found:
+            continue
+        pair = [f"{name}{_CHANGE}", name]
+        in_order = pair[::-1] if set(DIRECTIONS) & set(quantity.dims) else pair
+        order.extend(one for one in in_order if one in found)
+    studied = {*order, *(f"{name}{_INTACT}" for name in order)}
+    return [*order, *(name for name in found if name not in studied), *(n for n in found if n in studied - set(order))]
 
 
 def _read(diagnostic: str, name: str, dataset: xr.Dataset) -> Measured:

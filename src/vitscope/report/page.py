@@ -14,7 +14,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.colour import DARK, LIGHT, declarations
 from vitscope.report.drawing.drawing import MARGIN_LEFT, MARGIN_RIGHT
 from vitscope.report.text import breakable, sentence
-from vitscope.report.view import WEIGHTIEST, RunView
+from vitscope.report.view import SHOWN_MULTIPLES, WEIGHTIEST, RunView
 from vitscope.runs.run import Run
 
 
@@ -29,10 +29,15 @@ def write_page(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
 def page(runs: Sequence[Run]) -> str:
     """The page's HTML."""
     views = [RunView(run, f"run{number}") for number, run in enumerate(runs, start=1)]
+    return rendered("page.html.j2", views=views)
+
+
+def rendered(template: str, **shown: object) -> str:
+    """A page from its template, with style, script, palette and plotly's library."""
     environment = _environment()
-    return environment.get_template("page.html.j2").render(
-        views=views,
+    return environment.get_template(template).render(
         weightiest=WEIGHTIEST,
+        multiples=SHOWN_MULTIPLES,
         style=_source(environment, "style.css"),
         script=_source(environment, "page.js"),
         plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
@@ -40,6 +45,7 @@ def page(runs: Sequence[Run]) -> str:
         dark=Markup(declarations(DARK)),
         left=MARGIN_LEFT,
         right=MARGIN_RIGHT,
+        **shown,
     )
 
 

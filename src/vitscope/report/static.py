@@ -58,8 +58,7 @@ def _all(run: Run) -> Iterator[tuple[str, AbstractDrawing]]:
     anatomy = strip(run.anatomy)
     for diagnostic, node in run.tree.children.items():
         for group in drawings(measured(diagnostic, node.to_dataset()), anatomy):
-            for drawing in group:
-                yield drawing.file, drawing
+            yield from ((drawing.file, drawing) for drawing in group if drawing.on_paper)
 
 
 def _painted(drawing: AbstractDrawing, format: Format) -> bytes:
@@ -70,6 +69,8 @@ def _painted(drawing: AbstractDrawing, format: Format) -> bytes:
         axes = figure.add_subplot()
         if len(drawing.quantities) == 1 and not axes.get_ylabel():
             axes.set_ylabel(in_two_lines(first))
+        if first.entry:
+            axes.set_title(first.entry, fontsize=7)
         drawing.paint(axes)
         metadata = {"Date": None} if format == "svg" else {"Software": None}
         figure.savefig(target, format=format, dpi=400, metadata=metadata)

@@ -10,6 +10,8 @@ from vitscope.report.measured import Measured
 from vitscope.report.number import amount, with_error, with_unit
 
 _UNIT_COLUMNS = ("unit", "kind")
+MOST_ROWS, _MOST_COLUMNS = 200, 25
+"""On the page; the file has all."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     csv: str
+    length: int
+    """Rows there are; the page holds the first of them where they are many."""
 
 
 def tables(quantities: Sequence[Measured]) -> tuple[Table, ...]:
@@ -40,19 +44,21 @@ def _of_numbers(quantities: Sequence[Measured]) -> Table:
     )
     title = quantities[0].label if len(quantities) == 1 else f"{quantities[0].label} and the other plain numbers"
     header = ("quantity", "mean ± standard error", "unit", "samples")
-    return Table(title, "", f"{quantities[0].diagnostic}.csv", header, tuple(rows), _csv(frame))
+    return Table(title, "", f"{quantities[0].diagnostic}.csv", header, tuple(rows), _csv(frame), len(rows))
 
 
 def _of(quantity: Measured) -> Table:
-    header, rows = _pivot(quantity) if len(quantity.dims) == 2 else _listing(quantity)
+    wide = len(quantity.dims) == 2 and quantity.mean.shape[1] <= _MOST_COLUMNS
+    header, rows = _pivot(quantity) if wide else _listing(quantity)
     file = f"{quantity.diagnostic}-{quantity.name}.csv"
-    return Table(quantity.label, with_unit("", quantity.unit).strip(), file, header, rows, _csv(_parts(quantity)))
+    return Table(quantity.label, with_unit("", quantity.unit).strip(), file, header, rows[:MOST_ROWS],
+                 _csv(_parts(quantity)), len(rows))  # fmt: skip
 
 
 def _pivot(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     first, second = quantity.dims
     header, leading = _leading(quantity, first)
-    columns = tuple(f"{second} {_text(value)}" for value in _coordinate(quantity.mean, second))
+    columns = tuple(f"{second.replace('_', ' ')} {_text(value)}" for value in _coordinate(quantity.mean, second))
     pairs = zip(quantity.mean.values, quantity.error.values, strict=True)
     cells = [tuple(_cell(m, e) for m, e in zip(means, errors, strict=True)) for means, errors in pairs]
     return (*header, *columns), tuple((*lead, *row) for lead, row in zip(leading, cells, strict=True))
@@ -62,7 +68,7 @@ def _listing(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     if len(quantity.dims) == 1:
         header, leading = _leading(quantity, quantity.dims[0])
     else:
-        header = quantity.dims
+        header = tuple(dim.replace("_", " ") for dim in quantity.dims)
         axes = np.meshgrid(*(_coordinate(quantity.mean, dim) for dim in quantity.dims), indexing="ij")
         leading = [tuple(map(_text, values)) for values in zip(*(axis.ravel() for axis in axes), strict=True)]
     triples = zip(
@@ -75,9 +81,11 @@ def _listing(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
 
 
 def _leading(quantity: Measured, dim: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    beside = [name for name in _UNIT_COLUMNS if name in quantity.mean.coords and quantity.mean[name].dims == (dim,)]
+    named = [*_UNIT_COLUMNS, *(f"{dim}_{column}" for column in _UNIT_COLUMNS)]
+    beside = [name for name in named if name in quantity.mean.coords and quantity.mean[name].dims == (dim,)]
     columns = [_coordinate(quantity.mean, name) for name in (dim, *beside)]
-    return (dim, *beside), [tuple(map(_text, values)) for values in zip(*columns, strict=True)]
+    words = tuple(name.replace("_", " ") for name in (dim, *beside))
+    return words, [tuple(map(_text, values)) for values in zip(*columns, strict=True)]
 
 
 def _coordinate(mean: xr.DataArray, name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from vitscope.measurement.claim import Claim
 from vitscope.report.drawing import AbstractDrawing, drawings
+from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import MARGIN_TOP
 from vitscope.report.measured import Measured, measured
 from vitscope.report.number import amount
@@ -21,8 +22,20 @@ from vitscope.report.text import definition
 from vitscope.runs.run import Run
 
 WEIGHTIEST = 3
-_TALL, _LOW = 272, 200
-"""Pixels: of a diagnostic's first figure, and of those folded away below it."""
+_TALL, _LOW, _MULTIPLE = 272, 200, 150
+"""Pixels: of a diagnostic's first figure, of those folded away below it, and of one of several small ones."""
+SHOWN_MULTIPLES = 4
+"""Of a figure's small multiples; the others are folded."""
+QUESTIONS = (
+    "Does it smooth or sharpen?",
+    "Where does it look?",
+    "What does it depend on?",
+    "How is its loss curved?",
+    "What can it lose?",
+)
+"""Their order on the page; others come before them, in the order of the run."""
+_LONGEST_SETTING = 400
+"""Characters of a setting on the page; the run holds all of it."""
 _FIRST = ("family", "weights", "parameters", "input")
 """The order of the facts; the spec's own is alphabetical."""
 
@@ -32,9 +45,11 @@ class Plot:
     """One drawing, as JSON for plotly that is safe inside a ``<script>``."""
 
     json: Markup
+    title: str
     height: int
     top: int
     over_depth: bool
+    square: bool
     how_to_read: str
     file: str
 
@@ -57,6 +72,8 @@ class DiagnosticView:
     title: str
     question: str
     numbers: tuple[Measured, ...]
+    intact: Measured | None
+    """The headline of a study's intact model, where that is a number."""
     main: tuple[FigureView, ...]
     more: tuple[FigureView, ...]
     tables: tuple[Table, ...]
@@ -66,7 +83,7 @@ class DiagnosticView:
     def showing(self, quantity: str) -> FigureView | None:
         """The figure that shows a quantity."""
         figures = (*self.main, *self.more)
-        return next((f for f in figures if any(one.name == quantity for one in f.quantities)), None)
+        return next((f for f in figures if any(quantity in (one.name, one.whole) for one in f.quantities)), None)
 
 
 @dataclass(frozen=True)
@@ -113,7 +130,7 @@ class RunView:
     def facts(self) -> tuple[tuple[str, str], ...]:
         """Model and images in the words of the spec."""
         shown = sorted((*_items(self.run.spec.model), *_items(self.run.spec.images)), key=_importance)
-        return tuple((name, value) for name, value in shown if name not in ("name", "count", "fingerprint"))
+        return tuple((name, value) for name, value in shown if name not in ("name", "count", "fingerprint", "units"))
 
     @cached_property
     def diagnostics(self) -> tuple[DiagnosticView, ...]:
@@ -122,13 +139,15 @@ class RunView:
 
     @property
     def headlines(self) -> tuple[tuple[DiagnosticView, Measured], ...]:
-        """The diagnostics whose headline is a plain number."""
-        return tuple((one, one.numbers[0]) for one in self.diagnostics if one.numbers)
+        """The diagnostics whose headline is a plain number; where there is none, what a study's intact model has."""
+        own = [(one, one.numbers[0]) for one in self.diagnostics if one.numbers]
+        intact = [(one, one.intact) for one in self.diagnostics if one.intact is not None]
+        return tuple({number.label: (one, number) for one, number in own or intact}.values())
 
     @property
     def questions(self) -> tuple[tuple[str, tuple[DiagnosticView, ...]], ...]:
-        """The diagnostics by question, in order of first appearance."""
-        asked = dict.fromkeys(one.question for one in self.diagnostics)
+        """The diagnostics by question: those of the project's in their order, after any others."""
+        asked = in_order(one.question for one in self.diagnostics)
         return tuple((question, tuple(d for d in self.diagnostics if d.question == question)) for question in asked)
 
     @cached_property
@@ -158,25 +177,20 @@ class RunView:
 
     def _diagnostic(self, name: str, dataset: xr.Dataset) -> DiagnosticView:
         quantities = measured(name, dataset)
-        groups = drawings(quantities, self.strip)
-        figures = [self._figure(group, _TALL if i == 0 else _LOW) for i, group in enumerate(groups)]
+        figures = figure_views(drawings(quantities, self.strip), self.anchor)
         return DiagnosticView(
             id=self.anchor(name),
             name=name,
             title=str(dataset.attrs.get("title", name)),
             question=str(dataset.attrs.get("question", "Other measurements")),
-            numbers=tuple(quantity for quantity in quantities if not quantity.dims),
+            numbers=tuple(one for one in quantities if not one.dims and not one.is_intact),
+            intact=next((one for one in quantities if not one.dims and one.is_intact), None),
             main=tuple(figures[:1]),
             more=tuple(figures[1:]),
             tables=tables(quantities),
             definition=definition(str(dataset.attrs.get("definition", ""))),
             references=_several(dataset.attrs.get("references", ())),
         )
-
-    def _figure(self, group: Sequence[AbstractDrawing], height: int) -> FigureView:
-        first = group[0].quantities[0]
-        plots = tuple(_plot(drawing, height) for drawing in group)
-        return FigureView(self.anchor(first.diagnostic, first.name), group[0].quantities, plots)
 
     def _finding(self, claim: Claim) -> FindingView:
         name, _, quantity = claim.evidence.partition("/")
@@ -188,31 +202,69 @@ class RunView:
         return FindingView(claim, figure, figure.id if figure else diagnostic.id, diagnostic.title)
 
 
+def figure_views(
+    groups: Sequence[Sequence[AbstractDrawing]], anchor: Callable[[str, str], str]
+) -> tuple[FigureView, ...]:
+    """The figures of a diagnostic, the one to show first; one of many small multiples only where there is no other."""
+    ordered = sorted(groups, key=_readiness)
+    return tuple(_figure(group, _TALL if i == 0 else _LOW, anchor) for i, group in enumerate(ordered))
+
+
+def _readiness(group: Sequence[AbstractDrawing]) -> tuple[bool, bool, bool]:
+    """All values before their means, small multiples of many entries late, what a study's intact model has last."""
+    entries = {drawing.quantities[0].entry for drawing in group}
+    by_rank = isinstance(group[0], Distribution)
+    return group[0].quantities[0].is_intact, len(entries) > SHOWN_MULTIPLES, not by_rank
+
+
+def _figure(group: Sequence[AbstractDrawing], height: int, anchor: Callable[[str, str], str]) -> FigureView:
+    first = group[0].quantities[0]
+    several = len({drawing.quantities[0].entry for drawing in group}) > 1
+    plots = tuple(_plot(drawing, _MULTIPLE if several else height) for drawing in group)
+    return FigureView(anchor(first.diagnostic, first.whole or first.name), group[0].quantities, plots)
+
+
 def _plot(drawing: AbstractDrawing, height: int) -> Plot:
     shown = cast(dict[str, Any], drawing.interactive().to_plotly_json())
     top = int(shown["layout"]["margin"]["t"])
     more = 40 * (len(drawing.quantities) - 1)
     return Plot(
         json=_json(shown),
-        height=height - MARGIN_TOP + top + more,
+        title=drawing.quantities[0].entry,
+        height=drawing.height or height - MARGIN_TOP + top + more,
         top=top,
         over_depth=drawing.over_depth,
+        square=drawing.square,
         how_to_read=drawing.how_to_read,
         file=drawing.file,
     )
 
 
+def in_order(questions: Iterable[str]) -> tuple[str, ...]:
+    """The questions once each, in the order of the page."""
+    asked = dict.fromkeys(questions)
+    return (*(one for one in asked if one not in QUESTIONS), *(one for one in QUESTIONS if one in asked))
+
+
 def _items(mapping: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _words(value)) for name, value in mapping.items())
+    return tuple((name, cut(words(value))) for name, value in mapping.items())
+
+
+def cut(text: str) -> str:
+    """A long setting's beginning, and that there is more."""
+    return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}… (in full in the run)"
 
 
 def _importance(item: tuple[str, str]) -> int:
     return _FIRST.index(item[0]) if item[0] in _FIRST else len(_FIRST)
 
 
-def _words(value: object) -> str:
+def words(value: object) -> str:
+    """A setting or fact as people read it."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_words(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {words(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(words(one) for one in cast(list[object], value))
     return f"{value:g}" if isinstance(value, float) else amount(value)
 
 

@@ -3,11 +3,12 @@
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from vitscope.measurement.errors import UserError
 
 T = TypeVar("T")
+Member = TypeVar("Member")
 
 
 class Registry(Generic[T]):
@@ -17,15 +18,15 @@ class Registry(Generic[T]):
         self._kind = kind
         self._classes: dict[str, type[T]] = {}
 
-    def add(self, name: str) -> Callable[[type[T]], type[T]]:
+    def add(self, name: str) -> Callable[[type[Member]], type[Member]]:
         """Decorator that registers a class under a name that is not taken."""
 
-        def register(cls: type[T]) -> type[T]:
+        def register(cls: type[Member]) -> type[Member]:
             if name in self._classes:
                 raise ValueError(f"The {self._kind} name {name!r} is taken by {self._classes[name].__name__}.")
             if not cls.__doc__:
                 raise ValueError(f"The {self._kind} {name!r} has no docstring, which is its help and its definition.")
-            self._classes[name] = cls
+            self._classes[name] = cast("type[T]", cls)  # what it is stays known where it is used
             return cls
 
         return register

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vitscope.training.augmentation import DRAWS, Augmentation
+from vitscope.data.augmentation import DRAWS
+from vitscope.training.augmentation import Augmentation
 from vitscope.training.pixels import Pixels
 
 

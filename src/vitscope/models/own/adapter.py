@@ -20,6 +20,7 @@ from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, R
 class OwnHeads(AbstractHeads):
     """The attention module of :class:`~vitscope.models.own.vit.Vit`."""
 
+    heeds_kept = True
     module: OwnAttention
 
     def project(self, values: Float[Tensor, "batch tokens dim"], stream: Stream) -> Attention:
@@ -54,7 +55,7 @@ class OwnVitAdapter(AbstractAdapter):
         side = model.config.image // model.config.patch
 
         def stem(images: Tensor) -> Stream:
-            return token_stream(model.embed(images), (side, side), model.config.prefix)
+            return token_stream(model.embed(images), (side, side), model.config.prefix, model.config.pool == "class")
 
         def tail(stream: Stream) -> Tensor:
             return model.classify(stream.values)

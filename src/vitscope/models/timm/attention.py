@@ -15,6 +15,7 @@ from vitscope.models.unit import AbstractHeads
 class PlainHeads(AbstractHeads):
     """``timm.layers.Attention``: packed projections, optional query-key norm, context norm and gate."""
 
+    heeds_kept = True
     module: TimmAttention
 
     def project(self, values: Float[Tensor, "batch tokens dim"], stream: Stream) -> Attention:

@@ -7,7 +7,7 @@ from typing import Any, cast, final
 
 import timm
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from timm.models.beit import Attention as BeitAttention
 from timm.models.beit import Beit, Block
 from timm.models.eva import EvaAttention
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, bias_among, global_tokens, joined
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, ResidualAttention, Times, UnitKind
@@ -44,6 +44,7 @@ def scaled(factor: Tensor | None) -> tuple[Callable[[Tensor], Tensor], ...]:
 class BeitHeads(AbstractHeads):
     """``timm.models.beit.Attention``: packed projections, relative position bias of its own, shared, both or none."""
 
+    heeds_kept = True
     module: BeitAttention
 
     def project(self, values: Float[Tensor, "batch tokens dim"], stream: Stream) -> Attention:
@@ -61,14 +62,18 @@ class BeitHeads(AbstractHeads):
             grid=stream.grid,
             prefix=stream.prefix,
             scale=self.module.scale,
-            bias=self._bias(stream.carried.get(SHARED_BIAS)),
+            bias=self._bias(stream.carried.get(SHARED_BIAS), stream.positions),
         )
 
-    def _bias(self, shared: Float[Tensor, "heads queries keys"] | None) -> Float[Tensor, "..."] | None:
+    def _bias(
+        self, shared: Float[Tensor, "heads queries keys"] | None, positions: Int[Tensor, "batch tokens"] | None
+    ) -> Float[Tensor, "..."] | None:
         if self.module.relative_position_bias_table is None:
-            return shared
-        own = self.module._get_rel_pos_bias()  # pyright: ignore[reportPrivateUsage]
-        return own if shared is None else own + shared
+            bias = shared
+        else:
+            own = self.module._get_rel_pos_bias()  # pyright: ignore[reportPrivateUsage]
+            bias = own if shared is None else own + shared
+        return bias if bias is None or positions is None else bias_among(bias, positions)
 
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined and projected."""

@@ -1,6 +1,6 @@
 """timm's CaiT: talking-heads attention among patches, then class attention with LayerScale."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast, final
 
@@ -26,6 +26,7 @@ from vitscope.models.unit import (
     Step,
     Times,
     UnitKind,
+    unchanged,
 )
 
 
@@ -33,6 +34,7 @@ from vitscope.models.unit import (
 class TalkingHeads(AbstractHeads):
     """``timm.models.cait.TalkingHeadAttn``: heads mixed before and after the softmax."""
 
+    heeds_kept = True
     module: TalkingHeadAttn
 
     def project(self, values: Float[Tensor, "batch tokens dim"], stream: Stream) -> Attention:
@@ -66,6 +68,11 @@ class ClassAttention(AbstractAttentionUnit):
 
     block: LayerScaleBlockClassAttn
     module: ClassAttn
+
+    @property
+    def bypass(self) -> Callable[[Stream], Stream]:
+        """The stream as it came in."""
+        return unchanged
 
     def project(self, stream: Stream) -> Attention:
         """One query; keys and values of all tokens."""
@@ -120,7 +127,7 @@ def _units(model: Cait) -> Iterator[AbstractUnit]:
         if not isinstance(block, LayerScaleBlockClassAttn) or not isinstance(block.attn, ClassAttn):
             raise _unreadable(name, block, "LayerScaleBlockClassAttn with ClassAttn")
         yield ClassAttention(_place("attn", name, first + number), block, block.attn)
-        yield Step(_place("mlp", name, first + number), _ClassMlp(block))
+        yield Step(_place("mlp", name, first + number), _ClassMlp(block), unchanged)
 
 
 def _place(part: str, name: str, index: int) -> Place:

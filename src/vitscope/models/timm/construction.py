@@ -31,3 +31,9 @@ def timm_model(name: str, arguments: Mapping[str, object]) -> nn.Module:
 def configured_side(module: nn.Module) -> int:
     """Height of the input in the module's own configuration."""
     return resolve_model_data_config(module)["input_size"][1]
+
+
+def registered_name(module: nn.Module) -> str | None:
+    """The name under which timm knows the architecture of a module it made; None where the module does not say."""
+    found: Any = getattr(module, "pretrained_cfg", None) or {}
+    return found.get("architecture")

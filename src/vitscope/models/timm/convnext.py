@@ -13,7 +13,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind
+from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind, unchanged
 
 
 def _units(model: ConvNeXt) -> Iterator[AbstractUnit]:
@@ -26,7 +26,8 @@ def _units(model: ConvNeXt) -> Iterator[AbstractUnit]:
             if not isinstance(block, ConvNeXtBlock):
                 found = type(block).__name__
                 raise UserError(f"{name}.blocks.{i} is a {found}; the block that can be read is ConvNeXtBlock.")
-            yield Step(Place(UnitKind.CONVOLUTION, f"{name}.blocks.{i}", stage, index), OnMap(block))
+            place = Place(UnitKind.CONVOLUTION, f"{name}.blocks.{i}", stage, index)
+            yield Step(place, OnMap(block), unchanged if isinstance(block.shortcut, nn.Identity) else None)
             index += 1
 
 

@@ -34,6 +34,7 @@ class RotaryHeads(AbstractHeads):
     key than query heads (grouped queries) each key and value head is repeated for its group.
     """
 
+    heeds_kept = True
     module: EvaAttention | AttentionRope
     layer: int | None
 
@@ -76,6 +77,9 @@ class RotaryHeads(AbstractHeads):
         if angles is None:
             return heads
         angles = angles if self.layer is None else angles[self.layer]
+        if stream.kept is not None:
+            at_patches = angles.movedim(-2, 0)[stream.kept]  # batch patches (heads) width
+            angles = (at_patches[:, :, None] if angles.ndim == 2 else at_patches).transpose(1, 2).unsqueeze(1)
         prefix, patches = heads.tensor_split([stream.prefix], dim=3)
         rotated = apply_rot_embed_cat(patches, angles, half=self.module.rotate_half)
         return torch.cat([prefix, rotated], dim=3).type_as(like)
@@ -129,7 +133,7 @@ class EvaAdapter(AbstractAdapter):
         def stem(images: Tensor) -> Stream:
             values, angles = model._pos_embed(model.patch_embed(images))  # pyright: ignore[reportPrivateUsage]
             grid = model.patch_embed.dynamic_feat_size((images.shape[2], images.shape[3]))
-            stream = token_stream(model.norm_pre(values), grid, model.num_prefix_tokens)
+            stream = token_stream(model.norm_pre(values), grid, model.num_prefix_tokens, model.cls_token is not None)
             return stream if angles is None else replace(stream, carried={ROTARY: angles})
 
         def tail(stream: Stream) -> Tensor:

@@ -54,7 +54,8 @@ class Timm(AbstractLibrary):
             f"{channels} x {height} x {width}, {config['interpolation']}, crop {config['crop_pct']}, "
             f"mean {_rounded(config['mean'])}, std {_rounded(config['std'])}"
         )
-        return Preprocessing((channels, height, width), transform, text)
+        normalisation = (tuple(config[name]) if len(config[name]) == channels else None for name in ("mean", "std"))
+        return Preprocessing((channels, height, width), transform, text, *normalisation)
 
     @classmethod
     def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:

@@ -97,7 +97,7 @@ def _transformer_units(
 class _Convolution:
     """A convolution block; the stream goes on in the layout of what follows."""
 
-    block: MbConvBlock | ConvNeXtBlock
+    block: nn.Module
     channels_last: bool
 
     def __call__(self, stream: Stream) -> Stream:
@@ -110,7 +110,8 @@ def _convolution(block: nn.Module, channels_last: bool, name: str, stage: int, i
         raise _unreadable(name, block)
     strided = isinstance(block.shortcut, Downsample2d)
     kind = UnitKind.DOWNSAMPLING if strided else UnitKind.CONVOLUTION
-    return Step(Place(kind, name, stage, index), _Convolution(block, channels_last))
+    shortcut = _Convolution(block.shortcut, channels_last) if isinstance(block.shortcut, nn.Identity) else None
+    return Step(Place(kind, name, stage, index), _Convolution(block, channels_last), shortcut)
 
 
 def _block_units(block: nn.Module, name: str, stage: int, index: int) -> Iterator[AbstractUnit]:

@@ -20,7 +20,7 @@ from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, channels_last_stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm.attention import PlainHeads
-from vitscope.models.unit import AbstractUnit, Place, Residual, Step, UnitKind, chained
+from vitscope.models.unit import AbstractUnit, Place, Residual, Step, UnitKind, chained, unchanged
 from vitscope.models.window import ResidualWindowAttention, Windows, strided_windows
 
 _SHORTCUT = "shortcut"
@@ -105,7 +105,8 @@ def _units(model: ByobNet) -> Iterator[AbstractUnit]:
             elif isinstance(block, BottleneckBlock):
                 strided = cast(nn.Conv2d, block.conv2_kxk.conv).stride != (1, 1)
                 kind = UnitKind.DOWNSAMPLING if strided else UnitKind.CONVOLUTION
-                yield Step(Place(kind, name, stage, index), OnMap(block))
+                shortcut = unchanged if isinstance(block.shortcut, nn.Identity) else None
+                yield Step(Place(kind, name, stage, index), OnMap(block), shortcut)
                 index += 1
             else:
                 raise UserError(

@@ -1,6 +1,7 @@
 """timm's pooling-based vision transformers (PiT), plain and distilled."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, cast, final
 
 import timm
@@ -24,7 +25,7 @@ def _entered(stage: Transformer, patches: Tensor, prefix: Tensor) -> Stream:
 def _pooling(stage: Transformer, pool: Pooling) -> Callable[[Stream], Stream]:
     def pooled(stream: Stream) -> Stream:
         patches, prefix = pool(stream.feature_map, stream.values[:, : stream.prefix])
-        return _entered(stage, patches, prefix)
+        return replace(_entered(stage, patches, prefix), carried=stream.carried)
 
     return pooled
 

@@ -56,7 +56,7 @@ class VitAdapter(AbstractAdapter):
         def stem(images: Tensor) -> Stream:
             values = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))  # pyright: ignore[reportPrivateUsage]
             grid = model.patch_embed.dynamic_feat_size((images.shape[2], images.shape[3]))
-            return token_stream(values, grid, model.num_prefix_tokens)
+            return token_stream(values, grid, model.num_prefix_tokens, model.cls_token is not None)
 
         def tail(stream: Stream) -> Tensor:
             return model.forward_head(model.norm(stream.values))

@@ -56,7 +56,7 @@ class Torchvision(AbstractLibrary):
             f"3 x {size} x {size}, {transform.interpolation.value}, resize {transform.resize_size[0]}, "
             f"mean {_rounded(transform.mean)}, std {_rounded(transform.std)}"
         )
-        return Preprocessing((3, size, size), transform, text)
+        return Preprocessing((3, size, size), transform, text, tuple(transform.mean), tuple(transform.std))
 
     @classmethod
     def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:

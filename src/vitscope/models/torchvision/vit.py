@@ -23,6 +23,7 @@ from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, R
 class PackedHeads(AbstractHeads):
     """``torch.nn.MultiheadAttention`` used as self-attention, batch first, read from its packed weights."""
 
+    heeds_kept = True
     module: nn.MultiheadAttention
 
     def project(self, values: Float[Tensor, "batch tokens dim"], stream: Stream) -> Attention:

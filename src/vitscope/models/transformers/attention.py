@@ -27,6 +27,7 @@ def split(values: Float[Tensor, "*batch tokens dim"], heads: int) -> Float[Tenso
 class SeparateHeads(AbstractHeads):
     """Global attention whose queries, keys, values and output have a projection each."""
 
+    heeds_kept = True
     query: Callable[[Tensor], Tensor]
     key: Callable[[Tensor], Tensor]
     value: Callable[[Tensor], Tensor]

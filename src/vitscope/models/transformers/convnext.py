@@ -1,6 +1,7 @@
 """transformers' ConvNeXt and ConvNeXt V2."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import cast, final
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.transformers.block import expected
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind, chained
+from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind, chained, unchanged
 
 Bare = ConvNextModel | ConvNextV2Model
 Classifying = ConvNextForImageClassification | ConvNextV2ForImageClassification
@@ -81,13 +82,14 @@ def _units(body: Bare, path: str) -> Iterator[AbstractUnit]:
         stage = expected(stage_module, (ConvNextStage, ConvNextV2Stage), name)
         if len(stage.downsampling_layer) > 0:
             place = Place(UnitKind.DOWNSAMPLING, f"{name}.downsampling_layer", index, block)
-            yield _step(place, tuple(stage.downsampling_layer))
+            yield Step(place, partial(_on_map, tuple(stage.downsampling_layer)))
         for i, layer in enumerate(stage.layers):
             block_name = f"{name}.layers.{i}"
             residual = expected(layer, (ConvNextLayer, ConvNextV2Layer), block_name)
-            yield _step(Place(UnitKind.CONVOLUTION, block_name, index, block), (residual,))
+            place = Place(UnitKind.CONVOLUTION, block_name, index, block)
+            yield Step(place, partial(_on_map, (residual,)), unchanged)
             block += 1
 
 
-def _step(place: Place, layers: tuple[nn.Module, ...]) -> Step:
-    return Step(place, lambda stream: map_stream(chained(layers, stream.values)))
+def _on_map(layers: tuple[nn.Module, ...], stream: Stream) -> Stream:
+    return map_stream(chained(layers, stream.values))

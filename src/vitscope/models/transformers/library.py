@@ -85,7 +85,8 @@ class Transformers(AbstractLibrary):
                 f"The image processor of {source} gives inputs of shape {wide} for a wide picture and {tall} for "
                 "a tall one; a size that is the same for all pictures (a crop) is needed."
             )
-        return Preprocessing(wide, transform, f"{_text(wide)}, {type(transform.processor).__name__} of {source}")
+        text = f"{_text(wide)}, {type(transform.processor).__name__} of {source}"
+        return Preprocessing(wide, transform, text, *_normalisation(transform))
 
     @classmethod
     def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
@@ -197,7 +198,22 @@ def _published(config: PretrainedConfig) -> Preprocessing:
     )
     shape = (3, height, width)
     numbers = ("/".join(f"{value:.3g}" for value in values) for values in (mean, std))
-    return Preprocessing(shape, transform, "{}, bicubic, centre crop, mean {}, std {}".format(_text(shape), *numbers))
+    text = "{}, bicubic, centre crop, mean {}, std {}".format(_text(shape), *numbers)
+    return Preprocessing(shape, transform, text, mean, std)
+
+
+def _normalisation(transform: ProcessorTransform) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and deviation by channel, from what becomes of a black and a white picture; Nones where these are not flat.
+
+    A processor has many switches (rescale, normalise, by what factor); the pictures show what they come to.
+    """
+    black, white = (transform(Image.new("RGB", (64, 64), colour)).double().flatten(1) for colour in ("black", "white"))
+    scale = (white - black).mean(1)
+    if any(float(one.std(1).max()) > 1e-5 for one in (black, white)) or float(scale.min()) <= 0:
+        return None, None
+    values = ((-black.mean(1) / scale).tolist(), (1 / scale).tolist())
+    mean, std = (tuple(round(value, 6) for value in channel) for channel in values)
+    return mean, std
 
 
 def _text(shape: tuple[int, ...]) -> str:

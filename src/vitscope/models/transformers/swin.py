@@ -17,7 +17,7 @@ from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.transformers.attention import split
 from vitscope.models.transformers.block import expected
-from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place, Residual, Step, UnitKind
+from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place, Residual, Step, UnitKind, unchanged
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class ShiftedWindowAttention(AbstractAttentionUnit):
     """
 
     layer: SwinLayer
+
+    @property
+    def bypass(self) -> Callable[[Stream], Stream]:
+        """The stream as it came in."""
+        return unchanged
 
     def project(self, stream: Stream) -> Attention:
         """Queries, keys and values of every window, with relative position bias and the mask of the shift."""

@@ -56,6 +56,9 @@ class VitMaeAdapter(AbstractAdapter):
             if decoder is None:
                 return tokens[:, 0]
             order = natural_order(tokens, stream.grid).long()
+            if stream.kept is not None:  # the decoder puts its mask token where a patch was removed
+                first = torch.arange(-stream.kept.shape[1], 0, device=tokens.device).expand_as(stream.kept)
+                order = order.scatter(1, stream.kept, first).argsort(1).argsort(1)
             return cast(Tensor, decoder(tokens, order).logits)
 
         return Composition(stem, tuple(block_units(body.layers, path)), tail)

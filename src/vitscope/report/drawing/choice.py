@@ -2,72 +2,195 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
+import numpy as np
+import xarray as xr
+
+from vitscope.report.axis import (
+    DIRECTIONS,
+    SAMPLES,
+    axis_name,
+    entries,
+    is_categorical,
+    is_named_by_units,
+    over_layers,
+    unit_axes,
+)
+from vitscope.report.drawing.contour import Contour
 from vitscope.report.drawing.coordinate_lines import CoordinateLines
 from vitscope.report.drawing.curve_family import CurveFamily
 from vitscope.report.drawing.depth_dots import DepthDots
 from vitscope.report.drawing.depth_line import DepthLine
+from vitscope.report.drawing.depth_lines import DepthLines
+from vitscope.report.drawing.depth_stems import DepthStems
+from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import AbstractDrawing
 from vitscope.report.drawing.heat_map import HeatMap
+from vitscope.report.drawing.run_dots import RunDots
+from vitscope.report.drawing.series_lines import SeriesLines
+from vitscope.report.drawing.surface import Surface
 from vitscope.report.measured import Measured
 from vitscope.report.strip import Strip
 
-_MOST_MULTIPLES = 12
+MOST_MULTIPLES = 12
+_FEW_MULTIPLES = 3
+"""With more than these, a quantity over depth has a map for each, and no curves beside it."""
+_MOST_LINES = 8
+_DOTS = ("head", *SAMPLES)
 
 
 def drawings(quantities: Sequence[Measured], strip: Strip) -> tuple[tuple[AbstractDrawing, ...], ...]:
     """The drawings of a diagnostic's quantities, in groups that belong together; numbers without an axis have none.
 
-    ``layer``: a line over depth. ``layer, head``: dots over depth. ``layer`` and another axis: a heat map over depth
-    and the curves. One other axis: lines, the quantities of one axis and unit in one figure. Three axes: one drawing
-    for each of the first dozen entries of the last.
+    An axis over units (``layer``, or one with units' kinds beside it, such as ``lesion``) lies along the strip.
+    ``layer``: a line; another axis over units: stems. With ``head``, ``minibatch`` or ``rank``: dots over depth; with a
+    few names: lines; with numbers: a heat map and the curves. Two directions: contours and a surface. ``minibatch``
+    and ``rank``: a distribution. One other axis: lines, the quantities of one axis and unit in one figure, but each
+    of a study's by itself. Numbers and a few names: a line for each name. Any other two: a heat map. Three axes and
+    more: one drawing for each of the first dozen entries of one of them.
     """
     groups: list[tuple[AbstractDrawing, ...]] = []
     drawn: set[str] = set()
-    for quantity in quantities:
+    laid = [_laid(quantity, strip) for quantity in quantities]
+    for quantity in laid:
         if not quantity.dims or quantity.name in drawn:
             continue
-        together = (quantity,) if _over_depth(quantity, strip) else _companions(quantity, quantities)
+        together = (quantity,) if _over_depth(quantity, strip) else _companions(quantity, laid)
         drawn |= {one.name for one in together}
         groups.append(_drawn(together, strip))
     return tuple(groups)
 
 
+def _laid(quantity: Measured, strip: Strip) -> Measured:
+    """The quantity with its axis over units, if it has one, as ``layer``."""
+    axes = unit_axes(quantity.mean, len(strip.cells))
+    if not axes or axes[0] == "layer":
+        return quantity
+    moved = (over_layers(part, axes[0], len(strip.cells)) for part in _beside(quantity))
+    mean, error, count = moved
+    return replace(quantity, mean=mean, error=error, count=count, over=axes[0])
+
+
+def _beside(quantity: Measured) -> tuple[xr.DataArray, ...]:
+    coords = quantity.mean.coords
+    return tuple(part.assign_coords(coords) for part in (quantity.mean, quantity.error, quantity.count))
+
+
 def _drawn(quantities: tuple[Measured, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
     quantity = quantities[0]
+    others = tuple(dim for dim in quantity.dims if dim != "layer")
+    if _over_depth(quantity, strip) and others and set(others) <= set(_DOTS):
+        return (DepthDots(quantities, strip),)
+    if _is_distribution(quantity):
+        return (Distribution(quantities),)
+    if "run" in quantity.dims and set(quantity.dims) <= {"run", *SAMPLES} and SAMPLES[0] in quantity.dims:
+        return (Distribution(tuple(_slices(quantity, ("run",)))),)
     if len(quantity.dims) > 2:
-        return tuple(drawing for slice_ in _slices(quantity) for drawing in _drawn((slice_,), strip))
+        return _multiples(quantity, strip)
     if len(quantity.dims) == 2:
-        if not _over_depth(quantity, strip):
-            return (HeatMap(quantities, strip),)
-        if "head" in quantity.dims:
-            return (DepthDots(quantities, strip),)
-        return HeatMap(quantities, strip), CurveFamily(quantities, strip)
-    return (DepthLine(quantities, strip),) if _over_depth(quantity, strip) else (CoordinateLines(quantities),)
+        return _of_two(quantities, strip)
+    if quantity.dims == ("run",) and not quantity.mean["run"].attrs.get("ordered", False):
+        return (RunDots(quantities),)
+    if not _over_depth(quantity, strip):
+        return (CoordinateLines(quantities),)
+    return (DepthLine(quantities, strip) if quantity.over == "layer" else DepthStems(quantities, strip),)
+
+
+def _of_two(quantities: tuple[Measured, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
+    quantity = quantities[0]
+    names = [dim for dim in quantity.dims if is_categorical(quantity.mean, dim)]
+    few = [dim for dim in names if dim == "run" or quantity.mean.sizes[dim] <= _MOST_LINES]
+    if _over_depth(quantity, strip):
+        if few:
+            return (DepthLines(quantities, strip),)
+        other = next(dim for dim in quantity.dims if dim != "layer")
+        is_map = bool(names) or other in unit_axes(quantity.mean, len(strip.cells))
+        return (HeatMap(quantities, strip),) if is_map else (HeatMap(quantities, strip), CurveFamily(quantities, strip))
+    if set(quantity.dims) == set(DIRECTIONS):
+        return Contour(quantities), Surface(quantities)
+    if few and (len(names) == 1 or "run" in names):
+        return (SeriesLines(quantities),)
+    return (HeatMap(quantities, strip),)
 
 
 def _over_depth(quantity: Measured, strip: Strip) -> bool:
     return "layer" in quantity.dims and bool(strip.cells)
 
 
+def _is_distribution(quantity: Measured) -> bool:
+    return SAMPLES[0] in quantity.dims and set(quantity.dims) <= set(SAMPLES)
+
+
 def _companions(quantity: Measured, quantities: Sequence[Measured]) -> tuple[Measured, ...]:
-    """Those of the same single axis and unit."""
-    if len(quantity.dims) > 1:
+    """Those of the same single axis and unit, or of the same distribution; each of a study's is by itself."""
+    if (len(quantity.dims) > 1 and not _is_distribution(quantity)) or quantity.intact is not None:
         return (quantity,)
-    return tuple(one for one in quantities if one.dims == quantity.dims and one.unit == quantity.unit)
+    if "run" in quantity.dims:
+        return (quantity,)
+    alike = (one for one in quantities if one.dims == quantity.dims and one.unit == quantity.unit)
+    return tuple(one for one in alike if one.intact is None)
 
 
-def _slices(quantity: Measured) -> list[Measured]:
-    last = quantity.dims[-1]
-    values = quantity.mean[last].values if last in quantity.mean.coords else range(quantity.mean.sizes[last])
-    return [
-        replace(
+def _multiples(quantity: Measured, strip: Strip) -> tuple[AbstractDrawing, ...]:
+    """Small multiples along one axis, or along several where four are too many, which share their scale."""
+    sliced = _sliced(quantity)
+    chosen = _slices(quantity, sliced)
+    drawn = [_drawn((one,), strip) for one in chosen]
+    both = len(drawn) <= _FEW_MULTIPLES and not set(DIRECTIONS) <= set(quantity.dims)
+    kept = drawn if both else [group[:1] for group in drawn]
+    return tuple(drawing for group in kept for drawing in group)
+
+
+def _sliced(quantity: Measured) -> tuple[str, ...]:
+    """The axes along which a quantity of three and more is cut, so that two are left.
+
+    Names before numbers, short axes before long ones, ``run`` late; directions and axes over units stay.
+    """
+
+    def rank(dim: str) -> tuple[bool, bool, bool, int]:
+        stays = dim in ("layer", *DIRECTIONS) or is_named_by_units(quantity.mean, dim)
+        return stays, dim == "run", not is_categorical(quantity.mean, dim), quantity.mean.sizes[dim]
+
+    return tuple(sorted(quantity.dims, key=rank)[: len(quantity.dims) - 2])
+
+
+def _slices(quantity: Measured, sliced: tuple[str, ...]) -> list[Measured]:
+    """One quantity of two axes for each of the first dozen of their entries."""
+    numbers = product(*(range(quantity.mean.sizes[dim]) for dim in sliced))
+    low, high = _limits(quantity)
+    found: list[Measured] = []
+    for _, places in zip(range(MOST_MULTIPLES), numbers, strict=False):
+        at = dict(zip(sliced, places, strict=True))
+        words = ", ".join(f"{axis_name(quantity.mean, dim)} {entries(quantity.mean, dim)[i]}" for dim, i in at.items())
+        keys = "-".join(f"{dim}-{_key(quantity.mean, dim, i)}" for dim, i in at.items())
+        parts = (part.isel(at).assign_attrs(part.attrs) for part in (quantity.mean, quantity.error, quantity.count))
+        mean, error, count = parts
+        cut = replace(
             quantity,
-            name=f"{quantity.name}-{last}-{value}",
-            mean=quantity.mean.isel({last: i}).assign_attrs(long_name=f"{quantity.label}, {last} {value}"),
-            error=quantity.error.isel({last: i}),
-            count=quantity.count.isel({last: i}),
+            repeats=bool(found),
+            name=f"{quantity.name}-{keys}",
+            mean=mean,
+            error=error,
+            count=count,
+            entry=words,
         )
-        for i, value in enumerate(values)
-        if i < _MOST_MULTIPLES
-    ]
+        found.append(replace(cut, limits=(low, high), intact=_intact(quantity, at), whole=quantity.name))
+    return [one for one in found if bool(np.isfinite(one.mean.values).any())]
+
+
+def _intact(quantity: Measured, at: dict[str, int]) -> Measured | None:
+    """The intact model's quantity at the same entries, as far as it has these axes."""
+    intact = quantity.intact
+    if intact is None:
+        return None
+    own = {dim: i for dim, i in at.items() if dim in intact.dims}
+    return replace(intact, mean=intact.mean.isel(own), error=intact.error.isel(own), count=intact.count.isel(own))
+
+
+def _key(values: xr.DataArray, dim: str, place: int) -> str:
+    return str(values[dim].values[place]) if dim in values.coords else str(place)
+
+
+def _limits(quantity: Measured) -> tuple[float, float]:
+    return float(np.nanmin(quantity.mean.values)), float(np.nanmax(quantity.mean.values))

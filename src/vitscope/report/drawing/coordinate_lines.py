@@ -8,14 +8,30 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from vitscope.report.axis import axis_name, entries, is_categorical, places
 from vitscope.report.colour import LIGHT, token
-from vitscope.report.drawing.drawing import MARGIN_TOP, AbstractDrawing, figure, hover, numbers, set_vertical, vertical
+from vitscope.report.drawing.drawing import (
+    MARGIN_TOP,
+    AbstractDrawing,
+    coordinate_axis,
+    figure,
+    hover,
+    numbers,
+    set_coordinate_axis,
+    set_vertical,
+    vertical,
+)
+from vitscope.report.drawing.reference import Reference, reference
 from vitscope.report.measured import Measured
 
 _PROBABILITIES = ("confidence_bin",)
 """Axes that are themselves probabilities: a pure number over them is compared with the diagonal."""
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 _MARKERS = ("o", "s", "D", "^")
+_MOST_MARKERS = 40
+_LOWEST = 1e-6
+"""Of the largest value of a long curve: what is below is cut, so that a logarithmic axis shows the rest."""
+_DECADES = 1e3
 
 
 @final
@@ -38,7 +54,11 @@ class CoordinateLines(AbstractDrawing):
         """Lines, bars, diagonal."""
         bars = " Bars: shares, which add up to 1." if any(map(_is_distribution, self.quantities)) else ""
         diagonal = " Dashed: where value and axis agree." if self._has_diagonal else ""
-        return f"A point: the mean, with ± 1 standard error.{bars}{diagonal}"
+        against = " Dashed: the intact model." if self._against else ""
+        if self._long:
+            cut = f" Below {_LOWEST:g} of its peak a curve is cut." if self._cut else ""
+            return f"A curve: the mean.{cut}{bars}{diagonal}{against}"
+        return f"A point: the mean, with ± 1 standard error.{bars}{diagonal}{against}"
 
     @property
     def _axis(self) -> str:
@@ -48,17 +68,45 @@ class CoordinateLines(AbstractDrawing):
     def _has_diagonal(self) -> bool:
         return self._axis in _PROBABILITIES and self.quantities[0].unit == "1"
 
+    @property
+    def _against(self) -> Reference | None:
+        return reference(self.quantities[0]) if len(self.quantities) == 1 else None
+
+    @property
+    def _long(self) -> bool:
+        """Whether the points are too many for markers."""
+        return self.quantities[0].mean.size > _MOST_MARKERS
+
+    @property
+    def _cut(self) -> bool:
+        """Whether long curves that are nowhere negative fall over decades, so that they need a logarithmic axis."""
+        values = np.concatenate([quantity.mean.values for quantity in self.quantities])
+        finite = values[np.isfinite(values)]
+        falls = finite.max() > _DECADES * max(float(np.median(finite)), 1e-300)
+        return bool(self._long and finite.min() >= 0 and falls)
+
+    def _values(self, quantity: Measured) -> NDArray[np.float64]:
+        """The means, without what is cut."""
+        means = quantity.mean.values.astype(np.float64)
+        return np.where(means >= _LOWEST * np.nanmax(means), means, np.nan) if self._cut else means
+
     def interactive(self) -> go.Figure:
         """Bars at the back, then the diagonal, then the lines."""
         bars = [self._bars(quantity) for quantity in self.quantities if _is_distribution(quantity)]
         lines = [quantity for quantity in self.quantities if not _is_distribution(quantity)]
         traces = [*bars, *self._diagonal(), *(self._line(quantity, i) for i, quantity in enumerate(lines))]
-        values = np.concatenate([quantity.mean.values.ravel() for quantity in self.quantities])
-        axis = {"title": {"text": self._axis.replace("_", " "), "standoff": 6}}
-        kind = "linear" if bars or self._has_diagonal else vertical(values)
-        shown = figure(
-            traces, axis, {"type": kind, "rangemode": "tozero" if bars else "normal"}, self.quantities[0].unit
-        )
+        values = np.concatenate([self._values(quantity) for quantity in self.quantities])
+        x = places(self.quantities[0].mean, self._axis)
+        ends = (float(x.min()), float(x.max()))
+        against = [self._against.trace(ends)] if self._against else []
+        linear = {"type": "linear", "rangemode": "tozero" if bars else "normal"}
+        plain = bool(bars) or self._has_diagonal or bool(against)
+        upright = vertical(values, self.quantities[0].limits) if self.quantities[0].limits or not plain else linear
+        below = coordinate_axis(self.quantities[0].mean, self._axis)
+        shown = figure([*against, *traces], below, {**upright, "rangemode": upright.get("rangemode", "normal")},
+                       self.quantities[0].unit)  # fmt: skip
+        if self._against:
+            shown.add_annotation(self._against.note())
         many = len(self.quantities) > 1
         legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left", "font": {"size": 12}}
         return shown.update_layout(
@@ -83,24 +131,28 @@ class CoordinateLines(AbstractDrawing):
 
     def _line(self, quantity: Measured, place: int) -> dict[str, object]:
         colour = token(f"series-{place % 4}")
+        errors = numbers(np.nan_to_num(quantity.error.values))
+        whiskers = {"type": "data", "array": errors, "color": colour, "thickness": 1, "width": 0}
         return {
             "type": "scatter",
             "name": quantity.label,
             "x": numbers(_places(quantity)),
-            "y": numbers(quantity.mean.values),
-            "error_y": {
-                "type": "data",
-                "array": numbers(np.nan_to_num(quantity.error.values)),
-                "color": colour,
-                "thickness": 1,
-                "width": 0,
-            },
-            "mode": "lines+markers",
+            "y": numbers(self._values(quantity)),
+            **({} if self._long else {"error_y": whiskers}),
+            "mode": self._mode,
             "line": {"color": colour, "width": 1.5},
             "marker": {"size": 7, "symbol": _SYMBOLS[place % 4], "color": colour},
             "text": self._texts(quantity),
             "hovertemplate": "%{text}<extra></extra>",
         }
+
+    @property
+    def _mode(self) -> str:
+        """Names have nothing between them; many points are a curve."""
+        values = self.quantities[0].mean
+        if is_categorical(values, self._axis) and not values[self._axis].attrs.get("ordered", False):
+            return "markers"
+        return "lines" if self._long else "lines+markers"
 
     def _diagonal(self) -> list[dict[str, object]]:
         line = {"color": token("soft"), "width": 1, "dash": "dash"}
@@ -108,10 +160,10 @@ class CoordinateLines(AbstractDrawing):
         return [{**diagonal, "hoverinfo": "skip", "showlegend": False}] if self._has_diagonal else []
 
     def _texts(self, quantity: Measured) -> list[str]:
-        axis = self._axis.replace("_", " ")
-        parts = (_places(quantity), quantity.mean.values, quantity.error.values, quantity.count.values)
+        axis = axis_name(quantity.mean, self._axis)
+        parts = (entries(quantity.mean, self._axis), quantity.mean.values, quantity.error.values, quantity.count.values)
         return [
-            hover(f"{quantity.label}, {axis} {at:.4g}", quantity, mean, error, count)
+            hover(f"{quantity.label}, {axis} {at}", quantity, mean, error, count)
             for at, mean, error, count in zip(*parts, strict=True)
         ]
 
@@ -125,21 +177,24 @@ class CoordinateLines(AbstractDrawing):
                 axes.bar(x, quantity.mean.values, width, color=LIGHT["block"], alpha=0.35, label=quantity.label)
         if self._has_diagonal:
             axes.plot([0, 1], [0, 1], color=LIGHT["soft"], linewidth=0.7, linestyle="--")
+        if self._against:
+            self._against.paint(axes)
         for i, quantity in enumerate(lines):
             axes.errorbar(
                 _places(quantity),
-                quantity.mean.values,
-                np.nan_to_num(quantity.error.values),
+                self._values(quantity),
+                None if self._long else np.nan_to_num(quantity.error.values),
                 color=LIGHT[f"series-{i % 4}"],
-                marker=_MARKERS[i % 4],
+                marker="" if self._long else _MARKERS[i % 4],
+                linestyle="none" if self._mode == "markers" else "-",
                 label=quantity.label,
                 markersize=2.5,
                 linewidth=0.9,
                 elinewidth=0.6,
             )
-        if len(lines) == len(self.quantities) and not self._has_diagonal:
-            set_vertical(axes, np.concatenate([quantity.mean.values for quantity in lines]))
-        axes.set_xlabel(self._axis.replace("_", " "))
+        if len(lines) == len(self.quantities) and not self._has_diagonal and not self._against:
+            set_vertical(axes, np.concatenate([self._values(quantity) for quantity in lines]))
+        set_coordinate_axis(axes, self.quantities[0].mean, self._axis)
         if len(self.quantities) > 1:
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.1, labelspacing=0.25)
 
@@ -150,6 +205,4 @@ def _is_distribution(quantity: Measured) -> bool:
 
 
 def _places(quantity: Measured) -> NDArray[np.float64]:
-    axis = quantity.dims[0]
-    values = quantity.mean[axis].values if axis in quantity.mean.coords else np.arange(quantity.mean.size)
-    return (values if np.issubdtype(values.dtype, np.number) else np.arange(values.size)).astype(np.float64)
+    return places(quantity.mean, quantity.dims[0])

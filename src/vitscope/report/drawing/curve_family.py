@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
+from vitscope.report.axis import axis_name, entries, places
 from vitscope.report.colour import LIGHT, token
-from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, numbers
+from vitscope.report.drawing.drawing import (
+    AbstractDrawing,
+    coordinate_axis,
+    figure,
+    hover,
+    numbers,
+    set_coordinate_axis,
+    vertical,
+)
 from vitscope.report.strip import Strip
 
 _FAINTEST = 25
@@ -43,7 +51,7 @@ class CurveFamily(AbstractDrawing):
         quantity = self.quantities[0]
         other = next(dim for dim in quantity.dims if dim != "layer")
         mean, error, count = (p.transpose("layer", other) for p in (quantity.mean, quantity.error, quantity.count))
-        x = mean[other].values.astype(np.float64)
+        x, said = places(mean, other), [f"{axis_name(mean, other)} {entry}" for entry in entries(mean, other)]
         curves = [
             {
                 "type": "scatter",
@@ -53,14 +61,16 @@ class CurveFamily(AbstractDrawing):
                 "line": {"color": token(f"ramp-{self._shade(int(layer))}"), "width": 1.5},
                 "customdata": [int(layer)] * x.size,
                 "text": [
-                    hover(f"{self._place(int(layer))}, {other} {at:.4g}", quantity, m, e, n)
-                    for at, m, e, n in zip(x, mean.values[i], error.values[i], count.values[i], strict=True)
+                    hover(f"{self._place(int(layer))}, {at}", quantity, m, e, n)
+                    for at, m, e, n in zip(said, mean.values[i], error.values[i], count.values[i], strict=True)
                 ],
                 "hovertemplate": "%{text}<extra></extra>",
             }
             for i, layer in enumerate(mean["layer"].values)
         ]
-        shown = figure(curves, {"title": {"text": other.replace("_", " "), "standoff": 6}}, {}, quantity.unit)
+        below = coordinate_axis(mean, other)
+        upright = vertical(mean.values, quantity.limits) if quantity.limits else {}
+        shown = figure(curves, below, upright, quantity.unit)
         return shown.update_layout(hovermode="closest")
 
     def paint(self, axes: Axes) -> None:
@@ -71,8 +81,8 @@ class CurveFamily(AbstractDrawing):
         ramp = LinearSegmentedColormap.from_list("ramp", [LIGHT[f"ramp-{stop}"] for stop in (25, 50, 75, 100)])
         for layer, row in zip(mean["layer"].values, mean.values, strict=True):
             at = (self._shade(int(layer)) - _FAINTEST) / (100 - _FAINTEST)
-            axes.plot(mean[other].values, row, color=ramp(at), linewidth=0.8)
-        axes.set_xlabel(other.replace("_", " "))
+            axes.plot(places(mean, other), row, color=ramp(at), linewidth=0.8)
+        set_coordinate_axis(axes, mean, other)
 
     def _shade(self, layer: int) -> int:
         deepest = max(int(self.quantities[0].mean["layer"].max()), 1)

@@ -1,13 +1,16 @@
-"""One value a head: a dot for each over depth, and a line through the mean of each unit's heads."""
+"""Several values a unit, such as one a head: a dot for each over depth, and a line through each unit's mean."""
 
 from dataclasses import dataclass
+from itertools import product
 from typing import final
 
 import numpy as np
 import plotly.graph_objects as go
+import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import LIGHT, kind_tokens, token
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
@@ -19,6 +22,7 @@ from vitscope.report.drawing.drawing import (
     set_vertical,
     vertical,
 )
+from vitscope.report.drawing.reference import reference, seen
 from vitscope.report.measured import Measured
 from vitscope.report.strip import Strip
 
@@ -29,7 +33,7 @@ _SPREAD = 0.6
 @final
 @dataclass(frozen=True)
 class DepthDots(AbstractDrawing):
-    """Axes: ``layer``, ``head``. A head that a unit does not have is NaN, and has no dot."""
+    """Axes: ``layer`` and ``head``, or ``minibatch`` and ``rank``; what a unit does not have is NaN, and has no dot."""
 
     strip: Strip
 
@@ -46,40 +50,50 @@ class DepthDots(AbstractDrawing):
     @property
     def how_to_read(self) -> str:
         """Dots, line."""
-        return "A dot: the mean of one head, heads from left to right. Line: the mean of a unit's heads."
+        others = [axis_name(self._values[0], dim) for dim in self.quantities[0].dims if dim != "layer"]
+        what = " and ".join(f"one {other}" for other in others)
+        against = " Dashed: the intact model." if reference(self.quantities[0]) else ""
+        return f"A dot: the value of {what}, in order from left to right. Line: the mean of a unit's dots.{against}"
+
+    @property
+    def _values(self) -> tuple[xr.DataArray, ...]:
+        """Mean, error and count with ``layer`` first."""
+        quantity = self.quantities[0]
+        return tuple(part.transpose("layer", ...) for part in (quantity.mean, quantity.error, quantity.count))
 
     def interactive(self) -> go.Figure:
         """Dots and line."""
         quantity = self.quantities[0]
-        values = quantity.mean.transpose("layer", "head")
-        layers = values["layer"].values.astype(np.float64)
-        means = values.values.astype(np.float64)
+        layers = self._values[0]["layer"].values.astype(np.float64)
+        means = _flat(self._values[0])
+        against = reference(quantity)
         line = {
             "type": "scatter",
             "x": numbers(layers),
             "y": numbers(_across(means)),
             "mode": "lines",
-            "connectgaps": True,
+            "connectgaps": quantity.over == "layer",
             "line": {"color": token("line"), "width": 1.5},
             "hoverinfo": "skip",
         }
         shown = figure(
-            [line, self._dots(quantity, layers, means)],
+            [*([against.trace(self.strip.bounds)] if against else []), line, self._dots(quantity, layers, means)],
             depth_axis(self.strip.ticks, self.strip.bounds),
-            vertical(means),
+            vertical(seen(means, against), quantity.limits),
             quantity.unit,
         )
         shown.update_layout(hovermode="closest", shapes=self.strip.shapes())
+        if against:
+            shown.add_annotation(against.note())
         return shown.add_annotation(axis_note(self.strip.division))
 
     def _dots(self, quantity: Measured, layers: NDArray[np.float64], means: NDArray[np.float64]) -> dict[str, object]:
         rows, columns = np.nonzero(np.isfinite(means))
-        error = quantity.error.transpose("layer", "head").values
-        count = quantity.count.transpose("layer", "head").values
-        heads = quantity.mean["head"].values if "head" in quantity.mean.coords else np.arange(means.shape[1])
+        error, count = (_flat(part) for part in self._values[1:])
+        dots = _names(self._values[0])
         texts = [
             hover(
-                f"{self.strip.described(int(layers[r]))}, head {heads[c]}",
+                f"{self.strip.described(int(layers[r]))}, {dots[c]}",
                 quantity,
                 means[r, c],
                 error[r, c],
@@ -104,14 +118,28 @@ class DepthDots(AbstractDrawing):
 
     def paint(self, axes: Axes) -> None:
         """The same."""
-        values = self.quantities[0].mean.transpose("layer", "head")
-        layers, means = values["layer"].values.astype(np.float64), values.values
+        layers, means = self._values[0]["layer"].values.astype(np.float64), _flat(self._values[0])
+        against = reference(self.quantities[0])
+        if against:
+            against.paint(axes)
         axes.plot(layers, _across(means), color=LIGHT["line"], linewidth=0.9)
         rows, columns = np.nonzero(np.isfinite(means))
         colours = [LIGHT[self.strip.cells[int(layers[row])].colour] for row in rows]
         axes.scatter(_places(layers, means), means[rows, columns], c=colours, s=5, alpha=0.75, linewidth=0, zorder=3)
-        set_vertical(axes, means)
+        set_vertical(axes, seen(means, against))
         self.strip.paint(axes)
+
+
+def _flat(values: xr.DataArray) -> NDArray[np.float64]:
+    """A row for each layer, all other axes in one."""
+    return values.values.astype(np.float64).reshape(values.sizes["layer"], -1)
+
+
+def _names(values: xr.DataArray) -> list[str]:
+    """What each column of :func:`_flat` is."""
+    others = [str(dim) for dim in values.dims if dim != "layer"]
+    named = ([f"{axis_name(values, dim)} {entry}" for entry in entries(values, dim)] for dim in others)
+    return [", ".join(parts) for parts in product(*named)]
 
 
 def _across(means: NDArray[np.float64]) -> NDArray[np.float64]:

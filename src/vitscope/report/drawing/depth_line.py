@@ -70,7 +70,7 @@ class DepthLine(AbstractDrawing):
         shown = figure(
             [band(x, mean - spread, mean + spread), line],
             depth_axis(self.strip.ticks, self.strip.bounds),
-            vertical(mean - spread),
+            vertical(mean - spread, quantity.limits),
             quantity.unit,
         )
         shown.update_layout(hovermode="x", shapes=self.strip.shapes())

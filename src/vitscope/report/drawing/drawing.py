@@ -7,9 +7,11 @@ from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
+import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from vitscope.report.axis import axis_title, entries, is_categorical, shortened
 from vitscope.report.colour import token
 from vitscope.report.measured import Measured
 from vitscope.report.number import with_unit
@@ -21,6 +23,21 @@ MARGIN_TOP = 26
 _LOG_SPAN = 50.0
 _FEW_DECADES = 2.2
 _LONGEST_LINE = 26
+_MOST_INTEGERS = 12
+
+COLOUR_BAR = {
+    "orientation": "h",
+    "x": 1,
+    "xanchor": "right",
+    "y": 1.0,
+    "ypad": 4,
+    "yanchor": "bottom",
+    "thickness": 8,
+    "len": 0.45,
+    "outlinewidth": 0,
+    "nticks": 4,
+}
+"""Above the map, so that the map keeps the width of the strip."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,21 @@ class AbstractDrawing(ABC):
     @abstractmethod
     def over_depth(self) -> bool:
         """Whether its horizontal axis is the strip."""
+
+    @property
+    def height(self) -> int:
+        """The pixels that it needs on the page; 0 where the page decides."""
+        return 0
+
+    @property
+    def square(self) -> bool:
+        """Whether it is as wide as high, so that two may stand beside one another."""
+        return False
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether it is drawn for a paper too."""
+        return True
 
     @property
     @abstractmethod
@@ -99,6 +131,30 @@ def depth_axis(ticks: Sequence[tuple[float, str]], bounds: tuple[float, float]) 
     }
 
 
+def coordinate_axis(values: xr.DataArray, dim: str) -> dict[str, object]:
+    """A horizontal axis that is not depth: its title with its unit, and its entries where they are names."""
+    axis: dict[str, object] = {"title": {"text": escape(axis_title(values, dim)), "standoff": 6}}
+    if is_categorical(values, dim):
+        names = [escape(shortened(name)) for name in entries(values, dim)]
+        axis |= {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "automargin": True}
+        axis["range"] = [-0.5, len(names) - 0.5]
+    elif dim in values.coords and np.issubdtype(values[dim].dtype, np.integer):
+        axis["tickformat"] = "d"
+        if np.ptp(values[dim].values) <= _MOST_INTEGERS:
+            axis["dtick"] = 1
+    if dim in values.coords and "range" in values[dim].attrs:
+        axis["range"] = list(values[dim].attrs["range"])
+    return axis
+
+
+def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
+    """The same on matplotlib axes."""
+    axes.set_xlabel(axis_title(values, dim))
+    if is_categorical(values, dim):
+        names = [shortened(name) for name in entries(values, dim)]
+        axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 60, ha="center")
+
+
 def axis_note(text: str) -> dict[str, object]:
     """The horizontal axis' name, in the left margin beside its labels."""
     return _note(escape(text), 0, 0, "right", "top", -13, -8)
@@ -115,8 +171,16 @@ def scale_type(values: NDArray[np.float64]) -> str:
     return "log" if finite.size and finite.min() > 0 and finite.max() > _LOG_SPAN * finite.min() else "linear"
 
 
-def vertical(values: NDArray[np.float64]) -> dict[str, object]:
-    """The vertical axis for these values: logarithmic where they span more than a factor of 50."""
+def vertical(values: NDArray[np.float64], limits: tuple[float, float] | None = None) -> dict[str, object]:
+    """The vertical axis for these values: logarithmic where they span more than a factor of 50.
+
+    ``limits``: the ends of an axis that several figures share.
+    """
+    if limits is not None:
+        log = scale_type(np.asarray(limits)) == "log" and scale_type(np.append(values, limits)) == "log"
+        low, high = np.log10(limits) if log else limits
+        room = 0.06 * (high - low) or 1.0
+        return {"type": "log" if log else "linear", "range": [float(low - room), float(high + room)]}
     finite = values[np.isfinite(values)]
     if scale_type(values) == "linear":
         return {"type": "linear", "rangemode": "nonnegative" if (finite >= 0).all() else "normal"}
@@ -131,6 +195,12 @@ def set_vertical(axes: Axes, values: NDArray[np.float64]) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def colours_of(quantity: Measured, values: NDArray[np.float64]) -> tuple[str, float | None]:
+    """The colour scale: two-sided about 0 for changes, and where values lie on both sides of it."""
+    low, high = quantity.limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+    return ("both", 0.0) if quantity.is_change or low < 0 < high else ("ramp", None)
 
 
 def in_two_lines(quantity: Measured) -> str:

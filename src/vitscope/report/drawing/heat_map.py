@@ -1,39 +1,42 @@
 """Two axes as a heat map, over depth wherever one of them is depth."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import final
 
 import numpy as np
 import plotly.graph_objects as go
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
+from vitscope.report.axis import axis_name, axis_title, entries, is_categorical, places, shortened
 from vitscope.report.colour import LIGHT, STOPS, scale
-from vitscope.report.drawing.drawing import AbstractDrawing, axis_note, depth_axis, figure, hover, in_two_lines, numbers
+from vitscope.report.drawing.drawing import (
+    COLOUR_BAR,
+    MARGIN_TOP,
+    AbstractDrawing,
+    axis_note,
+    colours_of,
+    coordinate_axis,
+    depth_axis,
+    figure,
+    hover,
+    in_two_lines,
+    numbers,
+    set_coordinate_axis,
+)
 from vitscope.report.measured import Measured
 from vitscope.report.strip import Strip
 
-_COLOUR_BAR = {
-    "orientation": "h",
-    "x": 1,
-    "xanchor": "right",
-    "y": 1.0,
-    "ypad": 4,
-    "yanchor": "bottom",
-    "thickness": 8,
-    "len": 0.45,
-    "outlinewidth": 0,
-    "nticks": 4,
-}
-"""Above the map, so that the map keeps the width of the strip."""
+_NAME = 20
+"""Pixels: a row that has a name."""
 
 
 @final
 @dataclass(frozen=True)
 class HeatMap(AbstractDrawing):
-    """Axes: any two. ``layer`` lies along the strip, otherwise the first is across; the other goes up."""
+    """Axes: any two. ``layer`` lies along the strip, otherwise the first is across; the other goes up, as names do."""
 
     strip: Strip
 
@@ -48,22 +51,32 @@ class HeatMap(AbstractDrawing):
         return "layer" in self.quantities[0].dims and bool(self.strip.cells)
 
     @property
+    def height(self) -> int:
+        """Room for each name that goes up."""
+        values = self.quantities[0].mean
+        _, up = self._axes(self.quantities[0])
+        return _NAME * values.sizes[up] + 110 if is_categorical(values, up) else 0
+
+    @property
     def how_to_read(self) -> str:
         """Colour, axes."""
         across, up = self._axes(self.quantities[0])
-        across = "the units" if self.over_depth else across.replace("_", " ")
-        return f"Across: {across}. Up: {up.replace('_', ' ')}. Colour: the mean."
+        values = self.quantities[0].mean
+        across = "the units" if self.over_depth else axis_name(values, across)
+        up = f"{axis_name(values, up)}{', by its layer' if f'{up}_unit' in values.coords else ''}"
+        return f"Across: {across}. Up: {up}. Colour: the {'change' if self.quantities[0].is_change else 'mean'}."
 
     def interactive(self) -> go.Figure:
         """The map, its colour bar above it."""
         quantity = self.quantities[0]
         across, up = self._axes(quantity)
         x, y, means, errors, counts = self._grid(quantity, across, up)
+        columns, rows = self._said(across, x), self._said(up, y)
         texts = [
-            [hover(self._title(across, i, up, j), quantity, m, e, n) for i, m, e, n in zip(x, ms, es, ns, strict=True)]
-            for j, ms, es, ns in zip(y, means, errors, counts, strict=True)
+            [hover(f"{at}, {above}", quantity, m, e, n) for at, m, e, n in zip(columns, ms, es, ns, strict=True)]
+            for above, ms, es, ns in zip(rows, means, errors, counts, strict=True)
         ]
-        name, limit = _scale(means)
+        name, limit = colours_of(quantity, means)
         heat = {
             "type": "heatmap",
             "x": numbers(x),
@@ -71,14 +84,22 @@ class HeatMap(AbstractDrawing):
             "z": [numbers(row) for row in means],
             "colorscale": scale(name),
             "zmid": limit,
+            **_shared(quantity, limit),
             "text": texts,
             "hovertemplate": "%{text}<extra></extra>",
             "hoverongaps": False,
-            "colorbar": _COLOUR_BAR,
+            "colorbar": COLOUR_BAR,
+            "showscale": not quantity.repeats,
         }
-        horizontal = depth_axis(self.strip.ticks, self.strip.bounds) if self.over_depth else {}
-        shown = figure([heat], horizontal, {"showgrid": False}, quantity.unit)
-        shown.update_layout(hovermode="closest", margin={"t": 48})
+        below = coordinate_axis(quantity.mean, across) if across in quantity.mean.dims and not self.over_depth else None
+        horizontal = below if below is not None else depth_axis(self.strip.ticks, self.strip.bounds)
+        vertical: dict[str, object] = {"showgrid": False}
+        if is_categorical(quantity.mean, up):
+            names = [escape(shortened(entry)) for entry in entries(quantity.mean, up)]
+            vertical |= {"tickmode": "array", "tickvals": numbers(y), "ticktext": names, "autorange": "reversed",
+                         "automargin": True}  # fmt: skip
+        shown = figure([heat], horizontal, vertical, quantity.unit)
+        shown.update_layout(hovermode="closest", margin={"t": MARGIN_TOP if quantity.repeats else 48})
         if self.over_depth:
             shapes = [shape for shape in self.strip.shapes() if shape.get("layer") != "below"]
             shown.update_layout(shapes=shapes)
@@ -90,40 +111,48 @@ class HeatMap(AbstractDrawing):
         quantity = self.quantities[0]
         across, up = self._axes(quantity)
         x, y, means, _, _ = self._grid(quantity, across, up)
-        name, middle = _scale(means)
+        name, middle = colours_of(quantity, means)
         colours = LinearSegmentedColormap.from_list(name, [LIGHT[f"{name}-{stop}"] for stop in STOPS])
-        reach = float(np.nanmax(np.abs(means))) if middle is not None else None
-        low = -reach if reach is not None else None
-        mesh = axes.pcolormesh(x, y, means, cmap=colours, vmin=low, vmax=reach, shading="nearest", rasterized=True)
+        low, high = quantity.limits or (float(np.nanmin(means)), float(np.nanmax(means)))
+        reach = max(abs(low), abs(high))
+        low, high = (low, high) if middle is None else (-reach, reach)
+        mesh = axes.pcolormesh(x, y, means, cmap=colours, vmin=low, vmax=high, shading="nearest", rasterized=True)
         if axes.figure:
             bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30, label=in_two_lines(quantity))
             bar.outline.set_linewidth(0)  # pyright: ignore[reportCallIssue]
-        axes.set_ylabel(up.replace("_", " "))
+        axes.set_ylabel(axis_title(quantity.mean, up))
+        if is_categorical(quantity.mean, up):
+            axes.set_yticks(y, [shortened(entry) for entry in entries(quantity.mean, up)], fontsize=5)
+            axes.invert_yaxis()
         if self.over_depth:
             self.strip.paint(axes)
+        else:
+            set_coordinate_axis(axes, quantity.mean, across)
 
     def _axes(self, quantity: Measured) -> tuple[str, str]:
         first, second = quantity.dims
-        return (first, second) if second != "layer" else (second, first)
+        names_across = is_categorical(quantity.mean, first) and not is_categorical(quantity.mean, second)
+        return (second, first) if second == "layer" or (first != "layer" and names_across) else (first, second)
 
-    def _title(self, across: str, i: float, up: str, j: float) -> str:
-        place = self.strip.described(int(i)) if self.over_depth else f"{across} {i:.4g}"
-        return f"{place}, {up.replace('_', ' ')} {j:.4g}"
+    def _said(self, dim: str, at: NDArray[np.float64]) -> list[str]:
+        """The entries of an axis in words, for hover texts."""
+        if dim == "layer" and self.over_depth:
+            return [self.strip.described(int(layer)) for layer in at]
+        values = self.quantities[0].mean
+        return [f"{axis_name(values, dim)} {entry}" for entry in entries(values, dim)]
 
     def _grid(self, quantity: Measured, across: str, up: str) -> tuple[NDArray[np.float64], ...]:
         parts = [part.transpose(up, across) for part in (quantity.mean, quantity.error, quantity.count)]
         if self.over_depth:
             parts = [part.reindex(layer=np.arange(len(self.strip.cells))) for part in parts]
-        x, y = (_numbers_of(parts[0], dim) for dim in (across, up))
+        x, y = (places(parts[0], dim) for dim in (across, up))
         return x, y, *(part.values.astype(np.float64) for part in parts)
 
 
-def _numbers_of(values: xr.DataArray, dim: str) -> NDArray[np.float64]:
-    coordinate = values[dim].values if dim in values.coords else np.arange(values.sizes[dim])
-    numeric = np.issubdtype(coordinate.dtype, np.number)
-    return (coordinate if numeric else np.arange(coordinate.size)).astype(np.float64)
-
-
-def _scale(means: NDArray[np.float64]) -> tuple[str, float | None]:
-    """Two-sided about 0 where the values lie on both sides of it."""
-    return ("both", 0.0) if np.nanmin(means) < 0 < np.nanmax(means) else ("ramp", None)
+def _shared(quantity: Measured, middle: float | None) -> dict[str, object]:
+    """The ends of a colour scale that several maps share."""
+    if quantity.limits is None:
+        return {}
+    low, high = quantity.limits
+    reach = max(abs(low), abs(high))
+    return {"zmin": low, "zmax": high} if middle is None else {"zmin": -reach, "zmax": reach}

@@ -7,7 +7,12 @@
   const bytes = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
   const between = (a, b, share) =>
     `rgb(${bytes(a).map((from, i) => Math.round(from + (bytes(b)[i] - from) * share)).join(",")})`;
+  const faint = (solid) => {
+    const parts = solid.startsWith("#") ? bytes(solid) : solid.match(/\d+/g).slice(0, 3);
+    return `rgba(${parts.join(",")},0.18)`;
+  };
   function colour(style, name) {
+    if (name.endsWith("-faint")) return faint(colour(style, name.slice(0, -6)));
     const given = style.getPropertyValue(name).trim();
     const stop = /^(--\w+)-(\d+)$/.exec(name);
     if (given || !stop) return given;

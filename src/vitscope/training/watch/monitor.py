@@ -6,16 +6,14 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import final
 
 import torch
 from torch import nn
 
 from vitscope.data import Images
-from vitscope.engine.measure import Measurable, Plan, measure, spec_of
+from vitscope.engine.measure import Measurable, Measurement, Plan
 from vitscope.measurement.errors import UserError
-from vitscope.models.subject import Subject
 from vitscope.runs.run import Run
 from vitscope.training.watch.pace import Pace, Turn
 from vitscope.training.watch.scalar import Scalar, scalars
@@ -115,21 +113,18 @@ class Monitor:
 
     def _run(self, module: nn.Module, number: int, store: StepStore) -> Run:
         subject = replace(self.subject(snapshot(module)), weights=f"step {number} of a training")
-        images = self._fitted(subject)
-        folder, held = store.place(number, cache(lambda: spec_of(subject, images, self.diagnostics)))
+        measurement = Measurement.of(subject, self.images, self.diagnostics)
+        folder, held = store.place(number, lambda: measurement.spec)
         if held is not None:
             return held
         plan = Plan(batch_size=self.batch_size, command=f"Monitor.step(module, {number})")
-        tree = measure(subject, images, self.diagnostics, plan).tree.copy()
+        tree = measurement.answer(plan).tree.copy()
         tree.attrs["step"] = number
         run = Run(tree)
         folder.write(run)
         for name, reason in run.skipped.items():
             self._say(f"{name} is not taken: {reason}.")
         return run
-
-    def _fitted(self, subject: Subject) -> Images:
-        return self.images.for_classes(subject.class_count, subject.classes) if subject.class_count else self.images
 
     def _costs(self, began: float, ended: float) -> tuple[Scalar, ...]:
         share = self.pace.share(began)

@@ -1,0 +1,125 @@
+"""The trace of the loss's Hessian, by random vectors."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+import xarray as xr
+
+from vitscope.engine.curvature import (
+    CURVATURES,
+    AbstractCurvature,
+    KnownCurvature,
+    Problem,
+    Record,
+    Records,
+    Sample,
+    by_part,
+    over_minibatches,
+    problem_of,
+)
+from vitscope.engine.hessian import Precision
+from vitscope.engine.part import Per
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.quantity import Quantity
+
+_TRACE = Quantity(
+    "trace",
+    "Trace of the Hessian",
+    "nats",
+    "Sum of all eigenvalues, mean over mini-batches; the error holds both the mini-batches' and the vectors' part.",
+    "Smaller is flatter.",
+)
+_EACH = Quantity(
+    "trace_each",
+    "Trace of the Hessian, mini-batch by mini-batch",
+    "nats",
+    "One mini-batch's trace, with the error that the random vectors leave.",
+    "Smaller is flatter.",
+)
+
+
+@CURVATURES.add("hessian-trace")
+@final
+@dataclass(frozen=True)
+class HessianTrace(AbstractCurvature):
+    r"""The trace of the Hessian of single mini-batches' loss, by Hutchinson's estimator.
+
+    .. math:: \operatorname{tr} H = \mathbb{E}\big[v^\top H v\big],\qquad v_i = \pm 1 \text{ with equal probability}
+
+    Unbiased; the variance of one vector is twice the sum of the squared entries off the diagonal. The traces of all
+    parts come from the same products, as the entries of v are independent: the part of v times the same part of Hv;
+    to a part's variance the squared entries that couple it to the others are added.
+    L2 in the loss adds exactly ``weight_decay`` times the number of weights. Cost: ``vectors`` Hessian products a
+    mini-batch, six forward passes' multiplications each.
+    """
+
+    name = "hessian-trace"
+    title = "Trace of the Hessian"
+    references = (
+        "Hutchinson, A Stochastic Estimator of the Trace of the Influence Matrix, Communications in Statistics 1990",
+        "Yao et al., PyHessian: Neural Networks Through the Lens of the Hessian, IEEE BigData 2020",
+    )
+
+    vectors: int = 20
+    """Random vectors for each mini-batch."""
+    batch: int = 16
+    """Images of a mini-batch."""
+    batches: int = 8
+    """How many mini-batches."""
+    weight_decay: float = 0.0
+    """L2 in the loss: half of it times the squared norm of the weights."""
+    per: Per = "model"
+    """Of the whole model, or apart by each block, unit or module."""
+    precision: Precision = "float32"
+    """float32 or float64."""
+    seed: int = 0
+    """Of the mini-batches and of the random vectors."""
+
+    def __post_init__(self) -> None:
+        if self.vectors < 1:
+            raise UserError(f"{self.vectors} random vectors were asked for; a trace needs at least 1.")
+
+    @property
+    def sample(self) -> Sample:
+        """On what it is measured."""
+        return Sample(self.batch, self.batches, self.per, self.precision, self.seed)
+
+    def examine(self, problem: Problem) -> Record:
+        """Each vector's estimate, for every part."""
+        hessian, estimates = problem.hessian, list[torch.Tensor]()
+        for _ in range(self.vectors):
+            signs = torch.randint(0, 2, (hessian.size,), generator=problem.generator) * 2 - 1
+            vector = signs.to(hessian.like)
+            terms = hessian.named((vector * hessian.product(vector)).double())
+            estimates.append(
+                torch.stack([
+                    torch.stack([terms[name].sum() for name in part.weights]).sum() for part in problem.parts
+                ]).cpu()
+            )  # fmt: skip
+        sizes = [sum(hessian.weights[name].numel() for name in part.weights) for part in problem.parts]
+        shift = self.weight_decay * torch.tensor(sizes, dtype=torch.float64)
+        return {"trace": torch.stack(estimates, dim=1) + shift[:, None]}
+
+    def conclude(self, records: Records) -> xr.Dataset:
+        """The mean trace with its error, and each mini-batch's."""
+        traces = records.stacked("trace")  # part minibatch vector
+        mean = traces.mean(2)
+        spread = traces.std(2, ddof=1) if self.vectors > 1 else np.full(mean.shape, np.nan)
+        each = (mean, spread / np.sqrt(self.vectors), np.full(mean.shape, self.vectors))
+        over, error, count = over_minibatches(mean)
+        error = np.where(count > 1, error, each[1][:, 0])  # of one mini-batch only the vectors' part is known
+        result = by_part(_TRACE, records.parts, (), (over, error, count), {})
+        return result.assign(by_part(_EACH, records.parts, ("minibatch",), each, {"minibatch": list(records.rows)}))
+
+    @classmethod
+    def known(cls) -> tuple[KnownCurvature, ...]:
+        """A diagonal quadratic, for which every vector gives the trace itself, by two groups of weights."""
+        problem = problem_of(
+            lambda w: 0.5 * (torch.tensor([1.0, 2, -7]).double() * w["a"] ** 2).sum() + 4 * (w["b"] ** 2).sum(),
+            {"a": torch.ones(3).double(), "b": torch.ones(2).double()},
+            apart=True,
+        )
+        answer = torch.tensor([-4.0, 16.0], dtype=torch.float64)[:, None].expand(2, cls.vectors)
+        return (KnownCurvature("of a diagonal Hessian every vector gives the trace", problem, {"trace": answer}),)

@@ -1,0 +1,361 @@
+"""Curvature diagnostics: what the Hessian of the loss of single mini-batches is like, folded over mini-batches."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from typing import ClassVar
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Float64
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from vitscope.data import Broken, Images
+from vitscope.data.batch import Batch
+from vitscope.engine.hessian import (
+    LossHessian,
+    MeanHessian,
+    Precision,
+    hessian_of,
+    minibatch_hessian,
+    refuse_without_loss,
+    shadow,
+)
+from vitscope.engine.part import Part, Per, coordinates, parts_of, read_part
+from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Shard
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.models.subject import Subject
+from vitscope.numerics.lanczos import extreme_eigenpairs
+from vitscope.runs.registry import Registry
+
+BASIS_BYTES = 4 << 30
+"""What the basis of a Krylov space may take; a longer one is restarted."""
+
+Record = Mapping[str, Float64[Tensor, "parts ..."]]
+"""What a diagnostic finds for one mini-batch, part by part."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A loss to examine: its Hessian by all weights, the parts to look at, and where random numbers come from."""
+
+    hessian: LossHessian
+    parts: tuple[Part, ...]
+    generator: torch.Generator
+
+    def blocks(self) -> tuple[LossHessian, ...]:
+        """The Hessian by each part's weights, all from the same graph."""
+        return tuple(self.hessian.restricted(part.weights) for part in self.parts)
+
+
+def problem_of(
+    loss: Callable[[Mapping[str, Tensor]], Float[Tensor, ""]], weights: Mapping[str, Tensor], apart: bool = False
+) -> Problem:
+    """A problem of one's own: a loss as a function of named weights, as one part or each of them ``apart``."""
+    leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
+    groups = [(name,) for name in leaves] if apart else [tuple(leaves)]
+    parts = tuple(Part("+".join(names), names, "module") for names in groups)
+    return Problem(hessian_of(loss(leaves), leaves), parts, torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True)
+class KnownCurvature:
+    """A problem whose answer is known by pencil and paper."""
+
+    why: str
+    problem: Problem
+    answer: Mapping[str, Float64[Tensor, "parts ..."]]
+    tolerance: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Records:
+    """The state of a fold over mini-batches: the records by the mini-batch's number."""
+
+    parts: tuple[Part, ...] = ()
+    rows: Mapping[int, Record] = field(default_factory=dict[int, Record])
+
+    def merge(self, other: "Records") -> "Records":
+        """Both sets of mini-batches together."""
+        if not (self.rows and other.rows):
+            return self if self.rows else other
+        if self.parts != other.parts or self.rows.keys() & other.rows.keys():
+            raise ValueError("These records come from different models or from the same mini-batch.")
+        return Records(self.parts, dict(sorted({**self.rows, **other.rows}.items())))
+
+    def stacked(self, name: str) -> NDArray[np.float64]:
+        """One entry of all records: part x mini-batch x its own axes."""
+        return torch.stack([row[name] for row in self.rows.values()], dim=1).numpy()
+
+
+class AbstractCurvature(ABC):
+    """A diagnostic of the loss as a function of the weights, mini-batch by mini-batch; a fold over these.
+
+    A frozen dataclass whose fields are the command line's flags; those below every curvature diagnostic has.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str] = "How is its loss curved?"
+    references: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a class that states no known answer."""
+        if "known" not in vars(cls):
+            raise TypeError(f"{cls.__name__} has no known(): problems whose answer is known by hand.")
+
+    @property
+    @abstractmethod
+    def sample(self) -> "Sample":
+        """On what it is measured."""
+
+    @abstractmethod
+    def examine(self, problem: Problem) -> Record:
+        """What one mini-batch's loss is like, in float64 on the CPU, part by part."""
+
+    @abstractmethod
+    def conclude(self, records: Records) -> xr.Dataset:
+        """The labelled result; its first variable is the headline. Its attribute ``notes`` says what went wrong."""
+
+    @classmethod
+    @abstractmethod
+    def known(cls) -> tuple[KnownCurvature, ...]:
+        """Problems whose answer is known by hand, which the tests check."""
+
+    def init(self) -> Records:
+        """The state before the first mini-batch."""
+        return Records()
+
+    def update(self, state: Records, minibatch: int, problem: Problem) -> Records:
+        """The state after one more mini-batch."""
+        return state.merge(Records(problem.parts, {minibatch: self.examine(problem)}))
+
+    def merge(self, one: Records, other: Records) -> Records:
+        """The state after the mini-batches of both."""
+        return one.merge(other)
+
+    def finish(self, state: Records) -> xr.Dataset:
+        """The labelled result, with its title, question, references and definition; empty if nothing was seen."""
+        result = self.conclude(state) if state.rows else xr.Dataset()
+        return result.assign_attrs(
+            title=self.title,
+            question=self.question,
+            references=list(self.references),
+            definition=(type(self).__doc__ or "").strip(),
+        )
+
+
+CURVATURES: Registry[AbstractCurvature] = Registry("curvature diagnostic")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which losses are looked at: mini-batches of ``batch`` images, the first ``batches`` of a seeded shuffle."""
+
+    batch: int
+    batches: int
+    per: Per
+    precision: Precision
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.batches < 1:
+            raise UserError(f"{self.batches} mini-batches of {self.batch} images were asked for; give 1 or more of 1.")
+
+    @property
+    def graph(self) -> tuple[object, ...]:
+        """What diagnostics must agree on to share the graphs of their losses."""
+        return (self.batch, self.batches, self.precision, self.seed)
+
+    def count(self, images: Images) -> int:
+        """How many mini-batches there are: only full ones, unless there is not even one."""
+        return min(self.batches, max(1, len(images) // self.batch))
+
+    def generator(self, minibatch: int) -> torch.Generator:
+        """The random numbers of a mini-batch, whoever examines it."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + minibatch)
+
+    def shuffled(self, images: Images) -> Images:
+        """The images in a random order: a folder's would put a single class into a mini-batch."""
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed)).numpy()
+        annotation = None if images.annotation is None else images.annotation.take(order)
+        return replace(images, positions=images.positions[order], annotation=annotation)
+
+    def minibatch(self, subject: Subject, images: Images, number: int) -> Batch:
+        """One mini-batch of the images."""
+        (batch,) = self.shuffled(images).batches(subject.preprocessing.transform, self.batch, number, number + 1)
+        return batch
+
+
+@dataclass(frozen=True)
+class CurvatureResult(AbstractResult):
+    """What a mini-batch came to: a state for each diagnostic, empty for those it was not meant for."""
+
+    states: tuple[Records, ...]
+
+    def merge(self, other: "CurvatureResult") -> "CurvatureResult":
+        """Both together."""
+        states = tuple(one.merge(two) for one, two in zip(self.states, other.states, strict=True))
+        return CurvatureResult(self.images + other.images, self.broken + other.broken, states)
+
+    def to_bytes(self) -> bytes:
+        """Safetensors, parts and counts in a head of JSON."""
+        tensors = {
+            f"{index}/{minibatch}/{name}": value.contiguous()
+            for index, state in enumerate(self.states)
+            for minibatch, record in state.rows.items()
+            for name, value in record.items()
+        }
+        parts = [[asdict(part) for part in state.parts] for state in self.states]
+        head = {"parts": parts, "images": self.images, "broken": [asdict(broken) for broken in self.broken]}
+        return save({**tensors, "head": torch.tensor(list(json.dumps(head).encode()), dtype=torch.uint8)})
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "CurvatureResult":
+        """The result that :meth:`to_bytes` wrote."""
+        tensors = load(content)
+        head = json.loads(bytes(tensors.pop("head").tolist()))
+        rows: list[dict[int, dict[str, Tensor]]] = [{} for _ in head["parts"]]
+        for key in sorted(tensors, key=lambda key: int(key.split("/")[1])):
+            index, minibatch, name = key.split("/")
+            rows[int(index)].setdefault(int(minibatch), {})[name] = tensors[key]
+        parts = [tuple(read_part(part) for part in own) for own in head["parts"]]
+        states = tuple(Records(*pair) for pair in zip(parts, rows, strict=True))
+        return cls(head["images"], tuple(Broken(**broken) for broken in head["broken"]), states)
+
+
+@dataclass(frozen=True)
+class CurvatureWork(AbstractWork[CurvatureResult]):
+    """The mini-batches of every curvature diagnostic; those of the same mini-batches share the graphs."""
+
+    diagnostics: tuple[AbstractCurvature, ...]
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The diagnostics that share graphs, by their numbers."""
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for number, diagnostic in enumerate(self.diagnostics):
+            groups.setdefault(diagnostic.sample.graph, []).append(number)
+        return tuple(map(tuple, groups.values()))
+
+    def shards(self) -> tuple[Shard, ...]:
+        """One mini-batch each; the blocks are numbered from 1, so that no pass over the images has the same shards."""
+        return tuple(
+            Shard(minibatch, minibatch + 1, block)
+            for block, group in enumerate(self.groups, start=1)
+            for minibatch in range(self.diagnostics[group[0]].sample.count(self.images))
+        )
+
+    @property
+    def image_count(self) -> int:
+        """How many images all mini-batches have."""
+        samples = [self.diagnostics[group[0]].sample for group in self.groups]
+        return sum(min(sample.count(self.images) * sample.batch, len(self.images)) for sample in samples)
+
+    def read(self, content: bytes) -> CurvatureResult:
+        """The result whose ``to_bytes`` these are."""
+        return CurvatureResult.from_bytes(content)
+
+    def fold(self, shard: Shard, advance: Advance) -> CurvatureResult:
+        """One mini-batch's records. Memory: the graph of its loss's forward and backward pass, and a Krylov basis."""
+        group = self.groups[shard.block - 1]
+        sample = self.diagnostics[group[0]].sample
+        subject = shadow(self.subject, sample.precision)
+        batch = sample.minibatch(subject, self.images, shard.start)
+        states = [diagnostic.init() for diagnostic in self.diagnostics]
+        if len(batch.indices):
+            hessian = minibatch_hessian(subject, batch)
+            for number in group:
+                own = self.diagnostics[number].sample
+                problem = Problem(hessian, parts_of(subject, batch, own.per), own.generator(shard.start))
+                states[number] = self.diagnostics[number].update(states[number], shard.start, problem)
+        advance(len(batch.indices) + len(batch.broken))
+        return CurvatureResult(len(batch.indices), batch.broken, tuple(states))
+
+    def together(self, results: Iterable[CurvatureResult]) -> CurvatureResult:
+        """All mini-batches' results as one."""
+        return reduce(
+            CurvatureResult.merge, results, CurvatureResult(0, (), tuple(Records() for _ in self.diagnostics))
+        )
+
+    def finished(self, result: CurvatureResult) -> dict[str, xr.Dataset]:
+        """The labelled results by the diagnostics' names; their attribute ``notes`` says what went wrong."""
+        return {one.name: one.finish(state) for one, state in zip(self.diagnostics, result.states, strict=True)}
+
+
+def over_minibatches(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Mean, standard error and count over the second axis, that of the mini-batches; NaN is left out."""
+    count = np.isfinite(values).sum(1)
+    mean = np.where(count > 0, np.nansum(values, 1) / np.maximum(count, 1), np.nan)
+    squares = np.nansum((values - mean[:, None]) ** 2, 1)
+    error = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1)), np.nan)
+    return mean, error, count
+
+
+def by_part(
+    quantity: Quantity,
+    parts: tuple[Part, ...],
+    dims: tuple[str, ...],
+    numbers: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]],
+    coords: Mapping[str, object],
+) -> xr.Dataset:
+    """A labelled quantity along the parts and its own axes; of the whole model, without the axis of parts."""
+    if [part.kind for part in parts] == ["model"]:
+        mean, error, count = numbers
+        return labelled(quantity, dims, np.asarray(mean[0]), np.asarray(error[0]), np.asarray(count[0]), coords)
+    return labelled(quantity, ("part", *dims), *numbers, {**coordinates(parts), **coords})
+
+
+def basis_rows(size: int, like: Tensor) -> int:
+    """How many vectors of this size may be kept."""
+    return max(1, BASIS_BYTES // (size * like.element_size()))
+
+
+def top_eigenvectors(
+    subject: Subject,
+    images: Images,
+    count: int = 2,
+    which: str = "largest",
+    batch: int = 16,
+    batches: int = 8,
+    precision: Precision = "float32",
+    steps: int = 200,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+) -> list[dict[str, Tensor]]:
+    """Unit eigenvectors of the Hessian of the mean loss over several mini-batches, by the weights' names.
+
+    ``which``: the algebraically ``largest`` or ``smallest`` eigenvalues, outermost first. They are told apart by
+    their residual, at most ``tolerance`` times the spectral norm; raises ``UserError`` where ``steps`` products do not
+    suffice. Memory: the graphs of all mini-batches' losses at once. The subject is untouched.
+    """
+    if which not in ("largest", "smallest"):
+        raise UserError(f"Eigenvectors of the {which!r} eigenvalues were asked for; it is 'largest' or 'smallest'.")
+    refuse_without_loss(subject, images.labels is not None)
+    sample = Sample(batch, batches, "model", precision, seed)
+    shown = shadow(subject, precision)
+    found = [sample.minibatch(shown, images, number) for number in range(sample.count(images))]
+    found = [one for one in found if len(one.indices)]
+    total = sum(len(one.indices) for one in found)
+    shares = tuple(len(one.indices) / total for one in found)
+    hessian = MeanHessian(tuple(minibatch_hessian(shown, one) for one in found), shares)
+    generator, rows = sample.generator(0), basis_rows(hessian.size, hessian.like)
+    extremes = extreme_eigenpairs(
+        hessian.product, hessian.start(generator), generator, count, which, tolerance, steps, min(steps, rows)
+    )
+    pairs = extremes.largest if which == "largest" else extremes.smallest
+    worst = float(pairs.residuals.max()) / extremes.norm if extremes.norm else 0.0
+    if worst > 2 * tolerance:
+        raise UserError(
+            f"An eigenvector has a residual of {worst:.1g} times the spectral norm after {extremes.products} products; "
+            f"raise steps above {steps} or tolerance above {tolerance:g}."
+        )
+    return [{name: piece.detach() for name, piece in hessian.named(vector).items()} for vector in pairs.vectors]

@@ -1,0 +1,214 @@
+"""The loss of a mini-batch as a function of the weights, and its Hessian as a product with vectors."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vitscope.data.batch import Batch
+from vitscope.measurement.errors import UserError
+from vitscope.models.attention import Attention
+from vitscope.models.edit import with_module
+from vitscope.models.stream import Stream
+from vitscope.models.subject import AbstractObserver, Subject
+
+Precision = Literal["float32", "float64"]
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+
+
+class AbstractHessian(ABC):
+    """A Hessian by named weights laid out as one flat vector, known by its products."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights it is differentiated by, in the order of the flat vector."""
+
+    @abstractmethod
+    def product(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
+        """The Hessian times a vector."""
+
+    @property
+    def size(self) -> int:
+        """The number of weights."""
+        return sum(weight.numel() for weight in self.weights.values())
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the weights' device and type."""
+        return next(iter(self.weights.values()))
+
+    def start(self, generator: torch.Generator) -> Float[Tensor, " size"]:
+        """A Gaussian vector; ``generator`` is the CPU's, so that every device starts alike."""
+        return torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.like)
+
+    def named(self, vector: Float[Tensor, " size"]) -> dict[str, Tensor]:
+        """The flat vector's pieces in the shapes of the weights they belong to; views."""
+        pieces = vector.split([weight.numel() for weight in self.weights.values()])
+        return {name: piece.view_as(weight) for (name, weight), piece in zip(self.weights.items(), pieces, strict=True)}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LossHessian(AbstractHessian):
+    """The Hessian of one loss, from its gradient's graph, which is made once and kept for all products.
+
+    ``gradients`` are those by ``weights``, with their graph. A product costs about six times the multiplications of a
+    forward pass (twice those of a forward and a backward pass, which it differentiates); making the graph anew each
+    time would make it nine. Memory: the graph of the forward and the backward pass.
+    """
+
+    loss: float
+    named_weights: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor]
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights it is differentiated by."""
+        return self.named_weights
+
+    @property
+    def gradient(self) -> Float[Tensor, " size"]:
+        """The loss's gradient, flat and without graph."""
+        return torch.cat([gradient.detach().reshape(-1) for gradient in self.gradients.values()])
+
+    def product(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
+        """The Hessian times a vector: the gradient of its product with the gradient."""
+        pieces = self.named(vector)
+        curved = {name: gradient for name, gradient in self.gradients.items() if gradient.requires_grad}
+        if not curved:
+            return torch.zeros_like(vector)
+        products = torch.autograd.grad(
+            list(curved.values()),
+            list(self.named_weights.values()),
+            [pieces[name] for name in curved],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return torch.cat([product.reshape(-1) for product in products])
+
+    def restricted(self, names: Sequence[str]) -> "LossHessian":
+        """The diagonal block by these weights alone, from the same graph."""
+        return LossHessian(
+            self.loss,
+            {name: self.named_weights[name] for name in names},
+            {name: self.gradients[name] for name in names},
+        )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MeanHessian(AbstractHessian):
+    """The Hessian of the mean of several losses by the same weights, each with a share; the shares sum to 1.
+
+    Cost of a product: one product of each. Memory: all their graphs.
+    """
+
+    hessians: tuple[LossHessian, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights it is differentiated by."""
+        return self.hessians[0].weights
+
+    def product(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
+        """The mean of the products."""
+        total = torch.zeros_like(vector)
+        for hessian, share in zip(self.hessians, self.shares, strict=True):
+            total += share * hessian.product(vector)
+        return total
+
+
+def hessian_of(loss: Float[Tensor, ""], weights: Mapping[str, Tensor]) -> LossHessian:
+    """The Hessian of a loss that was computed from these weights, which require gradients."""
+    gradients = torch.autograd.grad(
+        loss, list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return LossHessian(float(loss.detach()), dict(weights), dict(zip(weights, gradients, strict=True)))
+
+
+def shadow(subject: Subject, precision: Precision) -> Subject:
+    """The subject on a module of its own whose weights are new leaves of the graph, in this precision.
+
+    Where the precision is the old module's, the new weights share its memory; nothing here writes to them. The old
+    module's weights get no gradients, its ``requires_grad`` flags stay. The weights that are differentiated by are
+    those that require gradients in the old module, or all of them where none does.
+    """
+    dtype, module = DTYPES[precision], subject.module
+    frozen = not any(weight.requires_grad for weight in module.parameters())
+    memo: dict[int, object] = {}
+    for weight in module.parameters():
+        value = weight.detach()
+        value = value.to(dtype) if value.is_floating_point() else value
+        memo[id(weight)] = nn.Parameter(value, (weight.requires_grad or frozen) and value.is_floating_point())
+    for buffer in module.buffers():
+        memo[id(buffer)] = buffer.to(dtype) if buffer.is_floating_point() else buffer
+    try:
+        copied = copy.deepcopy(module, memo)
+    except RuntimeError as error:
+        raise UserError(f"{subject.name} cannot be copied ({error}); load it again, unused.") from error
+    copied.train()  # some modules keep in evaluation mode what they once made of their weights; this drops it
+    for before, after in zip(module.modules(), copied.modules(), strict=True):
+        after.train(before.training)
+    return with_module(subject, copied)
+
+
+def weights_of(subject: Subject) -> dict[str, Tensor]:
+    """The weights of a shadow that are differentiated by, by name."""
+    found: dict[str, Tensor] = {
+        name: weight for name, weight in subject.module.named_parameters() if weight.requires_grad
+    }
+    if not found:
+        raise UserError(f"{subject.name} has no weights, so its loss has no curvature.")
+    return found
+
+
+class ExplicitAttention(AbstractObserver):
+    """Attention as the weights times the values, which can be differentiated twice; fused kernels cannot."""
+
+    def stream(self, layer: int, stream: Stream) -> None:
+        """Nothing."""
+
+    def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
+        """The weights times the values."""
+        return attention.mixed_weights() @ attention.values
+
+
+def loss_of(subject: Subject, batch: Batch, observer: AbstractObserver | None = None) -> Float[Tensor, ""]:
+    """The mean cross-entropy of a shadow over a batch, with its graph; with soft labels where the batch has them."""
+    refuse_without_loss(subject, batch.labels is not None or batch.targets is not None)
+    like = next(iter(subject.module.parameters()))
+    truth = batch.labels if batch.targets is None else batch.targets.to(like.dtype)
+    assert truth is not None, "refused above"
+    pixels = batch.pixels.to(like)
+    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        logits = subject.anatomy.walk(pixels, observer or ExplicitAttention())
+        return functional.cross_entropy(logits, truth.to(like.device))
+
+
+def refuse_without_loss(subject: Subject, labelled: bool) -> None:
+    """Raise ``UserError`` where there is no loss to differentiate."""
+    reason = why_no_loss(subject, labelled)
+    if reason:
+        raise UserError(f"The curvature of the loss cannot be had: {reason}.")
+
+
+def why_no_loss(subject: Subject, labelled: bool) -> str:
+    """Why there is no loss, or nothing."""
+    if not subject.class_count:
+        return f"{subject.name} has no classifier"
+    return "" if labelled else "the images have no labels"
+
+
+def minibatch_hessian(subject: Subject, batch: Batch) -> LossHessian:
+    """The Hessian of a shadow's loss over a batch, by all its weights."""
+    return hessian_of(loss_of(subject, batch), weights_of(subject))

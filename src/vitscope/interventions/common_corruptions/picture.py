@@ -1,0 +1,13 @@
+"""What a corruption is a function of."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+Picture = UInt8[np.ndarray, "height width channels"]
+"""A picture of 1 (grey) or 3 (RGB) channels, 0 to 255."""
+Levels = Float[np.ndarray, "height width channels"]
+"""What becomes of it, on the same scale; the caller clips and rounds down, as the published sets do."""
+Parameters = tuple[float | int, ...]
+CorruptionFunction = Callable[[Picture, Parameters, np.random.Generator], Levels]

@@ -1,0 +1,141 @@
+"""Directions in which weights are displaced, as values: drawn, given, or towards other weights."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.rewritten import parameters_of
+from vitscope.models.subject import Subject
+from vitscope.numerics.direction import column_normalised, filter_normalised, gaussian
+
+Tensors = Mapping[str, Float[Tensor, "..."]]
+Normalisation = Literal["filter-normalised", "park-kim"]
+
+_SCALED = {"filter-normalised": filter_normalised, "park-kim": column_normalised}
+
+
+@dataclass(frozen=True)
+class AbstractDirection(ABC):
+    """A direction in the space of a subject's parameters; buffers (batch norm's statistics) have none."""
+
+    @abstractmethod
+    def of(self, subject: Subject) -> Tensors:
+        """Its part for each parameter, by name; parameters that are not named stay where they are."""
+
+    @property
+    @abstractmethod
+    def described(self) -> Mapping[str, object]:
+        """What determines it, for a run's spec."""
+
+
+@final
+@dataclass(frozen=True)
+class RandomDirection(AbstractDirection):
+    """Independent Gaussian numbers, scaled to the weights once.
+
+    ``filter-normalised`` (Li et al. 2018): each filter (first axis: the weights of one output unit) has the norm of
+    the model's filter. ``park-kim``: the norms are over the first axis instead, as in the code of Park and Kim (2022).
+    Either way parameters of fewer than two axes (biases, norms, LayerScale) stay where they are.
+    """
+
+    seed: int = 0
+    normalisation: Normalisation = "filter-normalised"
+
+    def of(self, subject: Subject) -> Tensors:
+        """Drawn for each parameter by its name, so that neither order nor number of parameters matters."""
+        scaled = _SCALED[self.normalisation]
+        weights = {name: p for name, p in parameters_of(subject).items() if p.ndim >= 2}
+        return {name: scaled(gaussian(tuple(p.shape), self.seed, name), p) for name, p in weights.items()}
+
+    @property
+    def described(self) -> Mapping[str, object]:
+        """Its kind and seed."""
+        return {"direction": f"random, {self.normalisation}", "seed": self.seed}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GivenDirection(AbstractDirection):
+    """Tensors by the names of parameters: an eigenvector of the Hessian, or any direction of one's own."""
+
+    tensors: Tensors
+    label: str = "given"
+
+    def of(self, subject: Subject) -> Tensors:
+        """The tensors, which must fit the subject's parameters."""
+        own = parameters_of(subject)
+        for name, tensor in self.tensors.items():
+            if name not in own or own[name].shape != tensor.shape:
+                found = "no parameter of this name" if name not in own else f"{tuple(own[name].shape)} there"
+                raise UserError(f"The direction's {name!r} is {tuple(tensor.shape)}; {subject.name} has {found}.")
+        return self.tensors
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over names and bytes. Cost: one pass over the tensors, once."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def described(self) -> Mapping[str, object]:
+        """Its label and fingerprint."""
+        return {"direction": self.label, "fingerprint": self.fingerprint}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TowardsWeights(AbstractDirection):
+    """From the subject's parameters to other ones of the same names and shapes: at distance 1 lies the other model.
+
+    Buffers are not moved, so where there is batch norm, distance 1 is the other model with this one's statistics.
+    """
+
+    weights: Tensors
+    label: str
+
+    def of(self, subject: Subject) -> Tensors:
+        """The differences. Raises ``UserError`` where the other weights are of another architecture."""
+        own = parameters_of(subject)
+        for name, parameter in own.items():
+            if name not in self.weights or self.weights[name].shape != parameter.shape:
+                wanted = f"{name} of shape {tuple(parameter.shape)}"
+                raise UserError(
+                    f"{self.label} has no {wanted}, which {subject.name} has: give weights of the same model."
+                )
+        return {name: self.weights[name].to(parameter) - parameter for name, parameter in own.items()}
+
+    @property
+    def described(self) -> Mapping[str, object]:
+        """Where it leads, and the fingerprint of that."""
+        return {"direction": f"towards {self.label}", "fingerprint": GivenDirection(self.weights).fingerprint}
+
+
+def settled(direction: AbstractDirection, subject: Subject) -> GivenDirection:
+    """The direction's tensors for this subject, found once for as many displacements as one likes."""
+    words = ", ".join(f"{name} {value}" for name, value in direction.described.items() if name != "fingerprint")
+    return GivenDirection(direction.of(subject), words.removeprefix("direction "))
+
+
+def scaled_to_weights(direction: GivenDirection, subject: Subject) -> GivenDirection:
+    """The direction times one factor, so that its norm is that of the subject's parameters of two axes or more.
+
+    That is the norm of a filter-normalised direction, so that distances mean the same.
+    """
+    weights = [p for p in parameters_of(subject).values() if p.ndim >= 2]
+    wanted = sum(float(p.double().square().sum()) for p in weights) ** 0.5
+    found = sum(float(t.double().square().sum()) for t in direction.tensors.values()) ** 0.5
+    if not found > 0:
+        raise UserError("The direction has no length, so it cannot be scaled; give another one.")
+    tensors = {name: tensor * (wanted / found) for name, tensor in direction.tensors.items()}
+    return GivenDirection(tensors, f"{direction.label}, scaled to the norm of the weights")

@@ -1,0 +1,158 @@
+"""Lesions: residual units left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitscope.data import Images
+from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
+from vitscope.interventions.bypass import Hook, Mean, bypassed, hooked, refuse_unknown, seen, staying, without_branch
+from vitscope.measurement.errors import UserError
+from vitscope.models.attention import Attention
+from vitscope.models.edit import edited
+from vitscope.models.stream import Stream
+from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject, Unwatched
+
+
+@INTERVENTIONS.add("lesion")
+@final
+@dataclass(frozen=True)
+class Lesion(AbstractIntervention, AbstractEdit):
+    r"""Residual units replaced by the identity, or by the mean of their branch over data.
+
+    .. math:: x + f(x) \to x, \qquad x + f(x) \to x + \mathbb{E}[f]
+
+    ``layers`` are the units (from 1): attention, MLP, token mixing, convolution, or all of a block. With ``means``,
+    one for each layer, a unit adds its branch's mean over images, for every token or cell and channel; see
+    :func:`mean_branches`. Where a block ends in an activation (ResNet), that is left out too: its input has been
+    through one. Downsampling and any unit whose shortcut computes or is missing cannot be left out. A model that
+    nobody described is asked by itself which of its blocks are residual; those still run, their output unused.
+    """
+
+    layers: tuple[int, ...]
+    means: tuple[Mean, ...] = ()
+    name: ClassVar[str] = "lesion"
+    title: ClassVar[str] = "Units left out"
+    references: ClassVar[tuple[str, ...]] = (
+        "Veit, Wilber and Belongie, Residual Networks Behave Like Ensembles of Relatively Shallow Networks, "
+        "NeurIPS 2016",
+        "Park and Kim, How Do Vision Transformers Work?, ICLR 2022",
+    )
+
+    def __post_init__(self) -> None:
+        if len(set(self.layers)) != len(self.layers) or len(self.means) not in (0, len(self.layers)):
+            raise UserError(
+                f"A lesion of the layers {self.layers} with {len(self.means)} means: name each layer once and give "
+                "one mean for each, or none."
+            )
+
+    def __call__(self, subject: Subject) -> Subject:
+        """The subject without these units."""
+        refuse_unknown(self.layers, subject)
+        why = staying(subject, self.layers) if self.layers else {}
+        for kept in why:
+            raise UserError(
+                f"Layer {kept} of {subject.name} ({subject.places[kept - 1].name}) cannot be left out: {why[kept]}."
+            )
+        return edited(subject, self)
+
+    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+        """The anatomy without these units."""
+        left = dict(zip(self.layers, self.means or (None,) * len(self.layers), strict=True))
+        if not isinstance(anatomy, Composition):
+            return bypassed(anatomy, left) if left else anatomy
+        units = list(anatomy.units)
+        for layer, mean in left.items():
+            units[layer - 1] = without_branch(units[layer - 1], mean)
+        return replace(anatomy, units=tuple(units))
+
+    def only(self, layers: tuple[int, ...]) -> "Lesion":
+        """The lesion of some of its layers, with their means."""
+        means = dict(zip(self.layers, self.means, strict=False))
+        return Lesion(layers, tuple(means[layer] for layer in layers) if means else ())
+
+    @classmethod
+    def of_block(cls, subject: Subject, block: int) -> "Lesion":
+        """All units of a block that can be left out; ``block`` counts from 0, as in the subject's places."""
+        layers = blocks_of(subject).get(block, ())
+        if not layers:
+            raise UserError(f"{subject.name} has no block {block} with a unit that can be left out.")
+        return cls(layers)
+
+    @classmethod
+    def examples(cls) -> "tuple[Lesion, ...]":
+        """The second unit, and the first two."""
+        return cls((2,)), cls((1, 2))
+
+    @classmethod
+    def nothing(cls) -> "tuple[Lesion, ...]":
+        """No unit."""
+        return (cls(()),)
+
+
+def blocks_of(subject: Subject) -> dict[int, tuple[int, ...]]:
+    """The layers of every block that can be left out."""
+    why, blocks = staying(subject), dict[int, tuple[int, ...]]()
+    for layer, place in enumerate(subject.places, start=1):
+        if layer not in why:
+            blocks[place.block] = (*blocks.get(place.block, ()), layer)
+    return blocks
+
+
+def mean_branches(subject: Subject, images: Images, layers: Sequence[int], batch_size: int = 32) -> Lesion:
+    """The lesion of these layers by the means of their branches over the images.
+
+    A branch is what a unit adds to its input. One forward pass over the images; the means are float64 and hold one
+    image's activation for each layer.
+    """
+    chosen = tuple(layers)
+    refuse_unknown(chosen, subject)
+    sums = _Sums(subject, chosen)
+    count = seen(subject, images, batch_size, sums.see)
+    return Lesion(chosen, tuple(Mean(sums.total[layer] / count) for layer in chosen))
+
+
+@dataclass
+class _Sums(AbstractObserver):
+    """The sums over images of what units add to their input."""
+
+    subject: Subject
+    layers: tuple[int, ...]
+    total: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    _entering: Stream | None = None
+
+    def see(self, pixels: Float[Tensor, "batch channels height width"]) -> None:
+        """Add these images."""
+        if isinstance(self.subject.anatomy, Composition):
+            self.subject.anatomy.walk(pixels, self)
+            return
+        hooks = {self.subject.places[layer - 1].name: self._hook(layer) for layer in self.layers}
+        hooked(self.subject.module, hooks, lambda: self.subject.anatomy.walk(pixels, Unwatched()))
+
+    def _hook(self, layer: int) -> Hook:
+        def add(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401 (a hook's signature)
+            del block
+            self._add(layer, output - inputs[0])
+
+        return add
+
+    def stream(self, layer: int, stream: Stream) -> None:
+        """Add the change across the unit where it is asked for."""
+        anatomy = self.subject.anatomy
+        if layer in self.layers and self._entering is not None and isinstance(anatomy, Composition):
+            bypass = anatomy.units[layer - 1].bypass
+            if bypass is None:
+                raise UserError(f"{self.subject.places[layer - 1].name} has no identity shortcut, so no branch.")
+            self._add(layer, stream.values - bypass(self._entering).values)
+        self._entering = stream
+
+    def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
+        """The fused kernel's context."""
+        return attention.context()
+
+    def _add(self, layer: int, branch: Tensor) -> None:
+        change = branch.double().sum(0)
+        self.total[layer] = self.total[layer] + change if layer in self.total else change

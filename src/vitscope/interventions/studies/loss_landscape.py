@@ -1,0 +1,239 @@
+"""The loss landscape: mean loss over a plane through the weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn import functional
+
+from vitscope.data import Images
+from vitscope.data.augmented import STRONG, WEAK
+from vitscope.data.batch import Batch
+from vitscope.diagnostics.accuracy import Accuracy
+from vitscope.engine.diagnostic import AnyDiagnostic
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid, points
+from vitscope.engine.measure import Plan
+from vitscope.interventions.direction import (
+    GivenDirection,
+    Normalisation,
+    RandomDirection,
+    TowardsWeights,
+    scaled_to_weights,
+    settled,
+)
+from vitscope.interventions.spread import spread
+from vitscope.interventions.weight_displacement import WeightDisplacement
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.quantity import Quantity
+from vitscope.models.checkpoint import read_checkpoint
+from vitscope.models.rewritten import parameters_of
+from vitscope.models.subject import Subject, Unwatched
+from vitscope.numerics.sample_size import sample_size, upper_deviation
+
+_AUGMENTATIONS = {"weak": WEAK, "strong": STRONG}
+_LEVEL = 0.95
+
+
+@STUDIES.add("loss-landscape")
+@final
+@dataclass(frozen=True)
+class LossLandscape(AbstractStudy):
+    r"""Mean loss and accuracy over a plane through the weights, the L2 term apart.
+
+    .. math:: L(\theta + \alpha d_1 + \beta d_2), \qquad \text{L2} = \tfrac{\lambda}{2} \lVert \theta \rVert^2
+
+    Every point is measured on the same images, with the same augmentation. Both directions are Gaussian and scaled to
+    the weights once: to the norm of each filter (Li et al.), or over the first axis as in Park and Kim's code; or they
+    are the two outermost eigenvectors of the Hessian, as long as the weights. With ``towards`` the first leads to
+    another checkpoint, at distance 1. Biases, norms and buffers stay where they are, but for the last two kinds.
+
+    ``l2`` is the term that weight decay adds to the loss under plain gradient descent (AdamW adds none).
+    ``l2_park_kim`` is what the code of Park and Kim adds instead, :math:`\lambda \sum_p \lVert \theta_p \rVert`, which
+    makes up most of their figure. Neither is part of ``nll``.
+
+    With ``error``, a pilot of images at corners, edges and centre tells how many images bring the standard error of
+    the mean loss, as an estimate of that of all the images given, to ``error`` nats at the worst of these points; that
+    many, drawn at random, are measured at every point. Cost: a forward pass of each of them for each point.
+    """
+
+    name = "loss-landscape"
+    title = "Loss landscape"
+    question = "How is its loss curved?"
+    references = (
+        "Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018",
+        "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 1",
+    )
+
+    grid_size: int = 21
+    """Points along each direction; an odd number has the model itself at the centre."""
+    extent: float = 1.0
+    """Largest distance along each direction, to either side."""
+    directions: Literal["filter-normalised", "park-kim", "hessian"] = "filter-normalised"
+    """Scaled to the norm of each filter (Li et al.), over the first axis (Park and Kim), or eigenvectors."""
+    towards: str | None = None
+    """A checkpoint of the same model to which the first direction leads."""
+    augmentation: Literal["none", "weak", "strong"] = "none"
+    """Weak: crop and mirror. Strong: RandAugment, Mixup, CutMix and label smoothing too."""
+    weight_decay: float = 0.05
+    """Of the L2 term, which is shown apart."""
+    error: float | None = None
+    """Largest standard error of the mean loss, in nats; all images are used where it is not given."""
+    pilot: int = 64
+    """Images that tell how many are needed."""
+    seed: int = 0
+    """Of the directions, the augmentation and the choice of images."""
+
+    def __post_init__(self) -> None:
+        if self.grid_size < 2:
+            raise UserError(f"The grid has {self.grid_size} points a side; a landscape needs at least 2.")
+        if not self.extent > 0:
+            raise UserError(f"The extent is {self.extent}; it is the largest distance to either side, above 0.")
+        if self.error is not None and not self.error > 0:
+            raise UserError(f"The error is {self.error} nats; it must be above 0, or left out to use all images.")
+        if self.pilot < 8:
+            raise UserError(f"The pilot has {self.pilot} images; it takes at least 8 to tell a spread.")
+
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+        """The weights displaced to every point."""
+        first, second = self._directions(subject, images)
+        axes = self._axes(first, second)
+        places = [(float(alpha), float(beta)) for alpha, beta in points(axes)]
+        settings = tuple((WeightDisplacement(first, second, alpha, beta),) for alpha, beta in places)
+        return Grid(axes, settings, _norms(subject, first, second, places, self.weight_decay))
+
+    def chosen(self, subject: Subject, images: Images, plan: Plan) -> Images:
+        """All images, or as many at random as the error asks for; augmented where that is asked for."""
+        if images.labels is None:
+            raise UserError(
+                f"{images.name} has no labels, and a loss needs them; give class folders or a label column."
+            )
+        if self.augmentation != "none":
+            images = images.augmented(_AUGMENTATIONS[self.augmentation], self.seed)
+        if self.error is None or len(images) <= self.pilot:
+            return images
+        deviation = upper_deviation(self._pilot_deviation(subject, images, plan), self.pilot, _LEVEL)
+        count = sample_size(deviation, self.error, len(images))
+        return images if count == len(images) else _at_random(images, count, self.seed, 0)
+
+    def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
+        """The mean loss, and how often it is right."""
+        return (Accuracy(),)
+
+    def notes(self, subject: Subject) -> tuple[str, ...]:
+        """What was moved, what was shown, and why so many images."""
+        small = [p for p in parameters_of(subject).values() if p.ndim < 2]
+        found = [
+            f"Directions: {self.directions}, seed {self.seed}"
+            + (f", the first towards {self.towards}" if self.towards else "")
+            + f". {len(small)} parameters of one axis (biases, norms) have no part in random directions, "
+            "buffers (batch norm's statistics) in none.",
+            f"Augmentation: {self.augmentation}; every point sees the same pixels and targets.",
+        ]
+        if self.error is not None:
+            found.append(
+                f"So many images that the mean loss is within a standard error of {self.error:g} nats of that of all "
+                f"the images given, at the worst of nine points, judged by {self.pilot} of them ({_LEVEL:.0%} upper "
+                "limit of the spread). The errors shown are of the mean as an estimate for images at large; times the "
+                "root of the share of images that were not measured, they are from the mean of all given."
+            )
+        return tuple(found)
+
+    def _axes(self, first: GivenDirection, second: GivenDirection) -> tuple[Axis, Axis]:
+        distances = spread(f"{-self.extent!r}:{self.extent!r}:{self.grid_size}")
+        return (
+            Axis("first", distances, f"Distance along the first direction ({first.label})"),
+            Axis("second", distances, f"Distance along the second direction ({second.label})"),
+        )
+
+    def _directions(self, subject: Subject, images: Images) -> tuple[GivenDirection, GivenDirection]:
+        if self.directions == "hessian":
+            from vitscope.engine.curvature import top_eigenvectors  # costs little to import, but is seldom needed
+
+            vectors = top_eigenvectors(subject, images, 2, seed=self.seed)
+            found = [GivenDirection(v, f"Hessian eigenvector {number}") for number, v in enumerate(vectors, start=1)]
+            first, second = (scaled_to_weights(one, subject) for one in found)
+        else:
+            first, second = self._random(subject, self.directions)
+        return (first if self.towards is None else self._towards(subject, self.towards)), second
+
+    def _random(self, subject: Subject, kind: Normalisation) -> tuple[GivenDirection, GivenDirection]:
+        one, two = (RandomDirection(2 * self.seed + number, kind) for number in (0, 1))
+        return settled(one, subject), settled(two, subject)
+
+    def _towards(self, subject: Subject, path: str) -> GivenDirection:
+        return settled(TowardsWeights(read_checkpoint(Path(path)).weights, Path(path).name), subject)
+
+    def _pilot_deviation(self, subject: Subject, images: Images, plan: Plan) -> float:
+        """Largest standard deviation of the loss over the pilot's images, of nine points of the plane.
+
+        The pilot is drawn by itself, so that how many images are measured does not depend on which they are.
+        """
+        first, second = self._directions(subject, images)
+        shown = _at_random(images, self.pilot, self.seed, 1)
+        batches = list(shown.batches(subject.preprocessing.transform, plan.batch_size))
+        steps = (-self.extent, 0.0, self.extent)
+        deviations: list[float] = []
+        for alpha, beta in ((alpha, beta) for alpha in steps for beta in steps):
+            displaced = WeightDisplacement(first, second, alpha, beta)(subject)
+            deviations.append(float(_losses(displaced, batches).std()))
+        return max(deviations, key=lambda one: np.inf if np.isnan(one) else one)
+
+
+def _at_random(images: Images, count: int, seed: int, purpose: int) -> Images:
+    """So many of the images, each as likely as any other, whatever its class."""
+    chosen = np.random.default_rng([seed, purpose, len(images)]).permutation(len(images))[:count]
+    return images.take(np.sort(chosen))
+
+
+def _losses(subject: Subject, batches: Sequence[Batch]) -> Float[torch.Tensor, " images"]:
+    """The cross-entropy of every image."""
+    device = next(iter(subject.module.parameters())).device
+    found: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for batch in batches:
+            logits = subject.anatomy.walk(batch.pixels.to(device), Unwatched()).double().cpu()
+            targets = batch.labels if batch.targets is None else batch.targets.double()
+            assert targets is not None, "unlabelled images were refused"
+            found.append(functional.cross_entropy(logits, targets, reduction="none"))
+    return torch.cat(found)
+
+
+def _norms(
+    subject: Subject,
+    first: GivenDirection,
+    second: GivenDirection,
+    places: Sequence[tuple[float, float]],
+    decay: float,
+) -> tuple[Fact, Fact]:
+    """The L2 term at every point, and what the code of Park and Kim adds; from inner products, without the weights."""
+    alpha, beta = np.array([*places, (0.0, 0.0)]).T
+    parts: list[Float[np.ndarray, " points"]] = []
+    for name, weights in parameters_of(subject).items():
+        w, a, b = _inner_products(name, weights, first.tensors, second.tensors)
+        square = w[0] + 2 * alpha * w[1] + 2 * beta * w[2] + alpha**2 * a[1] + 2 * alpha * beta * a[2] + beta**2 * b[2]
+        parts.append(square.clip(min=0))  # rounding may take what is zero below it
+    squares = np.stack(parts)
+    l2, theirs = decay / 2 * squares.sum(0), decay * np.sqrt(squares).sum(0)
+    half = "Half the weight decay times the squared norm of all parameters"
+    summed = "The weight decay times the sum of the parameters' norms, not squared, as the code of Park and Kim adds it"
+    return (
+        _fact("l2", "L2 term", f"{half} (weight decay {decay:g}); not part of the loss.", l2),
+        _fact("l2_park_kim", "L2 term of Park and Kim", f"{summed} (weight decay {decay:g}).", theirs),
+    )
+
+
+def _inner_products(
+    name: str, weights: torch.Tensor, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
+) -> Float[np.ndarray, "3 3"]:
+    """Of a parameter and its part of both directions with one another, in float64."""
+    zero = torch.zeros_like(weights)
+    rows = torch.stack([one.double().reshape(-1) for one in (weights, first.get(name, zero), second.get(name, zero))])
+    return (rows @ rows.T).cpu().numpy()
+
+
+def _fact(name: str, label: str, meaning: str, values: Float[np.ndarray, " points"]) -> Fact:
+    return Fact(Quantity(name, label, "nats", meaning), tuple(values[:-1].tolist()), float(values[-1]))

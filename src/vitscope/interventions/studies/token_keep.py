@@ -1,0 +1,168 @@
+"""Accuracy against the share of the patch tokens that goes on, by one ranking or several."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import final
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitscope.data import Images
+from vitscope.diagnostics.accuracy import Accuracy
+from vitscope.engine.diagnostic import AnyDiagnostic
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid
+from vitscope.engine.intervention import AbstractIntervention
+from vitscope.engine.measure import Plan
+from vitscope.interventions.spread import spread
+from vitscope.interventions.token_keep import TokenKeep, kept_count
+from vitscope.interventions.token_merge import TokenMerge
+from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAttention, ByNorm, Worst
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.quantity import Quantity
+from vitscope.models.stream import Stream
+from vitscope.models.subject import Subject, Unwatched
+from vitscope.models.unit import UnitKind
+
+RANKINGS: Mapping[str, Callable[[int], AbstractRanking]] = MappingProxyType(
+    {
+        "attention": lambda seed: ByAttention(),
+        "norm": lambda seed: ByNorm(),
+        "random": AtRandom,
+        "worst": lambda seed: Worst(ByAttention()),
+    }
+)
+"""The rankings by their names in the study's field ``by``, of a seed; ``merge`` stands beside them."""
+MERGE = "merge"
+
+OPERATIONS = Quantity(
+    "forward_operations",
+    "Forward operations",
+    "1e9 an image",
+    "Multiplications and additions in matrix products and convolutions, in the forward pass of one image.",
+    "Smaller is cheaper.",
+)
+
+
+@STUDIES.add("token-keep")
+@final
+@dataclass(frozen=True)
+class TokenKeepStudy(AbstractStudy):
+    """What is lost when only a share of the patch tokens goes on from a unit on, the others being removed.
+
+    ``keep`` are the shares (start:stop:count, or a list). ``by`` says which patches are kept; several names with commas
+    between make an axis of their own: ``attention`` (the most attended by the class token, or on average by all patches
+    where there is none), ``norm`` (the largest), ``random`` (with ``seed``), ``worst`` (the least attended: a control),
+    and ``merge`` (no patch is dropped, the most similar are merged after the first attention unit from there on).
+    ``layer`` is the unit from which on (unless given, the first attention unit past a third of the units).
+
+    Cost: a forward pass of each image for each share and name, with as many tokens as are left; what precedes the unit
+    runs once, and twice where ``random`` is among them. ``forward_operations`` stand beside the results.
+    """
+
+    name = "token-keep"
+    title = "Patch tokens kept"
+    question = "What can it lose?"
+    references = (*TokenKeep.references, *TokenMerge.references)
+
+    keep: str = "1.0:0.1:10"
+    by: str = "attention"
+    layer: int | None = None
+    seed: int = 0
+
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+        """A point for each share, and each ranking where there are several."""
+        del images, plan
+        shares, names, layer = spread(self.keep), self._names(), self._layer(subject)
+        entering, merging = _patches(subject, layer), _attention_from(subject, layer) if MERGE in names else None
+        settings = tuple(
+            (self._intervention(share, name, layer, entering, merging),) for share in shares for name in names
+        )
+        kept = {"keep_tokens": [kept_count(share, entering) for share in shares]}
+        axes = (Axis("keep", shares, "Share of the patch tokens kept", "1", kept),)
+        if len(names) > 1:
+            axes = (*axes, Axis("ranking", names, "By what they are ranked"))
+        operations = tuple(_operations(setting[0](subject)) for setting in settings)
+        return Grid(axes, settings, (Fact(OPERATIONS, operations, _operations(subject)),))
+
+    def _names(self) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in self.by.split(",")))
+        unknown = next((name for name in names if name not in RANKINGS and name != MERGE), None)
+        if unknown is not None:
+            raise UserError(f"Tokens cannot be ranked by {unknown!r}; name some of {', '.join((*RANKINGS, MERGE))}.")
+        return names
+
+    def _intervention(
+        self, share: float, name: str, layer: int, entering: int, merging: int | None
+    ) -> AbstractIntervention:
+        """The share of the ``entering`` patches that is kept, or merged in the unit ``merging``."""
+        if name == MERGE and merging is not None:
+            return TokenMerge(entering - kept_count(share, entering), (merging,))
+        return TokenKeep(share, layer, RANKINGS[name](self.seed))
+
+    def _layer(self, subject: Subject) -> int:
+        count = len(subject.places)
+        if self.layer is None:
+            return _attention_from(subject, count // 3 + 1)
+        if not 1 <= self.layer <= count:
+            raise UserError(f"{subject.name} has layers 1 to {count}; there is no layer {self.layer}.")
+        return self.layer
+
+    def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
+        """Accuracy."""
+        return (Accuracy(),)
+
+    def notes(self, subject: Subject) -> tuple[str, ...]:
+        """From which unit on, and how many of how many."""
+        layer, shares = self._layer(subject), spread(self.keep)
+        entering, place = _patches(subject, layer), subject.places[layer - 1].name
+        fewest, most = (kept_count(share, entering) for share in (min(shares), max(shares)))
+        merge = subject.places[_attention_from(subject, layer) - 1].name if MERGE in self._names() else None
+        return (
+            f"From {place} (layer {layer}) on, {fewest} to {most} of {entering} patch tokens are kept; "
+            "class and register tokens always are.",
+            *(() if merge is None else (f"Merging is done in {merge}, between attention and what follows it.",)),
+        )
+
+
+def _attention_from(subject: Subject, layer: int) -> int:
+    places = enumerate(subject.places, start=1)
+    found = next((number for number, place in places if number >= layer and place.kind is UnitKind.ATTENTION), None)
+    if found is None:
+        raise UserError(f"{subject.name} has no attention unit from layer {layer} on, so there is nothing to rank by.")
+    return found
+
+
+def _zeros(subject: Subject) -> torch.Tensor:
+    like = next(iter(subject.module.parameters()), torch.empty(0))
+    return torch.zeros(1, *subject.preprocessing.shape, device=like.device, dtype=like.dtype)
+
+
+@dataclass
+class _Watch(Unwatched):
+    """How many patches there are after a layer."""
+
+    layer: int
+    patches: int = 0
+
+    def stream(self, layer: int, stream: Stream) -> None:
+        """Count them."""
+        if layer == self.layer:
+            self.patches = stream.patches.shape[1]
+
+
+def _patches(subject: Subject, layer: int) -> int:
+    """How many patches enter the layer. Cost: a forward pass of one image."""
+    watch = _Watch(layer - 1)
+    with torch.inference_mode():
+        subject.anatomy.walk(_zeros(subject), watch)
+    return watch.patches
+
+
+def _operations(subject: Subject) -> float:
+    """Of one image's forward pass, in 1e9."""
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:  # other kernels' products are not all counted
+        subject.anatomy.walk(_zeros(subject), Unwatched())
+    return counter.get_total_flops() / 1e9

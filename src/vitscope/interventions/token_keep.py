@@ -1,0 +1,183 @@
+"""A share of the patch tokens goes on, the others are removed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
+from vitscope.interventions.token_ranking import PIXELS, AbstractRanking, AtRandom, ByAttention, ByNorm, Reads, Worst
+from vitscope.interventions.token_unit import (
+    AbstractTokenUnit,
+    among,
+    attention_from,
+    innermost,
+    only,
+    refuse_keeping_after_merging,
+    refuse_map,
+    refuse_whole_grid,
+)
+from vitscope.measurement.errors import UserError
+from vitscope.models.attention import Attention
+from vitscope.models.edit import edited
+from vitscope.models.stream import Stream
+from vitscope.models.subject import AbstractAnatomy, AbstractEdit, Composition, Subject
+from vitscope.models.unit import AbstractAttentionUnit
+
+
+@INTERVENTIONS.add("token-keep")
+@final
+@dataclass(frozen=True)
+class TokenKeep(AbstractIntervention):
+    """From a unit on, only a share of the patch tokens goes on; the others are removed, nothing is computed of them.
+
+    Of ``n`` patches that enter unit ``layer`` (numbered from 1), ``max(1, round(keep n))`` are kept: those of the
+    largest score ``by`` a ranking, of equal ones the first; they stay in their order. Prefix tokens (class,
+    distillation, registers) always stay. Positions stay with their tokens: embeddings were added before, rotary angles
+    and relative position biases are taken at the cells that are kept. Where the model averages patches at its end it
+    averages those that are left.
+
+    With ``ByAttention()`` patches are ranked by the first attention unit at or after ``layer``, as it sees the tokens
+    that enter ``layer``, all of them; if that is the unit itself, its queries, keys and values are computed once. There
+    is also ``ByNorm()``, ``AtRandom(seed)``, ``ByMask(scores)``, ``ByPixels(function)`` (an oracle that knows the
+    image), and ``Worst(ranking)``, which keeps what the ranking would give up. Several of them at different layers
+    compose: each keeps its share of what is left.
+
+    Cost: from the unit on that of a model with so many tokens; in the unit itself the projections of all tokens where
+    its own attention ranks them. Feature maps and attention from the unit on are not read, since patches no longer
+    fill the grid. Refused where a later unit needs the whole grid: convolution, downsampling, windows.
+    """
+
+    name = "token-keep"
+    title = "Patch tokens kept"
+    references = (
+        "Liang et al., Not All Patches are What You Need: Expediting Vision Transformers via Token Reorganizations, "
+        "ICLR 2022",
+    )
+
+    keep: float | int = 0.5
+    layer: int = 1
+    by: AbstractRanking = field(default_factory=ByAttention)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep <= 1:
+            raise UserError(f"A share of {self.keep:g} was asked for; what is kept is a share from 0 to 1.")
+
+    def __call__(self, subject: Subject) -> Subject:
+        """The subject with fewer tokens. Raises ``UserError`` naming the unit that does not allow it."""
+        return edited(subject, Keeping(self))
+
+    @classmethod
+    def examples(cls) -> "tuple[TokenKeep, ...]":
+        """Every ranking that needs nothing of the user, at attention and MLP units."""
+        rankings = (ByAttention(), ByNorm(), AtRandom(1), Worst(ByAttention()))
+        return tuple(cls(0.4, layer, by) for layer, by in zip((1, 2, 2, 3), rankings, strict=True))
+
+    @classmethod
+    def nothing(cls) -> "tuple[TokenKeep, ...]":
+        """All are kept."""
+        return cls(1.0, 1), cls(1.0, 2, AtRandom(1))
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Its fields for a run's spec."""
+        return {"intervention": self.name, "keep": self.keep, "layer": self.layer, "by": self.by.label}
+
+
+def kept_count(keep: float | int, patches: int) -> int:
+    """How many of so many patches are kept."""
+    return max(1, round(keep * patches))
+
+
+@final
+@dataclass(frozen=True)
+class Keeping(AbstractEdit):
+    """The walk on which ``keep`` is done."""
+
+    keep: TokenKeep
+
+    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+        """The anatomy with the unit at the layer behind the choice. Raises ``UserError`` where it does not allow it."""
+        ranking, layer = self.keep.by, self.keep.layer
+        doing = f"TokenKeep by {ranking.label}"
+        anatomy = refuse_whole_grid(anatomy, layer, doing)
+        reader = self._reader(anatomy, doing) if ranking.reads is Reads.ATTENTION else None
+        if self.keep.keep == 1:
+            return anatomy
+        unit = anatomy.units[layer - 1]
+        chosen = KeepTokens(unit.place, unit, self.keep.keep, ranking, reader)
+        units = (*anatomy.units[: layer - 1], chosen, *anatomy.units[layer:])
+        refuse_keeping_after_merging(units)
+        stem = anatomy.stem if ranking.reads is not Reads.PIXELS else WithPixels(anatomy.stem)
+        return replace(anatomy, stem=stem, units=units)
+
+    def _reader(self, anatomy: Composition, doing: str) -> AbstractAttentionUnit:
+        reader = innermost(anatomy.units[attention_from(anatomy, self.keep.layer, doing) - 1])
+        assert isinstance(reader, AbstractAttentionUnit), "the unit was found for being one of attention"
+        return reader
+
+
+@final
+@dataclass(frozen=True)
+class WithPixels:
+    """The stem, whose stream carries the images along."""
+
+    stem: Callable[[Tensor], Stream]
+
+    def __call__(self, images: Float[Tensor, "batch channels height width"]) -> Stream:
+        """The stream after the stem."""
+        stream = self.stem(images)
+        return replace(stream, carried={**stream.carried, PIXELS: images})
+
+
+@final
+@dataclass(frozen=True)
+class KeepTokens(AbstractTokenUnit):
+    """``inner`` behind the choice of tokens; ``reader`` is the unit whose attention ranks them, if one's does."""
+
+    keep: float | int
+    ranking: AbstractRanking
+    reader: AbstractAttentionUnit | None
+
+    @property
+    def bypass(self) -> Callable[[Stream], Stream] | None:
+        """The choice alone, where the unit inside can be left out."""
+        inner = self.inner.bypass
+        return None if inner is None else _Bypassed(self, inner)
+
+    def __call__(self, stream: Stream) -> Stream:
+        """The stream after the unit, with the tokens that are kept."""
+        refuse_map(stream, self)
+        attention = None if self.reader is None else self.reader.project(stream)
+        chosen = self.chosen(stream, attention)
+        left = only(stream, chosen)
+        if self.reader is None or attention is None or self.inner != self.reader:
+            return self.inner(left)
+        fewer = among(attention, chosen)
+        return self.reader.finish(left, self.reader.branch(fewer, fewer.context()))
+
+    def chosen(self, stream: Stream, attention: Attention | None) -> Int[Tensor, "batch chosen"]:
+        """The patches that are kept, by number, in ascending order."""
+        return highest(self.ranking(stream, attention), kept_count(self.keep, stream.patches.shape[1]))
+
+
+@final
+@dataclass(frozen=True)
+class _Bypassed:
+    """The choice of ``unit`` without the unit itself."""
+
+    unit: KeepTokens
+    then: Callable[[Stream], Stream]
+
+    def __call__(self, stream: Stream) -> Stream:
+        attention = None if self.unit.reader is None else self.unit.reader.project(stream)
+        return self.then(only(stream, self.unit.chosen(stream, attention)))
+
+
+def highest(scores: Num[Tensor, "batch patches"], count: int) -> Int[Tensor, "batch chosen"]:
+    """Where the largest scores stand, ascending; of equal ones the first. NaN counts as the largest."""
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
+    return order[:, :count].sort(dim=1).values

@@ -1,0 +1,226 @@
+"""By what patch tokens are ranked, the first to keep having the largest score."""
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num, Shaped
+from torch import Tensor
+
+from vitscope.interventions.token_unit import cells_of
+from vitscope.measurement.errors import UserError
+from vitscope.models.attention import Attention
+from vitscope.models.stream import Stream
+
+PIXELS = "pixels"
+"""Under this name the images travel with a stream whose tokens are ranked by them."""
+
+
+class Reads(Enum):
+    """What a ranking must be given besides the stream."""
+
+    NOTHING = "nothing"
+    ATTENTION = "the attention of the unit by which tokens are ranked"
+    PIXELS = "the images, which travel with the stream"
+
+
+class AbstractRanking(ABC):
+    """Scores of the patch tokens of a stream; a frozen value and a pure function of each image by itself."""
+
+    @property
+    def reads(self) -> Reads:
+        """What it must be given besides the stream."""
+        return Reads.NOTHING
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What it is, for a run's spec: the same for equal rankings, and only for them."""
+
+    def __repr__(self) -> str:
+        """Its label, which is the same in every process."""
+        return f"<{self.label}>"
+
+    @abstractmethod
+    def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
+        """A score for every patch; the largest are kept, and of equal ones the first."""
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class ByAttention(AbstractRanking):
+    r"""The attention that a patch receives from the class token, mean over heads.
+
+    .. math:: s_j = \frac{1}{H} \sum_h A^h_{0j}
+
+    Where the model has no class token it is what the patch receives on average from all patches:
+    :math:`\frac{1}{HN} \sum_h \sum_i A^h_{ij}`. The weights are the softmax's, over all tokens, prefix included. Cost:
+    a product of one query with all keys, or of all queries without class token.
+    """
+
+    @property
+    def reads(self) -> Reads:
+        """Attention."""
+        return Reads.ATTENTION
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+        return "attention"
+
+    def __call__(self, stream: Stream, attention: Attention | None) -> Float[Tensor, "batch patches"]:
+        """Mean weights, from 0 to 1."""
+        assert attention is not None, "the unit that ranks by attention projects it"
+        first, stop = (0, 1) if stream.prefix and stream.class_token else (stream.prefix, attention.queries.shape[3])
+        bias = attention.bias
+        rows = replace(
+            attention,
+            queries=attention.queries[..., first:stop, :],
+            query_tokens=attention.query_tokens[:, first:stop],
+            bias=bias[..., first:stop, :] if bias is not None and bias.shape[-2] > 1 else bias,
+            gate=None,
+        )
+        return rows.weights()[:, 0, :, :, stream.prefix :].mean((1, 2))
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class ByNorm(AbstractRanking):
+    """The Euclidean norm of the patch's token as it enters the unit, in the stream's units."""
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+        return "norm"
+
+    def __call__(self, stream: Stream, attention: Attention | None) -> Float[Tensor, "batch patches"]:
+        """Norms."""
+        del attention
+        return torch.linalg.vector_norm(stream.patches, dim=-1)
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class AtRandom(AbstractRanking):
+    """At random, uniformly and for each image anew.
+
+    The scores are a function of ``seed``, the CRC-32 of the image's float32 values as they enter the model, and the
+    grid cell: batches, order, workers and other images do not matter, what is kept at a smaller share is among what is
+    kept at a larger one, and a later choice with the same seed goes on with the same scores. Cost: some 0.3 ms an
+    image of 3 x 224 x 224.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"The seed {self.seed} was given; it must be 0 or more.")
+
+    @property
+    def reads(self) -> Reads:
+        """The images."""
+        return Reads.PIXELS
+
+    @property
+    def label(self) -> str:
+        """Its name and seed."""
+        return f"random, seed {self.seed}"
+
+    def __call__(self, stream: Stream, attention: Attention | None) -> Float[Tensor, "batch patches"]:
+        """Numbers from 0 to 1."""
+        del attention
+        pixels, cells = stream.carried[PIXELS].detach().float().cpu().contiguous().numpy(), cells_of(stream)
+        drawn = np.empty((len(pixels), stream.grid[0] * stream.grid[1]), np.float32)
+        for row, image in zip(drawn, pixels, strict=True):
+            generator = np.random.Generator(np.random.PCG64((self.seed, zlib.crc32(image.tobytes()))))
+            row[:] = generator.random(len(row), np.float32)
+        return torch.from_numpy(drawn).to(cells.device).gather(1, cells)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)  # tensors are compared by identity
+class ByMask(AbstractRanking):
+    """Scores of the grid's cells that the user gives, or a mask (True is kept first); the same for all images."""
+
+    scores: Shaped[Tensor, "height width"]
+
+    @property
+    def label(self) -> str:
+        """Its shape and the CRC-32 of its values."""
+        numbers = self.scores.detach().double().cpu().contiguous().numpy()
+        return f"mask {tuple(self.scores.shape)} {zlib.crc32(numbers.tobytes()):08x}"
+
+    def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
+        """The scores of the patches' cells. Raises ``UserError`` where the grid is another."""
+        del attention
+        if tuple(self.scores.shape) != stream.grid:
+            raise UserError(
+                f"The mask is {tuple(self.scores.shape)}; the model's patches form a grid of {stream.grid}."
+            )
+        cells = cells_of(stream)
+        return self.scores.to(cells.device).flatten().float()[cells]
+
+
+PixelScores = Callable[[Float[Tensor, "batch channels height width"]], Shaped[Tensor, "batch rows columns"]]
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class ByPixels(AbstractRanking):
+    """Scores that a function of the user's gives the grid's cells of each image: an oracle.
+
+    ``function`` gets the images as they enter the model, and returns a score (or True) for every cell of the grid; what
+    it says of an image must depend on that image alone.
+    """
+
+    function: PixelScores
+
+    def __post_init__(self) -> None:
+        if "<lambda>" in getattr(self.function, "__qualname__", ""):
+            raise UserError("A lambda has no name by which its run could be found again; give a function with a name.")
+
+    @property
+    def reads(self) -> Reads:
+        """The images."""
+        return Reads.PIXELS
+
+    @property
+    def label(self) -> str:
+        """The function's name, or what a frozen value of a class says of itself."""
+        name = getattr(self.function, "__qualname__", None)
+        return f"pixels {self.function.__module__}.{name}" if name else f"pixels {self.function!r}"
+
+    def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
+        """The scores of the patches' cells. Raises ``UserError`` where they do not fit the grid."""
+        del attention
+        scores, expected = self.function(stream.carried[PIXELS]), (stream.patches.shape[0], *stream.grid)
+        if tuple(scores.shape) != expected:
+            raise UserError(f"{self.label} gave scores of shape {tuple(scores.shape)}; the patches are {expected}.")
+        return scores.flatten(1).float().gather(1, cells_of(stream))
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Worst(AbstractRanking):
+    """The other way round: what ``ranking`` would give up first is kept first. An adversarial control."""
+
+    ranking: AbstractRanking
+
+    @property
+    def label(self) -> str:
+        """Worst by what."""
+        return f"worst by {self.ranking.label}"
+
+    @property
+    def reads(self) -> Reads:
+        """What the ranking reads."""
+        return self.ranking.reads
+
+    def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
+        """The scores with the other sign."""
+        return -self.ranking(stream, attention)

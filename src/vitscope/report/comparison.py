@@ -1,0 +1,200 @@
+"""Several runs' results as one dataset a diagnostic, with ``run`` as its first axis; and their differences."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from vitscope.report.axis import SAMPLES, over_layers, unit_axes
+from vitscope.report.measured import Measured, measured
+from vitscope.report.number import with_error
+from vitscope.report.side import Side, is_training
+from vitscope.report.table import MOST_ROWS, Table
+
+DEPTH = "depth"
+"""The axis of relative depth: 0 after the stem, 1 after the last unit."""
+DEPTH_RANGE = (-0.04, 1.04)
+"""The ends of that axis in every figure."""
+_POOLED = ("head", *SAMPLES)
+_QUARTERS = ("first", "second", "third", "last")
+_PLACES = 9
+
+
+def joined(compared: Sequence[Side], name: str, exact: bool) -> xr.Dataset:
+    """A diagnostic's quantities that two runs have at least, along the axis ``run``; what a run has not is NaN.
+
+    ``exact``: layers stay layers, which mean the same in all runs; otherwise they become relative depth. Over depth,
+    values of single heads (or mini-batches, or ranks) become their mean, for heads do not correspond to one another.
+    """
+    found = {
+        side.label: {one.name: _prepared(one, side, exact) for one in measured(name, _dataset(side, name))}
+        for side in compared
+        if name in side.run
+    }
+    result = xr.Dataset(attrs=_words(compared, name))
+    for quantity in dict.fromkeys(quantity for one in found.values() for quantity in one):
+        having = {label: one[quantity] for label, one in found.items() if quantity in one}
+        first = next(iter(having.values()))
+        same = {label: one for label, one in having.items() if one.dims == first.dims and one.unit == first.unit}
+        if len(same) > 1:
+            result = result.assign(_stacked(quantity, same, is_training(compared)))
+    return result
+
+
+def _dataset(side: Side, name: str) -> xr.Dataset:
+    return side.run.tree[name].to_dataset()
+
+
+def _words(compared: Sequence[Side], name: str) -> dict[str, object]:
+    return dict(next(_dataset(side, name) for side in compared if name in side.run).attrs)
+
+
+def _stacked(quantity: str, having: dict[str, Measured], ordered: bool) -> dict[str, xr.DataArray]:
+    words = {"long_name": "run", "ordered": ordered}
+    stacked: dict[str, xr.DataArray] = {}
+    for part, end in (("mean", ""), ("error", "_error"), ("count", "_count")):
+        arrays: list[xr.DataArray] = [getattr(one, part) for one in having.values()]
+        index = xr.IndexVariable("run", list(having), attrs=words)
+        bare = [array.drop_vars("kind", errors="ignore") for array in arrays]
+        whole = xr.concat(bare, dim=index, join="outer", coords="minimal", compat="override", combine_attrs="override")
+        if "kind" in arrays[0].coords:
+            kinds = [array["kind"].drop_vars("kind").astype(object) for array in arrays]
+            beside = xr.concat(kinds, dim=index, join="outer", fill_value="", coords="minimal", compat="override")
+            whole = whole.assign_coords(kind=(("run", DEPTH), beside.transpose("run", DEPTH).values.astype(str)))
+        stacked[f"{quantity}{end}"] = whole.transpose("run", ...)
+    return stacked
+
+
+def _prepared(quantity: Measured, side: Side, exact: bool) -> Measured:
+    """The quantity over layers or relative depth, without axes whose entries do not correspond between runs."""
+    cells = side.units + 2 if side.units else 0
+    axes = unit_axes(quantity.mean, cells)
+    parts = tuple(part.assign_coords(quantity.mean.coords) for part in (quantity.mean, quantity.error, quantity.count))
+    if axes:
+        parts = tuple(_over_depth(part, axes[0], side, exact) for part in parts)
+        parts = _pooled(parts)
+    kept = {*parts[0].dims, *(("kind",) if axes and not exact else ())}
+    mean, error, count = (part.drop_vars([name for name in part.coords if name not in kept]) for part in parts)
+    return Measured(quantity.diagnostic, quantity.name, mean, error, count)
+
+
+def _over_depth(part: xr.DataArray, axis: str, side: Side, exact: bool) -> xr.DataArray:
+    moved = over_layers(part, axis, side.units + 2)
+    if exact:
+        return moved
+    layers = moved["layer"].values
+    kinds = ["stem", *(str(unit["kind"]) for unit in side.run.anatomy), "tail"]
+    beside = [name for name, one in moved.coords.items() if one.dims == ("layer",)]
+    words = {"long_name": "relative depth", "units": "0: stem, 1: last unit", "range": DEPTH_RANGE}
+    at = np.round(layers / side.units, _PLACES)
+    renamed = moved.drop_vars(beside).rename({"layer": DEPTH})
+    return renamed.assign_coords({DEPTH: (DEPTH, at, words), "kind": (DEPTH, [kinds[int(i)] for i in layers])})
+
+
+def _pooled(parts: tuple[xr.DataArray, ...]) -> tuple[xr.DataArray, ...]:
+    """Means over heads and the like. Their errors go together at worst, so the mean's is at most the mean of theirs."""
+    mean, error, count = parts
+    dims = [dim for dim in mean.dims if dim in _POOLED]
+    if not dims:
+        return parts
+    said = f"{mean.attrs.get('meaning', '')} Here: the mean over {' and '.join(map(str, dims))}s of a unit."
+    pooled = mean.mean(dims, keep_attrs=True).assign_attrs(meaning=said)
+    return pooled, error.mean(dims, keep_attrs=True), count.max(dims, keep_attrs=True)
+
+
+def difference_tables(compared: Sequence[Side], quantities: Sequence[Measured]) -> tuple[Table, ...]:
+    """One table for all plain numbers and one for each quantity with axes: each run's value, and its difference.
+
+    The difference is from the first run, its error that of independent errors. Over relative depth the runs share no
+    unit, so rows are means over the units of a quarter of the depth.
+    """
+    plain_ones = [quantity for quantity in quantities if quantity.dims == ("run",)]
+    first = [_table(compared, plain_ones)] if plain_ones else []
+    return (*first, *(_table(compared, [one]) for one in quantities if one.dims != ("run",)))
+
+
+def difference(mean: float, error: float, first: float, first_error: float) -> str:
+    """``mean - first`` with its standard error; empty where one of them is missing."""
+    if not (np.isfinite(mean) and np.isfinite(first)):
+        return ""
+    text = with_error(mean - first, float(np.hypot(error, first_error)))
+    return text if text.startswith("−") or mean == first else f"+{text}"
+
+
+def _table(compared: Sequence[Side], quantities: Sequence[Measured]) -> Table:
+    labels = [str(label) for label in quantities[0].mean["run"].values]
+    first = quantities[0]
+    rows: list[tuple[str, ...]] = []
+    for quantity in quantities:
+        for place, means, errors in _lines(quantity):
+            cells = [with_error(m, e) if np.isfinite(m) else "" for m, e in zip(means, errors, strict=True)]
+            apart = [difference(m, e, means[0], errors[0]) for m, e in zip(means[1:], errors[1:], strict=True)]
+            rows.append((*((quantity.label, quantity.unit) if len(quantities) > 1 else ()), *place, *cells, *apart))
+    axes = _axes(first)
+    several = ("quantity", "unit") if len(quantities) > 1 else ()
+    short = [_letter(compared, label) for label in labels]
+    header = (*several, *axes, *labels, *(f"{one} − {short[0]}" for one in short[1:]))
+    title = first.label if len(quantities) == 1 else f"{first.label} and the other plain numbers"
+    unit = "" if len(quantities) > 1 or first.unit == "1" else first.unit
+    file = f"compare-{first.diagnostic}-{first.name}.csv"
+    return Table(title, unit, file, header, tuple(rows[:MOST_ROWS]), _csv(labels, quantities), len(rows))
+
+
+def _letter(compared: Sequence[Side], label: str) -> str:
+    return label if is_training(compared) else label.partition(":")[0]
+
+
+def _axes(quantity: Measured) -> tuple[str, ...]:
+    others = [dim for dim in quantity.dims if dim != "run"]
+    return tuple("quarter of the depth" if dim == DEPTH else dim.replace("_", " ") for dim in others)
+
+
+def _lines(quantity: Measured) -> list[tuple[tuple[str, ...], list[float], list[float]]]:
+    """Rows: place on the axes, and the runs' means and errors there; only where two runs have a value."""
+    mean, error = (_in_quarters(part) for part in (quantity.mean, quantity.error))
+    others = [dim for dim in mean.dims if dim != "run"]
+    found: list[tuple[tuple[str, ...], list[float], list[float]]] = []
+    for index in np.ndindex(*(mean.sizes[dim] for dim in others)):
+        at = dict(zip(others, index, strict=True))
+        means, errors = (part.isel(at).values.astype(np.float64).tolist() for part in (mean, error))
+        place = tuple(_entry(mean, str(dim), i) for dim, i in at.items())
+        if np.isfinite(means).sum() > 1:
+            found.append((place, means, errors))
+    return found
+
+
+def _entry(mean: xr.DataArray, dim: str, place: int) -> str:
+    value = mean[dim].values[place] if dim in mean.coords else place
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _in_quarters(part: xr.DataArray) -> xr.DataArray:
+    """Means over the units of each quarter of relative depth, the stem left out; errors as for heads."""
+    if DEPTH not in part.dims:
+        return part
+    quarter = np.ceil(part[DEPTH].values * 4 - 1e-6).astype(np.int64)
+    slices = [part.isel({DEPTH: np.flatnonzero(quarter == number)}).mean(DEPTH) for number in range(1, 5)]
+    return xr.concat(slices, dim=xr.IndexVariable(DEPTH, list(_QUARTERS)), coords="minimal", compat="override")
+
+
+def _csv(labels: Sequence[str], quantities: Sequence[Measured]) -> str:
+    """All rows to the last digit: each run's mean and error, then each difference from the first run and its error."""
+    first = labels[0]
+    apart = [f"{name} of {label} - {first}" for label in labels[1:] for name in ("difference", "standard error")]
+    own = [f"{name} of {label}" for label in labels for name in ("mean", "standard error")]
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(["quantity", "unit", *_axes(quantities[0]), *own, *apart])
+    for quantity in quantities:
+        for place, means, errors in _lines(quantity):
+            pairs = list(zip(means, errors, strict=True))
+            gaps = [(mean - means[0], float(np.hypot(error, errors[0]))) for mean, error in pairs[1:]]
+            cells = (_digits(value) for pair in (*pairs, *gaps) for value in pair)
+            writer.writerow([quantity.name, quantity.unit, *place, *cells])
+    return target.getvalue()
+
+
+def _digits(value: float) -> str:
+    return repr(value) if np.isfinite(value) else ""

@@ -1,0 +1,82 @@
+"""One line over depth for each of a few settings, models or moments."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+
+from vitscope.report.axis import axis_name
+from vitscope.report.drawing.drawing import (
+    AbstractDrawing,
+    axis_note,
+    depth_axis,
+    figure,
+    set_vertical,
+    vertical,
+)
+from vitscope.report.drawing.reference import reference, seen
+from vitscope.report.drawing.series import Series, legend_layout, paint_series, series_traces, split
+from vitscope.report.strip import Strip
+
+
+@final
+@dataclass(frozen=True)
+class DepthLines(AbstractDrawing):
+    """Axes: ``layer`` and one more of names, such as ``ranking`` or ``run``."""
+
+    strip: Strip
+
+    @property
+    def name(self) -> str:
+        """The only drawing of its quantity."""
+        return ""
+
+    @property
+    def over_depth(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def _category(self) -> str:
+        return next(dim for dim in self.quantities[0].dims if dim != "layer")
+
+    @property
+    def how_to_read(self) -> str:
+        """Lines, errors."""
+        return f"Lines: {axis_name(self.quantities[0].mean, self._category)}. Errors: ± 1 standard error."
+
+    @property
+    def _series(self) -> list[Series]:
+        quantity = self.quantities[0]
+        layers = quantity.mean["layer"].values.astype(np.float64)
+        return split(quantity, self._category, "layer", layers, [self.strip.described(int(i)) for i in layers])
+
+    def interactive(self) -> go.Figure:
+        """Bands and lines."""
+        quantity, series = self.quantities[0], self._series
+        against = reference(quantity)
+        lowest = np.concatenate([one.mean - one.spread for one in series])
+        shown = figure(
+            [*([against.trace(self.strip.bounds)] if against else []), *series_traces(series, layers=True)],
+            depth_axis(self.strip.ticks, self.strip.bounds),
+            vertical(seen(lowest, against), quantity.limits),
+            quantity.unit,
+        )
+        shown.update_layout(
+            hovermode="closest",
+            shapes=self.strip.shapes(),
+            **legend_layout([one.label for one in series], against, quantity.repeats),
+        )
+        return shown.add_annotation(axis_note(self.strip.division))
+
+    def paint(self, axes: Axes) -> None:
+        """The same."""
+        series, against = self._series, reference(self.quantities[0])
+        if against:
+            against.paint(axes)
+        paint_series(axes, series)
+        set_vertical(axes, seen(np.concatenate([one.mean - one.spread for one in series]), against))
+        self.strip.paint(axes)
+        axes.legend(frameon=False, fontsize=6, ncols=2)

@@ -1,0 +1,55 @@
+"""The value that a study's results are read against: no change, or what the intact model has."""
+
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from vitscope.report.colour import LIGHT, token
+from vitscope.report.measured import Measured
+from vitscope.report.number import with_error, with_unit
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A horizontal line and what it is."""
+
+    value: float
+    label: str
+
+    def trace(self, ends: tuple[float, float]) -> dict[str, object]:
+        """The line from end to end, named for the legend of a figure that has one."""
+        line = {"color": token("soft"), "width": 1, "dash": "dash"}
+        drawn = {"x": list(ends), "y": [self.value] * 2, "mode": "lines", "line": line, "name": escape(self.label)}
+        return {"type": "scatter", "hoverinfo": "skip", "cliponaxis": False, **drawn}
+
+    def note(self) -> dict[str, object]:
+        """What the line is, above the figure at the right, where no data are; for a figure without a legend."""
+        place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
+        words = {"text": f"dashed: {escape(self.label)}", "showarrow": False, "font": {"size": 12}}
+        return {**place, **words, "yshift": 4}
+
+    def paint(self, axes: Axes) -> None:
+        """The same on matplotlib axes."""
+        axes.axhline(self.value, color=LIGHT["soft"], linewidth=0.7, linestyle="--", zorder=1)
+        axes.annotate(self.label, (1.0, self.value), xytext=(-1, 1.5), ha="right", va="bottom",
+                      color=LIGHT["soft"], fontsize=6, xycoords=("axes fraction", "data"),
+                      textcoords="offset points")  # fmt: skip
+
+
+def seen(values: NDArray[np.float64], against: Reference | None) -> NDArray[np.float64]:
+    """The values that the vertical axis must hold: those drawn, and the one they are read against."""
+    return values if against is None else np.append(values, against.value)
+
+
+def reference(quantity: Measured) -> Reference | None:
+    """Zero for a change, the intact value for a study's quantity; None where there is none, or it is no number."""
+    intact = quantity.intact
+    known = intact is not None and not intact.dims and bool(np.isfinite(intact.mean.item()))
+    value = intact.mean.item() if intact is not None and known else float("nan")
+    shown = f"intact, {with_unit(with_error(value, intact.error.item()), quantity.unit)}" if known and intact else ""
+    if quantity.is_change:
+        return Reference(0.0, f"no change ({shown})" if known else "no change")
+    return Reference(value, shown) if known else None

@@ -1,0 +1,92 @@
+"""One line over an axis of numbers for each entry of an axis of names."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+
+from vitscope.report.axis import axis_name, entries, is_categorical, places
+from vitscope.report.drawing.drawing import (
+    AbstractDrawing,
+    coordinate_axis,
+    figure,
+    set_coordinate_axis,
+    set_vertical,
+    vertical,
+)
+from vitscope.report.drawing.reference import reference, seen
+from vitscope.report.drawing.series import Series, legend_layout, paint_series, series_traces, split
+
+
+@final
+@dataclass(frozen=True)
+class SeriesLines(AbstractDrawing):
+    """Axes: one of numbers, such as ``keep``, and one of names, such as ``ranking``; of two of names, ``run``."""
+
+    @property
+    def name(self) -> str:
+        """The only drawing of its quantity."""
+        return ""
+
+    @property
+    def over_depth(self) -> bool:
+        """It is not."""
+        return False
+
+    @property
+    def how_to_read(self) -> str:
+        """Lines, errors, what hollow markers are."""
+        values = self.quantities[0].mean
+        hollow = (
+            " Filled markers: attention; hollow ones: other units." if any(one.open for one in self._series) else ""
+        )
+        return f"Lines: {axis_name(values, self._category)}. Errors: ± 1 standard error.{hollow}"
+
+    @property
+    def _category(self) -> str:
+        """The axis of names; ``run`` before any other."""
+        values = self.quantities[0].mean
+        named = [dim for dim in self.quantities[0].dims if is_categorical(values, dim)]
+        return "run" if "run" in named else named[0]
+
+    @property
+    def _across(self) -> str:
+        return next(dim for dim in self.quantities[0].dims if dim != self._category)
+
+    @property
+    def _series(self) -> list[Series]:
+        quantity, across = self.quantities[0], self._across
+        said = [f"{axis_name(quantity.mean, across)} {entry}" for entry in entries(quantity.mean, across)]
+        return split(quantity, self._category, across, places(quantity.mean, across), said)
+
+    def interactive(self) -> go.Figure:
+        """Bands and lines."""
+        quantity, series = self.quantities[0], self._series
+        against, x = reference(quantity), places(quantity.mean, self._across)
+        lowest = np.concatenate([one.mean - one.spread for one in series])
+        traces = series_traces(series)
+        if is_categorical(quantity.mean, self._across):
+            traces = [{**trace, "mode": "markers"} for trace in traces if "fill" not in trace]
+        ends = (float(x.min()), float(x.max()))
+        shown = figure(
+            [*([against.trace(ends)] if against else []), *traces],
+            coordinate_axis(quantity.mean, self._across),
+            vertical(seen(lowest, against), quantity.limits),
+            quantity.unit,
+        )
+        return shown.update_layout(
+            hovermode="closest", **legend_layout([one.label for one in series], against, quantity.repeats)
+        )
+
+    def paint(self, axes: Axes) -> None:
+        """The same."""
+        quantity, series = self.quantities[0], self._series
+        against = reference(quantity)
+        if against:
+            against.paint(axes)
+        paint_series(axes, series)
+        set_vertical(axes, seen(np.concatenate([one.mean - one.spread for one in series]), against))
+        set_coordinate_axis(axes, quantity.mean, self._across)
+        axes.legend(frameon=False, fontsize=6, ncols=2)

@@ -1,0 +1,81 @@
+"""A landscape as a surface that can be turned."""
+
+from dataclasses import dataclass
+from html import escape
+from typing import final
+
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+
+from vitscope.report.colour import scale, token
+from vitscope.report.drawing.contour import direction, grid
+from vitscope.report.drawing.drawing import AbstractDrawing, figure, numbers
+from vitscope.report.number import with_unit
+
+
+@final
+@dataclass(frozen=True)
+class Surface(AbstractDrawing):
+    """Axes: two directions. Positions cannot be compared on it, so the contour map stands before it."""
+
+    @property
+    def name(self) -> str:
+        """There is a contour map of the same quantity."""
+        return "surface"
+
+    @property
+    def over_depth(self) -> bool:
+        """It is not."""
+        return False
+
+    @property
+    def height(self) -> int:
+        """As tall as the map."""
+        return 390
+
+    @property
+    def square(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def on_paper(self) -> bool:
+        """The contour map is."""
+        return False
+
+    @property
+    def how_to_read(self) -> str:
+        """How to turn it."""
+        return "The same as a surface: drag to turn it."
+
+    def interactive(self) -> go.Figure:
+        """The surface."""
+        quantity, seen = self.quantities[0], grid(self.quantities[0])
+        surface = {
+            "type": "surface",
+            "x": numbers(seen.x),
+            "y": numbers(seen.y),
+            "z": [numbers(row) for row in seen.heights],
+            "colorscale": scale("ramp"),
+            "showscale": False,
+            "text": seen.texts,
+            "hovertemplate": "%{text}<extra></extra>",
+            "contours": {"z": {"show": True, "color": token("rule"), "width": 1}},
+            "lighting": {"ambient": 0.9, "diffuse": 0.2, "specular": 0.0},
+        }
+        shown = figure([surface], {}, {}, "1")
+        quiet = {"gridcolor": token("rule"), "backgroundcolor": "rgba(0,0,0,0)", "zeroline": False,
+                 "showspikes": False, "tickfont": {"size": 11}}  # fmt: skip
+        across, up = (escape(direction(quantity, dim)) for dim in quantity.dims)
+        name = escape(with_unit("", quantity.unit).strip())
+        scene = {
+            "xaxis": {**quiet, "title": {"text": across}, "nticks": 5},
+            "yaxis": {**quiet, "title": {"text": up}, "nticks": 5},
+            "zaxis": {**quiet, "title": {"text": name}, **seen.ticks},
+            "camera": {"eye": {"x": 1.5, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}},
+            "dragmode": "turntable",
+        }
+        return shown.update_layout(scene=scene, margin={"l": 0, "r": 0, "t": 0, "b": 0}, dragmode=None)
+
+    def paint(self, axes: Axes) -> None:
+        """Nothing: it is not for paper."""

@@ -1,0 +1,95 @@
+"""The runs of a comparison: what each is called, and whether they are moments of one training."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+
+import numpy as np
+
+from vitscope.report.drawing.series import Style, styles
+from vitscope.runs.run import Run
+
+MOMENTS = ("epoch", "step")
+"""What tells a checkpoint's place in its training, among the run's attributes, in its spec or the model's name."""
+_WRITTEN = re.compile(rf"({'|'.join(MOMENTS)})[-_ =]?(\d+)", re.IGNORECASE)
+_LONGEST = 28
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the runs that are compared. ``label`` names it in figures and tables, on one page only once."""
+
+    run: Run
+    label: str
+    style: Style
+    moment: float | None
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return str(self.run.spec.model.get("name", self.run.spec.verb))
+
+    @property
+    def units(self) -> int:
+        """How many units it has; 0 where its anatomy is not known."""
+        return len(self.run.anatomy)
+
+
+def sides(runs: Sequence[Run]) -> tuple[Side, ...]:
+    """The runs in the order given: by their moment in training where all have one, else by letter and model."""
+    moments = [_moment(run) for run in runs]
+    told = [moment for moment in moments if moment is not None]
+    is_training = len(told) == len(runs) and len({name for name, _ in told}) == 1 and len(set(told)) == len(runs)
+    looks = styles(len(runs), is_training)
+    if is_training:
+        return tuple(
+            Side(run, f"{name} {value:g}", look, value)
+            for run, (name, value), look in zip(runs, told, looks, strict=True)
+        )
+    letters = zip(runs, ascii_lowercase, looks, strict=False)
+    return tuple(Side(run, f"{letter}: {_short(run)}", look, None) for run, letter, look in letters)
+
+
+def is_training(compared: Sequence[Side]) -> bool:
+    """Whether the runs are moments of one training."""
+    return all(side.moment is not None for side in compared)
+
+
+def alike(runs: Iterable[Run]) -> bool:
+    """Whether the models have the same kinds of unit in the same order, so that layers mean the same."""
+    plans = {tuple((unit["kind"], unit["stage"], unit["block"]) for unit in run.anatomy) for run in runs}
+    return len(plans) == 1 and plans != {()}
+
+
+def same_images(runs: Iterable[Run]) -> bool:
+    """Whether all runs saw the same images, as their fingerprints say."""
+    seen = {str(run.spec.images.get("fingerprint", "")) for run in runs}
+    return len(seen) == 1 and seen != {""}
+
+
+def timeless(model: str) -> str:
+    """A model's name without its moment in training."""
+    return _WRITTEN.sub("", model).strip("-_ ,.") or model
+
+
+def _short(run: Run) -> str:
+    name = str(run.spec.model.get("name", run.spec.verb)).rpartition("/")[2]
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
+def _moment(run: Run) -> tuple[str, float] | None:
+    attributes = {str(name): value for name, value in run.tree.attrs.items()}
+    for source in (attributes, run.spec.settings, run.spec.model, run.provenance):
+        found = _told(source)
+        if found:
+            return found
+    names = (str(run.spec.model.get(key, "")) for key in ("name", "weights"))
+    written = (_WRITTEN.search(name) for name in names)
+    return next(((match[1].lower(), float(match[2])) for match in written if match), None)
+
+
+def _told(source: Mapping[str, object]) -> tuple[str, float] | None:
+    values = ((name, source.get(name)) for name in MOMENTS)
+    found = ((name, value) for name, value in values if isinstance(value, int | float | np.integer))
+    return next(((name, float(value)) for name, value in found), None)
