@@ -426,7 +426,7 @@ def test_a_head_that_a_unit_does_not_have_has_no_numbers():
     swin = load(timm.create_model("swin_tiny_patch4_window7_224", window_size=4, **small), input=pixels_of(32))
     pictures = images((np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), "uint8"), np.array([0, 1])))
     nll = study(swin, pictures, LesionStudy(of="head"))["lesion-accuracy/nll"]
-    assert nll.dims == ("lesion", "head")
+    assert nll.dims == ("lesion", "lesion_head")
     assert nll.isnull().values.tolist() == [[False, False, True], [False, False, False]]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from vitscope.data import images
+from vitscope.data.augmented import STRONG
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.measure import Plan, measure
 from vitscope.engine.study import study
@@ -114,7 +115,7 @@ class Failing(nn.Module):
 def test_the_weights_are_untouched_in_success_and_in_failure(linear, shown):
     """loss-landscapes leaves the caller's model displaced."""
     before = state(linear.module)
-    study(linear, shown, LossLandscape(grid_size=3, augmentation="strong", error=0.2, pilot=8))
+    study(linear, shown.augmented(STRONG), LossLandscape(grid_size=3, error=0.2, pilot=8))
     assert same(before, state(linear.module))
     failing = load(Failing(copy.deepcopy(linear.module)), input=PIXELS, units=["blocks.0.0.stem"])
     before = state(failing.module)
@@ -139,9 +140,8 @@ def test_directions_are_gaussian_and_normalised_once_zero_biases_included():
 def test_every_point_sees_the_same_augmented_images(linear, shown):
     """Park and Kim's code draws Mixup and crops anew at every point; here, where nothing moves, nothing changes."""
     nothing = GivenDirection({"head.weight": torch.zeros(3, 16)})
-    asked = LossLandscape(grid_size=3, augmentation="strong")
-    found = asked.chosen(linear, shown.for_classes(3, None), Plan())
-    grid = asked.grid(linear, found, Plan())
+    found = shown.for_classes(3, None).augmented(STRONG)
+    grid = LossLandscape(grid_size=3).grid(linear, found, Plan())
     still = type(grid)(grid.axes, tuple((WeightDisplacement(nothing, nothing, a, a),) for a in map(float, range(9))))
     losses = study(linear, found, still, [Accuracy()])["grid-accuracy/nll"].values
     assert np.ptp(losses) == 0

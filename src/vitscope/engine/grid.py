@@ -98,6 +98,8 @@ class AbstractStudy(ABC):
     question: ClassVar[str]
     """The question of the report under which it is shown."""
     references: ClassVar[tuple[str, ...]]
+    headline: ClassVar[str] = ""
+    """The quantity that its page shows first; a diagnostic's own first one where empty."""
 
     @abstractmethod
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:

@@ -23,8 +23,10 @@ def gridded(
     axes = grid.axes
     parts = [_stacked(axes, values)]
     if changes:
-        parts.append(_renamed(_stacked(axes, changes), "change", "Change of ", "Change from the intact model. "))
-    parts.append(_renamed(intact.drop_attrs(deep=False), "intact", "", "Of the intact model. "))
+        parts.append(
+            _renamed(_stacked(axes, changes), "change", "change from intact", "Change from the intact model. ")
+        )
+    parts.append(_renamed(intact.drop_attrs(deep=False), "intact", "intact", "Of the intact model. "))
     result = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
     for fact in grid.facts:
         result = result.assign(_known(fact, grid))
@@ -73,6 +75,6 @@ def _renamed(dataset: xr.Dataset, suffix: str, label: str, meaning: str) -> xr.D
     for quantity in quantities:
         words = renamed[f"{quantity}_{suffix}"].attrs
         name = words["long_name"]
-        words["long_name"] = f"{label}{name[0].lower()}{name[1:]}" if label else f"{name}, intact"
+        words["long_name"] = f"{name}, {label}"
         words["meaning"] = f"{meaning}{words['meaning']}"
     return renamed

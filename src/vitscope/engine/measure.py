@@ -171,7 +171,9 @@ def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, ob
     }
     if subject.edits:
         model["edits"] = [repr(edit) for edit in subject.edits]
-    pictures = {"name": images.name, "count": len(images), "labels": images.label_source}
+    pictures: dict[str, object] = {"name": images.name, "count": len(images), "labels": images.label_source}
+    if images.augmentation is not None:
+        pictures["augmentation"] = asdict(images.augmentation)
     return Spec(verb, model, {**pictures, "fingerprint": images.fingerprint}, settings)
 
 

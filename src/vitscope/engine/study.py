@@ -63,6 +63,7 @@ class Settled:
     question: str
     definition: str
     references: tuple[str, ...]
+    headline: str
     grid: Grid
     diagnostics: tuple[AnyDiagnostic, ...]
     notes: tuple[str, ...]
@@ -115,11 +116,11 @@ def settled(
     if isinstance(question, Grid):
         if not diagnostics:
             raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
-        words = ("grid", "Grid of interventions", "What does it depend on?", "", ())
+        words = ("grid", "Grid of interventions", "What does it depend on?", "", (), "")
         return Settled(subject, images, *words, question, tuple(diagnostics), ())
     given, images = images, question.chosen(subject, images, plan)
     definition = (type(question).__doc__ or "").strip()
-    words = (question.name, question.title, question.question, definition, question.references)
+    words = (question.name, question.title, question.question, definition, question.references, question.headline)
     grid = question.grid(subject, images, plan)
     chosen = question.diagnostics() if diagnostics is None else tuple(diagnostics)
     notes = question.notes(subject)
@@ -264,6 +265,7 @@ def _run(study: Settled, work: StudyWork, blocks: Sequence[ShardResult], origin:
                 "question": study.question,
                 "definition": "\n\n".join(filter(None, (study.definition, intact.attrs["definition"]))),
                 "references": [*study.references, *diagnostic.references],
+                **({"headline": study.headline} if study.headline in intact else {}),
             }
             groups[f"{study.name}-{diagnostic.name}"] = gridded(study.grid, intact, values, changes, words)
     return Run(xr.DataTree.from_dict({"/": _root(study, work, blocks[0], origin, groups), **groups}))

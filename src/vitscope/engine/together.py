@@ -41,16 +41,22 @@ def walk_together(
 
     Two walks share a unit's work where their units were equal from the stem on: units are compared as values, modules
     by identity. All anatomies have the same number of units. Branches that part and meet equal units again go through
-    them in one batch, where nothing but predictions is read and :data:`IMAGES_TOGETHER` (on a CPU another bound)
-    allows. Cost: of ``n`` walks that each differ in one of ``d`` units, ``d + (d - 1) + ...`` units instead of ``n d``.
-    Memory: two streams at a time where each walk leaves a common trunk by itself, and the branches of one batch.
+    them in one batch, where nothing but predictions is read and memory allows (:data:`IMAGES_TOGETHER`). Cost: of
+    ``n`` walks that each differ in one of ``d`` units, ``d + (d - 1) + ...`` units instead of ``n d``. Memory: two
+    streams at a time where each walk leaves a common trunk by itself, and the branches of one batch.
     """
-    found: list[tuple[Tensor, Reading] | None] = [None] * len(anatomies)
-    waiting: list[tuple[int, list[_Branch]]] = []
+    found: dict[int, tuple[Tensor, Reading]] = {}
     for walks in _alike([anatomy.stem for anatomy in anatomies], range(len(anatomies))):
         own, stream = reading(), anatomies[walks[0]].stem(images)
         own.stream(0, stream)
-        waiting.append((0, [_Branch(walks, stream, own)]))
+        found |= _walked(_Branch(walks, stream, own), anatomies, images)
+    return tuple(found[walk] for walk in range(len(anatomies)))
+
+
+def _walked(root: _Branch, anatomies: Sequence[Composition], images: Tensor) -> dict[int, tuple[Tensor, Reading]]:
+    """Logits and readings of the walks that share a stem."""
+    found: dict[int, tuple[Tensor, Reading]] = {}
+    waiting: list[tuple[int, list[_Branch]]] = [(0, [root])]
     while waiting:
         position, bundle = waiting.pop()  # the smallest branches first: they end before the trunk goes on
         if position == len(anatomies[0].units):
@@ -62,7 +68,7 @@ def walk_together(
             continue
         further = _advanced(bundle, position, anatomies)
         waiting.extend((position + 1, part) for part in _bundles(further, images))
-    return tuple(one for one in found if one is not None)
+    return found
 
 
 def _advanced(bundle: Sequence[_Branch], position: int, anatomies: Sequence[Composition]) -> list[_Branch]:

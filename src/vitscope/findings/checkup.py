@@ -25,7 +25,6 @@ from vitscope.runs.registry import import_all
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
-
 STUDIED = 256
 """Images that the studies of a checkup take, of those it is given: they walk through the model many times."""
 

@@ -11,6 +11,7 @@ AXES: Mapping[str, str] = MappingProxyType(
         "confidence_bin": "interval of the largest predicted probability",
         "epoch": "pass over the training set",
         "lesion": "unit that was replaced, by its layer",
+        "lesion_head": "attention head that was replaced",
         "frequency_band": "centre of a band of spatial frequency, in units of the Nyquist frequency",
         "corruption": "kind of common corruption",
         "severity": "level of a corruption, 1 to 5",

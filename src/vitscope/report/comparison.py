@@ -17,7 +17,7 @@ DEPTH = "depth"
 """The axis of relative depth: 0 after the stem, 1 after the last unit."""
 DEPTH_RANGE = (-0.04, 1.04)
 """The ends of that axis in every figure."""
-_POOLED = ("head", *SAMPLES)
+_POOLED = ("head", "lesion_head", *SAMPLES)
 _QUARTERS = ("first", "second", "third", "last")
 _PLACES = 9
 

@@ -37,8 +37,11 @@ class AttentionShapeStudy(AbstractStudy):
     )
 
     shapes: str = "uniform,diagonal"
+    """uniform, diagonal, or both with a comma between; may be empty."""
     sizes: str = "3,5,7"
+    """Sides of square neighbourhoods, odd: a list or start:stop:count; may be empty."""
     at: Literal["all", "each"] = "all"
+    """To all attention units at once, or to each by itself."""
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """A setting for each shape, or for each shape and attention unit."""

@@ -39,9 +39,13 @@ class CorruptionStudy(AbstractStudy):
     )
 
     kinds: str = "all"
+    """Names with commas between, or all fifteen."""
     severities: str = "1:5:5"
+    """Levels from 1 to 5: start:stop:count, or a list."""
     scale: Scale = "auto"
+    """The strengths published for which size of images; auto goes by the size."""
     seed: int = 0
+    """Of what is random in a corruption."""
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """A point for each kind and level. Raises ``UserError`` naming what is no kind or no level."""

@@ -47,12 +47,19 @@ class FrequencyNoiseStudy(AbstractStudy):
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 2b",)
 
     bands: str = "0.1:0.9:9"
+    """Centres of the bands, in units of pi radians a pixel: start:stop:count, or a list."""
     strength: float | None = None
+    """The paper's epsilon (0.7 unless given), or with equal energy the root mean square (0.25 unless given)."""
     width: float = 0.2
+    """Half the width of a band, in radians."""
     shape: Shape = "square"
+    """square as in the paper, or ring."""
     energy: Energy = "paper"
+    """paper: a higher band carries more noise; equal: all carry the same."""
     units: Units = "input"
+    """The normalised input, or pixels from black (0) to white (1)."""
     seed: int = 0
+    """Of the noise."""
 
     def noises(self) -> tuple[FrequencyNoise, ...]:
         """The noise of every band."""

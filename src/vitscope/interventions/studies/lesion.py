@@ -42,8 +42,11 @@ class LesionStudy(AbstractStudy):
     )
 
     of: Literal["unit", "block", "head"] = "unit"
+    """What is left out at a time: a unit, a whole block, or a head."""
     mode: Literal["identity", "mean"] = "identity"
+    """Replaced by the identity, or by the mean of what it adds over the images."""
     layers: str | None = None
+    """These layers together (numbers with commas between); of heads, those of these layers."""
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """A setting for each unit, block or head, or one for all ``layers``."""
@@ -73,7 +76,7 @@ class LesionStudy(AbstractStudy):
         lesion = mean_contexts(subject, images, heads, plan.batch_size) if self.mode == "mean" else HeadLesion(heads)
         places = tuple(product(counts, range(max(counts.values()))))
         settings = tuple((lesion.only(layer, head),) if head < counts[layer] else None for layer, head in places)
-        axis = Axis("head", tuple(range(max(counts.values()))), "Head left out")
+        axis = Axis("lesion_head", tuple(range(max(counts.values()))), "Head left out")
         return Grid((unit_axis("lesion", tuple(counts), subject.places, "Unit whose head is left out"), axis), settings)
 
     def diagnostics(self) -> tuple[AnyDiagnostic, ...]:

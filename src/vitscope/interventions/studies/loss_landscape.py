@@ -1,7 +1,7 @@
 """The loss landscape: mean loss over a plane through the weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
 
@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch.nn import functional
 
 from vitscope.data import Images
-from vitscope.data.augmented import STRONG, WEAK
 from vitscope.data.batch import Batch
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.diagnostic import AnyDiagnostic
@@ -34,7 +33,6 @@ from vitscope.models.rewritten import parameters_of
 from vitscope.models.subject import Subject, Unwatched
 from vitscope.numerics.sample_size import sample_size, upper_deviation
 
-_AUGMENTATIONS = {"weak": WEAK, "strong": STRONG}
 _LEVEL = 0.95
 
 
@@ -46,10 +44,11 @@ class LossLandscape(AbstractStudy):
 
     .. math:: L(\theta + \alpha d_1 + \beta d_2), \qquad \text{L2} = \tfrac{\lambda}{2} \lVert \theta \rVert^2
 
-    Every point is measured on the same images, with the same augmentation. Both directions are Gaussian and scaled to
-    the weights once: to the norm of each filter (Li et al.), or over the first axis as in Park and Kim's code; or they
-    are the two outermost eigenvectors of the Hessian, as long as the weights. With ``towards`` the first leads to
-    another checkpoint, at distance 1. Biases, norms and buffers stay where they are, but for the last two kinds.
+    Every point is measured on the same images, with the same pixels and targets if they are augmented. Both directions
+    are Gaussian and scaled to the weights once: to the norm of each filter (Li et al.), or over the first axis as in
+    Park and Kim's code; or they are the two outermost eigenvectors of the Hessian, as long as the weights. With
+    ``towards`` the first leads to another checkpoint, at distance 1. Biases, norms and buffers stay where they are, but
+    for the last two kinds.
 
     ``l2`` is the term that weight decay adds to the loss under plain gradient descent (AdamW adds none).
     ``l2_park_kim`` is what the code of Park and Kim adds instead, :math:`\lambda \sum_p \lVert \theta_p \rVert`, which
@@ -62,13 +61,14 @@ class LossLandscape(AbstractStudy):
 
     name = "loss-landscape"
     title = "Loss landscape"
+    headline = "nll"
     question = "How is its loss curved?"
     references = (
         "Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018",
         "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 1",
     )
 
-    grid_size: int = 21
+    grid_size: int = field(default=21, metadata={"flag": "grid"})
     """Points along each direction; an odd number has the model itself at the centre."""
     extent: float = 1.0
     """Largest distance along each direction, to either side."""
@@ -76,8 +76,6 @@ class LossLandscape(AbstractStudy):
     """Scaled to the norm of each filter (Li et al.), over the first axis (Park and Kim), or eigenvectors."""
     towards: str | None = None
     """A checkpoint of the same model to which the first direction leads."""
-    augmentation: Literal["none", "weak", "strong"] = "none"
-    """Weak: crop and mirror. Strong: RandAugment, Mixup, CutMix and label smoothing too."""
     weight_decay: float = 0.05
     """Of the L2 term, which is shown apart."""
     error: float | None = None
@@ -85,7 +83,7 @@ class LossLandscape(AbstractStudy):
     pilot: int = 64
     """Images that tell how many are needed."""
     seed: int = 0
-    """Of the directions, the augmentation and the choice of images."""
+    """Of the directions and the choice of images."""
 
     def __post_init__(self) -> None:
         if self.grid_size < 2:
@@ -106,13 +104,11 @@ class LossLandscape(AbstractStudy):
         return Grid(axes, settings, _norms(subject, first, second, places, self.weight_decay))
 
     def chosen(self, subject: Subject, images: Images, plan: Plan) -> Images:
-        """All images, or as many at random as the error asks for; augmented where that is asked for."""
+        """All images, or as many at random as the error asks for."""
         if images.labels is None:
             raise UserError(
                 f"{images.name} has no labels, and a loss needs them; give class folders or a label column."
             )
-        if self.augmentation != "none":
-            images = images.augmented(_AUGMENTATIONS[self.augmentation], self.seed)
         if self.error is None or len(images) <= self.pilot:
             return images
         deviation = upper_deviation(self._pilot_deviation(subject, images, plan), self.pilot, _LEVEL)
@@ -131,7 +127,6 @@ class LossLandscape(AbstractStudy):
             + (f", the first towards {self.towards}" if self.towards else "")
             + f". {len(small)} parameters of one axis (biases, norms) have no part in random directions, "
             "buffers (batch norm's statistics) in none.",
-            f"Augmentation: {self.augmentation}; every point sees the same pixels and targets.",
         ]
         if self.error is not None:
             found.append(

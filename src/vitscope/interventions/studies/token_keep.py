@@ -67,9 +67,13 @@ class TokenKeepStudy(AbstractStudy):
     references = (*TokenKeep.references, *TokenMerge.references)
 
     keep: str = "1.0:0.1:10"
+    """Shares of the patch tokens: start:stop:count, or a list."""
     by: str = "attention"
+    """attention, norm, random, worst, merge; several with commas between."""
     layer: int | None = None
+    """From which unit on; the first attention unit past a third of the units unless given."""
     seed: int = 0
+    """Of the random ranking."""
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """A point for each share, and each ranking where there are several."""

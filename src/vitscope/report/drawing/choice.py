@@ -37,7 +37,7 @@ MOST_MULTIPLES = 12
 _FEW_MULTIPLES = 3
 """With more than these, a quantity over depth has a map for each, and no curves beside it."""
 _MOST_LINES = 8
-_DOTS = ("head", *SAMPLES)
+_DOTS = ("head", "lesion_head", *SAMPLES)
 
 
 def drawings(quantities: Sequence[Measured], strip: Strip) -> tuple[tuple[AbstractDrawing, ...], ...]:
