@@ -29,7 +29,7 @@ def entry(name: str, cls: type) -> str:
     parts = [f"## `{name}`", markdown(cleandoc(cls.__doc__ or ""))]
     if dataclasses.is_dataclass(cls) and dataclasses.fields(cls):
         documentation = field_documentation(cls)
-        rows = [f"| `{f.name}` | `{f.default!r}` | {documentation.get(f.name, '')} |" for f in dataclasses.fields(cls)]
+        rows = [f"| `{f.name}` | {default(f)} | {documentation.get(f.name, '')} |" for f in dataclasses.fields(cls)]
         parts.append("\n".join(["| field | default | meaning |", "|---|---|---|", *rows]))
     for attribute in ("statement", "rule", "reference"):
         if isinstance(text := getattr(cls, attribute, None), str):
@@ -37,6 +37,11 @@ def entry(name: str, cls: type) -> str:
     if references := getattr(cls, "references", ()):
         parts.append("\n".join(f"* {reference}" for reference in references))
     return "\n\n".join(parts) + "\n"
+
+
+def default(field: dataclasses.Field) -> str:
+    """A field's default as it is written in code; a field without one must be given."""
+    return "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
 
 
 def markdown(docstring: str) -> str:

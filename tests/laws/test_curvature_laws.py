@@ -208,6 +208,10 @@ def test_minibatches_are_of_mixed_classes_and_follow_from_the_seed(subject):
     assert all(torch.equal(one, sample.minibatch(subject, pictures, n).labels) for n, one in enumerate(seen))
     other = [replace(sample, seed=1).minibatch(subject, pictures, number).labels for number in range(3)]
     assert not all(torch.equal(one, two) for one, two in zip(seen, other, strict=True))
+    starts = [
+        torch.randn(3, generator=one.generator(n)).tolist() for one in (sample, replace(sample, seed=1)) for n in (0, 1)
+    ]
+    assert len({tuple(start) for start in starts}) == 4
     assert sample.count(pictures) == 3
     assert replace(sample, batch=64).count(pictures) == 1
     assert len(replace(sample, batch=64).minibatch(subject, pictures, 0)) == 40

@@ -19,7 +19,7 @@ from vitscope.diagnostics.hessian_density import HessianDensity
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.engine.curvature import Problem, Sample, top_eigenvectors
-from vitscope.engine.hessian import loss_of, minibatch_hessian, shadow, weights_of
+from vitscope.engine.hessian import MeanHessian, loss_of, minibatch_hessian, shadow, weights_of
 from vitscope.engine.part import parts_of
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
@@ -353,6 +353,44 @@ def test_eigenvectors_of_the_mean_hessian_are_those_of_the_dense_mean():
             assert float((flat @ vectors[:, column]).abs()) == pytest.approx(1, abs=1e-6)
     with pytest.raises(UserError, match="raise steps above 3"):
         top_eigenvectors(subject, pictures, 2, steps=3, batch=8, batches=3, tolerance=1e-6)
+
+
+def test_the_mean_hessian_weighs_each_loss_by_its_share():
+    subject = subject_of(Mlp)
+    shown, batches = shadow(subject, "float64"), (batch_of(4, seed=1), batch_of(2, seed=2))
+    mean = MeanHessian(tuple(minibatch_hessian(shown, batch) for batch in batches), (2 / 3, 1 / 3))
+    matrices = [dense(subject.module, batch) for batch in batches]
+    vector = torch.randn(mean.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = (2 * matrices[0] + matrices[1]) @ vector / 3
+    torch.testing.assert_close(mean.product(vector), expected, rtol=1e-8, atol=1e-9)
+
+
+class Remembering(Mlp):
+    """Keeps what it once made of a weight until it is put into training mode, as LeViT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor, self.kept = nn.Parameter(torch.ones(1)), None
+
+    def train(self, mode=True):
+        self.kept = None if mode else self.kept
+        return super().train(mode)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.kept is None:
+            self.kept = 2 * self.factor
+        return self.kept * super().forward(images)
+
+
+def test_what_a_module_remembers_of_its_weights_is_made_anew():
+    subject, batch = subject_of(Remembering), batch_of()
+    subject.module.train().eval()
+    with torch.no_grad():
+        subject.module(batch.pixels)
+    found = problem_of(subject, batch).hessian
+    assert float(found.gradients["factor"].detach().abs()) > 1e-3
+    bare = subject_of(Mlp)
+    assert found.size == sum(weight.numel() for weight in bare.module.parameters()) + 1
 
 
 def state_of(module):

@@ -42,7 +42,8 @@ def _show(name: str, kind: str, cls: type[Any]) -> None:
         documentation = field_documentation(cls)
         table = columns("field", "default", "meaning", fold=("meaning",))
         for field in fields:
-            table.add_row(field.name, repr(field.default), plain(documentation.get(field.name, "")))
+            default = "required" if field.default is dataclasses.MISSING else repr(field.default)
+            table.add_row(field.name, default, plain(documentation.get(field.name, "")))
         console.print(table, highlight=False)
 
 
