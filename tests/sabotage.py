@@ -21,6 +21,17 @@ LAWS, STORE, CHANGES = (
     "tests/references/test_changes.py",
 )
 MOMENTS, SUBJECTS = "tests/properties/test_moments.py", "tests/laws/test_subject_laws.py"
+STUDY, LESION, TOKENS = (
+    "tests/references/test_study.py",
+    "tests/known/test_lesion.py",
+    "tests/known/test_token_keep.py",
+)
+LANCZOS, WEIGHTS, MERGE, FINDINGS = (
+    "tests/known/test_lanczos.py",
+    "tests/known/test_weight_displacement.py",
+    "tests/references/test_token_merge.py",
+    "tests/known/test_findings.py",
+)
 
 SABOTAGES = [
     ("numerics/moments.py", "delta.square() * self.count * share", "delta * self.count * share", MOMENTS),
@@ -52,6 +63,17 @@ SABOTAGES = [
     ("models/attention.py", "(self.queries * self.scale) @", "self.queries @", SUBJECTS),
     ("models/timm/vit.py", "(block.ls1, block.drop_path1)", "(block.drop_path1,)", SUBJECTS),
     ("models/window.py", "value=-1", "value=0", SUBJECTS),
+    ("engine/study.py", "values - intact[key]", "values", STUDY),
+    ("engine/study.py", "for walk in range(1, len(settings) + 1)", "for walk in range(len(settings))", STUDY),
+    ("engine/together.py", "anatomies[walk].units[position] for", "anatomies[walk].units[position].place for", STUDY),
+    ("engine/executor.py", '"_inheriting", False)', '"_inherits", False)', LAWS),
+    ("interventions/bypass.py", "stream.values + self.mean", "self.mean", LESION),
+    ("interventions/token_ranking.py", "return -self.ranking", "return self.ranking", TOKENS),
+    ("interventions/token_merge.py", ".log()[:, None, None, None]", "[:, None, None, None]", MERGE),
+    ("numerics/lanczos.py", "corrections, alpha=-1)", "corrections, alpha=0)", LANCZOS),
+    ("numerics/direction.py", "weights.flatten(1), 1).reshape", "weights.flatten(1), 0).reshape", WEIGHTS),
+    ("findings/spare_units.py", "of_shares(entry.estimate)", "entry.estimate", FINDINGS),
+    ("findings/low_frequencies_matter.py", "if at > 0.5", "if at >= 0.5", FINDINGS),
 ]
 
 

@@ -1,6 +1,7 @@
 """The laws of diagnostics, over every registered class: split, order and place of the work do not matter."""
 
 import copy
+import multiprocessing
 import os
 from dataclasses import dataclass
 
@@ -188,3 +189,10 @@ def test_a_subject_with_noise_of_its_own_is_refused(pictures):
     noisy = load(Noisy(), input=Vit(VitConfig(image=8, channels=1, patch=2)).config.input, units=())
     with pytest.raises(UserError, match="different logits for the same images twice"):
         measure(noisy, pictures, DIAGNOSTICS)
+
+
+def test_a_script_that_starts_workers_as_it_is_imported_is_told_so(subject, pictures, monkeypatch):
+    """A worker imports the script that started it; it would start workers of its own and wait for ever."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(UserError, match="if __name__ == '__main__'"):
+        measure(subject, pictures, DIAGNOSTICS, Plan(batch_size=BATCH, executor=Processes(2)))

@@ -72,7 +72,7 @@ class Surface(AbstractDrawing):
             "xaxis": {**quiet, "title": {"text": across}, "nticks": 5},
             "yaxis": {**quiet, "title": {"text": up}, "nticks": 5},
             "zaxis": {**quiet, "title": {"text": name}, **seen.ticks},
-            "camera": {"eye": {"x": 1.5, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}},
+            "camera": {"eye": {"x": 1.75, "y": -1.75, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.12}},
             "dragmode": "turntable",
         }
         return shown.update_layout(scene=scene, margin={"l": 0, "r": 0, "t": 0, "b": 0}, dragmode=None)
