@@ -22,6 +22,7 @@ from vitscope.report import compare, report
 from vitscope.runs.run import Run
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed, which opens the page")
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui", reason="as above").WebDriverWait
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -141,6 +142,8 @@ def look(browser, page: str, width: int, scheme: str) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
     browser.get(page)
+    drawn = "return document.readyState === 'complete' && !!document.querySelector('.js-plotly-plot')"
+    WebDriverWait(browser, 60).until(lambda browser: browser.execute_script(drawn))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -221,7 +224,7 @@ def test_a_table_can_be_copied_and_downloaded(browser, page):
         const table = document.querySelector('.table'); table.open = true;
         table.querySelector('.download').click(); table.querySelector('.copy').click()"""
     )
-    browser.execute_async_script("setTimeout(arguments[0], 300)")
+    WebDriverWait(browser, 20).until(lambda browser: len(browser.execute_script("return kept")) == 2)
     one, other = browser.execute_script("return kept")
     assert one == other
     assert one.startswith("quantity,unit,mean,standard_error,samples\ntop1,1,")
