@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "src" / "vitscope").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LAYERS = {"cli", "report", "findings", "diagnostics", "interventions", "training", "engine"} | {
+LAYERS = {"cli", "report", "findings", "labs", "diagnostics", "interventions", "convex", "training", "engine"} | {
     "models",
     "data",
     "runs",

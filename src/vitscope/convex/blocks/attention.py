@@ -1,0 +1,138 @@
+"""The self-attention head, with an elementwise activation in place of the softmax."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, Sizes
+
+
+@BLOCKS.add("attention")
+@dataclass(frozen=True)
+class Attention(AbstractBlock):
+    r"""Self-attention: :math:`\sum_h \sigma(X U_h X^T)\, X V_h`.
+
+    Queries and keys are merged into ``U``, values and output into ``V``. Lifted,
+    :math:`Z = \sum_h \mathrm{vec}(U_h) \mathrm{vec}(V_h)^T` is ``dim^2 x dim outputs``, and an image is a sum of linear
+    models of its tokens, weighted by the entries of its (gated) Gram matrix. Gates are matrices ``H``: the score of two
+    tokens passes where :math:`x_a^T H x_t \ge 0`. The activation is elementwise; softmax attention has no such program.
+    Source: Sahiner et al. 2022, theorem 3.1; Burer-Monteiro paper (2023), equations (9) and (10).
+
+    Multiply-adds of a pooled head and image: ``dim^2 + 2 tokens dim`` without gates, ``tokens dim (dim + 2)`` with.
+    """
+
+    name = "attention"
+
+    def left_size(self, sizes: Sizes) -> int:
+        """``dim^2``: the matrix of queries and keys, row by row."""
+        return sizes.dim**2
+
+    def inner_size(self, sizes: Sizes) -> int:
+        """``dim``."""
+        return sizes.dim
+
+    def inward(
+        self, tokens: Float[Tensor, "batch tokens dim"], left: Float[Tensor, "heads left"], pooled: bool
+    ) -> Float[Tensor, "batch heads ..."]:
+        """Scores ``X U X^T``, of each query and key."""
+        return torch.einsum("bqd,hde,bke->bhqk", tokens, _square(left, tokens), tokens)
+
+    def inward_adjoint(
+        self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
+    ) -> Float[Tensor, "heads left"]:
+        """``X^T A X``."""
+        return torch.einsum("bqd,bhqk,bke->hde", tokens, activity, tokens).flatten(1)
+
+    def outward(
+        self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
+    ) -> Float[Tensor, "batch heads rows inner"]:
+        """``A X``, or its mean over queries."""
+        return (activity.mean(2, keepdim=True) if pooled else activity) @ tokens.unsqueeze(1)
+
+    def outward_adjoint(
+        self, tokens: Float[Tensor, "batch tokens dim"], rows: Float[Tensor, "batch heads rows inner"], pooled: bool
+    ) -> Float[Tensor, "batch heads ..."]:
+        """``E X^T``, or an equal share of it for each query."""
+        activity = rows @ tokens.unsqueeze(1).transpose(-1, -2)
+        count = tokens.shape[1]
+        return activity.expand(-1, -1, count, -1) / count if pooled else activity
+
+    def lens(
+        self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
+    ) -> AbstractLens:
+        """For pooled outputs the queries of each key are averaged once; they never meet the head one by one."""
+        if not pooled:
+            return super().lens(tokens, gate, pooled)
+        if gate is None:
+            return _MeanQuery(tokens.mean(1), tokens)
+        mask = self.passes(tokens, gate, pooled)
+        return _QueryOfKey(mask.to(tokens).transpose(1, 2) @ tokens / tokens.shape[1], tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class _MeanQuery(AbstractLens):
+    """Pooled attention without gates: every key meets the mean query."""
+
+    query: Float[Tensor, "batch dim"]
+    tokens: Float[Tensor, "batch tokens dim"]
+
+    def rows(self, left: Float[Tensor, "heads left"]) -> Float[Tensor, "batch heads 1 dim"]:
+        matrices = _square(left, self.tokens)
+        asked = (self.query @ matrices.transpose(0, 1).flatten(1)).unflatten(1, (len(matrices), -1))
+        return (asked @ self.tokens.transpose(1, 2) @ self.tokens).unsqueeze(2)
+
+    def adjoint(self, rows: Float[Tensor, "batch heads 1 dim"]) -> Float[Tensor, "heads left"]:
+        weighted = rows.squeeze(2) @ self.tokens.transpose(1, 2) @ self.tokens
+        heads = (self.query.T @ weighted.flatten(1)).unflatten(1, weighted.shape[1:])
+        return heads.transpose(0, 1).flatten(1)
+
+    def image(
+        self, residual: Float[Tensor, "batch 1 outputs"], inner: int
+    ) -> Float[Tensor, "inner outputs left"]:
+        """Query times Gram matrix, once for an image: ``dim^2 (tokens + dim outputs)`` multiply-adds."""
+        grams = (self.tokens.transpose(1, 2) @ self.tokens).flatten(1)
+        asked = torch.einsum("bo,bk->okb", residual[:, 0], self.query).flatten(0, 1)
+        image = (asked @ grams).view(residual.shape[2], inner, inner, inner)
+        return image.permute(3, 0, 1, 2).flatten(2)
+
+
+@dataclass(frozen=True, eq=False)
+class _QueryOfKey(AbstractLens):
+    """Pooled attention under a gate: every key meets the mean of the queries whose gate it passes."""
+
+    queries: Float[Tensor, "batch tokens dim"]
+    tokens: Float[Tensor, "batch tokens dim"]
+
+    def rows(self, left: Float[Tensor, "heads left"]) -> Float[Tensor, "batch heads 1 dim"]:
+        scores = [((self.queries @ matrix) * self.tokens).sum(-1) for matrix in _square(left, self.tokens)]
+        return (torch.stack(scores, 1) @ self.tokens).unsqueeze(2)
+
+    def adjoint(self, rows: Float[Tensor, "batch heads 1 dim"]) -> Float[Tensor, "heads left"]:
+        weights = rows.squeeze(2) @ self.tokens.transpose(1, 2)
+        flat = self.tokens.flatten(0, 1)
+        heads = [
+            (self.queries * weights[:, head].unsqueeze(-1)).flatten(0, 1).T @ flat for head in range(weights.shape[1])
+        ]
+        return torch.stack(heads).flatten(1)
+
+    def image(
+        self, residual: Float[Tensor, "batch 1 outputs"], inner: int
+    ) -> Float[Tensor, "inner outputs left"]:
+        """Every image's map is written out, sixteen at a time: ``dim^3 (tokens / 2 + outputs)`` multiply-adds."""
+        first, second = torch.triu_indices(inner, inner, device=residual.device)
+        total = residual.new_zeros(residual.shape[2], len(first) * inner)
+        for at in range(0, len(residual), 16):
+            keys = self.tokens[at : at + 16].transpose(1, 2).contiguous()
+            maps = (keys[:, first] * keys[:, second]) @ self.queries[at : at + 16]
+            total += residual[at : at + 16, 0].T @ maps.flatten(1)
+        half = total.view(residual.shape[2], len(first), inner).transpose(0, 1)
+        image = residual.new_empty(inner, inner, *half.shape[1:])
+        image[first, second] = half
+        image[second, first] = half
+        return image.permute(0, 2, 3, 1).flatten(2)
+
+
+def _square(left: Tensor, tokens: Tensor) -> Tensor:
+    return left.unflatten(1, (tokens.shape[2], tokens.shape[2]))

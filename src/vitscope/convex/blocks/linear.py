@@ -1,0 +1,66 @@
+"""The linear head: the mean token, or every token by itself, times weights."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLens, Sizes
+
+
+@BLOCKS.add("linear")
+@dataclass(frozen=True)
+class Linear(AbstractBlock):
+    r"""Weights on the mean token: :math:`\sum_h \sigma(\bar x^T u_h) v_h^T`, with :math:`\bar x` an image's mean token.
+
+    With the linear activation this is linear regression or multinomial logistic regression under the nuclear norm; with
+    a gate it is a two-layer network on pooled features. For token-wise outputs it is the MLP block. Source:
+    Sahiner et al. 2022, section 2 (the baseline of their experiments).
+    """
+
+    name = "linear"
+
+    def left_size(self, sizes: Sizes) -> int:
+        """``dim``."""
+        return sizes.dim
+
+    def inner_size(self, sizes: Sizes) -> int:
+        """1."""
+        return 1
+
+    def inward(
+        self, tokens: Float[Tensor, "batch tokens dim"], left: Float[Tensor, "heads left"], pooled: bool
+    ) -> Float[Tensor, "batch heads ..."]:
+        """``mean(X) u``, or ``X u`` for token-wise outputs."""
+        return (_seen(tokens, pooled) @ left.T).transpose(1, 2)
+
+    def inward_adjoint(
+        self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
+    ) -> Float[Tensor, "heads left"]:
+        """The sum of the tokens, weighted by the activity."""
+        return activity.transpose(0, 1).flatten(1) @ _seen(tokens, pooled).flatten(0, 1)
+
+    def outward(
+        self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
+    ) -> Float[Tensor, "batch heads rows inner"]:
+        """The activity itself."""
+        return activity.unsqueeze(-1)
+
+    def outward_adjoint(
+        self, tokens: Float[Tensor, "batch tokens dim"], rows: Float[Tensor, "batch heads rows inner"], pooled: bool
+    ) -> Float[Tensor, "batch heads ..."]:
+        """The rows themselves."""
+        return rows.squeeze(-1)
+
+    def lens(
+        self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
+    ) -> AbstractLens:
+        """The features of an image under a gate, once."""
+        features = _seen(tokens, pooled)
+        if gate is not None:
+            features = features * self.passes(tokens, gate, pooled).unsqueeze(-1)
+        return FeatureLens(features)
+
+
+def _seen(tokens: Tensor, pooled: bool) -> Tensor:
+    return tokens.mean(1, keepdim=True) if pooled else tokens

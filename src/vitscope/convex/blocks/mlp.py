@@ -1,0 +1,60 @@
+"""The MLP head: every token by itself through hidden neurons."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLens, Sizes
+
+
+@BLOCKS.add("mlp")
+@dataclass(frozen=True)
+class Mlp(AbstractBlock):
+    r"""A two-layer network on each token: :math:`\sum_h \sigma(X u_h) v_h^T`, gates for each token.
+
+    Lifted, :math:`Z = \sum_h u_h v_h^T` is ``dim x outputs``. Pooled with the linear activation it equals the linear
+    block. Source: Sahiner et al. 2022, section 2; Burer-Monteiro paper (2023), equations (1) to (6).
+    """
+
+    name = "mlp"
+
+    def left_size(self, sizes: Sizes) -> int:
+        """``dim``."""
+        return sizes.dim
+
+    def inner_size(self, sizes: Sizes) -> int:
+        """1."""
+        return 1
+
+    def inward(
+        self, tokens: Float[Tensor, "batch tokens dim"], left: Float[Tensor, "heads left"], pooled: bool
+    ) -> Float[Tensor, "batch heads ..."]:
+        """``X u``."""
+        return (tokens @ left.T).transpose(1, 2)
+
+    def inward_adjoint(
+        self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
+    ) -> Float[Tensor, "heads left"]:
+        """The sum of the tokens, weighted by the activity."""
+        return activity.transpose(0, 1).flatten(1) @ tokens.flatten(0, 1)
+
+    def outward(
+        self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
+    ) -> Float[Tensor, "batch heads rows inner"]:
+        """The activity of each token, or its mean."""
+        return (activity.mean(-1, keepdim=True) if pooled else activity).unsqueeze(-1)
+
+    def outward_adjoint(
+        self, tokens: Float[Tensor, "batch tokens dim"], rows: Float[Tensor, "batch heads rows inner"], pooled: bool
+    ) -> Float[Tensor, "batch heads ..."]:
+        """The rows themselves, or an equal share for each token."""
+        count = tokens.shape[1]
+        return rows.squeeze(-1).expand(-1, -1, count) / count if pooled else rows.squeeze(-1)
+
+    def lens(
+        self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
+    ) -> AbstractLens:
+        """The gated tokens, or their mean, once."""
+        features = tokens if gate is None else tokens * self.passes(tokens, gate, pooled).unsqueeze(-1)
+        return FeatureLens(features.mean(1, keepdim=True) if pooled else features)

@@ -1,0 +1,69 @@
+"""Gates: which linear pieces of the activation a convex head is made of."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.convex.block import AbstractBlock, Sizes
+from vitscope.measurement.errors import UserError
+
+Activation = Literal["linear", "gated-relu", "relu"]
+"""What stands between a block's two maps."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One lifted variable: the gate that it is under and the group of entries that it reads and writes.
+
+    ``vector`` is the gate's vector, None where everything passes. ``entries`` of a token go in, ``outputs`` come out.
+    """
+
+    vector: Float[Tensor, " left"] | None
+    entries: slice
+    outputs: slice
+
+
+def terms(
+    block: AbstractBlock, sizes: Sizes, gates: int | None, generator: torch.Generator, dtype: torch.dtype
+) -> tuple[Term, ...]:
+    """The terms of a head: one for each gate and group, gates drawn from a normal distribution.
+
+    ``gates`` None is the linear activation. Directions are uniform, as in Mishkin, Sahiner and Pilanci
+    (2022), Fast Convex Optimization for Two-Layer ReLU Networks.
+    """
+    if gates is not None and gates < 1:
+        raise UserError(f"{gates} gates were asked for; give 1 or more.")
+    if block.groups() > min(sizes.dim, sizes.outputs):
+        raise UserError(
+            f"{block.groups()} groups were asked for, but a token has {sizes.dim} entries and there are "
+            f"{sizes.outputs} outputs; give at most {min(sizes.dim, sizes.outputs)}."
+        )
+    found: list[Term] = []
+    ins, outs = split(sizes.dim, block.groups()), split(sizes.outputs, block.groups())
+    for _ in range(gates or 1):
+        for entries, outputs in zip(ins, outs, strict=True):
+            left = block.left_size(Sizes(sizes.tokens, entries.stop - entries.start, outputs.stop - outputs.start))
+            vector = torch.randn(left, generator=generator, dtype=torch.float64).to(dtype) if gates else None
+            found.append(Term(vector, entries, outputs))
+    return tuple(found)
+
+
+def split(count: int, groups: int) -> tuple[slice, ...]:
+    """Contiguous groups of nearly equal size; the first ones hold one more where it does not divide."""
+    size, more = divmod(count, groups)
+    bounds = [0]
+    for group in range(groups):
+        bounds.append(bounds[-1] + size + (group < more))
+    return tuple(slice(start, stop) for start, stop in pairwise(bounds))
+
+
+def checked_activation(name: str) -> Activation:
+    """The activation of that name."""
+    for known in get_args(Activation):
+        if name == known:
+            return known
+    raise UserError(f"There is no activation {name!r}; there are: {', '.join(get_args(Activation))}.")
