@@ -1,0 +1,216 @@
+"""The token model made of real images: patches of an object among patches of noise, with the share as a knob."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from PIL import Image
+from torch import Tensor
+
+from vitscope.data import Images
+from vitscope.labs.shallow.token_model import AbstractTokens, Role, TokenSample
+from vitscope.measurement.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Square pictures of objects, pixels in [0, 1], with classes numbered from 0."""
+
+    pixels: Float32[Tensor, "objects channels side side"]
+    labels: Int64[Tensor, " objects"]
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedSample:
+    """Planted images, in pixels that may leave [0, 1] by the noise, with the role of every patch, row by row."""
+
+    images: Float32[Tensor, "images channels height width"]
+    labels: Int64[Tensor, " images"]
+    roles: Int64[Tensor, "images patches"]
+    distances: Float32[Tensor, "images patches"]
+    """Length of the noise that was added to each patch; for background its whole distance from grey."""
+
+
+def read_objects(images: Images, classes: tuple[int, ...] | None = None) -> Objects:
+    """Labelled square images of one size, read whole; of some ``classes``, then numbered in the order given."""
+    if images.labels is None:
+        raise UserError(f"{images.name} has no labels: objects need them.")
+    labels = torch.from_numpy(images.labels).long()
+    chosen = tuple(labels.unique().tolist()) if classes is None else classes
+    batches = list(images.batches(_pixels, 256))
+    pixels, numbers = torch.cat([one.pixels for one in batches]), torch.cat([labels[one.indices] for one in batches])
+    if pixels.shape[2] != pixels.shape[3]:
+        raise UserError(
+            f"{images.name} has pictures of {pixels.shape[3]} x {pixels.shape[2]} pixels: give square ones."
+        )
+    places = [(numbers == one).nonzero()[:, 0] for one in chosen]
+    if any(len(one) == 0 for one in places):
+        raise UserError(f"{images.name} has no image of some of the classes {chosen}: choose others or more images.")
+    kept = torch.cat(places)
+    new = torch.cat([torch.full((len(one),), number) for number, one in enumerate(places)])
+    return Objects(pixels[kept], new)
+
+
+@final
+@dataclass(frozen=True)
+class Planted:
+    """Objects planted into backgrounds of noise.
+
+    An image has ``grid`` x ``grid`` patches of ``patch`` x ``patch`` pixels. The object lies at a random place of the
+    grid, and of its patches so many are shown, at random, that ``relevant`` of all patches are the object's. Further
+    ``confusion`` of all patches, at any other places, are any patches of an object of another class. Shares that are
+    not whole are met on average. Pixels of both have Gaussian noise of standard deviation ``noise`` added. All other
+    patches are background: grey with Gaussian noise of standard deviation ``background``.
+    """
+
+    grid: int = 8
+    patch: int = 4
+    relevant: float = 0.5
+    confusion: float = 0.0
+    noise: float = 0.0
+    background: float = 0.25
+
+    def __post_init__(self) -> None:
+        if min(self.grid, self.patch) < 1 or min(self.noise, self.background, self.confusion) < 0:
+            raise UserError("grid and patch must be at least 1; noise, background and confusion must not be negative.")
+        if not self.confusion < self.relevant <= 1 - self.confusion:
+            raise UserError(
+                f"relevant is {self.relevant:g} and confusion {self.confusion:g}: relevant must be the larger one, and "
+                "their sum at most 1."
+            )
+
+    def draw(self, objects: Objects, count: int, generator: torch.Generator) -> PlantedSample:
+        """So many images, each of an object drawn with replacement. Cost: about 20 ns a pixel, on one core."""
+        inside = self._inside(objects)
+        chosen = torch.randint(len(objects.labels), (count,), generator=generator)
+        offsets = torch.randint(self.grid - inside + 1, (count, 2), generator=generator)
+        covered = self._covered(offsets, inside)
+        relevant = _choose(covered, self._wanted(self.relevant, count, generator), generator)
+        confusion = _choose(~relevant, self._wanted(self.confusion, count, generator), generator)
+        shown = self._placed(objects.pixels[chosen], offsets).flatten(1, 2)
+        other = self._any_patches(objects.pixels[_of_another(objects.labels, chosen, generator)], generator)
+        clean = torch.where(relevant.unsqueeze(2), shown, other)
+        planted = (relevant | confusion).unsqueeze(2)
+        spread = torch.where(planted, self.noise, self.background)
+        added = torch.randn(clean.shape, generator=generator) * spread
+        roles = torch.full(relevant.shape, int(Role.IRRELEVANT))
+        roles[relevant], roles[confusion] = int(Role.RELEVANT), int(Role.CONFUSION)
+        patches = torch.where(planted, clean, 0.5) + added
+        side = self.grid * self.patch
+        images = torch.nn.functional.fold(patches.mT, (side, side), self.patch, stride=self.patch)
+        return PlantedSample(images, objects.labels[chosen], roles, added.norm(dim=2))
+
+    def tokens(self, images: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images patches dim"]:
+        """Patches as rows of ``channels patch^2`` numbers, grey as zero, scaled by 2 / sqrt(dim)."""
+        rows = torch.nn.functional.unfold(images - 0.5, self.patch, stride=self.patch).mT
+        return rows * (2 / rows.shape[2] ** 0.5)
+
+    def _inside(self, objects: Objects) -> int:
+        """Patches along a side of the object."""
+        side = objects.pixels.shape[2]
+        inside = side // self.patch
+        if side % self.patch or inside > self.grid:
+            raise UserError(
+                f"objects have {side} pixels a side, patches {self.patch} and the grid {self.grid} patches: the first "
+                "must be a multiple of the second and fit into the grid."
+            )
+        if self.relevant * self.grid**2 > inside**2 + 1e-6:
+            raise UserError(
+                f"relevant is {self.relevant:g}, but the object covers only {inside**2 / self.grid**2:g} of the grid: "
+                "lower relevant or make the grid smaller."
+            )
+        return inside
+
+    def _wanted(self, share: float, count: int, generator: torch.Generator) -> Int64[Tensor, " images"]:
+        exact = round(share * self.grid**2, 6)
+        return (exact + torch.rand(count, generator=generator)).floor().long().clamp(max=math.ceil(exact))
+
+    def _covered(self, offsets: Int64[Tensor, "images 2"], inside: int) -> Bool[Tensor, "images patches"]:
+        place = torch.arange(self.grid)
+        rows, columns = ((place >= start) & (place < start + inside) for start in offsets.T.unsqueeze(2))
+        return (rows.unsqueeze(2) & columns.unsqueeze(1)).flatten(1)
+
+    def _placed(
+        self, pixels: Float32[Tensor, "images channels side side"], offsets: Int64[Tensor, "images 2"]
+    ) -> Float32[Tensor, "images grid grid size"]:
+        """Each object at its place of an empty grid."""
+        inside = pixels.shape[2] // self.patch
+        rows = torch.nn.functional.unfold(pixels, self.patch, stride=self.patch).mT.unflatten(1, (inside, inside))
+        found = rows.new_zeros(len(rows), self.grid, self.grid, rows.shape[3])
+        number, place = torch.arange(len(rows))[:, None, None], torch.arange(inside)
+        found[number, offsets[:, :1, None] + place[:, None], offsets[:, 1:, None] + place] = rows
+        return found
+
+    def _any_patches(
+        self, pixels: Float32[Tensor, "images channels side side"], generator: torch.Generator
+    ) -> Float32[Tensor, "images patches size"]:
+        """For every place of the grid any patch of the image's object."""
+        rows = torch.nn.functional.unfold(pixels, self.patch, stride=self.patch).mT
+        chosen = torch.randint(rows.shape[1], (len(rows), self.grid**2), generator=generator)
+        return rows.gather(1, chosen.unsqueeze(2).expand(-1, -1, rows.shape[2]))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PlantedTokens(AbstractTokens):
+    """Planted objects of two classes as tokens for a `ShallowVit`: the first class is +1, the second -1.
+
+    The initial model's patterns are the ``patterns`` leading directions of the objects' patches. Noise may make a token
+    that is nearer to another pattern: the theorems' distribution is a `TokenModel`.
+    """
+
+    planted: Planted
+    objects: Objects
+    patterns: int = 10
+
+    def __post_init__(self) -> None:
+        if sorted(self.objects.labels.unique().tolist()) != [0, 1]:
+            raise UserError("tokens with labels of +1 and -1 need objects of two classes: give read_objects two.")
+
+    @property
+    def places(self) -> int:
+        """Patches of an image."""
+        return self.planted.grid**2
+
+    @property
+    def vectors(self) -> Float32[Tensor, "patterns dim"]:
+        """Orthonormal directions, by the singular values of the patches."""
+        return self._vectors
+
+    @cached_property
+    def _vectors(self) -> Float32[Tensor, "patterns dim"]:
+        rows = self.planted.tokens(self.objects.pixels).flatten(0, 1)
+        return torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, : self.patterns].T.contiguous()
+
+    def draw(self, count: int, generator: torch.Generator) -> TokenSample:
+        """So many images, independent and alike."""
+        sample = self.planted.draw(self.objects, count, generator)
+        scaled = sample.distances * (2 / self.vectors.shape[1] ** 0.5)
+        return TokenSample(self.planted.tokens(sample.images), 1.0 - 2.0 * sample.labels, sample.roles, scaled)
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def _choose(
+    allowed: Bool[Tensor, "images patches"], wanted: Int64[Tensor, " images"], generator: torch.Generator
+) -> Bool[Tensor, "images patches"]:
+    """So many of the allowed patches of each image, at random."""
+    order = (torch.rand(allowed.shape, generator=generator) - 2.0 * allowed).argsort(1).argsort(1)
+    return (order < wanted.unsqueeze(1)) & allowed
+
+
+def _of_another(
+    labels: Int64[Tensor, " objects"], chosen: Int64[Tensor, " images"], generator: torch.Generator
+) -> Int64[Tensor, " images"]:
+    """For each chosen object one of another class; of any class where there is but one."""
+    order, sizes = labels.argsort(), torch.bincount(labels)
+    own = sizes[labels[chosen]] * (sizes.count_nonzero() > 1)
+    before = (sizes.cumsum(0) - sizes)[labels[chosen]]
+    place = (torch.rand(len(chosen), generator=generator) * (len(labels) - own)).long()
+    return order[torch.where(place < before, place, place + own)]
