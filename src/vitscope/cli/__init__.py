@@ -6,6 +6,8 @@ from vitscope.cli.anatomy import anatomy
 from vitscope.cli.checkup import checkup
 from vitscope.cli.compare import compare
 from vitscope.cli.entry import list_entries
+from vitscope.cli.head import head
+from vitscope.cli.lab import lab, sweep
 from vitscope.cli.measure import Diagnostics
 from vitscope.cli.report import report
 from vitscope.cli.rim import Rim
@@ -28,6 +30,9 @@ for name, group, text in (
     ("measure", Diagnostics, "One diagnostic, with settings of its own."),
 ):
     app.add_typer(typer.Typer(cls=group, help=text, no_args_is_help=True), name=name)
+app.add_typer(head, name="head")
+app.add_typer(lab, name="lab")
+app.add_typer(sweep, name="sweep")
 app.command("list")(list_entries)
 app.command("show")(show)
 app.command("anatomy")(anatomy)

@@ -8,7 +8,7 @@ from vitscope.cli.terminal import columns, stdout, waiting
 
 
 def list_entries() -> None:
-    """List the diagnostics, studies, interventions, findings and families of models."""
+    """List the diagnostics, studies, interventions, convex heads, findings and families of models."""
     with waiting("Loading"):
         registered = entries()
     console = stdout()
@@ -33,20 +33,28 @@ def diagnostics() -> Mapping[str, type]:
 
 
 def entries() -> Mapping[str, Mapping[str, type]]:
-    """Diagnostics, studies, interventions, findings and model adapters by name."""
+    """Diagnostics, studies, interventions, convex heads and their solvers, findings and model adapters by name."""
+    from vitscope.convex import blocks, solvers
+    from vitscope.convex.block import BLOCKS
+    from vitscope.convex.solver import SOLVERS
     from vitscope.findings import findings
     from vitscope.findings.finding import FINDINGS
     from vitscope.interventions import all_interventions
     from vitscope.interventions.studies import all_studies
     from vitscope.models.adapter import ADAPTERS
     from vitscope.models.catalogue import import_installed_adapters
+    from vitscope.runs.registry import import_all
 
     findings()
     import_installed_adapters()
+    import_all(blocks.__name__)
+    import_all(solvers.__name__)
     return {
         "Diagnostics": diagnostics(),
         "Studies": {study.name: study for study in all_studies()},
         "Interventions": {intervention.name: intervention for intervention in all_interventions()},
+        "Convex heads": dict(BLOCKS.items()),
+        "Solvers": dict(SOLVERS.items()),
         "Findings": dict(FINDINGS.items()),
         "Model families": dict(ADAPTERS.items()),
     }

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import typer
@@ -15,11 +15,13 @@ from vitscope.measurement.errors import UserError
 T = TypeVar("T")
 
 
-def with_flags(command: Callable[..., None], *sources: type[Any], argument: str = "model") -> Callable[..., None]:
+def with_flags(
+    command: Callable[..., None], *sources: type[Any], argument: str = "model", without: Sequence[str] = ()
+) -> Callable[..., None]:
     """``command``, whose keyword arguments are the fields of ``sources``; the one named ``argument`` has no dashes.
 
     A field that several sources have is one flag, described by the first of them. A field whose name a method has
-    taken says its flag's name in its metadata, under ``flag``.
+    taken says its flag's name in its metadata, under ``flag``. Fields named in ``without`` are no flags.
     """
     fixed = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     flags: dict[str, inspect.Parameter] = {}
@@ -27,7 +29,8 @@ def with_flags(command: Callable[..., None], *sources: type[Any], argument: str 
         helps = field_documentation(source)
         for field in dataclasses.fields(source):
             flag = _parameter(field, plain(helps.get(field.name, "")), field.name == argument)
-            flags.setdefault(_flag_name(field), flag)
+            if field.name not in without:
+                flags.setdefault(_flag_name(field), flag)
     taken = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*fixed, *flags.values())]
     described = cast(Any, command)
     described.__signature__ = inspect.Signature(taken, return_annotation=None)

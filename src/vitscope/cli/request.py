@@ -99,21 +99,11 @@ class Request:
         """The run that answers the question, and where it is kept: a kept one if there is one, or a new one."""
         from vitscope.runs.store import RunFolder
 
-        where = self.out or f"{folder}/{_file_name(question.model)}-{question.spec.address[:8]}"
-        kept = RunFolder(where)
-        held = kept.read()
-        if held is None:
-            if not self.resume and kept.parts(question.spec):
-                hint(f"{where} holds a part of this very run; with --resume it would be used. Starting again.")
-            return self._measured(question, replace(self.plan(), folder=kept)), where
-        if held.spec.address == question.spec.address:
-            hint(f"{where} holds this very run already; only its page is made again.")
+        where = self.out or place_of(folder, question.model, question.spec)
+        held = held_run(where, question.spec, self.resume)
+        if held is not None:
             return held, where
-        other = f"{held.spec.model.get('name')} on {held.spec.images.get('name')}"
-        raise UserError(
-            f"{where} holds another run ({other}, {held.spec.address[:8]}), and runs are never overwritten; "
-            "give another --out."
-        )
+        return self._measured(question, replace(self.plan(), folder=RunFolder(where))), where
 
     def show(self, question: "Question", folder: str) -> None:
         """Answer the question, write the run's page beside it, and show both in a few lines."""
@@ -142,6 +132,31 @@ class Question:
     answer: "Callable[[Plan], Run]"
     kept: "Callable[[Plan], int]"
     """How many of the passes an interrupted attempt has left."""
+
+
+def place_of(folder: str, model: str, spec: "Spec") -> str:
+    """Where a run is kept if nothing is said: ``folder/MODEL-ADDRESS``."""
+    return f"{folder}/{_file_name(model)}-{spec.address[:8]}"
+
+
+def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
+    """The run of this question that the folder holds; ``UserError`` where it holds another one."""
+    from vitscope.runs.store import RunFolder
+
+    kept = RunFolder(where)
+    held = kept.read()
+    if held is None:
+        if not resume and kept.parts(spec):
+            hint(f"{where} holds a part of this very run; with --resume it would be used. Starting again.")
+        return None
+    if held.spec.address == spec.address:
+        hint(f"{where} holds this very run already; only its page is made again.")
+        return held
+    other = f"{held.spec.model.get('name')} on {held.spec.images.get('name')}"
+    raise UserError(
+        f"{where} holds another run ({other}, {held.spec.address[:8]}), and runs are never overwritten; "
+        "give another --out."
+    )
 
 
 def load_model(

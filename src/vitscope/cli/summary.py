@@ -19,17 +19,17 @@ LINES = 48
 
 
 def print_summary(run: "Run", page: str) -> None:
-    """The model, the images, the accuracy, the weightiest findings, and where the page is."""
-    spec = run.spec
+    """What was examined, the accuracy, the weightiest findings, and where the page is."""
     table = facts()
-    table.add_row("model", f"{spec.model['name']}, {spec.model['parameters']:,} parameters, {spec.model['weights']}")
-    table.add_row("images", f"{run.tree.attrs['images']} of {spec.images['name']}, labels: {spec.images['labels']}")
+    for name, text in _examined(run):
+        table.add_row(name, text)
     if accuracy := accuracy_of(run):
         table.add_row("accuracy", accuracy)
     for name, reason in run.skipped.items():
         table.add_row("left out", f"{name}: {reason}")
-    for number, claim in enumerate(run.claims[:SHOWN]):
-        table.add_row("findings" if number == 0 else "", _finding(claim))
+    shown = SHOWN if _has_model(run) else LINES  # a lab is run for its verdicts
+    for number, claim in enumerate(run.claims[:shown]):
+        table.add_row("findings" if number == 0 else "", finding(claim))
     for note in run.notes[:SHOWN]:
         table.add_row("note", note)
     table.add_row("page", Text(page, style="bold"))
@@ -37,6 +37,21 @@ def print_summary(run: "Run", page: str) -> None:
     for node in run.tree.children.values():
         _print_settings(node.to_dataset())
     console.print(table, highlight=False)
+
+
+def _examined(run: "Run") -> tuple[tuple[str, str], ...]:
+    """The model and the images; without a model, what was run and how much of it."""
+    model, images, count = run.spec.model, run.spec.images, run.tree.attrs["images"]
+    if not _has_model(run):
+        return (run.spec.verb, str(model["name"])), (str(images["of"]), f"{count:,}")
+    return (
+        ("model", f"{model['name']}, {model['parameters']:,} parameters, {model['weights']}"),
+        ("images", f"{count} of {images['name']}, labels: {images['labels']}"),
+    )
+
+
+def _has_model(run: "Run") -> bool:
+    return "parameters" in run.spec.model
 
 
 def _print_settings(dataset: "xr.Dataset") -> None:
@@ -70,7 +85,8 @@ def accuracy_of(run: "Run") -> str | None:
     return f"{100 * float(accuracy['top1']):.1f} ± {100 * float(accuracy['top1_error']):.1f} %"
 
 
-def _finding(claim: "Claim") -> Text:
+def finding(claim: "Claim") -> Text:
+    """A claim's verdict, its statement and the figure."""
     verdict = claim.verdict.value
     return Text.assemble(
         (f"{verdict}: ", VERDICT_COLOURS[verdict]), claim.statement, (f"\n{claim.figure}\n", "dim"), overflow="fold"

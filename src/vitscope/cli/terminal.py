@@ -38,15 +38,15 @@ def waiting(text: str) -> Generator[None]:
 
 
 class ProgressBar:
-    """A bar with the images done and the time left; nothing where stderr is not a terminal."""
+    """A bar with the images (or else) done and the time left; nothing where stderr is not a terminal."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, of: str = "images") -> None:
         console = stderr()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("images,"),
+            TextColumn(f"{of},"),
             TimeRemainingColumn(),
             TextColumn("left,"),
             TimeElapsedColumn(),
@@ -62,8 +62,12 @@ class ProgressBar:
         self._progress.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        """So many of so many images are done."""
+        """So many of so many are done."""
         self._progress.update(self._task, completed=done, total=total)
+
+    def at(self, what: str) -> None:
+        """What is being done now."""
+        self._progress.update(self._task, description=what)
 
 
 def columns(*names: str, right: tuple[str, ...] = (), fold: tuple[str, ...] = (), gap: int = 2) -> Table:

@@ -39,9 +39,7 @@ class AbstractLens(ABC):
     def adjoint(self, rows: Float[Tensor, "batch heads rows inner"]) -> Float[Tensor, "heads left"]:
         """Left weights."""
 
-    def image(
-        self, residual: Float[Tensor, "batch rows outputs"], inner: int
-    ) -> Float[Tensor, "inner outputs left"]:
+    def image(self, residual: Float[Tensor, "batch rows outputs"], inner: int) -> Float[Tensor, "inner outputs left"]:
         """The adjoint image of a residual as a whole. Cost: ``inner outputs`` heads, unless a lens knows better."""
         outputs = residual.shape[2]
         images: list[Tensor] = []

@@ -88,11 +88,11 @@ class Problem:
 
     def data_loss(self, outputs: Float[Tensor, "images rows outputs"]) -> float:
         """The mean loss at these outputs."""
-        return sum(float(self.loss.value(outputs[index].double(), index)) for index in self.chunks)
+        return float(self.loss.value(outputs.double(), slice(0, len(outputs))))
 
     def gradient(self, outputs: Float[Tensor, "images rows outputs"]) -> Float[Tensor, "images rows outputs"]:
         """The loss's gradient in the outputs."""
-        return torch.cat([self.loss.gradient(outputs[index], index) for index in self.chunks])
+        return self.loss.gradient(outputs, slice(0, len(outputs)))
 
     def value(self, heads: Heads) -> float:
         """The objective at the lifted variables of these heads. Cost: one pass."""

@@ -8,6 +8,8 @@ DIRECTIONS = ("first", "second")
 """Axes along which weights are displaced; 0 is the model as it is."""
 SAMPLES = ("minibatch", "rank")
 """Axes along which values are many of one kind, and their distribution matters rather than their order."""
+PIXELS, PATCHES = ("pixel_row", "pixel_column"), ("height", "width")
+"""Axes of pictures: their own pixels, and a grid of patches or features that lies over them."""
 _SHORT = 14
 
 
@@ -33,6 +35,16 @@ def axis_title(values: xr.DataArray, dim: str) -> str:
 def is_categorical(values: xr.DataArray, dim: str) -> bool:
     """Whether the entries are names."""
     return dim in values.coords and not np.issubdtype(values[dim].dtype, np.number)
+
+
+def is_logarithmic(values: xr.DataArray, dim: str) -> bool:
+    """Whether equal factors are equal distances: its coordinate's attribute ``scale`` says ``log``."""
+    return dim in values.coords and values[dim].attrs.get("scale") == "log"
+
+
+def is_picture(values: xr.DataArray) -> bool:
+    """Whether the last two axes are the rows and columns of a picture, or of its patches."""
+    return values.ndim > 2 and tuple(map(str, values.dims[-2:])) in (PIXELS, PATCHES)
 
 
 def places(values: xr.DataArray, dim: str) -> NDArray[np.float64]:

@@ -36,6 +36,8 @@ QUESTIONS = (
 """Their order on the page; others come before them, in the order of the run."""
 _LONGEST_SETTING = 400
 """Characters of a setting on the page; the run holds all of it."""
+_SAID = ("name", "count", "of", "fingerprint", "units")
+"""Facts that are said elsewhere, or are no facts for a reader."""
 _FIRST = ("family", "weights", "parameters", "input")
 """The order of the facts; the spec's own is alphabetical."""
 
@@ -110,8 +112,10 @@ class RunView:
 
     @property
     def images(self) -> str:
-        """On what it was examined."""
+        """On what it was examined: images, or what the spec says its trials are ``of``."""
         images = self.run.spec.images
+        if "of" in images:
+            return f"{amount(images.get('count', 'an unknown number of'))} {images['of']}"
         return (
             f"{amount(images.get('count', 'an unknown number of'))} images of {images.get('name', 'an unnamed source')}"
         )
@@ -128,9 +132,11 @@ class RunView:
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
-        """Model and images in the words of the spec."""
-        shown = sorted((*_items(self.run.spec.model), *_items(self.run.spec.images)), key=_importance)
-        return tuple((name, value) for name, value in shown if name not in ("name", "count", "fingerprint", "units"))
+        """Model and images in the words of the spec; its settings where there is no model that has weights."""
+        spec = self.run.spec
+        settings = {} if "fingerprint" in spec.model else spec.settings
+        shown = sorted((*_items(spec.model), *_items(spec.images), *_items(settings)), key=_importance)
+        return tuple((name.replace("_", " "), value) for name, value in shown if name not in _SAID)
 
     @cached_property
     def diagnostics(self) -> tuple[DiagnosticView, ...]:

@@ -12,7 +12,9 @@ from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, Sizes
 @BLOCKS.add("attention")
 @dataclass(frozen=True)
 class Attention(AbstractBlock):
-    r"""Self-attention: :math:`\sum_h \sigma(X U_h X^T)\, X V_h`.
+    r"""Self-attention, with an elementwise activation in place of the softmax.
+
+    .. math:: f(X) = \sum_h \sigma(X U_h X^T)\, X V_h
 
     Queries and keys are merged into ``U``, values and output into ``V``. Lifted,
     :math:`Z = \sum_h \mathrm{vec}(U_h) \mathrm{vec}(V_h)^T` is ``dim^2 x dim outputs``, and an image is a sum of linear
@@ -88,9 +90,7 @@ class _MeanQuery(AbstractLens):
         heads = (self.query.T @ weighted.flatten(1)).unflatten(1, weighted.shape[1:])
         return heads.transpose(0, 1).flatten(1)
 
-    def image(
-        self, residual: Float[Tensor, "batch 1 outputs"], inner: int
-    ) -> Float[Tensor, "inner outputs left"]:
+    def image(self, residual: Float[Tensor, "batch 1 outputs"], inner: int) -> Float[Tensor, "inner outputs left"]:
         """Query times Gram matrix, once for an image: ``dim^2 (tokens + dim outputs)`` multiply-adds."""
         grams = (self.tokens.transpose(1, 2) @ self.tokens).flatten(1)
         asked = torch.einsum("bo,bk->okb", residual[:, 0], self.query).flatten(0, 1)
@@ -117,9 +117,7 @@ class _QueryOfKey(AbstractLens):
         ]
         return torch.stack(heads).flatten(1)
 
-    def image(
-        self, residual: Float[Tensor, "batch 1 outputs"], inner: int
-    ) -> Float[Tensor, "inner outputs left"]:
+    def image(self, residual: Float[Tensor, "batch 1 outputs"], inner: int) -> Float[Tensor, "inner outputs left"]:
         """Every image's map is written out, sixteen at a time: ``dim^3 (tokens / 2 + outputs)`` multiply-adds."""
         first, second = torch.triu_indices(inner, inner, device=residual.device)
         total = residual.new_zeros(residual.shape[2], len(first) * inner)

@@ -89,7 +89,9 @@ class AbstractFourier(AbstractBlock):
 @BLOCKS.add("fno")
 @dataclass(frozen=True)
 class Fno(AbstractFourier):
-    r"""A Fourier neural operator: :math:`\sum_h \sigma(\mathrm{circ}(X) u_h) v_h^T`.
+    r"""A Fourier neural operator: a convolution over all tokens at once.
+
+    .. math:: f(X) = \sum_h \sigma(\mathrm{circ}(X) u_h) v_h^T
 
     A circular convolution over all tokens: row ``a`` of ``circ(X)`` is the image with its tokens shifted cyclically by
     ``a``, along the row of tokens or, with ``grid``, along height and width. Computed by the fast Fourier transform.

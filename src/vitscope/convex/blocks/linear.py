@@ -11,7 +11,9 @@ from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLe
 @BLOCKS.add("linear")
 @dataclass(frozen=True)
 class Linear(AbstractBlock):
-    r"""Weights on the mean token: :math:`\sum_h \sigma(\bar x^T u_h) v_h^T`, with :math:`\bar x` an image's mean token.
+    r"""Weights on the mean token of an image.
+
+    .. math:: f(X) = \sum_h \sigma(\bar x^T u_h) v_h^T
 
     With the linear activation this is linear regression or multinomial logistic regression under the nuclear norm; with
     a gate it is a two-layer network on pooled features. For token-wise outputs it is the MLP block. Source:

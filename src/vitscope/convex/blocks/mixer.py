@@ -12,7 +12,9 @@ from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, Sizes
 @BLOCKS.add("mixer")
 @dataclass(frozen=True)
 class Mixer(AbstractBlock):
-    r"""Token mixing: :math:`\sum_h \sigma(U_h X) V_h`, with ``U`` a matrix over tokens and gates for each entry.
+    r"""Token mixing (MLP-mixer): any matrix over tokens, gates for each entry.
+
+    .. math:: f(X) = \sum_h \sigma(U_h X) V_h
 
     Lifted, :math:`Z = \sum_h \mathrm{vec}(U_h) \mathrm{vec}(V_h)^T` is ``tokens^2 x dim outputs``. Source: Sahiner et
     al. 2022, section 3 (MLP-mixer).

@@ -11,7 +11,9 @@ from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLe
 @BLOCKS.add("mlp")
 @dataclass(frozen=True)
 class Mlp(AbstractBlock):
-    r"""A two-layer network on each token: :math:`\sum_h \sigma(X u_h) v_h^T`, gates for each token.
+    r"""A two-layer network on each token by itself, gates for each token.
+
+    .. math:: f(X) = \sum_h \sigma(X u_h) v_h^T
 
     Lifted, :math:`Z = \sum_h u_h v_h^T` is ``dim x outputs``. Pooled with the linear activation it equals the linear
     block. Source: Sahiner et al. 2022, section 2; Burer-Monteiro paper (2023), equations (1) to (6).

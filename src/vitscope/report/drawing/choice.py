@@ -14,6 +14,7 @@ from vitscope.report.axis import (
     entries,
     is_categorical,
     is_named_by_units,
+    is_picture,
     over_layers,
     unit_axes,
 )
@@ -27,6 +28,7 @@ from vitscope.report.drawing.depth_stems import DepthStems
 from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import AbstractDrawing
 from vitscope.report.drawing.heat_map import HeatMap
+from vitscope.report.drawing.pictures import Pictures
 from vitscope.report.drawing.run_dots import RunDots
 from vitscope.report.drawing.series_lines import SeriesLines
 from vitscope.report.drawing.surface import Surface
@@ -46,7 +48,8 @@ def drawings(quantities: Sequence[Measured], strip: Strip) -> tuple[tuple[Abstra
     An axis over units (``layer``, or one with units' kinds beside it, such as ``lesion``) lies along the strip.
     ``layer``: a line; another axis over units: stems. With ``head``, ``minibatch`` or ``rank``: dots over depth; with a
     few names: lines; with numbers: a heat map and the curves. Two directions: contours and a surface. ``minibatch``
-    and ``rank``: a distribution. One other axis: lines, the quantities of one axis and unit in one figure, but each
+    and ``rank``: a distribution. Rows and columns of pictures: all of them beside one another, those of an example in a
+    row. One other axis: lines, the quantities of one axis and unit in one figure, but each
     of a study's by itself. Numbers and a few names: a line for each name. Any other two: a heat map. Three axes and
     more: one drawing for each of the first dozen entries of one of them.
     """
@@ -80,6 +83,8 @@ def _beside(quantity: Measured) -> tuple[xr.DataArray, ...]:
 def _drawn(quantities: tuple[Measured, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
     quantity = quantities[0]
     others = tuple(dim for dim in quantity.dims if dim != "layer")
+    if is_picture(quantity.mean):
+        return (Pictures(quantities),)
     if _over_depth(quantity, strip) and others and set(others) <= set(_DOTS):
         return (DepthDots(quantities, strip),)
     if _is_distribution(quantity):
@@ -124,6 +129,8 @@ def _is_distribution(quantity: Measured) -> bool:
 
 def _companions(quantity: Measured, quantities: Sequence[Measured]) -> tuple[Measured, ...]:
     """Those of the same single axis and unit, or of the same distribution; each of a study's is by itself."""
+    if is_picture(quantity.mean):
+        return tuple(one for one in quantities if is_picture(one.mean) and one.dims[0] == quantity.dims[0])
     if (len(quantity.dims) > 1 and not _is_distribution(quantity)) or quantity.intact is not None:
         return (quantity,)
     if "run" in quantity.dims:

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from vitscope.report.axis import axis_title, entries, is_categorical, shortened
+from vitscope.report.axis import axis_title, entries, is_categorical, is_logarithmic, shortened
 from vitscope.report.colour import token
 from vitscope.report.measured import Measured
 from vitscope.report.number import with_unit
@@ -142,6 +142,8 @@ def coordinate_axis(values: xr.DataArray, dim: str) -> dict[str, object]:
         axis["tickformat"] = "d"
         if np.ptp(values[dim].values) <= _MOST_INTEGERS:
             axis["dtick"] = 1
+    if is_logarithmic(values, dim):
+        axis |= {"type": "log", "tickformat": "~g", "dtick": 1}
     if dim in values.coords and "range" in values[dim].attrs:
         axis["range"] = list(values[dim].attrs["range"])
     return axis
@@ -150,6 +152,9 @@ def coordinate_axis(values: xr.DataArray, dim: str) -> dict[str, object]:
 def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
     """The same on matplotlib axes."""
     axes.set_xlabel(axis_title(values, dim))
+    if is_logarithmic(values, dim):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if is_categorical(values, dim):
         names = [shortened(name) for name in entries(values, dim)]
         axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 60, ha="center")

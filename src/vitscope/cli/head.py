@@ -1,0 +1,246 @@
+"""``vitscope head``: convex heads on a frozen model's tokens, their runs and their pages."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitscope.cli.flags import made, with_flags
+from vitscope.cli.head_summary import print_comparison, print_fit, print_path
+from vitscope.cli.request import Request, held_run, place_of, write_page
+from vitscope.cli.rim import INTERRUPTED, command_line, fail
+from vitscope.cli.terminal import ProgressBar, waiting
+from vitscope.cli.train import TEST_SPLITS
+from vitscope.convex.runs.settings import KINDS, HeadSettings, checked_beta, checked_kind, checked_kinds
+from vitscope.measurement.errors import UserError
+
+if TYPE_CHECKING:
+    from vitscope.convex.runs.data import HeadData
+    from vitscope.data import Images
+    from vitscope.runs.run import Run
+    from vitscope.runs.spec import Spec
+    from vitscope.runs.store import RunFolder
+
+_KINDS = f"One of {', '.join(KINDS)}."
+
+
+@dataclass(frozen=True)
+class HeadRequest:
+    """On what tokens heads are trained and tested, and where the answer goes; each field is a flag."""
+
+    split: str | None = None
+    """Split to train on; train where there is one."""
+    test_split: str | None = None
+    """Split to test on; test or validation where there is one, else a fifth of the images, held out by --seed."""
+    test_limit: int | None = None
+    """Test on so many images, balanced by class."""
+    pool: int = 7
+    """Side of the token grid, at most: neighbouring patches are averaged."""
+    width: int = 64
+    """Principal components kept of each token, at most."""
+    prefix: bool = False
+    """Keep prefix tokens (class, registers) too."""
+    features: str = "features"
+    """Folder where the tokens are kept, once for a model, images and recipe."""
+    out: str | None = None
+    """Folder of the run and its page; heads/MODEL-ADDRESS if left out."""
+
+
+def fit_head(
+    kind: Annotated[str, typer.Option(help=f"Kind of head. {_KINDS}")] = "attention",
+    beta: Annotated[str, typer.Option(help="Weight of the penalty: a number, or auto for validation.")] = "1e-3",
+    **fields: object,
+) -> None:
+    """Train one head to certified optimality, test it, and keep it with its run and its page.
+
+    The head is saved as OUT/head.safetensors, for vitscope.convex.load. There is no learning rate: training is a convex
+    problem, and the certificate says how far the result can be from its global optimum.
+    """
+    kind, weight = checked_kind(kind), checked_beta(beta)
+    settings, request = made(HeadSettings, fields), made(Request, fields)
+    data = _data(request, made(HeadRequest, fields))
+    from vitscope.convex.runs.fit import FitQuestion
+    from vitscope.convex.saved import save
+
+    question = FitQuestion(data, settings, kind, weight, request.seed, request.device)
+    where = _where(request, question.spec)
+    if "://" in where:
+        raise UserError(f"A head is saved into a folder of this machine, and {where} is not; give another --out.")
+    run = held_run(where, question.spec, False)
+    if run is None:
+        with waiting(f"Fitting {_with_article(kind)} head on {len(data.labels):,} images"):
+            fit = question.fit()
+        saved = save(fit.head, where)
+        run = question.run(fit, command_line())
+        if fit.interrupted:
+            write_page(run, where)
+            state = f"{saved} holds its best point, at most {100 * fit.gap:.2g} % above the optimum"
+            fail(f"interrupted; {state}; fit to the end with: {command_line()}", INTERRUPTED, "")
+        _folder(where).write(run)
+    print_fit(run, str(Path(where) / "head.safetensors"), _page(run, where))
+
+
+def head_path(
+    kind: Annotated[str, typer.Option(help=f"Kind of head. {_KINDS}")] = "attention", **fields: object
+) -> None:
+    """Train one kind of head along its whole regularisation path: accuracy, rank, heads, every point certified.
+
+    The penalty falls from the largest that leaves any head to a thousandth of it; each fit begins where the one before
+    ended. Finished points are kept, and --resume goes on from there.
+    """
+    kind, settings, request = checked_kind(kind), made(HeadSettings, fields), made(Request, fields)
+    data = _data(request, made(HeadRequest, fields))
+    from vitscope.convex.runs.path import PathQuestion
+
+    question = PathQuestion(data, settings, kind, request.seed, request.device)
+
+    def answer(folder: "RunFolder", bar: ProgressBar) -> "Run":
+        began = perf_counter()
+        points = question.points(folder, request.resume, bar)
+        return question.run(points, perf_counter() - began, command_line())
+
+    run, where = _kept(request, question.spec, answer, f"Fitting {kind} heads", settings.betas, "points")
+    print_path(run, _page(run, where))
+
+
+def compare_heads(
+    kinds: Annotated[str, typer.Option(help=f"Kinds to compare, with commas between. {_KINDS}")] = ",".join(KINDS),
+    seeds: Annotated[int, typer.Option(help="Fits of each kind, by further seeds of gates and validation.")] = 1,
+    **fields: object,
+) -> None:
+    """Train kinds of head side by side, each at its own validated beta, and say whether attention-like heads win.
+
+    Finished fits are kept, and --resume goes on from there.
+    """
+    chosen, settings, request = checked_kinds(kinds), made(HeadSettings, fields), made(Request, fields)
+    if seeds < 1:
+        raise UserError(f"--seeds takes a number from 1, not {seeds}.")
+    data = _data(request, made(HeadRequest, fields))
+    from vitscope.convex.runs.compare import CompareQuestion
+
+    question = CompareQuestion(data, settings, chosen, seeds, request.seed, request.device)
+
+    def answer(folder: "RunFolder", bar: ProgressBar) -> "Run":
+        began = perf_counter()
+        tried = question.tried(folder, request.resume, bar, lambda kind: bar.at(f"Fitting {_with_article(kind)} head"))
+        return question.run(tried, perf_counter() - began, command_line())
+
+    run, where = _kept(request, question.spec, answer, "Fitting", len(question.fits), "fits")
+    print_comparison(run, _page(run, where))
+
+
+def _kept(
+    request: Request,
+    spec: "Spec",
+    answer: "Callable[[RunFolder, ProgressBar], Run]",
+    what: str,
+    total: int,
+    of: str,
+) -> "tuple[Run, str]":
+    """The run, held already or made now and kept, and where; an interrupt says how many pieces of it are kept."""
+    where = _where(request, spec)
+    held = held_run(where, spec, request.resume)
+    if held is not None:
+        return held, where
+    folder = _folder(where)
+    try:
+        with ProgressBar(what, total, of) as bar:
+            run = answer(folder, bar)
+    except KeyboardInterrupt:
+        again = command_line() if request.resume else f"{command_line()} --resume"
+        count = len(folder.parts(spec))
+        fail(f"interrupted; {count} of {total} {of} are kept in {where}; go on with: {again}", INTERRUPTED, "")
+    folder.write(run)
+    return run, where
+
+
+def _data(request: Request, head: HeadRequest) -> "HeadData":
+    """The tokens of the training and the test images, extracted where they are not kept yet."""
+    with waiting("Loading the model and the images"):
+        from vitscope.convex.features import TokenRecipe
+        from vitscope.convex.runs.data import divided, head_data
+
+        if head.pool < 1 or head.width < 1:
+            raise UserError("--pool and --width take numbers from 1.")
+        pictures = divided(*_images(request, head), request.seed)
+        subject = request.subject()
+    recipe = TokenRecipe(pool=head.pool, width=head.width, prefix=head.prefix)
+    done = [0, 0]
+    try:
+        with ProgressBar("Extracting tokens", len(pictures.training)) as bar:
+
+            def progress(images: int, total: int) -> None:
+                done[:] = images, total
+                bar(images, total)
+
+            return head_data(
+                subject,
+                pictures,
+                recipe,
+                folder=head.features,
+                batch_size=request.batch_size,
+                seed=request.seed,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        state = f"tokens of {done[0]} of {done[1]} images are kept in {head.features}"
+        fail(f"interrupted; {state}; go on with: {command_line()}", INTERRUPTED, "")
+
+
+def _images(request: Request, head: HeadRequest) -> "tuple[Images, Images | None]":
+    """The images to train on, and those to test on or None."""
+    training = _training(request, head)
+    if head.test_split:
+        return training, replace(request, split=head.test_split, limit=head.test_limit).pictures()
+    for split in TEST_SPLITS:
+        try:
+            test = replace(request, split=split, limit=head.test_limit).pictures()
+        except UserError:
+            continue
+        if test.name != training.name:
+            return training, test
+    return training, None
+
+
+def _training(request: Request, head: HeadRequest) -> "Images":
+    """The split that is named, else the one called train, else what the source is without a split."""
+    if head.split:
+        return request.pictures()
+    try:
+        return replace(request, split="train").pictures()
+    except UserError:
+        return request.pictures()
+
+
+def _where(request: Request, spec: "Spec") -> str:
+    return request.out or place_of("heads", str(spec.model["name"]), spec)
+
+
+def _folder(where: str) -> "RunFolder":
+    from vitscope.runs.store import RunFolder
+
+    return RunFolder(where)
+
+
+def _page(run: "Run", where: str) -> str:
+    with waiting("Writing the page"):
+        return write_page(run, where)
+
+
+def _with_article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeio' or kind in ('mlp', 'fno') else 'a'} {kind}"
+
+
+head = typer.Typer(
+    help="Convex heads: trained to certified global optimality on a frozen model's tokens.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_UNUSED = ("augment", "workers")
+head.command("fit")(with_flags(fit_head, HeadRequest, HeadSettings, Request, without=(*_UNUSED, "resume")))
+head.command("path")(with_flags(head_path, HeadRequest, HeadSettings, Request, without=_UNUSED))
+head.command("compare")(with_flags(compare_heads, HeadRequest, HeadSettings, Request, without=_UNUSED))

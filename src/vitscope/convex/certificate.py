@@ -1,0 +1,126 @@
+"""Certificates: how far heads are at most from the optimum of their problem, whatever made them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from vitscope.convex.heads import Heads
+from vitscope.convex.problem import Problem
+from vitscope.convex.pulled import pulled
+from vitscope.convex.relu_norm import relu_bound
+from vitscope.numerics.singular import norm_bound
+
+Kind = Literal["exact", "bound", "probable", "heuristic"]
+"""How sure a certificate is.
+
+``exact``: the dual norm was computed. ``bound``: an upper bound of it was. ``probable``: an upper bound that fails with
+a probability of 1e-6 at most. ``heuristic``: the norm was only searched for, and the true gap may be larger.
+"""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    r"""A point's objective and a lower bound of the optimum, from the same point.
+
+    With ``R`` the loss's gradient in the outputs, ``a R`` is dual feasible for every scale with :math:`a \max_t \lVert
+    T_t^*(R) \rVert_2 \le \beta`, and the best such scale gives ``dual``. At the optimum the scale is 1 and both values
+    meet. Source: Sahiner et al. 2023 (Burer-Monteiro), theorem 3.4, by Fenchel's inequality.
+    """
+
+    primal: float
+    """Mean loss plus beta times the nuclear norms."""
+    dual: float
+    """At most the optimum."""
+    kind: Kind
+    slack: float
+    """The largest spectral norm of ``T^*(R)`` over beta: 1 at the optimum, at most 1 at zero heads that are optimal."""
+    heads: int
+    stuck: bool = False
+    """Whether the solver found no further way down in its precision."""
+
+    @property
+    def gap(self) -> float:
+        """``primal - dual``: at least the distance to the optimum; not negative up to rounding."""
+        return self.primal - self.dual
+
+    @property
+    def relative_gap(self) -> float:
+        """``gap / dual``; infinity where the lower bound is not positive, 0 where both values are 0."""
+        if self.gap <= 0:
+            return 0.0
+        return self.gap / self.dual if self.dual > 0 else inf
+
+    @property
+    def advice(self) -> str:
+        """What the certificate says, and what to do where that is not enough."""
+        said = {
+            "exact": "",
+            "bound": "",
+            "probable": " (but for a probability of one in a million)",
+            "heuristic": " as far as a search could tell",
+        }[self.kind]
+        share = "by an unknown share" if self.relative_gap == inf else f"by at most {100 * self.relative_gap:.3g} %"
+        text = f"The objective is above the global optimum {share}{said}."
+        if self.stuck:
+            return f"{text} The solver found no further way down in this precision: solve in float64."
+        if self.relative_gap > 1e-2 and self.slack > 1:
+            text += (
+                f" A further head would still lower it (slack {self.slack:.3g}): allow more passes or take a larger "
+                "beta; where training has converged this point is spurious, and more heads get it away from there."
+            )
+        return text
+
+
+def certify(problem: Problem, heads: Heads) -> Certificate:
+    """The certificate of any heads, in float64 whatever the problem's precision. It knows no solver.
+
+    Cost: one pass for the heads, then the dual norm: see :func:`vitscope.convex.pulled.pulled` and, with ``relu``,
+    :class:`vitscope.convex.relu_norm.ReluNorm`.
+    """
+    precise = problem.to(torch.float64)
+    heads = heads.to(precise.dtype, precise.device)
+    outputs = precise.outputs(heads)
+    residual = precise.gradient(outputs)
+    if precise.relu:
+        norm, kind = relu_bound(precise, residual, heads)
+        primal = precise.data_loss(outputs) + precise.beta * heads.balanced_half_squares
+        return Certificate(primal, dual_value(precise, outputs, norm), kind, norm / problem.beta, heads.count)
+    primal = precise.data_loss(outputs) + precise.beta * heads.nuclear_norm
+    found = [
+        norm_bound(pulled(precise, residual, term), factors.left, torch.Generator().manual_seed(term))
+        for term, factors in enumerate(heads.terms)
+    ]
+    norm = max(each.bound for each in found)
+    kind: Kind = "probable" if any(each.probability > 0 for each in found) else "exact"
+    return Certificate(primal, dual_value(precise, outputs, norm), kind, norm / problem.beta, heads.count)
+
+
+def dual_value(problem: Problem, outputs: Float[Tensor, "images rows outputs"], norm: float) -> float:
+    """The best dual value of the loss's gradient at these outputs, ``norm`` being the largest of its adjoint images."""
+    precise, everything = outputs.double(), slice(0, len(outputs))
+
+    def value(scale: float) -> float:
+        return float(problem.loss.dual(precise, everything, scale))
+
+    feasible = problem.beta / norm if norm > 0 else inf
+    return _greatest(value, min(problem.loss.largest_scale, feasible))
+
+
+def _greatest(value: Callable[[float], float], largest: float) -> float:
+    """The maximum of a concave function from 0 to ``largest``, which may be infinite."""
+    high = min(1.0, largest)
+    while high < largest and value(min(2 * high, largest)) > value(high):
+        high = min(2 * high, largest)
+    high = min(2 * high, largest)
+
+    def below(scale: float) -> float:
+        return -value(scale)
+
+    inside = minimize_scalar(below, bounds=(0.0, high), method="bounded")
+    return max(value(high), -float(inside.fun), value(0.0))

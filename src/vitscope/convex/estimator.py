@@ -1,0 +1,324 @@
+"""Convex heads as scikit-learn estimators: what all of them share."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import r2_score
+from sklearn.utils import Tags, check_random_state, compute_class_weight
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from vitscope.convex.attach import Headed, attach
+from vitscope.convex.block import AbstractBlock, Sizes
+from vitscope.convex.certificate import Certificate
+from vitscope.convex.features.extractor import TokenExtractor
+from vitscope.convex.gates import checked_activation, terms
+from vitscope.convex.heads import Heads
+from vitscope.convex.inputs import as_array, labels_of, targets_of, tokens_of
+from vitscope.convex.loss import AbstractLoss, CrossEntropy, Squared
+from vitscope.convex.module import ConvexHead
+from vitscope.convex.options import Positive, Whole, check_all, check_gates, checked_device, checked_precision
+from vitscope.convex.problem import Problem
+from vitscope.convex.selection import Fitting, chosen, print_step, split, warn_interrupted
+from vitscope.convex.solver import Solution, Step
+from vitscope.convex.tokens import Tokens, TokenSource, standardisation_of, unstandardised
+from vitscope.convex.trained import Member, Trained
+from vitscope.measurement.errors import UserError
+from vitscope.models.subject import Subject
+from vitscope.runs.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What is fitted to: the loss, what every row of outputs starts from, and whether outputs are pooled."""
+
+    loss: AbstractLoss
+    offset: Float[Tensor, " outputs"]
+    pooled: bool
+
+
+Head = TypeVar("Head", bound="AbstractConvexHead")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AbstractConvexHead(BaseEstimator, ABC):
+    r"""A head on tokens, trained to certified optimality: no learning rate, and no seed but that of its gates.
+
+    .. math:: \min_Z \frac1n \sum_i \ell(f_Z(X_i), y_i) + \beta \sum_t \lVert Z_t \rVert_*
+
+    the mean loss over images plus beta times the penalty, outputs pooled by the mean over tokens (but for token-wise
+    targets); ``certificate_.primal`` is its value. The penalty is half the squared weights of all heads. Tokens ``X``
+    are ``(images, tokens, dim)``, NumPy (a memory map stays on disk) or torch; two-dimensional ``X`` is one token an
+    image. Parameters are stored as given and checked in ``fit``, which raises ``UserError`` (a ``ValueError``).
+
+    After ``fit``: ``certificate_``, ``heads_``, ``solution_``, ``history_`` (of an ensemble its first member's) and
+    ``certificates_``, ``solutions_`` of all; ``trained_`` (all that outputs follow from), ``beta_``, ``validation_``
+    (the trials of ``beta="auto"``, else None), ``n_features_in_`` (dim), ``tokens_in_``. Where the certificate does
+    not reach ``tol`` a ``ConvergenceWarning`` says what to do, and the fit is kept; so is the best point of a fit
+    that was interrupted. Source: Sahiner et al. 2022.
+    """
+
+    activation: str = "gated-relu"
+    """``linear``, ``gated-relu`` (gates drawn by seed) or ``relu`` (whose certificate is heuristic)."""
+    beta: float | Literal["auto"] = 1e-3
+    """Weight of the penalty; ``auto`` chooses it on ``validation`` along a path of ``betas`` values."""
+    gates: int = 8
+    """Number of gates of the gated ReLU."""
+    tol: float = 1e-3
+    """Certified relative gap at which a fit ends."""
+    solver: str = "auto"
+    """Name of a solver; ``auto`` takes the faster one for the problem's size."""
+    max_passes: int = 2000
+    """Passes over the images after which a fit ends."""
+    standardize: bool = True
+    """Whether each entry of a token is brought to mean 0 and variance ``1 / dim`` over images and tokens (the head
+    sees this; it is part of the module). A regressor's targets then lose their mean, which outputs start from."""
+    ensemble: int = 1
+    """Number of draws of gates, fitted one after another, whose outputs are averaged."""
+    betas: int = 20
+    """Number of values of beta on the path of ``auto``."""
+    validation: float = 0.2
+    """Share of the images held out for ``auto``; the chosen fit goes on from there with all of them."""
+    random_state: int | np.random.RandomState | None = 0
+    """Seed of gates and of the images held out."""
+    precision: str = "float32"
+    """``float32`` or ``float64``; the certificate is in float64 always."""
+    device: str = "cpu"
+    """Where it is fitted."""
+    memory: int = 2**30
+    """Bytes that prepared images may take; what is beyond them is prepared again in every pass."""
+    verbose: bool = False
+    """Whether each step of the solver is printed."""
+
+    @abstractmethod
+    def block(self) -> AbstractBlock:
+        """The block that this is the head of."""
+
+    @abstractmethod
+    def _goal(self, y: Any, tokens: TokenSource) -> Goal:  # noqa: ANN401
+        """What is fitted to; learns what predictions need."""
+
+    def fit(self: Head, X: Any, y: Any) -> Head:  # noqa: ANN401
+        """Train on tokens ``(images, tokens, dim)`` and their labels or targets."""
+        self._check()
+        source = tokens_of(self, X, reset=True)
+        self.tokens_in_, self.n_features_in_ = int(source.shape[1]), int(source.shape[2])
+        goal = self._goal(y, source)
+        tokens = Tokens(source, (standardisation_of if self.standardize else unstandardised)(source))
+        random = check_random_state(self.random_state)
+        seeds = [int(random.randint(2**31 - 1)) for _ in range(self.ensemble + 1)]
+        draws = [self._problem(tokens, goal, seed) for seed in seeds[1:]]
+        first, cpu = draws[0], torch.device("cpu")
+        self.solutions_ = tuple(
+            replace(solution, heads=solution.heads.to(first.dtype, cpu)) for solution in self._solved(draws, seeds[0])
+        )
+        members = tuple(
+            Member(draw.terms, solution.heads) for draw, solution in zip(draws, self.solutions_, strict=False)
+        )
+        self.trained_ = Trained(
+            first.block,
+            first.sizes,
+            goal.pooled,
+            first.relu,
+            tokens.standardisation,
+            goal.offset.to(first.dtype),
+            members,
+        )
+        return self
+
+    def _check(self) -> None:
+        """Refuse parameters that mean nothing."""
+        check_all(
+            (
+                Whole("gates", self.gates),
+                Whole("max_passes", self.max_passes),
+                Whole("ensemble", self.ensemble),
+                Whole("betas", self.betas),
+                Whole("memory", self.memory),
+                Positive("tol", self.tol),
+                Positive("validation", self.validation, below=1.0),
+            )
+        )
+        if self.beta != "auto":
+            Positive("beta", self.beta, instead=', or "auto" to choose it on images held out').check()
+        if self.ensemble > 1 and checked_activation(self.activation) != "gated-relu":
+            raise UserError(
+                f"An ensemble averages draws of gates, but the {self.activation} activation has none; give "
+                'ensemble=1 or activation="gated-relu".'
+            )
+
+    def _problem(self, tokens: Tokens, goal: Goal, seed: int) -> Problem:
+        """The problem under the gates of a seed. Gates are numbers of float32, whatever the precision."""
+        activation = checked_activation(self.activation)
+        block, sizes = self.block(), Sizes(tokens.shape[1], tokens.shape[2], goal.loss.outputs)
+        gates = self.gates if activation == "gated-relu" else None
+        drawn = terms(block, sizes, gates, torch.Generator().manual_seed(seed), torch.float32)
+        if gates is not None:
+            check_gates(gates, block, sizes, len(tokens) * (1 if goal.pooled else sizes.tokens), self.memory)
+        return Problem(
+            tokens,
+            goal.loss,
+            block,
+            drawn,
+            beta=1.0 if self.beta == "auto" else float(self.beta),
+            pooled=goal.pooled,
+            relu=activation == "relu",
+            dtype=checked_precision(self.precision),
+            device=checked_device(self.device),
+            memory=self.memory,
+        )
+
+    def _solved(self, draws: Sequence[Problem], seed: int) -> tuple[Solution, ...]:
+        """The solution of each draw, the first at a beta that is chosen where it is to be; sets what was learned."""
+        fitting = Fitting(self.tol, self.solver, self.max_passes, print_step if self.verbose else None)
+        self.beta_, self.validation_, start = draws[0].beta, None, None
+        if self.beta == "auto":
+            choice = chosen(draws[0], split(draws[0], self.validation, seed), self.betas, fitting)
+            self.beta_, self.validation_, start = choice.beta, choice.trials, choice.solution.heads
+            if choice.interrupted:
+                warn_interrupted()
+                return (choice.solution,)
+        solutions: list[Solution] = []
+        for draw in draws:
+            solution = fitting.solve(draw.with_beta(self.beta_), start)
+            start = None
+            if solution.stopped == "interrupted":
+                warn_interrupted()
+                return tuple(solutions) or (solution,)
+            if solution.certificate.relative_gap > self.tol:
+                warnings.warn(solution.certificate.advice, ConvergenceWarning, stacklevel=3)
+            solutions.append(solution)
+            draw.kept.clear()
+        return tuple(solutions)
+
+    @property
+    def solution_(self) -> Solution:
+        """The first member's solution."""
+        return self.solutions_[0]
+
+    @property
+    def certificate_(self) -> Certificate:
+        """How far the first member's heads are at most from the optimum."""
+        return self.solution_.certificate
+
+    @property
+    def certificates_(self) -> tuple[Certificate, ...]:
+        """Those of all members."""
+        return tuple(solution.certificate for solution in self.solutions_)
+
+    @property
+    def heads_(self) -> Heads:
+        """The first member's heads."""
+        return self.solution_.heads
+
+    @property
+    def history_(self) -> tuple[Step, ...]:
+        """The first member's steps."""
+        return self.solution_.history
+
+    def to_module(self) -> ConvexHead:
+        """The head as a torch module: tokens (batch, tokens, dim) to logits, or outputs."""
+        check_is_fitted(self)
+        return ConvexHead(self.trained_).eval()
+
+    def attach(self, source: Subject | TokenExtractor) -> Headed:
+        """A whole model of a backbone and this head: images to logits; see :func:`vitscope.convex.attach.attach`."""
+        return attach(self.to_module(), source)
+
+    def _outputs(self, X: Any) -> Float64[np.ndarray, "images rows outputs"]:  # noqa: ANN401
+        """The outputs of images."""
+        check_is_fitted(self)
+        source = tokens_of(self, X, reset=False)
+        if tuple(source.shape[1:]) != (self.tokens_in_, self.n_features_in_):
+            raise UserError(
+                f"The head was fitted to images of {self.tokens_in_} tokens of {self.n_features_in_} entries, but "
+                f"these have {source.shape[1]} of {source.shape[2]}; give tokens made in the same way."
+            )
+        return self.trained_.outputs(source, checked_device(self.device), self.memory).double().numpy()
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        return tags
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AbstractConvexClassifier(ClassifierMixin, AbstractConvexHead):
+    """A convex head for one of several classes: softmax cross-entropy, in nats, of outputs pooled over tokens.
+
+    One output for each class, of two classes also. There is no intercept. ``classes_`` are the classes, sorted.
+    """
+
+    class_weight: Mapping[Any, float] | Literal["balanced"] | None = None
+    """Weight of each class's images; ``balanced`` gives every class the same share. They are scaled to a mean of 1."""
+
+    def _goal(self, y: Any, tokens: TokenSource) -> Goal:  # noqa: ANN401
+        self.classes_, numbers = labels_of(y, len(tokens))
+        each = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[numbers])
+        weights = torch.as_tensor(each)[torch.as_tensor(numbers)]
+        loss = CrossEntropy(torch.as_tensor(numbers), weights / weights.mean(), len(self.classes_))
+        return Goal(loss, torch.zeros(loss.classes), pooled=True)
+
+    def decision_function(self, X: Any) -> Float64[np.ndarray, "..."]:  # noqa: ANN401
+        """Logits (images, classes); of two classes the second's less the first's (images,)."""
+        logits = self._outputs(X)[:, 0]
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def predict_proba(self, X: Any) -> Float64[np.ndarray, "images classes"]:  # noqa: ANN401
+        """The softmax of the logits."""
+        return softmax(self._outputs(X)[:, 0], axis=1)
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: ANN401
+        """The class with the largest logit."""
+        best = self._outputs(X)[:, 0].argmax(1)
+        return self.classes_[best]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AbstractConvexRegressor(RegressorMixin, AbstractConvexHead):
+    """A convex head for numbers: half the squared distance, summed over an image's outputs, mean over images.
+
+    Targets are ``(images,)`` or ``(images, outputs)`` for the mean over tokens, or ``(images, tokens, outputs)`` for
+    every token (denoising). Predictions have the same shape.
+    """
+
+    def _goal(self, y: Any, tokens: TokenSource) -> Goal:  # noqa: ANN401
+        found = torch.from_numpy(targets_of(y, len(tokens), tokens.shape[1]))
+        self.target_shape_ = tuple(found.shape[1:])
+        pooled = found.ndim < 3
+        targets = found.reshape(len(found), -1, found.shape[-1] if found.ndim > 1 else 1)
+        offset = targets.mean((0, 1)) if self.standardize else targets.new_zeros(targets.shape[2])
+        loss = Squared(targets - offset, targets.new_ones(len(targets)))
+        return Goal(loss, offset, pooled)
+
+    def predict(self, X: Any) -> Float64[np.ndarray, "images ..."]:  # noqa: ANN401
+        """The outputs, in the shape of the targets."""
+        outputs = self._outputs(X)
+        return outputs.reshape(len(outputs), *self.target_shape_)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: ANN401
+        """The coefficient of determination, mean over outputs; tokens of token-wise targets count as images."""
+        predicted, wanted = self.predict(X), as_array(y)
+        if predicted.ndim == 3:
+            sample_weight = None if sample_weight is None else np.repeat(sample_weight, predicted.shape[1])
+            predicted, wanted = (one.reshape(-1, one.shape[-1]) for one in (predicted, wanted))
+        return float(r2_score(wanted, predicted, sample_weight=sample_weight))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+ESTIMATORS: Registry[AbstractConvexHead] = Registry("convex estimator")

@@ -1,0 +1,1 @@
+"""Convex heads as scikit-learn estimators, one file for each block."""

@@ -1,0 +1,51 @@
+"""Growth: the heads that would lower the objective fastest, at the size that lowers it most."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from vitscope.convex.heads import Factors, Heads
+from vitscope.convex.problem import Problem
+from vitscope.numerics.singular import Singular
+
+
+def fresh(problem: Problem, tops: Sequence[Singular]) -> Heads:
+    """Heads along the singular vectors whose value is above beta, each with the square by which it is above."""
+    new: list[Factors] = []
+    for term, top in zip(problem.terms, tops, strict=True):
+        excess = (top.values / problem.beta - 1).clamp(min=0)
+        chosen = excess > 0
+        roots = excess[chosen].sqrt().to(top.left)[:, None]
+        right = (-roots * top.right[chosen]).unflatten(1, problem.shape(term)[1:])
+        new.append(Factors(roots * top.left[chosen], right))
+    return Heads(tuple(new))
+
+
+def sized(
+    problem: Problem,
+    new: Heads,
+    step: Float[Tensor, "images rows outputs"],
+    outputs: Float[Tensor, "images rows outputs"],
+) -> Heads:
+    """New heads, whose outputs are ``step``, times the factor that lowers the objective most where all others stay."""
+    here, there, norm = outputs.double(), step.double(), new.half_squares
+
+    def value(scale: float) -> float:
+        return problem.data_loss(here + scale * there) + scale * problem.beta * norm
+
+    high = 1.0
+    while torch.isfinite(there).all() and there.any() and value(2 * high) < value(high):
+        high *= 2
+    best = float(minimize_scalar(value, bounds=(0.0, 2 * high), method="bounded").x)
+    return Heads(tuple(Factors(best**0.5 * factors.left, best**0.5 * factors.right) for factors in new.terms))
+
+
+def grown(
+    problem: Problem, heads: Heads, outputs: Float[Tensor, "images rows outputs"], tops: Sequence[Singular]
+) -> Heads:
+    """These heads and the new ones. Cost: half a pass of the new ones."""
+    new = fresh(problem, tops)
+    return heads.joined(sized(problem, new, problem.outputs(new), outputs).terms) if new.count else heads

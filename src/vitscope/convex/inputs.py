@@ -1,0 +1,92 @@
+"""What a convex estimator is given, brought to tokens, labels and targets, or refused with a sentence."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d, validate_data
+from torch import Tensor
+
+from vitscope.convex.tokens import TokenSource
+from vitscope.measurement.errors import UserError
+
+
+def tokens_of(estimator: BaseEstimator, given: Any, *, reset: bool) -> TokenSource:  # noqa: ANN401
+    """Images' tokens: three-dimensional arrays and tensors as they are, two-dimensional ones as one token an image.
+
+    With ``reset`` the estimator learns the names of columns, otherwise they are compared.
+    """
+    if isinstance(given, Tensor) and given.ndim != 3:
+        given = given.detach().cpu().numpy()
+    if isinstance(given, list | tuple) and np.ndim(cast("Any", given)) == 3:
+        given = np.asarray(given)
+    if isinstance(given, Tensor | np.ndarray) and given.ndim == 3:
+        return _checked(given)
+    shape: tuple[int, ...] = getattr(given, "shape", ())
+    if len(shape) > 3:
+        raise UserError(
+            f"Found array with dim {len(shape)}: tokens are (images, tokens, dim), but these have the shape "
+            f"{tuple(shape)}; flatten grids of tokens to one axis."
+        )
+    check = cast("Callable[..., NDArray[Any]]", validate_data)
+    return check(estimator, given, reset=reset, dtype="numeric")[:, None, :]
+
+
+def _checked(given: TokenSource) -> TokenSource:
+    real = not given.is_complex() if isinstance(given, Tensor) else given.dtype.kind in "fiub"
+    if not real:
+        raise UserError(f"Tokens are real numbers, but these are {given.dtype}; convert them, such as to float32.")
+    if 0 in given.shape:
+        raise UserError(f"Tokens of the shape {tuple(given.shape)} hold nothing; give images with tokens.")
+    return given
+
+
+def labels_of(given: Any, images: int) -> tuple[NDArray[Any], Int[np.ndarray, " images"]]:  # noqa: ANN401
+    """The classes, sorted, and the number of each image's class."""
+    given = as_array(given)
+    if (given.ndim == 2 and given.shape[1] > 1) or given.ndim > 2:
+        raise UserError(f"There is one label for each image, but y has the shape {given.shape}; fit a head for each.")
+    _finite(given, dtype=None)
+    check_classification_targets(given)
+    labels = cast("NDArray[Any]", column_or_1d(given, warn=True))
+    _check_length(images, labels)
+    classes, numbers = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise UserError(f"All labels are of one class, {classes[0]}; give images of at least two classes.")
+    return classes, numbers.astype(np.int64)
+
+
+def targets_of(given: Any, images: int, tokens: int) -> Float[np.ndarray, "..."]:  # noqa: ANN401
+    """Targets as ``(images,)``, ``(images, outputs)`` or ``(images, tokens, outputs)``, in float64."""
+    given = as_array(given)
+    found = _finite(given, dtype=np.float64)
+    _check_length(images, found)
+    if found.ndim > 3 or (found.ndim == 3 and found.shape[1] != tokens):
+        raise UserError(
+            f"Targets are (images,), (images, outputs) or (images, {tokens}, outputs), but y has the shape "
+            f"{found.shape}; give one of these."
+        )
+    return found
+
+
+def as_array(given: Any) -> NDArray[Any]:  # noqa: ANN401
+    """Labels or targets as an array."""
+    if given is None:
+        raise UserError("The estimator requires y to be passed, but the target y is None; give a label or a target.")
+    if isinstance(given, Tensor):
+        given = given.detach().cpu().numpy()
+    return np.asarray(given)
+
+
+def _check_length(images: int, y: NDArray[Any]) -> None:
+    if len(y) != images:
+        raise UserError(f"There are tokens of {images} images but labels or targets of {len(y)}; give one for each.")
+
+
+def _finite(y: NDArray[Any], dtype: type | None) -> NDArray[Any]:
+    check = cast("Callable[..., NDArray[Any]]", check_array)
+    return check(y, ensure_2d=False, allow_nd=True, dtype=dtype, input_name="y")

@@ -1,0 +1,91 @@
+"""Polishing: all weights of heads together, downhill."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from vitscope.convex.heads import Heads
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What has an objective and a gradient in the weights of heads: a problem, or one restricted."""
+
+    def value_and_gradient(self, heads: Heads, /) -> tuple[float, Heads]:
+        """The objective with half the squared weights as penalty, and its gradient."""
+        ...
+
+
+@runtime_checkable
+class Coordinates(Protocol):
+    """A linear change of the weights of heads."""
+
+    def weights(self, scaled: Heads) -> Heads:
+        """From scaled weights to weights."""
+        ...
+
+    def gradient(self, gradient: Heads) -> Heads:
+        """The gradient in scaled weights."""
+        ...
+
+    def scaled(self, weights: Heads) -> Heads:
+        """From weights to scaled weights."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Polished:
+    """The best heads that were met, their value with half the squared weights as penalty, and the passes it took.
+
+    ``interrupted`` says that the user stopped it there.
+    """
+
+    heads: Heads
+    value: float
+    passes: int
+    interrupted: bool
+
+
+def polish(
+    problem: Trainable,
+    heads: Heads,
+    passes: int,
+    tolerance: float = 0.0,
+    memory: int = 20,
+    along: Callable[[Heads], Heads] | None = None,
+    scaling: Coordinates | None = None,
+) -> Polished:
+    """Lower the objective in all weights by L-BFGS (Burer-Monteiro), in about ``passes`` passes at most.
+
+    It stops where a step lowers the objective by less than ``tolerance`` of it. Passes are in the problem's precision,
+    the steps' algebra in float64. ``memory`` is how many steps are remembered. ``along`` projects a gradient on the
+    subspace in which heads may move, where that is not the whole space. ``scaling`` are coordinates to walk in.
+    """
+    best, value, made, interrupted = heads, float("inf"), 0, False
+    like = heads.terms[0].left
+
+    def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        nonlocal best, value, made
+        made += 1
+        here = heads.with_vector(torch.from_numpy(vector).to(like))
+        here = scaling.weights(here) if scaling else here
+        found, gradient = problem.value_and_gradient(here)
+        if found < value:
+            best, value = here, found
+        slopes = along(gradient) if along else gradient
+        slopes = scaling.gradient(slopes) if scaling else slopes
+        return found, slopes.vector.double().cpu().numpy()
+
+    if heads.count and passes > 0:
+        start = (scaling.scaled(heads) if scaling else heads).vector.double().cpu().numpy()
+        options = {"maxcor": memory, "maxfun": passes, "maxiter": passes, "ftol": tolerance, "gtol": 0.0}
+        try:
+            minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        except KeyboardInterrupt:
+            interrupted = True
+    return Polished(best, value, made, interrupted)

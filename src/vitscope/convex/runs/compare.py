@@ -1,0 +1,245 @@
+"""Kinds of head side by side, each at its own validated beta."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float64
+
+from vitscope.convex.runs.data import HeadData
+from vitscope.convex.runs.fit import BETA, GAP, HEADS, SECONDS, TOP1, Fitted, fitted, right
+from vitscope.convex.runs.group import (
+    BURER_MONTEIRO,
+    RESAMPLES,
+    UNRAVELING,
+    Words,
+    accuracy,
+    certified,
+    exact,
+    group,
+    packed,
+    resampled,
+    run_of,
+)
+from vitscope.convex.runs.settings import HeadSettings
+from vitscope.engine.measure import Progress, silent
+from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.runs.run import Run
+from vitscope.runs.spec import Spec
+from vitscope.runs.store import RunFolder
+
+ATTENTION_LIKE = ("attention", "mixer", "fno", "block-fno")
+PLAIN = ("linear", "mlp")
+_INTERVAL = 0.95
+
+_OVER_SEEDS = Quantity(
+    "top1_over_seeds",
+    "Test top-1 accuracy over seeds",
+    "share",
+    "The mean over seeds of gates and validation images; its error says how much they matter.",
+    "Larger is better.",
+)
+_VALIDATION = Quantity(
+    "validation_top1",
+    "Validation top-1 accuracy",
+    "1",
+    "Share of the images held out for the choice of beta whose class is predicted, at the chosen beta.",
+    "Larger is better; it is the best of several, so somewhat too large.",
+)
+_WEIGHTS = Quantity(
+    "weights", "Weights", "weights", "Numbers in the trained head: both sides of every head.", "Fewer are cheaper."
+)
+_WORDS = Words(
+    "Kinds of head",
+    "Which head is best here?",
+    """Every kind of head on the same tokens, at its own beta: chosen by accuracy on a share of the training images held
+    out, along a path of falling betas, and then fitted to all of them from there. The error of the test accuracy is the
+    standard deviation over 1000 bootstrap samples of the test images, of the mean over seeds where there are several.
+    Beta, rank, weights and time are means over seeds with their standard error, the gap is the largest. The time
+    includes the choice of beta.""",
+    (UNRAVELING, BURER_MONTEIRO),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """One kind of head under one seed."""
+
+    right: Float64[np.ndarray, " tested"]
+    beta: float
+    validation: float
+    heads: float
+    weights: float
+    relative_gap: float
+    kind: str
+    advice: str
+    seconds: float
+
+    def to_bytes(self) -> bytes:
+        """For :meth:`from_bytes`; nothing in it can run code."""
+        return packed({name: np.array(value) for name, value in vars(self).items()})
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Tried":
+        """What was kept."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
+            return cls(**{name: value.item() if value.ndim == 0 else value for name, value in kept.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class CompareQuestion:
+    """A comparison that is asked for."""
+
+    data: HeadData
+    settings: HeadSettings
+    kinds: tuple[str, ...]
+    seeds: int
+    seed: int
+    device: str = "cpu"
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The question."""
+        head = {"kinds": list(self.kinds), "seeds": self.seeds, "seed": self.seed, **asdict(self.settings)}
+        return self.data.asked("head compare", {"head": head})
+
+    @property
+    def fits(self) -> tuple[tuple[str, int], ...]:
+        """Kind and seed of every fit, in order."""
+        return tuple((kind, self.seed + i) for kind in self.kinds for i in range(self.seeds))
+
+    def tried(
+        self,
+        folder: RunFolder | None,
+        resume: bool,
+        progress: Progress = silent,
+        begins: Callable[[str], None] = lambda _: None,
+    ) -> dict[tuple[str, int], Tried]:
+        """Every fit, each kept in the folder as soon as it is there; with ``resume`` those kept are not fitted again.
+
+        An interrupt is raised again; the fit under way is then not kept. ``begins`` is told the kind of each fit.
+        """
+        kept = folder.parts(self.spec) if folder is not None and resume else {}
+        found = {one: Tried.from_bytes(kept[_part(*one)]) for one in self.fits if _part(*one) in kept}
+        progress(len(found), len(self.fits))
+        for kind, seed in self.fits:
+            if (kind, seed) in found:
+                continue
+            begins(kind)
+            found[kind, seed] = self._try(kind, seed)
+            if folder is not None:
+                folder.write_part(self.spec, _part(kind, seed), found[kind, seed].to_bytes())
+            progress(len(found), len(self.fits))
+        return found
+
+    def run(self, tried: dict[tuple[str, int], Tried], seconds: float, command: str = "") -> Run:
+        """The run of a finished comparison."""
+        each = {kind: [tried[kind, self.seed + i] for i in range(self.seeds)] for kind in self.kinds}
+        rights = {kind: np.mean([one.right for one in several], axis=0) for kind, several in each.items()}
+        names = ("head_kind", list(self.kinds), {"long_name": "kind of head"})
+        coords = {"head_kind": names}
+
+        def over(quantity: Quantity, of: Callable[[Tried], float]) -> xr.Dataset:
+            values = np.array([[of(one) for one in several] for several in each.values()], dtype=np.float64)
+            several = self.seeds > 1
+            errors = values.std(1, ddof=1) / np.sqrt(self.seeds) if several else np.zeros(len(values))
+            counts = np.full(len(values), self.seeds if several else 0)
+            return labelled(quantity, ("head_kind",), values.mean(1), errors, counts, coords)
+
+        gaps = np.array([max(one.relative_gap for one in several) for several in each.values()])
+        parts = [
+            accuracy(TOP1, list(rights.values()), self.seed, *names[:1], names),
+            *((over(_OVER_SEEDS, lambda one: float(one.right.mean())),) if self.seeds > 1 else ()),
+            over(_VALIDATION, lambda one: one.validation),
+            over(HEADS, lambda one: one.heads),
+            over(_WEIGHTS, lambda one: one.weights),
+            over(BETA, lambda one: one.beta),
+            exact(GAP, 100 * gaps, ("head_kind",), coords),
+            over(SECONDS, lambda one: one.seconds),
+        ]
+        everyone = [one for several in each.values() for one in several]
+        worst = max(everyone, key=lambda one: one.relative_gap)
+        claims = (
+            *attention_claim({kind: (rights[kind], _validated(each[kind])) for kind in self.kinds}, self.seed),
+            certified(
+                [one.relative_gap for one in everyone],
+                [one.kind for one in everyone],
+                self.settings.tol,
+                "Every head is",
+                worst.advice,
+                "convex-comparison/relative_gap",
+            ),
+        )
+        groups = {"convex-comparison": group(_WORDS, parts)}
+        return run_of(self.data, self.spec, groups, claims, (), seconds, command)
+
+    def _try(self, kind: str, seed: int) -> Tried:
+        head = self.settings.estimator(kind, "auto", seed=seed, grid=self.data.grid, device=self.device)
+        made = fitted(head, self.data)
+        if made.interrupted:
+            raise KeyboardInterrupt
+        trials = head.validation_ or ()
+        return Tried(
+            right(head, self.data),
+            head.beta_,
+            max((trial.score for trial in trials), default=float("nan")),
+            float(made.count),
+            float(_weights(made)),
+            made.gap,
+            head.certificate_.kind,
+            head.certificate_.advice,
+            made.seconds,
+        )
+
+
+def attention_claim(heads: dict[str, tuple[Float64[np.ndarray, " images"], float]], seed: int) -> Sequence[Claim]:
+    """Whether attention-like heads beat linear and MLP heads; nothing where there are not some of both.
+
+    ``heads`` has for each kind how right each test image is, and the validation accuracy, by which the best of either
+    side is chosen, so that the test images have no part in the choice.
+    """
+    sides = [[kind for kind in side if kind in heads] for side in (ATTENTION_LIKE, PLAIN)]
+    if not all(sides):
+        return ()
+    best, rival = (max(side, key=lambda kind: heads[kind][1]) for side in sides)
+    difference = heads[best][0] - heads[rival][0]
+    low, high = np.quantile(resampled(difference, seed), [(1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2])
+    verdict = Verdict.HOLDS if low > 0 else Verdict.FAILS if high < 0 else Verdict.UNDECIDED
+    advice = {
+        Verdict.HOLDS: f"Take the {best} head where accuracy counts.",
+        Verdict.FAILS: f"Take the {rival} head: it is better and cheaper.",
+        Verdict.UNDECIDED: f"Take the {rival} head, which is cheaper, or test on more images.",
+    }[verdict]
+    claim = Claim(
+        name="attention-like-heads-win",
+        statement="Attention-like heads (attention, mixer, FNO, B-FNO) beat linear and MLP heads",
+        verdict=verdict,
+        figure=f"{best} less {rival}: {100 * difference.mean():+.2f} points of test accuracy, "
+        f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}",
+        rule="The best attention-like head less the best of linear and MLP, each side's best by validation accuracy, "
+        f"in a paired bootstrap of {RESAMPLES} samples of the test images: holds if the 95 % interval is above 0, "
+        "fails if it is below.",
+        reference=UNRAVELING,
+        advice=advice,
+        evidence="convex-comparison/top1",
+        weight=0.9,
+    )
+    return (claim,)
+
+
+def _validated(several: Sequence[Tried]) -> float:
+    return float(np.mean([one.validation for one in several]))
+
+
+def _weights(made: Fitted) -> int:
+    """Numbers in all heads of all members."""
+    members = made.head.trained_.members
+    return sum(one.left.numel() + one.right.numel() for member in members for one in member.heads.terms)
+
+
+def _part(kind: str, seed: int) -> str:
+    return f"{kind}-{seed}"

@@ -1,0 +1,80 @@
+"""What a convex head's fit is asked for, and the estimator that answers it."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from vitscope.measurement.errors import UserError
+
+if TYPE_CHECKING:
+    from vitscope.convex.estimator import AbstractConvexClassifier
+
+KINDS = ("linear", "mlp", "attention", "mixer", "fno", "block-fno")
+"""Kinds of head, in the order in which they are compared."""
+
+Beta = float | Literal["auto"]
+"""Weight of the penalty, or its choice on images held out."""
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What all convex heads share; each field is a flag of ``vitscope head``."""
+
+    activation: Literal["linear", "gated-relu", "relu"] = "gated-relu"
+    """What stands between a head's two maps: nothing, a ReLU whose gates are drawn by --seed, or the ReLU itself, whose
+    certificate is heuristic."""
+    gates: int = 8
+    """Number of gates of the gated ReLU."""
+    tol: float = 1e-3
+    """Certified relative gap at which a fit ends."""
+    betas: int = 20
+    """Values of beta on a path, from the largest that leaves any head down to a thousandth of it."""
+    ensemble: int = 1
+    """Draws of gates, fitted one after another, whose outputs are averaged."""
+    class_weight: Literal["balanced", "none"] = "none"
+    """Whether every class gets the same share of the loss, however many images it has."""
+    validation: float = 0.2
+    """Share of the training images held out where beta is chosen."""
+    max_passes: int = 2000
+    """Passes over the images after which a fit ends, certified or not."""
+
+    def estimator(
+        self, kind: str, beta: Beta, *, seed: int, grid: tuple[int, int] | None, device: str
+    ) -> "AbstractConvexClassifier":
+        """The classifier of that kind, not yet fitted; ``grid`` is that of the tokens, for the kinds that take one."""
+        from vitscope.convex.estimator import ESTIMATORS
+        from vitscope.runs.registry import import_all
+
+        import_all("vitscope.convex.estimators")
+        words = "".join(part.capitalize() for part in checked_kind(kind).split("-"))
+        values = asdict(self)
+        weight = values.pop("class_weight")
+        values |= {"beta": beta, "random_state": seed, "device": device}
+        values["class_weight"] = None if weight == "none" else weight
+        if kind in ("fno", "block-fno"):
+            values["grid"] = grid
+        return cast("AbstractConvexClassifier", cast(Any, ESTIMATORS[f"Convex{words}Classifier"])(**values))
+
+
+def checked_kind(kind: str) -> str:
+    """The kind, if there is one of that name."""
+    if kind not in KINDS:
+        raise UserError(f"There is no kind of head {kind!r}; there are: {', '.join(KINDS)}.")
+    return kind
+
+
+def checked_kinds(text: str) -> tuple[str, ...]:
+    """Several kinds from their names with commas between, each once."""
+    return tuple(dict.fromkeys(checked_kind(name.strip()) for name in text.split(",")))
+
+
+def checked_beta(text: str) -> Beta:
+    """A number above 0, or ``auto``."""
+    if text == "auto":
+        return "auto"
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UserError(f"--beta takes a number above 0 or auto, not {text!r}.")
+    return value

@@ -1,0 +1,176 @@
+"""Fitted estimators in one ``.safetensors`` file: tensors and a JSON description, nothing that could run code."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from vitscope.convex.block import Sizes
+from vitscope.convex.certificate import Certificate
+from vitscope.convex.estimator import ESTIMATORS, AbstractConvexHead
+from vitscope.convex.gates import Term
+from vitscope.convex.heads import Factors, Heads
+from vitscope.convex.selection import Trial
+from vitscope.convex.solver import Solution, Step
+from vitscope.convex.tokens import Standardisation
+from vitscope.convex.trained import Member, Trained
+from vitscope.measurement.errors import UserError
+from vitscope.models.checkpoint import atomic_file
+from vitscope.runs.registry import import_all
+
+HEAD_FILE = "head.safetensors"
+_KEY = "vitscope.convex"
+_FORMAT = 1
+_LEARNED = ("beta_", "tokens_in_", "n_features_in_", "feature_names_in_", "classes_", "target_shape_")
+
+
+def save(estimator: AbstractConvexHead, path: str | Path) -> Path:
+    """Write a fitted estimator to a ``.safetensors`` file, or as ``head.safetensors`` into a folder; returns the file.
+
+    The file is written whole or not at all, and replaces one that was there. Its tensors are the standardisation, the
+    gates and the heads; its metadata says, as one JSON object under ``vitscope.convex``, the parameters, the classes,
+    the certificates and the steps of the fit. Raises ``UserError`` for parameters that JSON has no words for.
+    """
+    check_is_fitted(estimator)
+    target = _file(path)
+    metadata = {_KEY: _json(estimator)}
+    tensors = {name: tensor.contiguous().clone() for name, tensor in _tensors(estimator.trained_)}
+    with atomic_file(target) as file:
+        file.write(to_bytes(tensors, metadata))
+    return target
+
+
+def load(path: str | Path) -> AbstractConvexHead:
+    """The estimator that :func:`save` wrote: it predicts bit by bit the same. Nothing is unpickled."""
+    target = _file(path)
+    if not target.is_file():
+        raise UserError(f"There is no saved head at {target}; give the folder or file that it was saved to.")
+    try:
+        with safe_open(target, "pt") as file:
+            facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: cast("Tensor", file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{target} is not a whole .safetensors file ({error}); save the head again.") from error
+    if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != _FORMAT:
+        raise UserError(f"{target} is not a convex head that this version of vitscope can read.")
+    return _estimator(cast("dict[str, Any]", facts), tensors)
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path / HEAD_FILE
+
+
+def _tensors(trained: Trained) -> Iterator[tuple[str, Tensor]]:
+    yield "standardisation.mean", trained.standardisation.mean
+    yield "standardisation.scale", trained.standardisation.scale
+    yield "offset", trained.offset
+    for m, member in enumerate(trained.members):
+        for t, (term, factors) in enumerate(zip(member.terms, member.heads.terms, strict=True)):
+            if term.vector is not None:
+                yield f"{m}.{t}.gate", term.vector
+            yield f"{m}.{t}.left", factors.left
+            yield f"{m}.{t}.right", factors.right
+
+
+def _json(estimator: AbstractConvexHead) -> str:
+    trained = estimator.trained_
+    facts: dict[str, object] = {
+        "format": _FORMAT,
+        "estimator": type(estimator).__name__,
+        "parameters": {name: _encoded(value) for name, value in estimator.get_params(deep=False).items()},
+        "learned": {name: _encoded(getattr(estimator, name)) for name in _LEARNED if hasattr(estimator, name)},
+        "validation": None if estimator.validation_ is None else [asdict(trial) for trial in estimator.validation_],
+        "sizes": asdict(trained.sizes),
+        "pooled": trained.pooled,
+        "relu": trained.relu,
+        "terms": [[_bounds(term) for term in member.terms] for member in trained.members],
+        "solutions": [
+            {
+                "certificate": asdict(solution.certificate),
+                "stopped": solution.stopped,
+                "history": [asdict(step) for step in solution.history],
+            }
+            for solution in estimator.solutions_
+        ],
+    }
+    try:
+        return json.dumps(facts)
+    except TypeError as error:
+        raise UserError(
+            f"The head cannot be saved ({error}); give parameters that are numbers, words or None."
+        ) from error
+
+
+def _estimator(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> AbstractConvexHead:
+    import_all("vitscope.convex.estimators")
+    parameters = {name: _decoded(value) for name, value in facts["parameters"].items()}
+    estimator = ESTIMATORS[facts["estimator"]](**parameters)
+    for name, value in facts["learned"].items():
+        setattr(estimator, name, _decoded(value))
+    trials = facts["validation"]
+    estimator.validation_ = None if trials is None else tuple(Trial(**trial) for trial in trials)
+    members = tuple(_member(m, terms, tensors) for m, terms in enumerate(facts["terms"]))
+    estimator.trained_ = Trained(
+        estimator.block(),
+        Sizes(**facts["sizes"]),
+        facts["pooled"],
+        facts["relu"],
+        Standardisation(tensors["standardisation.mean"], tensors["standardisation.scale"]),
+        tensors["offset"],
+        members,
+    )
+    estimator.solutions_ = tuple(
+        Solution(
+            member.heads,
+            Certificate(**solution["certificate"]),
+            tuple(Step(**step) for step in solution["history"]),
+            solution["stopped"],
+        )
+        for member, solution in zip(members, facts["solutions"], strict=True)
+    )
+    return estimator
+
+
+def _member(m: int, bounds: list[list[int]], tensors: Mapping[str, Tensor]) -> Member:
+    terms = tuple(
+        Term(tensors.get(f"{m}.{t}.gate"), slice(first, last), slice(start, stop))
+        for t, (first, last, start, stop) in enumerate(bounds)
+    )
+    factors = tuple(Factors(tensors[f"{m}.{t}.left"], tensors[f"{m}.{t}.right"]) for t in range(len(bounds)))
+    return Member(terms, Heads(factors))
+
+
+def _bounds(term: Term) -> list[int]:
+    return [term.entries.start, term.entries.stop, term.outputs.start, term.outputs.stop]
+
+
+def _encoded(value: object) -> object:
+    """As JSON has it: what it has no words for is an object with one key that names the kind."""
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": value.dtype.str}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple):
+        return {"tuple": [_encoded(one) for one in cast("tuple[object, ...]", value)]}
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value).items()
+        return {"mapping": [[_encoded(name), _encoded(one)] for name, one in pairs]}
+    return value
+
+
+def _decoded(value: Any) -> Any:  # noqa: ANN401
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        return np.array(value["array"], dtype=value["dtype"])
+    if "tuple" in value:
+        return tuple(_decoded(one) for one in value["tuple"])
+    return {_decoded(name): _decoded(one) for name, one in value["mapping"]}

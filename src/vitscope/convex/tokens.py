@@ -1,0 +1,102 @@
+"""Token features as a head sees them: standardised as they are read, so that a memory map stays on disk."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitscope.measurement.errors import UserError
+
+TokenSource = NDArray[Any] | Tensor
+"""Tokens of images, ``(images, tokens, dim)``, real numbers of any precision; a memory map counts as an array."""
+
+_CHUNK = 256
+_CONSTANT = 1e-12
+"""An entry whose standard deviation is this part of its mean, or less, does not vary but for rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Standardisation:
+    """``x -> (x - mean) scale``, entry by entry.
+
+    Both are kept in float64 but rounded to float32, so that a module that holds them loses nothing in any precision
+    down to float32, and no gate flips.
+    """
+
+    mean: Float64[Tensor, " dim"]
+    scale: Float64[Tensor, " dim"]
+
+    def __call__(self, tokens: Float64[Tensor, "batch tokens dim"]) -> Float64[Tensor, "batch tokens dim"]:
+        """Standardised tokens."""
+        return (tokens - self.mean) * self.scale
+
+
+def unstandardised(tokens: TokenSource) -> Standardisation:
+    """The one that leaves these tokens as they are."""
+    dim = tokens.shape[2]
+    return Standardisation(torch.zeros(dim, dtype=torch.float64), torch.ones(dim, dtype=torch.float64))
+
+
+def standardisation_of(tokens: TokenSource) -> Standardisation:
+    """Every entry to mean 0 and variance ``1 / dim`` over images and tokens, so that a token's norm is about 1.
+
+    An entry that never varies is left out (scale 0). Cost: one pass; nothing but a chunk is held. Chunks are merged by
+    the update of Chan, Golub and LeVeque (1979). Raises ``UserError`` for numbers that are not finite.
+    """
+    dim = tokens.shape[2]
+    count, mean, squares = 0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
+    for start in range(0, len(tokens), _CHUNK):
+        rows = _read(tokens, slice(start, start + _CHUNK)).flatten(0, 1)
+        more, centre = len(rows), rows.mean(0)
+        squares += (rows - centre).square().sum(0) + (centre - mean).square() * (count * more / (count + more))
+        mean += (centre - mean) * (more / (count + more))
+        count += more
+    deviation = (squares / count).sqrt()
+    varies = deviation > _CONSTANT * mean.abs()
+    scale = torch.where(varies, 1 / (torch.where(varies, deviation, 1.0) * dim**0.5), 0.0)
+    return Standardisation(mean.float().double(), scale.float().double())
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Tokens, standardised chunk by chunk when a slice of images is taken; ``index`` says of which images.
+
+    Taking a slice raises ``UserError`` for numbers that are not finite.
+    """
+
+    source: TokenSource
+    standardisation: Standardisation
+    index: Int[np.ndarray, " images"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.source) if self.index is None else len(self.index)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Images, tokens, entries."""
+        return (len(self), self.source.shape[1], self.source.shape[2])
+
+    def __getitem__(self, images: slice) -> Float[Tensor, "batch tokens dim"]:
+        """The standardised tokens of these images, in float64."""
+        return self.standardisation(_read(self.source, images if self.index is None else self.index[images]))
+
+    def of(self, index: Int[np.ndarray, " images"]) -> "Tokens":
+        """The same tokens of these images of the source alone."""
+        return Tokens(self.source, self.standardisation, index)
+
+
+def _read(tokens: TokenSource, images: slice | NDArray[np.int64]) -> Tensor:
+    if isinstance(tokens, Tensor):
+        part = tokens[images if isinstance(images, slice) else torch.as_tensor(images, device=tokens.device)]
+        chunk = part.detach().to("cpu", torch.float64)
+    else:
+        chunk = torch.from_numpy(np.array(tokens[images], dtype=np.float64))  # a copy: maps may be read-only
+    fine = chunk.isfinite().flatten(1).all(1)
+    if not fine.all():
+        worst = np.arange(len(tokens))[images][int(fine.logical_not().nonzero()[0])]
+        raise UserError(f"The tokens of image {worst} hold NaN or infinity; leave it out or mend it.")
+    return chunk

@@ -1,0 +1,53 @@
+"""A trained head: all that its outputs follow from."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.convex.block import AbstractBlock, Sizes
+from vitscope.convex.gates import Term
+from vitscope.convex.heads import Heads
+from vitscope.convex.loss import Squared
+from vitscope.convex.problem import Problem
+from vitscope.convex.tokens import Standardisation, Tokens, TokenSource
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One draw of gates and the heads fitted under them."""
+
+    terms: tuple[Term, ...]
+    heads: Heads
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    r"""A trained head: :math:`f(X) = \mathrm{offset} + \frac1M \sum_m f_m((X - \mathrm{mean})\,\mathrm{scale})`.
+
+    ``members`` are the draws of an ensemble, one otherwise. ``offset`` is what every row of outputs starts from; its
+    precision is that of the heads.
+    """
+
+    block: AbstractBlock
+    sizes: Sizes
+    pooled: bool
+    relu: bool
+    standardisation: Standardisation
+    offset: Float[Tensor, " outputs"]
+    members: tuple[Member, ...]
+
+    def outputs(self, source: TokenSource, device: torch.device, memory: int) -> Float[Tensor, "images rows outputs"]:
+        """The outputs of these images, on the CPU. Cost: one pass for each member."""
+        tokens = Tokens(source, self.standardisation)
+        dtype, rows = self.offset.dtype, 1 if self.pooled else self.sizes.tokens
+        no_targets = self.offset.new_zeros(()).expand(len(tokens), rows, self.sizes.outputs)
+        loss = Squared(no_targets, no_targets[:, 0, 0])
+        total = self.offset.expand(len(tokens), rows, -1).clone()
+        for member in self.members:
+            problem = Problem(
+                tokens, loss, self.block, member.terms, 0.0, self.pooled, self.relu, dtype, device, memory=memory
+            )
+            total += problem.outputs(member.heads.to(dtype, device)).cpu() / len(self.members)
+        return total

@@ -1,0 +1,159 @@
+"""Singular values of a matrix known by its products: the largest ones with their vectors, and bounds of the norm."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import hypot, log, sqrt
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vitscope.numerics.lanczos import Krylov
+
+FAILURE = 1e-6
+"""The probability with which a probable bound fails, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A matrix ``M`` of ``left x right`` entries, known by its products with blocks of row vectors.
+
+    ``apply`` takes rows ``U`` to ``U M``, ``adjoint`` takes rows ``V`` to ``V M^T``. ``matrix`` is ``M`` itself where
+    it is at hand.
+    """
+
+    left: int
+    right: int
+    apply: Callable[[Float[Tensor, "rows left"]], Float[Tensor, "rows right"]]
+    adjoint: Callable[[Float[Tensor, "rows right"]], Float[Tensor, "rows left"]]
+    matrix: Float[Tensor, "left right"] | None = None
+
+
+def dense(matrix: Float[Tensor, "left right"]) -> Operator:
+    """The operator of a matrix at hand."""
+
+    def apply(rows: Float[Tensor, "rows left"]) -> Float[Tensor, "rows right"]:
+        return rows @ matrix
+
+    def adjoint(rows: Float[Tensor, "rows right"]) -> Float[Tensor, "rows left"]:
+        return rows @ matrix.T
+
+    return Operator(matrix.shape[0], matrix.shape[1], apply, adjoint, matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class Singular:
+    """Singular values, largest first, with their unit vectors as rows.
+
+    ``bound`` is at least the spectral norm. ``probability`` is that of its failing: 0 where it is certain.
+    """
+
+    values: Float64[Tensor, " pairs"]
+    left: Float[Tensor, "pairs left"]
+    right: Float[Tensor, "pairs right"]
+    bound: float
+    probability: float
+
+
+def largest(
+    operator: Operator, count: int, known: Float[Tensor, "known left"], generator: torch.Generator, rounds: int = 3
+) -> Singular:
+    """The ``count`` largest singular values.
+
+    Exact where the matrix is at hand; otherwise by block subspace iteration from ``known`` left vectors and ``count``
+    random ones: then the values are lower bounds, ``bound`` is the largest of them and its failing has probability 1.
+    Cost: ``rounds`` products of all these vectors with the matrix and with its transpose.
+    """
+    if operator.matrix is not None:
+        return _of_matrix(operator.matrix, count)
+    fresh = torch.randn(count, operator.left, generator=generator, dtype=torch.float64).to(known)
+    basis = orthonormal(torch.cat((known, fresh)))
+    for _ in range(rounds - 1):
+        basis = orthonormal(operator.adjoint(operator.apply(basis)))
+    u, values, right = torch.linalg.svd(operator.apply(basis), full_matrices=False)
+    kept = min(count, len(values))
+    left = u[:, :kept].T @ basis
+    return Singular(values[:kept].double(), left, right[:kept], float(values[0]), 1.0)
+
+
+def norm_bound(
+    operator: Operator,
+    known: Float[Tensor, "known left"],
+    generator: torch.Generator,
+    tolerance: float = 1e-4,
+    steps: int = 60,
+) -> Singular:
+    r"""The largest singular value, with an upper bound of it that fails with a probability of at most 1e-6.
+
+    Exact where the matrix is at hand. Otherwise the left space is split into ``Q``, found by subspace iteration from
+    ``known`` vectors (at an optimum the top singular value is multiple, and they span its space), and the rest. With
+    :math:`b = \lVert Q M M^T Q^T \rVert`, ``c`` the norm of the coupling :math:`Q M M^T (I - Q^T Q)` and ``d`` a bound
+    of the rest, :math:`\lVert M \rVert^2 \le \frac{b + d}{2} + \sqrt{(\frac{b - d}{2})^2 + c^2}`. ``d`` comes from
+    Lanczos with a random start: its estimate after ``k`` steps is below :math:`(1 - \epsilon) d` with a probability of
+    at most :math:`1.648 \sqrt{n}\, e^{-\sqrt\epsilon (2k - 1)}` (Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl.
+    1992, theorem 4.1). It ends when the bound of the norm is within ``tolerance`` of the estimate, or after ``steps``
+    products of one vector. The matrix must be in float64: rounding is not part of the bound.
+    """
+    if operator.matrix is not None:
+        return _of_matrix(operator.matrix, 1)
+    found = largest(operator, len(known) + 4, known, generator, rounds=4)
+    basis = orthonormal(found.left)
+    image = operator.adjoint(operator.apply(basis))
+    inside = image @ basis.T
+    top = float(torch.linalg.matrix_norm((inside + inside.T) / 2, 2))
+    coupling = float(torch.linalg.matrix_norm(image - inside @ basis, 2))
+    square = (
+        top if len(basis) == operator.left else _with_rest(operator, basis, top, coupling, generator, tolerance, steps)
+    )
+    return Singular(found.values[:1], found.left[:1], found.right[:1], sqrt(square), FAILURE)
+
+
+def _with_rest(
+    operator: Operator,
+    basis: Float[Tensor, "basis left"],
+    top: float,
+    coupling: float,
+    generator: torch.Generator,
+    tolerance: float,
+    steps: int,
+) -> float:
+    """The bound of the squared norm, from what Lanczos says of the space beside the basis."""
+
+    def rest(vector: Float[Tensor, " left"]) -> Float[Tensor, " left"]:
+        outside = vector - (basis @ vector) @ basis
+        image = operator.adjoint(operator.apply(outside[None]))[0]
+        return image - (basis @ image) @ basis
+
+    steps, square = min(steps, operator.left), float("inf")
+    start = torch.randn(operator.left, generator=generator, dtype=torch.float64).to(basis)
+    krylov = Krylov(rest, start - (basis @ start) @ basis, steps, generator)
+    for step in range(1, steps + 1):
+        krylov.extend()
+        missed = (log(1.648 * sqrt(operator.left) / FAILURE) / (2 * step - 1)) ** 2
+        missed = 0.0 if krylov.complete else missed
+        below = max(float(krylov.ritz()[0][-1]), 0.0)
+        remaining = below / (1 - missed) if missed < 1 else float("inf")
+        square = (top + remaining) / 2 + hypot((top - remaining) / 2, coupling)
+        if square <= top * (1 + tolerance) ** 2:
+            break
+    return square
+
+
+def orthonormal(rows: Float[Tensor, "rows size"], tolerance: float = 1e-7) -> Float[Tensor, "rank size"]:
+    """An orthonormal basis of the span of rows, without those directions that are all but in the span of others."""
+    _, values, basis = torch.linalg.svd(normalize(rows.double(), dim=1), full_matrices=False)
+    return basis[values > tolerance * values[:1]].to(rows)
+
+
+def _of_matrix(matrix: Float[Tensor, "left right"], count: int) -> Singular:
+    """By the Gram matrix of the smaller side, exact up to the rounding of ``matrix``'s precision."""
+    wide = matrix.shape[0] <= matrix.shape[1]
+    rows = matrix if wide else matrix.T
+    squares, vectors = torch.linalg.eigh((rows @ rows.T).double())
+    kept = min(count, len(squares))
+    values = squares.flip(0)[:kept].clamp(min=0).sqrt()
+    short = vectors.flip(1)[:, :kept].T.to(matrix)
+    long = normalize(short @ rows, dim=1)
+    left, right = (short, long) if wide else (long, short)
+    return Singular(values, left, right, float(values[0]), 0.0)

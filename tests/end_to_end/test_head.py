@@ -1,0 +1,233 @@
+"""``vitscope head`` as a user types it: fits, paths, comparisons, interrupts, reruns and mistakes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vitscope.cli import app
+from vitscope.convex import load
+from vitscope.convex.runs import compare, path
+from vitscope.convex.solver import Progress
+from vitscope.data import images
+from vitscope.runs.store import read_run
+
+SMALL = ("--images", "digits", "--limit", "200", "--test-limit", "100", "--pool", "2", "--width", "6")
+QUICK = ("--gates", "2", "--tol", "0.02")
+
+
+class Answer:
+    """What a command said and how it ended; a traceback is raised again."""
+
+    def __init__(self, *arguments: str) -> None:
+        result = CliRunner().invoke(app, ["head", *arguments], prog_name="vitscope", env={"COLUMNS": "160"})
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory, features: str) -> tuple[Path, Answer]:
+    out = tmp_path_factory.mktemp("fitted") / "head"
+    arguments = ("fit", "digits", *SMALL, *QUICK, "--beta", "0.02", "--features", features, "--out", str(out))
+    return out, Answer(*arguments)
+
+
+def tokens_of(features: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The kept features of so many images."""
+    found = [folder for folder in Path(features).iterdir() if len(np.load(folder / "labels.npy")) == count]
+    return np.load(found[0] / "tokens.npy"), np.load(found[0] / "labels.npy")
+
+
+def interrupted_after(calls: int, of: Callable[..., object]) -> Callable[..., object]:
+    """The function, which raises Ctrl-C from the given call on."""
+    made = 0
+
+    def called(*given: object, **named: object) -> object:
+        nonlocal made
+        made += 1
+        if made > calls:
+            raise KeyboardInterrupt
+        return of(*given, **named)
+
+    return called
+
+
+def test_fit_leaves_a_head_a_run_and_a_page(fitted: tuple[Path, Answer], features: str) -> None:
+    out, answer = fitted
+    assert answer.code == 0
+    assert {path.name for path in out.iterdir()} == {"head.safetensors", "run.nc", "page.html"}
+    run = read_run(str(out))
+    assert list(run.tree.children) == [
+        "convex-head",
+        "convex-training",
+        "convex-spectrum",
+        "convex-tokens",
+        "convex-gram",
+    ]
+    tokens, labels = tokens_of(features, 100)
+    right = float((load(out).predict(tokens) == labels).mean())
+    assert float(run["convex-head"]) == pytest.approx(right)
+    assert f"{100 * right:.1f} ± " in answer.out
+    head = run.tree["convex-head"].to_dataset()
+    assert float(head["lower_bound"]) <= float(head["objective"])
+    gap = float(head["objective"] / head["lower_bound"] - 1)
+    assert float(head["relative_gap"]) == pytest.approx(100 * gap)
+    assert int(head["heads"]) == int(np.isfinite(run["convex-spectrum"].values).sum())
+    assert run["convex-tokens/token_weight"].shape[:1] + run["convex-tokens/token_weight"].shape[2:] == (6, 2, 2)
+    assert [claim.name for claim in run.claims] == ["certified"]
+    assert run.claims[0].verdict.value in answer.out
+    assert str(out / "page.html") in answer.out
+    assert "Weights of patches" in (out / "page.html").read_text()
+
+
+def test_the_same_fit_again_is_not_made_again(
+    fitted: tuple[Path, Answer], features: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = fitted
+    monkeypatch.setattr(Progress, "reached", interrupted_after(0, Progress.reached))
+    again = ("fit", "digits", *SMALL, *QUICK, "--features", features, "--out", str(out))
+    answer = Answer(*again, "--beta", "0.02")
+    assert answer.code == 0
+    assert "already" in answer.err
+    other = Answer(*again, "--beta", "0.05")
+    assert other.code == 2
+    assert "holds another run" in other.err
+
+
+def test_an_interrupted_fit_keeps_its_best_point(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Progress, "reached", interrupted_after(2, Progress.reached))
+    arguments = (*SMALL, "--gates", "2", "--tol", "1e-5", "--features", features, "--out", str(tmp_path))
+    answer = Answer("fit", "digits", *arguments, "--beta", "0.02")
+    assert answer.code == 130
+    assert answer.err.count("\n") == 1
+    assert "head.safetensors holds its best point" in answer.err
+    assert "fit to the end with: vitscope head fit digits" in answer.err
+    assert not (tmp_path / "run.nc").exists()
+    assert "was interrupted" in (tmp_path / "page.html").read_text()
+    head = load(tmp_path)
+    assert head.solution_.stopped == "interrupted"
+    assert head.certificate_.relative_gap > 1e-5
+
+
+def test_beta_is_chosen_on_images_held_out(features: str, tmp_path: Path) -> None:
+    arguments = ("--kind", "linear", "--activation", "linear", "--beta", "auto", "--betas", "5", "--tol", "0.02")
+    answer = Answer("fit", "digits", *SMALL, *arguments, "--features", features, "--out", str(tmp_path))
+    assert answer.code == 0
+    head = load(tmp_path)
+    assert head.validation_ is not None
+    assert head.beta_ in [trial.beta for trial in head.validation_]
+    run = read_run(str(tmp_path))
+    assert float(run["convex-head/penalty"]) == pytest.approx(head.beta_)
+    assert "convex-tokens" not in run  # a linear head sees the mean token
+
+
+def test_a_path_goes_on_where_it_was_interrupted(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("path", "digits", *SMALL, *QUICK, "--kind", "mlp", "--betas", "4", "--features", features)
+    solve = path.solve
+    monkeypatch.setattr(path, "solve", interrupted_after(2, solve))
+    answer = Answer(*arguments, "--out", str(tmp_path / "a"))
+    assert answer.code == 130
+    assert "2 of 4 points are kept" in answer.err
+    assert answer.err.rstrip().endswith("--resume")
+    monkeypatch.setattr(path, "solve", interrupted_after(2, solve))
+    assert Answer(*arguments, "--out", str(tmp_path / "a"), "--resume").code == 0
+    monkeypatch.setattr(path, "solve", solve)
+    assert Answer(*arguments, "--out", str(tmp_path / "b")).code == 0
+    resumed, whole = (read_run(str(tmp_path / name)).tree["convex-path"].to_dataset() for name in "ab")
+    for name in ("objective", "lower_bound", "top1", "singular_value"):
+        np.testing.assert_allclose(resumed[name], whole[name], rtol=1e-5)
+    assert (np.diff(whole["objective"].values) < 0).all()
+    assert (whole["lower_bound"] <= whole["objective"]).all()
+    assert whole["beta"].values[-1] == pytest.approx(1e-3)
+    assert whole["beta"].attrs["scale"] == "log"
+
+
+def test_a_comparison_goes_on_where_it_was_interrupted(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("compare", "digits", *SMALL, *QUICK, "--kinds", "linear,fno", "--betas", "4", "--seeds", "2")
+    arguments = (*arguments, "--features", features, "--out", str(tmp_path))
+    fit = compare.fitted
+    monkeypatch.setattr(compare, "fitted", interrupted_after(3, fit))
+    answer = Answer(*arguments)
+    assert answer.code == 130
+    assert "3 of 4 fits are kept" in answer.err
+    monkeypatch.setattr(compare, "fitted", interrupted_after(1, fit))
+    answer = Answer(*arguments, "--resume")
+    assert answer.code == 0
+    assert [word in answer.out for word in ("linear", "fno", "test top-1")] == [True] * 3
+    run = read_run(str(tmp_path))
+    assert {claim.name for claim in run.claims} == {"attention-like-heads-win", "certified"}
+    found = run.tree["convex-comparison"].to_dataset()
+    assert found["head_kind"].values.tolist() == ["linear", "fno"]
+    assert found["top1_count"].values.tolist() == [100, 100]
+    assert found["penalty_count"].values.tolist() == [2, 2]
+    np.testing.assert_allclose(found["top1"], found["top1_over_seeds"])
+
+
+def test_without_a_test_split_a_fifth_is_held_out_and_the_page_says_so(tmp_path: Path) -> None:
+    some = images("digits", limit=100)
+    pixels = np.stack([np.asarray(some.read(i)) for i in range(100)])
+    np.savez(tmp_path / "some.npz", images=pixels, labels=some.labels)
+    arguments = (
+        "fit",
+        "digits",
+        "--images",
+        str(tmp_path / "some.npz"),
+        "--pool",
+        "2",
+        "--width",
+        "4",
+        "--kind",
+        "mlp",
+    )
+    out = str(tmp_path / "out")
+    answer = Answer(*arguments, *QUICK, "--beta", "0.05", "--features", str(tmp_path / "f"), "--out", out)
+    assert answer.code == 0
+    run = read_run(out)
+    assert int(run.tree["convex-head"].to_dataset()["top1_count"]) == 20
+    assert "held out for the test" in run.notes[0]
+    assert "held out for the test" in (tmp_path / "out" / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fit", "digits", "--kind", "softmax"), "There is no kind of head 'softmax'"),
+        (("fit", "digits", "--beta", "0"), "--beta takes a number above 0 or auto, not '0'"),
+        (("compare", "digits", "--kinds", "linear,conv"), "There is no kind of head 'conv'"),
+        (("compare", "digits", "--seeds", "0"), "--seeds takes a number from 1"),
+        (("path", "digits", "--activation", "gelu"), "--activation is one of linear, gated-relu, relu"),
+        (("path", "digits", "--pool", "0"), "--pool and --width take numbers from 1"),
+        (("fit", "vit-micro"), "--images FOLDER"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = Answer(*arguments)
+    assert answer.code == 2
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["fit", "path", "compare"])
+def test_every_flag_has_its_help(command: str) -> None:
+    shown = Answer(command, "--help").out
+    for flag in ("--pool", "--width", "--features", "--gates", "--ensemble", "--class-weight", "--test-split", "--out"):
+        assert flag in shown
+    assert "--augment" not in shown
+    assert ("--resume" in shown) is (command != "fit")

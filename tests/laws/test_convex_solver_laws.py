@@ -1,0 +1,220 @@
+"""What holds for every solver, block, activation and loss."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitscope.convex.block import BLOCKS, Sizes
+from vitscope.convex.certificate import certify
+from vitscope.convex.gates import terms
+from vitscope.convex.heads import Factors, Heads
+from vitscope.convex.loss import CrossEntropy, Squared
+from vitscope.convex.path import largest_beta, path
+from vitscope.convex.polish import polish
+from vitscope.convex.problem import Problem
+from vitscope.convex.restricted import restricted
+from vitscope.convex.solver import SOLVERS, Step, solve
+from vitscope.measurement.errors import UserError
+from vitscope.runs.registry import import_all
+
+import_all("vitscope.convex.blocks")
+import_all("vitscope.convex.solvers")
+IMAGES, TOKENS, DIM = 6, 3, 3
+LOSSES = ("squared token-wise", "squared pooled", "cross-entropy")
+LINEAR_SOLVERS = sorted(set(SOLVERS) - {"relu"})
+
+
+def problem(block: str, gates: int | None, loss: str, *, beta: float = 0.02, seed: int = 0, **options) -> Problem:
+    random = torch.Generator().manual_seed(seed)
+    pooled = loss != "squared token-wise"
+    tokens = torch.randn(IMAGES, TOKENS, DIM, generator=random, dtype=torch.float64) / DIM**0.5
+    weights = torch.rand(IMAGES, generator=random, dtype=torch.float64) + 0.5
+    weights /= weights.mean()
+    if loss == "cross-entropy":
+        measured = CrossEntropy(torch.arange(IMAGES) % 3, weights, 3)
+    else:
+        rows = 1 if pooled else TOKENS
+        measured = Squared(torch.randn(IMAGES, rows, 3, generator=random, dtype=torch.float64), weights)
+    made = BLOCKS[block]()
+    each = terms(made, Sizes(TOKENS, DIM, 3), gates, random, torch.float64)
+    settings_ = {"pooled": pooled, "dtype": torch.float64, "chunk": 3, **options}
+    return Problem(tokens, measured, made, each, beta, **settings_)
+
+
+def some_heads(given_: Problem, count: int, scale: float, seed: int) -> Heads:
+    random = torch.Generator().manual_seed(seed)
+    found = []
+    for term in given_.terms:
+        left, inner, outputs = given_.shape(term)
+        sides = ((count, left), (count, inner, outputs))
+        found.append(Factors(*(scale * torch.randn(side, generator=random, dtype=torch.float64) for side in sides)))
+    return Heads(tuple(found))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("gates", [None, 2])
+@pytest.mark.parametrize("block", list(BLOCKS))
+def test_all_solvers_reach_the_same_certified_optimum(block, gates, loss):
+    asked = problem(block, gates, loss, beta=0.3)
+    found = {solver: solve(asked, solver=solver, tol=1e-6, max_passes=20000) for solver in LINEAR_SOLVERS}
+    assert {solver: each.stopped for solver, each in found.items()} == dict.fromkeys(LINEAR_SOLVERS, "certified")
+    values = [each.certificate.primal for each in found.values()]
+    assert max(values) - min(values) <= 1e-6 * min(values)
+    for each in found.values():
+        assert each.certificate.kind == "exact"
+        assert each.certificate.primal == pytest.approx(asked.value(each.heads), rel=1e-9)
+        assert each.certificate == certify(asked, each.heads)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    block=st.sampled_from(sorted(BLOCKS)),
+    gates=st.sampled_from([None, 2]),
+    loss=st.sampled_from(LOSSES),
+    beta=st.sampled_from([0.01, 0.1, 1.0]),
+    count=st.integers(0, 3),
+    scale=st.sampled_from([0.01, 0.3, 2.0]),
+    seed=st.integers(0, 9),
+)
+def test_no_dual_value_is_above_the_objective_of_any_heads(block, gates, loss, beta, count, scale, seed):
+    asked = problem(block, gates, loss, beta=beta, seed=seed)
+    one = certify(asked, some_heads(asked, count, scale, seed))
+    other = solve(asked, solver="greedy", tol=1e-2, max_passes=100).certificate
+    rounding = 1e-9 * max(one.primal, 1)
+    assert one.dual <= one.primal + rounding
+    assert one.dual <= other.primal + rounding
+    assert other.dual <= one.primal + rounding
+
+
+@pytest.mark.parametrize("solver", LINEAR_SOLVERS)
+def test_history_tells_of_falling_objectives_and_rising_bounds(solver):
+    seen: list[Step] = []
+    found = solve(problem("attention", 2, "cross-entropy"), solver=solver, tol=1e-6, watch=seen.append)
+    assert tuple(seen) == found.history
+    assert len(seen) > 2
+    for before, after in pairwise(seen):
+        assert after.primal <= before.primal
+        assert after.dual >= before.dual
+        assert after.passes > before.passes
+        assert after.seconds >= before.seconds
+
+
+@pytest.mark.parametrize("solver", LINEAR_SOLVERS)
+def test_an_interrupt_keeps_the_best_point_with_its_certificate(solver):
+    seen: list[Step] = []
+
+    def watch(step: Step) -> None:
+        seen.append(step)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    asked = problem("attention", None, "cross-entropy")
+    found = solve(asked, solver=solver, watch=watch, tol=1e-8)
+    assert found.stopped == "interrupted"
+    assert found.certificate.primal == pytest.approx(seen[-1].primal)
+    assert found.heads.count > 0
+    assert found.certificate == certify(asked, found.heads)
+
+
+def test_an_interrupt_while_polishing_keeps_the_best_weights():
+    asked = problem("attention", None, "cross-entropy")
+    calls = 0
+
+    class Interrupted:
+        def value_and_gradient(self, heads: Heads, /) -> tuple[float, Heads]:
+            nonlocal calls
+            calls += 1
+            if calls == 6:
+                raise KeyboardInterrupt
+            return asked.value_and_gradient(heads)
+
+    start = some_heads(asked, 2, 0.5, 0)
+    found = polish(Interrupted(), start, 50)
+    assert found.interrupted
+    assert found.passes == 6
+    assert found.value == pytest.approx(asked.value_and_gradient(found.heads)[0])
+    assert found.value < asked.value_and_gradient(start)[0]
+
+
+@pytest.mark.parametrize("solver", LINEAR_SOLVERS)
+def test_passes_are_limited(solver):
+    found = solve(problem("mixer", 2, "squared token-wise"), solver=solver, tol=1e-9, max_passes=15)
+    assert found.stopped == "passes"
+    assert found.history[-1].passes <= 15 + 60
+    assert found.certificate.relative_gap > 1e-9
+
+
+@pytest.mark.parametrize("solver", LINEAR_SOLVERS)
+def test_the_same_problem_has_the_same_solution_and_chunks_change_rounding_only(solver):
+    asked = problem("attention", 2, "cross-entropy")
+    first, again = (solve(asked, solver=solver, tol=1e-5, max_passes=5000) for _ in range(2))
+    assert torch.equal(first.heads.vector, again.heads.vector)
+    other = solve(problem("attention", 2, "cross-entropy", chunk=5), solver=solver, tol=1e-5, max_passes=5000)
+    assert other.certificate.primal == pytest.approx(first.certificate.primal, rel=1e-5)
+
+
+def test_a_float32_solve_that_can_go_no_further_says_so():
+    asked = replace(problem("attention", 2, "squared pooled"), dtype=torch.float32, kept={})
+    found = solve(asked, tol=1e-13)
+    assert found.stopped == "stuck"
+    assert "float64" in found.certificate.advice
+    assert found.certificate.relative_gap < 1e-3
+
+
+def test_without_memory_for_features_greedy_goes_on_by_burer_monteiro():
+    asked = problem("attention", 2, "cross-entropy")
+    found = solve(replace(asked, memory=100, kept={}), solver="greedy", tol=1e-6)
+    assert found.stopped == "certified"
+    assert found.certificate.primal == pytest.approx(solve(asked, tol=1e-6).certificate.primal, rel=2e-6)
+
+
+@pytest.mark.parametrize("solver", LINEAR_SOLVERS)
+def test_warm_starts_along_a_path_reach_what_cold_ones_reach(solver):
+    asked = problem("fno", 2, "cross-entropy")
+    betas = [largest_beta(asked) * share for share in (0.7, 0.3, 0.1)]
+    warm = path(asked, betas, solver=solver, tol=1e-6, max_passes=5000)
+    for beta, each in zip(betas, warm, strict=True):
+        cold = solve(asked.with_beta(beta), solver=solver, tol=1e-6, max_passes=5000)
+        assert each.certificate.primal == pytest.approx(cold.certificate.primal, rel=2e-6)
+    again = solve(asked.with_beta(betas[-1]), warm[-1].heads, solver=solver, tol=1e-5)
+    assert len(again.history) == 1
+
+
+def test_a_solver_for_other_heads_is_refused():
+    with pytest.raises(UserError, match="take 'auto'"):
+        solve(problem("linear", None, "squared pooled"), solver="relu")
+    with pytest.raises(UserError, match="no solver named 'newton'"):
+        solve(problem("linear", None, "squared pooled"), solver="newton")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("gates", [None, 2])
+@pytest.mark.parametrize("block", list(BLOCKS))
+def test_an_adjoint_image_written_out_is_that_of_every_right_weight(block, gates, loss):
+    asked = problem(block, gates, loss)
+    residual = asked.gradient(asked.outputs(some_heads(asked, 1, 1.0, 0)))
+    for at, term in enumerate(asked.terms):
+        _, inner, outputs = asked.shape(term)
+        rights = torch.eye(inner * outputs, dtype=torch.float64).unflatten(1, (inner, outputs))
+        torch.testing.assert_close(asked.image(residual, at), asked.pull_left(residual, at, rights).T)
+
+
+@pytest.mark.parametrize("block", list(BLOCKS))
+def test_a_restricted_problem_is_the_problem_on_its_space(block):
+    asked = problem(block, 2, "squared token-wise")
+    heads = some_heads(asked, 2, 0.5, 0)
+    space = restricted(asked, some_heads(asked, 1, 1.0, 1)).widened([factors.left for factors in heads.terms])
+    coordinates = space.coordinates(heads)
+    torch.testing.assert_close(space.heads(coordinates).vector, heads.vector)
+    torch.testing.assert_close(space.outputs(coordinates), asked.outputs(heads))
+    value, gradient = space.value_and_gradient(coordinates)
+    expected, whole = asked.value_and_gradient(heads)
+    assert value == pytest.approx(expected)
+    torch.testing.assert_close(gradient.vector, space.coordinates(whole).vector)
+    narrow, there = space.narrowed(coordinates, coordinates)
+    torch.testing.assert_close(narrow.outputs(there), asked.outputs(heads))
+    assert all(len(basis) <= 2 for basis in narrow.bases)
