@@ -1,0 +1,63 @@
+"""What the masked labs share: areas written as text, axes over them and over steps, and readings as arrays."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from vitscope.labs.dataset import Along, Numbers
+from vitscope.labs.lab import Values
+from vitscope.labs.masked.clusters import ClusteredPatches
+from vitscope.labs.masked.training import Reading, Trajectory
+from vitscope.measurement.errors import UserError
+
+HUANG = (
+    "Huang, Wen, Chi, Liang: How transformers learn diverse attention correlations in masked vision pretraining, "
+    "arXiv 2403.02233."
+)
+
+
+def pairs_of(text: str, what: str) -> tuple[tuple[int, int], ...]:
+    """The pairs of whole numbers that ``80/4,20/8`` names, in their order. Raises ``UserError`` quoting the text."""
+    pairs = [part.strip().split("/") for part in text.split(",")]
+    if not all(len(pair) == 2 and all(one.strip().isdecimal() for one in pair) for pair in pairs):
+        raise UserError(f"{text!r} names no {what}: write pairs with commas between, as in 80/4,20/8.")
+    return tuple((int(first), int(second)) for first, second in pairs)
+
+
+def said(setting: ClusteredPatches) -> str:
+    """The sizes of a setting's areas, with its information gap."""
+    return f"{setting.global_size}/{setting.local_size}, gap {setting.information_gap:+.2f}"
+
+
+def group_name(what: str, setting: ClusteredPatches) -> str:
+    """The name of a group of the run about one setting of the areas."""
+    return f"{what}-{setting.global_size}-{setting.local_size}"
+
+
+def areas_axis(settings: Sequence[ClusteredPatches]) -> Along:
+    """The axis of settings of the areas."""
+    return Along("areas", [said(one) for one in settings], "Global / local area")
+
+
+def by_setting(values: Values, settings: int) -> list[Values]:
+    """For each setting, its values with the trials, which come first, last."""
+    return [
+        {name: np.moveaxis(np.split(one, settings)[place], 0, -1) for name, one in values.items()}
+        for place in range(settings)
+    ]
+
+
+def step_axis(recorded: Sequence[int]) -> Along:
+    """The axis of steps, logarithmic."""
+    return Along("step", list(recorded), "Step of training", "steps", logarithmic=True)
+
+
+def readings(trajectory: Trajectory) -> Values:
+    """Every reading, trials by steps."""
+    return {one.name: _numbers(getattr(trajectory.reading, one.name)) for one in fields(Reading)}
+
+
+def _numbers(values: torch.Tensor) -> Numbers:
+    return values.double().numpy()

@@ -1,0 +1,74 @@
+"""What trials come to as labelled arrays: means over trials with their standard errors, and predictions beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from vitscope.measurement.quantity import Quantity, labelled
+
+Numbers = NDArray[np.float64]
+Entries = Sequence[float] | Sequence[int] | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Along:
+    """An axis of a lab's result: its name of the vocabulary, its entries, and how they are said."""
+
+    name: str
+    values: Entries
+    label: str
+    unit: str = "1"
+    logarithmic: bool = False
+
+    @property
+    def coordinate(self) -> tuple[str, Entries, dict[str, str]]:
+        """As xarray takes it."""
+        words = {"long_name": self.label, "units": self.unit}
+        return self.name, self.values, {**words, "scale": "log"} if self.logarithmic else words
+
+
+def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> xr.Dataset:
+    """The mean over the last axis of ``values``, the trials, with its standard error and how many trials had a value.
+
+    A trial without a value is NaN. The error of a single value is NaN.
+    """
+    known = np.isfinite(values)
+    count = known.sum(-1)
+    total = np.where(known, values, 0.0).sum(-1)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    squares = np.where(known, (values - mean[..., None]) ** 2, 0.0).sum(-1)
+    error = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1)), np.nan)
+    return _laid(quantity, axes, mean, error, np.asarray(count))
+
+
+def predicted(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> xr.Dataset:
+    """A prediction: no error, no trials."""
+    return _laid(quantity, axes, values, np.full(values.shape, np.nan), np.zeros(values.shape, dtype=np.int64))
+
+
+def curves(
+    quantity: Quantity, axes: Sequence[Along], measured: Mapping[str, Numbers], theory: Mapping[str, Numbers]
+) -> xr.Dataset:
+    """Several curves of one quantity in one figure, by name along the axis ``curve``: measured ones, then predicted.
+
+    Measured values have an axis of trials after ``axes``; predictions have none, or are constant along ``axes``.
+    """
+    shape = tuple(len(axis.values) for axis in axes)
+    parts = [over_trials(quantity, axes, values) for values in measured.values()]
+    parts += [
+        predicted(quantity, axes, np.broadcast_to(values, shape).astype(np.float64)) for values in theory.values()
+    ]
+    name, entries, words = Along("curve", [*measured, *theory], "Curve").coordinate
+    joined = xr.concat(parts, dim=name, combine_attrs="override")
+    order = (*(axis.name for axis in axes[:-1]), name, axes[-1].name)
+    return joined.assign_coords({name: (name, entries, words)}).transpose(*order)
+
+
+def _laid(
+    quantity: Quantity, axes: Sequence[Along], mean: Numbers, error: Numbers, count: NDArray[np.int64]
+) -> xr.Dataset:
+    coords = {axis.name: axis.coordinate for axis in axes}
+    return labelled(quantity, tuple(coords), mean, error, count.astype(np.int64), coords)

@@ -1,0 +1,165 @@
+"""Experiments: a lab, or a grid over its settings, carried out and put down as a run."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import product
+from typing import Any, Literal, cast, final, get_args, get_origin
+
+import numpy as np
+import xarray as xr
+
+from vitscope.engine.measure import Plan, folded, keep, kept
+from vitscope.labs.dataset import Along, Entries
+from vitscope.labs.lab import AbstractLab, Datasets, Values
+from vitscope.labs.sweep import Chunk, Sweep
+from vitscope.measurement.axes import AXES
+from vitscope.measurement.claim import Claim
+from vitscope.measurement.errors import UserError
+from vitscope.runs.provenance import provenance
+from vitscope.runs.run import Run
+from vitscope.runs.spec import Spec
+
+Value = bool | int | float | str
+
+
+@final
+@dataclass(frozen=True)
+class Experiment:
+    """A lab at every point of a grid over its settings; without a grid, the lab itself.
+
+    The grid's settings become axes of every quantity, before the lab's own. Claims are made at each point.
+    """
+
+    lab: AbstractLab[Any]
+    grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict[str, tuple[Value, ...]])
+
+    @cached_property
+    def variants(self) -> tuple[AbstractLab[Any], ...]:
+        """The lab at each point, the last axis fastest."""
+        return tuple(replace(self.lab, **dict(zip(self.grid, point, strict=True))) for point in self._points)
+
+    @cached_property
+    def work(self) -> Sweep:
+        """What executors carry out."""
+        return Sweep(variants=self.variants)
+
+    @cached_property
+    def trials(self) -> int:
+        """How many there are in all, which progress counts."""
+        if not all(lab.planned() for lab in self.variants):
+            raise UserError(f"trials is {self.lab.settings.get('trials')}; it must be at least 1.")
+        return sum(shard.stop - shard.start for shard in self.work.shards())
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The question that is asked."""
+        settings = {name: value for name, value in self.lab.settings.items() if name not in self.grid}
+        grid = {"grid": {name: list(values) for name, values in self.grid.items()}} if self.grid else {}
+        asked: dict[str, object] = {"lab": self.lab.name, **settings, **grid}
+        return Spec("lab", {"name": self.lab.title}, {"name": "none", "count": self.trials, "of": "trials"}, asked)
+
+    def kept(self, plan: Plan) -> int:
+        """How many trials an interrupted attempt left in the plan's folder."""
+        return kept(self.work, self.spec, plan)
+
+    def answer(self, plan: Plan) -> Run:
+        """The run with its claims, kept in the plan's folder."""
+        started = time.perf_counter()
+        chunks = folded(self.work, self.spec, plan, self.trials)
+        found: list[Datasets] = []
+        claims: list[Claim] = []
+        for block, (lab, point) in enumerate(zip(self.variants, self._points, strict=True)):
+            datasets = lab.measured(_joined([chunk for shard, chunk in chunks.items() if shard.block == block]))
+            found.append(datasets)
+            claims += [self._at(point, claim) for claim in lab.claims(datasets)]
+        groups = {name: _stacked(self._axes, [datasets[name] for datasets in found]) for name in found[0]}
+        root = xr.Dataset(
+            attrs={
+                "spec": self.spec.text,
+                "provenance": provenance(time.perf_counter() - started, plan.command),
+                "anatomy": json.dumps([]),
+                "skipped": json.dumps({}),
+                "notes": json.dumps([]),
+                "images": self.trials,
+            }
+        )
+        run = Run(xr.DataTree.from_dict({"/": root, **groups}))
+        return keep(run.with_claims(tuple(sorted(claims, key=lambda claim: -claim.weight))), plan)
+
+    @property
+    def _points(self) -> list[tuple[Value, ...]]:
+        return list(product(*self.grid.values()))
+
+    @property
+    def _axes(self) -> list[Along]:
+        return [
+            Along(name, cast(Entries, [_entry(one) for one in values]), AXES[name])
+            for name, values in self.grid.items()
+        ]
+
+    def _at(self, point: tuple[Value, ...], claim: Claim) -> Claim:
+        if not point:
+            return claim
+        where = ", ".join(
+            f"{name.replace('_', ' ')} {_said(value)}" for name, value in zip(self.grid, point, strict=True)
+        )
+        return replace(claim, name=f"{claim.name} at {where}", statement=f"At {where}: {claim.statement}")
+
+
+def grid_of(lab: AbstractLab[Any], texts: Mapping[str, str]) -> Experiment:
+    """The experiment of a grid that is written as text: the values of each field, with commas between.
+
+    A field that is itself a list, as axes of the lab are, takes its values whole. Raises ``UserError`` for a field that
+    the lab does not have and for a value that is none of the field's.
+    """
+    types = {one.name: one.type for one in fields(lab)}
+    grid: dict[str, tuple[Value, ...]] = {}
+    for name, text in texts.items():
+        if name not in types:
+            raise UserError(f"{lab.name} has no setting {name!r}; it has: {', '.join(types)}.")
+        if types[name] is str:
+            lab = replace(lab, **{name: text})
+        else:
+            grid[name] = tuple(_value(name, part.strip(), types[name]) for part in text.split(","))
+    return Experiment(lab, grid)
+
+
+def _value(name: str, text: str, kind: object) -> Value:
+    """One value of a field."""
+    choices = tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+    if kind is bool:
+        choices = ("True", "False")
+    if choices and text not in choices:
+        raise UserError(f"{name} is one of {', '.join(choices)}, not {text!r}.")
+    if choices:
+        return text == "True" if kind is bool else text
+    try:
+        return int(text) if kind is int else float(text)
+    except ValueError as error:
+        raise UserError(f"{text!r} is no value of {name}: write numbers with commas, as in {name}=1,2.") from error
+
+
+def _entry(value: Value) -> float | int | str:
+    return str(value) if isinstance(value, bool | str) else value
+
+
+def _said(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _joined(chunks: Sequence[Chunk]) -> Values:
+    return {name: np.concatenate([chunk.values[name] for chunk in chunks]) for name in chunks[0].values}
+
+
+def _stacked(axes: Sequence[Along], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The points' datasets along the grid's axes; what a point does not have is NaN with count 0."""
+    if not axes:
+        return datasets[0]
+    size = len(datasets) // len(axes[0].values)
+    parts = [_stacked(axes[1:], datasets[start : start + size]) for start in range(0, len(datasets), size)]
+    joined = xr.concat(parts, dim=axes[0].name, join="outer", combine_attrs="override")
+    counts = {name: joined[name].fillna(0).astype(np.int64) for name in joined if str(name).endswith("_count")}
+    return joined.assign_coords({axes[0].name: axes[0].coordinate}).assign(counts)

@@ -1,0 +1,89 @@
+"""What a lab is: a question from a paper, a grid of trials that answers it, and what theory says beside it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from inspect import cleandoc
+from typing import Any, ClassVar, Generic, TypeVar
+
+import xarray as xr
+
+from vitscope.labs.dataset import Numbers
+from vitscope.measurement.claim import Claim
+from vitscope.runs.registry import Registry, import_all
+
+Trial = TypeVar("Trial")
+Values = Mapping[str, Numbers]
+"""What trials came to, by name: the first axis of every array is the trials."""
+Datasets = Mapping[str, xr.Dataset]
+"""Labelled arrays by the name of their group in the run."""
+
+
+@dataclass(frozen=True)
+class AbstractLab(ABC, Generic[Trial]):
+    """A question, asked by a grid of trials; its fields are its settings, and the flags of ``vitscope lab run NAME``.
+
+    One file, one registered final class. Its docstring has the formula, the source, and what the reader should and
+    should not conclude. The rules of its claims, with their thresholds, stand in its file.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str]
+    """The question of the report under which it is shown."""
+    references: ClassVar[tuple[str, ...]]
+    at_once: ClassVar[int]
+    """Trials that are trained in one computation at most: what an interrupt or a worker's death can lose."""
+
+    @classmethod
+    @abstractmethod
+    def smoke(cls) -> "AbstractLab[Trial]":
+        """The lab at a size that takes a second or two and says nothing."""
+
+    @abstractmethod
+    def planned(self) -> tuple[Trial, ...]:
+        """All trials, settings in row-major order and seeds fastest; each has all that determines it."""
+
+    def form(self, trial: Trial) -> Hashable:
+        """What trials that are trained in one computation must have in common."""
+        del trial
+        return None
+
+    @abstractmethod
+    def carried_out(self, trials: Sequence[Trial]) -> Values:
+        """What some trials of one form come to, as one computation; the same, to rounding, however they are cut."""
+
+    @abstractmethod
+    def measured(self, values: Values) -> Datasets:
+        """What all trials came to, as labelled arrays with their errors over trials, theory's curves beside them."""
+
+    @abstractmethod
+    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+        """What the lab's rules make of its datasets."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The fields."""
+        return asdict(self)
+
+    def group(self, title: str, definition: str, *parts: xr.Dataset) -> xr.Dataset:
+        """A group of the run: its quantities, headline first, and its words on the page.
+
+        Without a ``definition`` it is the lab's own docstring.
+        """
+        words: dict[str, Any] = {
+            "title": f"{self.title}: {title}",
+            "question": self.question,
+            "definition": cleandoc(definition or type(self).__doc__ or ""),
+            "references": list(self.references),
+        }
+        return xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="override").assign_attrs(words)
+
+
+LABS: Registry[AbstractLab[Any]] = Registry("lab")
+
+
+def all_labs() -> Mapping[str, type[AbstractLab[Any]]]:
+    """Every registered lab by name."""
+    import_all("vitscope.labs")
+    return dict(LABS.items())

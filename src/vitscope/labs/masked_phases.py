@@ -1,0 +1,264 @@
+"""Masked pretraining: which areas one attention layer learns to attend to, in which order."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import xarray as xr
+
+from vitscope.labs.areas import HUANG, areas_axis, by_setting, group_name, pairs_of, readings, said, step_axis
+from vitscope.labs.dataset import Along, curves, over_trials, predicted
+from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.masked.clusters import ClusteredPatches
+from vitscope.labs.masked.theory import phase_one_level, subset_plateau
+from vitscope.labs.masked.training import Training, Trial, log_spaced, train
+from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, read_mean, together
+from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.quantity import Quantity
+
+ATTENDED = 0.9
+"""Attention to the own area, where a patch of it is visible, from which an area is called attended."""
+SAME = 0.03
+"""Two attention masses are called equal where they are surely less than this apart."""
+PLATEAU, KINDS = "local, all: predicted", ("global", "local")
+LONGER = "Train longer (--steps), or with a larger --rate."
+
+PHI = Quantity(
+    "correlation",
+    "Feature-position correlation",
+    "1",
+    "Phi: what the attention score of a query gains per unit of strength from a key's feature, or from a position.",
+)
+ATTENTION = Quantity(
+    "attention",
+    "Attention to the own area",
+    "1",
+    "Attention of hidden patches to the visible patches of their own area; visible: only where there is one.",
+    "Larger is better: what is hidden is rebuilt from there.",
+)
+EXCESS = Quantity(
+    "excess_loss",
+    "Loss above the unavoidable",
+    "1",
+    "Mean reconstruction loss less that of areas without a visible patch, which no attention can avoid.",
+    "Smaller is better; 0 is the optimum.",
+)
+LEAD = Quantity(
+    "early_lead",
+    "Lead of unlearning",
+    "1",
+    "At the first step that is read: how much more the correlation of local queries with the global feature has fallen "
+    "than the one with their own has grown, as a share of the sum of both.",
+    "Neither: above 0 there are two phases, below 0 there is one.",
+)
+FALL = Quantity(
+    "deepest_fall",
+    "Deepest fall of local to global",
+    "1",
+    "The least value that the correlation of local queries with the global feature has on the way.",
+)
+LEVEL = Quantity(
+    "predicted_fall",
+    "Predicted level of phase I",
+    "1",
+    "-(gap/2) log P / Lo for a positive gap; lower orders are left out.",
+)
+
+
+@LABS.add("masked-phases")
+@final
+@dataclass(frozen=True)
+class MaskedPhases(AbstractLab[Trial]):
+    r"""One attention layer on masked patches: what it learns first decides the sign of the information gap.
+
+    Patches form a large global area of :math:`P^{\kappa_c}` and local areas of :math:`P^{\kappa_s}`; all of an area
+    share a feature. The layer rebuilds hidden patches from visible ones, by gradient descent on
+
+    .. math:: L = \tfrac12 E \sum_{p \text{ hidden}} \lVert F_p - X_p \rVert^2
+
+    from Q = 0. With :math:`\Delta = (1 - \kappa_s) - 2 (1 - \kappa_c) > 0` a local query first unlearns the global
+    feature, down to about :math:`-\frac{\Delta}{2 Lo} \log P`, and only then finds its own area; with
+    :math:`\Delta < 0` it finds its own area from the start (Huang, Wen, Chi, Liang, arXiv 2403.02233).
+
+    Of a hidden patch whose area is hidden too, nothing can be known: over all hidden patches the attention to the own
+    area ends at the share that has a visible patch, near :math:`1 - \gamma^{C - 1}`, which says nothing of what was
+    learned. Look at the curves marked visible.
+
+    Conclude which of two causes is the faster in this model of data. Do not conclude that a trained transformer has
+    such phases: there is one layer, no values to learn, one fixed partition for each cluster, and plain gradient
+    descent. The level of phase I is a leading order in log P, which at 100 patches is not large; it is drawn, not
+    tested.
+    """
+
+    name = "masked-phases"
+    title = "Masked pretraining: phases"
+    question = "What does masked pretraining learn first?"
+    references = (HUANG,)
+    at_once = 4
+
+    areas: str = "80/4,20/8"
+    """Patches of the global area / of a local area; several with commas between."""
+    patches: int = 100
+    """Patches of an image, P."""
+    clusters: int = 3
+    """Clusters of images, K; each has its own partition into areas."""
+    masked_share: float = 0.75
+    """Share of the patches that is hidden, gamma."""
+    low: float = 1.0
+    """Least strength of an area, Lo."""
+    high: float = 1.0
+    """Largest strength of an area, U."""
+    rate: float = 6.0
+    """Learning rate."""
+    steps: int = 500
+    """Steps of training."""
+    batch_size: int = 48
+    """Fresh samples of a step."""
+    evaluated: int = 256
+    """Samples on which a model is read."""
+    trials: int = 4
+    """Trials of each setting, by further seeds."""
+    seed: int = 0
+    """Seed of the first trial."""
+
+    @classmethod
+    def smoke(cls) -> "MaskedPhases":
+        """Sixteen patches, thirty steps."""
+        return cls("10/2,4/3", 16, 2, 0.5, steps=30, batch_size=8, evaluated=32, trials=2)
+
+    @property
+    def data(self) -> tuple[ClusteredPatches, ...]:
+        """The distribution of each setting of the areas."""
+        pairs = pairs_of(self.areas, "areas")
+        shared = (self.low, self.high, self.masked_share)
+        return tuple(ClusteredPatches(self.patches, self.clusters, one, other, *shared) for one, other in pairs)
+
+    def planned(self) -> tuple[Trial, ...]:
+        """Settings of the areas by seeds."""
+        seeds = range(self.seed, self.seed + self.trials)
+        return tuple(Trial(data, seed, self.rate) for data in self.data for seed in seeds)
+
+    def form(self, trial: Trial) -> Hashable:
+        """The number of areas."""
+        return trial.setting.areas
+
+    def carried_out(self, trials: Sequence[Trial]) -> Values:
+        """Every reading at every step that is read."""
+        return readings(train(trials, Training(self._recorded, self.batch_size, self.evaluated)))
+
+    def measured(self, values: Values) -> Datasets:
+        """For each setting of the areas what is learned and where it looks; of all of them, the loss."""
+        groups: dict[str, xr.Dataset] = {}
+        steps, found = step_axis(self._recorded), by_setting(values, len(self.data))
+        for data, own in zip(self.data, found, strict=True):
+            groups[group_name("learned", data)] = self._learned(data, own, steps)
+            groups[group_name("attended", data)] = self._looked(data, own, steps)
+        loss = np.stack([own["excess"] for own in found])
+        groups["excess-loss"] = self.group(
+            "loss above the unavoidable",
+            "The mean reconstruction loss less that of areas without a visible patch.",
+            over_trials(EXCESS, [areas_axis(self.data), steps], loss),
+        )
+        return groups
+
+    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+        """Phases by the sign of the gap, areas attended, plateaus."""
+        rules = (self._phases, self._attended, self._plateau)
+        return tuple(rule(datasets, data) for rule in rules for data in self.data)
+
+    @property
+    def _recorded(self) -> tuple[int, ...]:
+        return log_spaced(self.steps, 24)[1:]
+
+    def _learned(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
+        own, fall = found["own_local"], -found["local_to_global"]
+        lead = (fall - own)[0] / (np.abs(fall) + np.abs(own))[0]
+        level = phase_one_level(data.information_gap, data.low, data.patches) if data.low else np.nan
+        measured = {
+            "local query, own area": own,
+            "local query, global area": -fall,
+            "local query, other local areas": found["others"],
+            "global query, own area": found["own_global"],
+            "positions, largest modulus": found["position"],
+        }
+        return self.group(
+            f"what is learned with areas {said(data)}",
+            "",
+            curves(PHI, [steps], measured, {}),
+            over_trials(replace(LEAD, label=f"{LEAD.label}, {said(data)}"), [], lead),
+            over_trials(FALL, [], (-fall).min(0)),
+            predicted(LEVEL, [], np.array(level)),
+        )
+
+    def _looked(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
+        measured = {
+            "global, visible": found["global_attention"],
+            "local, visible": found["local_attention"],
+            "local, all": found["local_attention_always"],
+        }
+        plateau = np.array(subset_plateau(data, data.local_size))
+        return self.group(
+            f"where it looks with areas {said(data)}",
+            "Attention of hidden patches to the visible patches of their own area, over all hidden patches and over "
+            "those whose area has a visible patch. Predicted is the share of hidden patches that have one, exactly for "
+            "this number of hidden patches.",
+            curves(ATTENTION, [steps], measured, {PLATEAU: plateau}),
+        )
+
+    def _phases(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+        """Whether unlearning leads if and only if the gap is positive."""
+        group, positive = group_name("learned", data), data.information_gap > 0
+        lead = read_mean(datasets[group], "early_lead")
+        learns = "unlearns the global feature" if positive else "finds its own area"
+        return Claim(
+            "phases",
+            f"With areas {said(data)}, a local query first {learns}",
+            lead.above(0.0) if positive else lead.below(0.0),
+            f"lead of unlearning at the first step {lead.text}",
+            f"The lead is {'above' if positive else 'below'} 0 by Student's interval over trials, false-alarm rate "
+            f"{FALSE_ALARMS:g}.",
+            HUANG,
+            MORE_TRIALS,
+            f"{group}/correlation",
+            0.9,
+        )
+
+    def _attended(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+        group, last = group_name("attended", data), self._recorded[-1]
+        found = datasets[group]
+        means = [read_mean(found, "attention", curve=f"{one}, visible", step=last) for one in KINDS]
+        return Claim(
+            "diverse-attention",
+            f"With areas {said(data)}, hidden patches of all areas attend to their own area",
+            together(*(one.above(ATTENDED) for one in means)),
+            f"after {last} steps: global {means[0].text}, local {means[1].text}",
+            f"Attention to the own area, where a patch of it is visible, is above {ATTENDED:g} for global and for "
+            f"local patches by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g} each.",
+            HUANG,
+            LONGER,
+            f"{group}/attention",
+            0.8,
+        )
+
+    def _plateau(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+        """Whether attention over all hidden patches ends where visibility ends; only of areas that are attended."""
+        group, last = group_name("attended", data), self._recorded[-1]
+        found = datasets[group].sel(step=last)
+        reached = read_mean(found, "attention", curve="local, visible").above(ATTENDED)
+        whole, bound = (
+            read_mean(found, "attention", curve="local, all"),
+            read_mean(found, "attention", curve=PLATEAU).mean,
+        )
+        return Claim(
+            "plateau",
+            f"With areas {said(data)}, attention over all hidden local patches ends at the share with a visible patch",
+            whole.between(bound - SAME, bound + SAME) if reached is Verdict.HOLDS else Verdict.UNDECIDED,
+            f"after {last} steps {whole.text}, predicted {bound:.3g}",
+            f"The difference is less than {SAME:g} by Student's interval, false-alarm rate {FALSE_ALARMS:g} on either "
+            f"side; undecided before the attention where visible is above {ATTENDED:g}.",
+            HUANG,
+            LONGER,
+            f"{group}/attention",
+            0.5,
+        )

@@ -1,0 +1,200 @@
+"""Masked pretraining: how long local patches take to find their own area, against its size."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+
+from vitscope.labs.areas import HUANG, pairs_of
+from vitscope.labs.dataset import Along, Numbers, over_trials, predicted
+from vitscope.labs.fit import Line, bootstrap_line
+from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.masked.clusters import ClusteredPatches
+from vitscope.labs.masked.theory import mean_field_time
+from vitscope.labs.masked.training import Training, Trial, first_reached, train
+from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, normal_above
+from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.quantity import Quantity
+
+FACTOR = 1.5
+"""The mean-field time is called right within this factor."""
+STRAIGHT = 0.95
+"""Share of the variance of mean times that a straight line explains, from which the growth is called linear."""
+
+TIME = Quantity(
+    "time",
+    "Steps to half",
+    "steps",
+    "When hidden local patches first give half of their attention to their own area, where a patch of it is visible.",
+    "Smaller is faster.",
+)
+MEAN_FIELD = Quantity(
+    "predicted_time",
+    "Steps to half, mean field",
+    "steps",
+    "The same in closed form, of one strength, with the mean number of visible patches and nothing else that learns.",
+)
+NEVER = Quantity(
+    "never", "Never reached half", "1", "Share of the trials that did not get there.", "Smaller is better."
+)
+EXPONENT = Quantity(
+    "exponent",
+    "Exponent of the time",
+    "1",
+    "Slope of log time against log P / C_s by least squares; its error by bootstrap over trials. Terms that do not "
+    "grow with P / C_s pull it below the exponent of the leading one.",
+)
+SLOPE = Quantity("slope", "Slope of the time", "steps", "Slope of the time against P / C_s by least squares.")
+OFFSET = Quantity("offset", "Offset of the time", "steps", "Where that line meets P / C_s = 0.")
+
+
+@LABS.add("masked-time")
+@final
+@dataclass(frozen=True)
+class MaskedTime(AbstractLab[Trial]):
+    r"""How the time until local patches attend to their own area grows as local areas become a smaller share.
+
+    The theorem (Huang, Wen, Chi, Liang, arXiv 2403.02233) bounds the time from above by
+
+    .. math:: \frac1\eta \Bigl[\log P \, P^{\max\{2 (U / Lo - 1), 1\} (1 - \kappa_s)}
+       + \frac1\epsilon \log \frac{P}{\epsilon}\Bigr]
+
+    with local areas of :math:`P^{\kappa_s}` patches; for strengths that are all alike the first term is
+    :math:`P^{1 - \kappa_s} = P / C_s` times log P. What is measured is the step at which attention to the own area,
+    where a patch of it is visible, reaches one half. Beside it stands the time of a mean field (one strength, the mean
+    number of visible patches, no other feature or position that learns), in closed form and without a free constant.
+
+    Conclude how the time grows over this range. A slope of log time below 1 does not contradict the theorem, which is
+    an upper bound and has a second term; nor does a straight line prove the exponent: P / C_s covers
+    less than a decade.
+    """
+
+    name = "masked-time"
+    title = "Masked pretraining: time"
+    question = "How long does masked pretraining take?"
+    references = (HUANG,)
+    at_once = 4
+
+    sizes: str = "64/8,100/10,100/8,64/4,100/5,100/4,144/4"
+    """Patches of an image / of a local area; several with commas between."""
+    global_share: float = 0.2
+    """Share of the patches in the global area, about: what is left are whole local areas."""
+    clusters: int = 2
+    """Clusters of images, K."""
+    masked_share: float = 0.5
+    """Share of the patches that is hidden, gamma."""
+    low: float = 1.0
+    """Least strength of an area, Lo."""
+    high: float = 1.0
+    """Largest strength of an area, U."""
+    rate: float = 6.0
+    """Learning rate."""
+    steps: int = 100
+    """Steps of training, at most."""
+    batch_size: int = 48
+    """Fresh samples of a step."""
+    evaluated: int = 128
+    """Samples on which a model is read."""
+    trials: int = 6
+    """Trials of each size, by further seeds."""
+    seed: int = 0
+    """Seed of the first trial."""
+
+    @classmethod
+    def smoke(cls) -> "MaskedTime":
+        """Two sizes of a few patches."""
+        return cls("12/4,16/3,16/2", steps=40, batch_size=8, evaluated=32, trials=3)
+
+    @property
+    def data(self) -> tuple[ClusteredPatches, ...]:
+        """The distributions, by P / C_s."""
+        pairs = sorted(set(pairs_of(self.sizes, "sizes")), key=lambda pair: pair[0] / pair[1])
+        made: dict[float, ClusteredPatches] = {}
+        for patches, local in pairs:
+            whole = patches - max(1, round(patches * (1 - self.global_share) / local)) * local
+            shared = (self.low, self.high, self.masked_share)
+            made.setdefault(patches / local, ClusteredPatches(patches, self.clusters, whole, local, *shared))
+        return tuple(made.values())
+
+    def planned(self) -> tuple[Trial, ...]:
+        """Sizes by seeds."""
+        seeds = range(self.seed, self.seed + self.trials)
+        return tuple(Trial(data, seed, self.rate) for data in self.data for seed in seeds)
+
+    def form(self, trial: Trial) -> Hashable:
+        """The setting, which has the number of patches and of areas."""
+        return trial.setting
+
+    def carried_out(self, trials: Sequence[Trial]) -> Values:
+        """The step of each trial; NaN where half is not reached."""
+        recorded = tuple(range(0, self.steps + 1, 2))
+        trajectory = train(trials, Training(recorded, self.batch_size, self.evaluated, torch.float32))
+        reached = first_reached(trajectory.steps, trajectory.reading.local_attention, 0.5)
+        return {"time": reached.double().numpy()}
+
+    def measured(self, values: Values) -> Datasets:
+        """Times over P / C_s, and the line through them."""
+        ratios = self._ratios
+        axis = Along("patch_ratio", list(ratios), "Patches over those of a local area, P / C_s")
+        times = values["time"].reshape(len(ratios), -1)
+        alone = np.array([mean_field_time(one, self.rate) if one.low == one.high else np.nan for one in self.data])
+        complete = np.isfinite(times).all()
+        line = bootstrap_line(ratios, times, logarithmic=False) if complete else Line.unknown()
+        power = bootstrap_line(ratios, times, logarithmic=True) if complete else Line.unknown()
+        parts = (over_trials(TIME, [axis], times), predicted(MEAN_FIELD, [axis], alone))
+        never = over_trials(NEVER, [axis], np.isnan(times).astype(np.float64))
+        fits = (power.slope.dataset(EXPONENT), line.slope.dataset(SLOPE), line.offset.dataset(OFFSET))
+        return {"masked-time": self.group("steps to half", "", *parts, never, *fits)}
+
+    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+        """At most linear, linear, and the mean field."""
+        found = datasets["masked-time"]
+        times, alone = found["time"].values, found["predicted_time"].values
+        exponent, error = float(found["exponent"]), float(found["exponent_error"])
+        bound = max(2 * (self.high / self.low - 1), 1.0) if self.low else np.inf
+        known = bool(np.isfinite(exponent) and len(self._ratios) > 2)
+        straight = float(np.corrcoef(self._ratios, times)[0, 1] ** 2) if known else np.nan
+        apart = np.abs(np.log(times / alone))
+        return (
+            self._claim(
+                "time-bound",
+                f"The time grows no faster than (P / C_s)^{bound:g}",
+                normal_above(-exponent, error, -bound) if known else Verdict.UNDECIDED,
+                f"exponent {exponent:.3f} ± {error:.3f}",
+                f"The exponent's normal interval, with its bootstrap error over trials, is below {bound:g}; "
+                f"false-alarm rate {FALSE_ALARMS:g}.",
+            ),
+            self._claim(
+                "time-linear",
+                "The time is a straight line in P / C_s",
+                (Verdict.HOLDS if straight > STRAIGHT else Verdict.FAILS) if known else Verdict.UNDECIDED,
+                f"r² {straight:.3f}, {float(found['slope']):.2f} steps for each P / C_s, {float(found['offset']):+.1f}",
+                f"A straight line explains more than {STRAIGHT:g} of the variance of the mean times of three sizes at "
+                "least; a threshold, not a test.",
+            ),
+            self._claim(
+                "time-mean-field",
+                f"The mean field predicts the time within a factor of {FACTOR:g}",
+                (Verdict.HOLDS if apart.max() < np.log(FACTOR) else Verdict.FAILS)
+                if np.isfinite(apart).all()
+                else Verdict.UNDECIDED,
+                f"measured over predicted: {_span(times / alone)}",
+                f"Mean time over prediction is between 1/{FACTOR:g} and {FACTOR:g} for every size; a threshold.",
+            ),
+        )
+
+    @property
+    def _ratios(self) -> Numbers:
+        return np.array([one.patches / one.local_size for one in self.data])
+
+    def _claim(self, name: str, statement: str, verdict: Verdict, figure: str, rule: str) -> Claim:
+        weight = {"time-bound": 0.9, "time-linear": 0.7}.get(name, 0.5)
+        longer = f"{MORE_TRIALS} Where half is not always reached, --steps."
+        return Claim(name, statement, verdict, figure, rule, HUANG, longer, "masked-time/time", weight)
+
+
+def _span(values: Numbers) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{finite.min():.2f} to {finite.max():.2f}" if finite.size else "not known"

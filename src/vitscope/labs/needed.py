@@ -1,0 +1,132 @@
+"""How many samples are needed: success rates over numbers of samples, and where they pass a share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+from scipy.optimize import isotonic_regression
+
+from vitscope.interventions.spread import spread
+from vitscope.labs.dataset import Along, Numbers
+from vitscope.labs.fit import Line, line_of
+from vitscope.labs.shallow.trial import Outcome
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.quantity import Quantity, labelled
+
+LI = (
+    "Li, Wang, Liu, Chen: A theoretical understanding of shallow vision transformers: learning, generalization, and "
+    "sample complexity, ICLR 2023."
+)
+SHARE = 0.5
+"""Success rate at which samples are enough."""
+RESAMPLED = 400
+"""Bootstrap samples of the trials."""
+
+
+@dataclass(frozen=True, eq=False)
+class Needed:
+    """Samples at which the success rate passes `SHARE`, for each setting.
+
+    NaN where the most samples do not do; the fewest samples where these do already.
+    """
+
+    middle: Float[np.ndarray, " settings"]
+    resampled: Float[np.ndarray, "draws settings"]
+    """The same of each bootstrap sample of the trials."""
+    fewest: int
+    trials: int
+
+    @property
+    def error(self) -> Float[np.ndarray, " settings"]:
+        """Of the samples, by bootstrap; NaN where some draws have no value."""
+        complete = ~np.isnan(self.resampled).any(0)
+        return np.where(complete, self.resampled.std(0, ddof=1), np.nan)
+
+    @property
+    def inside(self) -> "Needed":
+        """Only what lies within the grid: NaN, too, where the fewest samples do."""
+        middle, resampled = (np.where(one > self.fewest, one, np.nan) for one in (self.middle, self.resampled))
+        return Needed(middle, resampled, self.fewest, self.trials)
+
+    def power(self, x: Numbers) -> Line:
+        """The line of log samples over log x, through settings within the grid."""
+        inside = self.inside
+        return line_of(x, inside.middle, inside.resampled, logarithmic=True)
+
+
+def needed(samples: Sequence[int], reached: Bool[np.ndarray, "settings samples trials"], seed: int = 0) -> Needed:
+    """Where success rates over samples pass `SHARE`, between samples on a logarithmic axis.
+
+    Rates are first made monotone by isotonic regression, as more samples cannot harm but by chance.
+    """
+    generator, trials = np.random.default_rng(seed), reached.shape[2]
+    drawn = generator.integers(trials, size=(RESAMPLED, *reached.shape))
+    again = np.take_along_axis(reached[None], drawn, axis=3).mean(3)
+    return Needed(_crossed(samples, reached.mean(2)), _crossed(samples, again), min(samples), trials)
+
+
+def needed_curves(
+    quantity: Quantity, axis: Along, measured: Mapping[str, Needed], theory: Mapping[str, Numbers]
+) -> xr.Dataset:
+    """Needed samples over an axis, a curve for each kind, with bootstrap errors; predictions beside them."""
+    kinds = Along("curve", [*measured, *theory], "Curve")
+    known = [(one.middle, one.error, np.full(len(one.middle), one.trials)) for one in measured.values()]
+    beside = [(one, np.full(len(one), np.nan), np.zeros(len(one), dtype=np.int64)) for one in theory.values()]
+    mean, error, count = (np.stack(parts) for parts in zip(*known, *beside, strict=True))
+    coords = {one.name: one.coordinate for one in (kinds, axis)}
+    return labelled(quantity, (kinds.name, axis.name), mean, error, count.astype(np.int64), coords)
+
+
+def needed_over(quantity: Quantity, axis: Along, found: Needed) -> xr.Dataset:
+    """Needed samples over one axis, with bootstrap errors."""
+    count = np.full(len(found.middle), found.trials)
+    coords = {axis.name: axis.coordinate}
+    return labelled(quantity, (axis.name,), found.middle, found.error, count.astype(np.int64), coords)
+
+
+def steps_of(outcomes: Sequence[Outcome]) -> Mapping[str, Numbers]:
+    """The step at which each trial first met either criterion; NaN where it did not."""
+    found = {"hinge": [one.hinge_step for one in outcomes], "0-1": [one.error_step for one in outcomes]}
+    return {name: np.array([np.nan if one is None else float(one) for one in steps]) for name, steps in found.items()}
+
+
+def through(middle: Numbers, shape: Numbers) -> Numbers:
+    """A curve known up to a constant, through the geometric mean of what was measured."""
+    known = np.isfinite(middle) & np.isfinite(shape)
+    factor = np.exp(np.mean(np.log(middle[known] / shape[known]))) if known.any() else np.nan
+    return factor * shape
+
+
+def sample_sizes(text: str) -> tuple[int, ...]:
+    """The whole numbers that ``8,32,128`` names, ascending, or ``8:1024``, which doubles from the first on."""
+    first, colon, last = text.partition(":")
+    if not colon:
+        return tuple(sorted({int(one) for one in spread(text) if one >= 1 and one == int(one)})) or _refuse(text)
+    if not (first.strip().isdecimal() and last.strip().isdecimal() and 0 < int(first) <= int(last)):
+        return _refuse(text)
+    sizes = [int(first)]
+    while 2 * sizes[-1] <= int(last):
+        sizes.append(2 * sizes[-1])
+    return tuple(sizes)
+
+
+def _refuse(text: str) -> tuple[int, ...]:
+    raise UserError(f"{text!r} names no numbers of samples: write 8:1024, which doubles, or 8,32,128.")
+
+
+def _crossed(samples: Sequence[int], rates: Numbers) -> Numbers:
+    logs = np.log(np.asarray(samples, dtype=np.float64))
+    flat = rates.reshape(-1, len(samples))
+    return np.array([_crossing(logs, isotonic_regression(row).x) for row in flat]).reshape(rates.shape[:-1])
+
+
+def _crossing(logs: Numbers, rates: Numbers) -> float:
+    if rates[-1] < SHARE:
+        return np.nan
+    after = int(np.argmax(rates >= SHARE))
+    if after == 0:
+        return float(round(np.exp(logs[0])))  # exactly the fewest, which is how it is told apart
+    low, high = rates[after - 1], rates[after]
+    return float(np.exp(logs[after - 1] + (SHARE - low) / (high - low) * (logs[after] - logs[after - 1])))

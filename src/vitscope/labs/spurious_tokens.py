@@ -1,0 +1,180 @@
+"""Spurious tokens: what a pattern that only happens to agree with the label does to a shallow transformer."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from vitscope.interventions.spread import spread
+from vitscope.labs.dataset import Along, curves, over_trials, predicted
+from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.needed import LI
+from vitscope.labs.shallow.criterion import Criterion
+from vitscope.labs.shallow.ensemble import train
+from vitscope.labs.shallow.keep import DropSpurious, KeepAll
+from vitscope.labs.shallow.shallow_vit import ShallowVit
+from vitscope.labs.shallow.token_model import TokenModel
+from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, read_mean
+from vitscope.measurement.claim import Claim
+from vitscope.measurement.quantity import Quantity
+
+KINDS = ("all tokens", "spurious removed")
+
+HINGE = Quantity(
+    "hinge",
+    "Hinge loss where the pattern says nothing",
+    "1",
+    "Mean hinge loss, after training, on test images whose spurious pattern agrees with the label half of the time.",
+    "Smaller is better.",
+)
+ERROR = Quantity(
+    "error",
+    "0-1 error where the pattern says nothing",
+    "1",
+    "Share of such test images that are misjudged after training.",
+    "Smaller is better.",
+)
+GAIN = Quantity(
+    "gain",
+    "Gain by removing",
+    "1",
+    "Error with all tokens less error without spurious ones, of the same images and the same start.",
+    "Above 0, removing helps.",
+)
+NOTHING = Quantity(
+    "predicted_gain", "Gain, predicted of no bias", "1", "Of a pattern that is no more in the way than others: none."
+)
+
+
+@LABS.add("spurious-tokens")
+@final
+@dataclass(frozen=True)
+class SpuriousTokens(AbstractLab[Trial]):
+    r"""What is lost to a spurious pattern that agrees with the label in training and says nothing of it in testing.
+
+    An image has, beside relevant and confusion tokens, a share of tokens of one spurious pattern, which is that of its
+    label with probability ``agreement`` in training and 1/2 in testing. The network
+
+    .. math:: F(X) = \frac{1}{|S|} \sum_{l \in S} a_l^T \mathrm{ReLU}\bigl(W_O W_V X_S
+       \,\mathrm{softmax}(X_S^T W_K^T W_Q x_l)\bigr)
+
+    is trained on all tokens S, or on those that are not spurious (an oracle). Li, Wang, Liu and Chen (ICLR 2023) say
+    that removing tokens of spurious patterns improves testing.
+
+    Conclude what the removal gains at this agreement and number of images. The oracle knows which tokens are spurious:
+    do not conclude that a rule without it would gain as much. With an agreement of 1/2 there is no bias and removal
+    still raises the share of relevant tokens.
+    """
+
+    name = "spurious-tokens"
+    title = "Spurious tokens"
+    question = "What do spurious tokens cost?"
+    references = (LI,)
+    at_once = 16
+
+    agreement: str = "0.5,0.7,0.8,0.9,1.0"
+    """Probabilities that the spurious pattern agrees with the label in training: start:stop:count, or a list."""
+    spurious: float = 0.2
+    """Share of spurious tokens."""
+    samples: int = 64
+    """Training images."""
+    alpha: float = 0.2
+    """Share of relevant tokens."""
+    token_count: int = 40
+    """Tokens of an image."""
+    patterns: int = 10
+    """Patterns, and entries of a token."""
+    confusion: float = 0.05
+    """Share of tokens with the pattern of the other label."""
+    noise: float = 0.2
+    """Largest distance of a token from its pattern, tau."""
+    sigma: float = 0.2
+    """Error of the initial values."""
+    delta: float = 0.2
+    """Error of the initial queries and keys."""
+    neurons: int = 50
+    """Neurons of the perceptron."""
+    rate: float = 1.0
+    """Learning rate."""
+    batch_size: int = 20
+    """Images of a step."""
+    steps: int = 200
+    """Steps of training; a multiple of 20."""
+    tests: int = 256
+    """Test images."""
+    trials: int = 16
+    """Trials of each setting, by further seeds."""
+    seed: int = 0
+    """Seed of the first trial."""
+
+    @classmethod
+    def smoke(cls) -> "SpuriousTokens":
+        """A few trials of a few tokens."""
+        return cls("0.5,0.9", 0.2, 8, 0.4, 10, 6, 0.1, neurons=8, batch_size=4, steps=20, tests=32, trials=2)
+
+    def planned(self) -> tuple[Trial, ...]:
+        """Agreement, all tokens or not, seeds."""
+        model = ShallowVit(self.neurons, self.patterns, self.patterns, self.sigma, self.delta)
+        criterion = Criterion(goal="none", steps=self.steps, every=20)
+        shared = (self.rate, self.batch_size, criterion)
+        return tuple(
+            Trial(seed, self._data(agreement), model, self.samples, *shared, keep, self.tests, self._data(0.5))
+            for agreement in spread(self.agreement)
+            for keep in (KeepAll(), DropSpurious())
+            for seed in range(self.seed, self.seed + self.trials)
+        )
+
+    def form(self, trial: Trial) -> Hashable:
+        """What can be trained together."""
+        return trial.form
+
+    def carried_out(self, trials: Sequence[Trial]) -> Values:
+        """Loss and error at the end."""
+        outcomes = train(trials)
+        return {
+            "hinge": np.array([one.hinge[-1] for one in outcomes]),
+            "error": np.array([one.error[-1] for one in outcomes]),
+        }
+
+    def measured(self, values: Values) -> Datasets:
+        """Loss, error and gain over agreement."""
+        levels = spread(self.agreement)
+        axis = Along("agreement", list(levels), "Agreement of the spurious pattern with the label in training")
+        found = {name: one.reshape(len(levels), 2, -1) for name, one in values.items()}
+        hinge, error = ({kind: found[name][:, i] for i, kind in enumerate(KINDS)} for name in ("hinge", "error"))
+        gain = found["error"][:, 0] - found["error"][:, 1]
+        return {
+            "spurious-error": self.group(
+                "error", "", curves(ERROR, [axis], error, {}), curves(HINGE, [axis], hinge, {})
+            ),
+            "spurious-gain": self.group(
+                "gain by removing",
+                "Error with all tokens less error without spurious ones, trial by trial.",
+                over_trials(GAIN, [axis], gain),
+                predicted(NOTHING, [axis], np.zeros(len(levels))),
+            ),
+        }
+
+    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+        """Whether removing helps, at each agreement."""
+        found = datasets["spurious-gain"]
+        return tuple(
+            Claim(
+                "removal-helps",
+                f"At an agreement of {level:g}, removing spurious tokens improves testing",
+                (gain := read_mean(found, "gain", agreement=level)).above(0.0),
+                f"0-1 error less by {gain.text}",
+                f"The gain is above 0 by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
+                LI,
+                MORE_TRIALS,
+                "spurious-gain/gain",
+                round(0.5 + 0.4 * abs(level - 0.5), 3),
+            )
+            for level in spread(self.agreement)
+        )
+
+    def _data(self, agreement: float) -> TokenModel:
+        shape = (self.patterns, self.patterns, self.token_count)
+        return TokenModel(*shape, self.alpha, self.confusion, self.noise, spurious=self.spurious, agreement=agreement)

@@ -1,0 +1,265 @@
+"""Token sparsification: which rule of keeping tokens lets a shallow transformer learn from fewer images."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import final
+
+import numpy as np
+import xarray as xr
+
+from vitscope.labs.dataset import Along, Numbers, curves, over_trials, predicted
+from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.needed import LI, Needed, needed, needed_over, sample_sizes, steps_of
+from vitscope.labs.shallow.criterion import Criterion
+from vitscope.labs.shallow.ensemble import train
+from vitscope.labs.shallow.keep import (
+    AbstractKeep,
+    KeepAll,
+    KeepAtRandom,
+    KeepByAttention,
+    KeepByMagnitude,
+    KeepByRole,
+    KeepLeastNoisy,
+)
+from vitscope.labs.shallow.shallow_vit import ShallowVit
+from vitscope.labs.shallow.theory import samples_with_attention
+from vitscope.labs.shallow.token_model import TokenModel
+from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, read_mean
+from vitscope.measurement.claim import Claim
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.quantity import Quantity
+
+ALL, RANDOM = "all", "random"
+RULES: Mapping[str, type[KeepAtRandom | KeepByAttention | KeepByMagnitude | KeepByRole | KeepLeastNoisy]] = (
+    MappingProxyType(
+        {
+            "oracle": KeepByRole,
+            "least noisy": KeepLeastNoisy,
+            "attention": KeepByAttention,
+            "magnitude": KeepByMagnitude,
+            RANDOM: KeepAtRandom,
+        }
+    )
+)
+"""Rules of keeping a share of the tokens, by name; `all` stands beside them."""
+
+SUCCESS = Quantity(
+    "success",
+    "Success rate by hinge loss",
+    "1",
+    "Share of the trials whose mean hinge loss on test images fell below --loss.",
+    "Larger is better.",
+)
+SUCCESS_01 = Quantity(
+    "success_01",
+    "Success rate by 0-1 error",
+    "1",
+    "Share of the trials that misjudged no test image at some evaluation.",
+    "Larger is better.",
+)
+NEEDED = Quantity(
+    "needed",
+    "Samples needed",
+    "samples",
+    "Training images at which half of the trials succeed; errors are by bootstrap over trials.",
+    "Smaller is better.",
+)
+PREDICTED = Quantity(
+    "predicted_needed",
+    "Samples needed, predicted",
+    "samples",
+    "What all tokens need, times the change of the theorem's bound by the share of relevant tokens among those kept.",
+)
+GAIN = Quantity(
+    "gain",
+    "Gain in success",
+    "1",
+    "Success rate over all numbers of images less that of all tokens, seed by seed; where the numbers double, times "
+    "how many there are it is by how many doublings fewer images are needed.",
+    "Larger is better.",
+)
+GAIN_ON_RANDOM = replace(
+    GAIN,
+    name="gain_on_random",
+    label="Gain in success on random",
+    meaning="Success rate over all numbers of images less that of as many tokens kept at random, seed by seed.",
+)
+
+
+@LABS.add("token-sparsification")
+@final
+@dataclass(frozen=True)
+class TokenSparsification(AbstractLab[Trial]):
+    r"""How many images a shallow transformer needs when only a share of the tokens is kept, by the rule of keeping.
+
+    The theorem of Li, Wang, Liu and Chen (ICLR 2023) has the share of relevant tokens among those kept and the noise,
+
+    .. math:: N \ge C (\alpha_* - c'(1 - \zeta) - c''(\sigma + \tau))^{-2},
+
+    so that a rule that raises the share (an oracle that drops irrelevant tokens) or lowers the noise (an oracle that
+    keeps the least noisy) should do with fewer images, and a random one should not. Two rules that need no oracle stand
+    beside them: the tokens that are most attended by the model as it is trained, and those of the largest norm. The
+    prediction drawn is :math:`\alpha_*^{-2}` of the share among the tokens kept by the oracle, through what was
+    measured with all tokens; for all and for random it is the same.
+
+    Dropping costs something by itself here: the top layer is frozen and has weights of its own for every place, so that
+    an image of which other places are kept is read in another way. Hence each rule is held against all tokens, as the
+    theorem says, and against as many tokens kept at random, which pay the same.
+
+    Conclude which rules help at this share and noise. Attention decides on tokens before it has learned anything: that
+    it helps here says that the initial model is good, by assumption. Do not conclude that attention finds the relevant
+    tokens of images; nor from `undecided` that a rule is of no use.
+    """
+
+    name = "token-sparsification"
+    title = "Token sparsification"
+    question = "Which tokens can be left out?"
+    references = (LI,)
+    at_once = 16
+
+    rules: str = "oracle,least noisy,attention,magnitude,random"
+    """Rules of keeping, beside all: oracle, least noisy, attention, magnitude, random."""
+    samples: str = "4:512"
+    """Numbers of training images: first:last, which doubles, or a list."""
+    keep: float = 0.5
+    """Share of the tokens that is kept."""
+    alpha: float = 0.2
+    """Share of relevant tokens."""
+    token_count: int = 40
+    """Tokens of an image."""
+    patterns: int = 10
+    """Patterns, and entries of a token."""
+    confusion: float = 0.05
+    """Share of tokens with the pattern of the other label."""
+    noise: float = 0.2
+    """Largest distance of a token from its pattern, tau."""
+    sigma: float = 0.2
+    """Error of the initial values."""
+    delta: float = 0.2
+    """Error of the initial queries and keys."""
+    neurons: int = 50
+    """Neurons of the perceptron."""
+    rate: float = 1.0
+    """Learning rate."""
+    batch_size: int = 20
+    """Images of a step."""
+    steps: int = 800
+    """Steps of training, at most; a multiple of 20."""
+    loss: float = 0.01
+    """Hinge loss below which a trial has learned."""
+    tests: int = 256
+    """Test images."""
+    trials: int = 8
+    """Trials of each setting, by further seeds."""
+    seed: int = 0
+    """Seed of the first trial."""
+
+    @classmethod
+    def smoke(cls) -> "TokenSparsification":
+        """A few trials of a few tokens."""
+        return cls(
+            "oracle,random",
+            "4:8",
+            0.5,
+            0.4,
+            10,
+            4,
+            0.1,
+            neurons=8,
+            batch_size=4,
+            steps=40,
+            loss=0.9,
+            tests=32,
+            trials=2,
+        )
+
+    def planned(self) -> tuple[Trial, ...]:
+        """Rules, samples, seeds."""
+        data = TokenModel(self.patterns, self.patterns, self.token_count, self.alpha, self.confusion, self.noise)
+        model = ShallowVit(self.neurons, self.patterns, self.patterns, self.sigma, self.delta)
+        criterion = Criterion(self.loss, "both", self.steps, 20)
+        return tuple(
+            Trial(seed, data, model, samples, self.rate, self.batch_size, criterion, rule, self.tests)
+            for rule in (self._keep(name) for name in self._names)
+            for samples in sample_sizes(self.samples)
+            for seed in range(self.seed, self.seed + self.trials)
+        )
+
+    def form(self, trial: Trial) -> Hashable:
+        """What can be trained together."""
+        return trial.form
+
+    def carried_out(self, trials: Sequence[Trial]) -> Values:
+        """The step at which either criterion was first met; NaN where it was not."""
+        return steps_of(train(trials))
+
+    def measured(self, values: Values) -> Datasets:
+        """Success over samples, and samples needed, by rule."""
+        names, sizes = self._names, sample_sizes(self.samples)
+        met = {name: np.isfinite(one).reshape(len(names), len(sizes), -1) for name, one in values.items()}
+        samples = Along("samples", list(sizes), "Training images", logarithmic=True)
+        rules = Along("rule", list(names), "Rule of keeping tokens")
+        hinge, error = (
+            {name: met[criterion][place].astype(np.float64) for place, name in enumerate(names)}
+            for criterion in ("hinge", "0-1")
+        )
+        found, rates = needed(sizes, met["hinge"]), met["hinge"].mean(1)
+        gains = [over_trials(GAIN, [rules], rates - rates[0])]
+        if RANDOM in names:
+            gains.append(over_trials(GAIN_ON_RANDOM, [rules], rates - rates[names.index(RANDOM)]))
+        parts = (needed_over(NEEDED, rules, found), predicted(PREDICTED, [rules], self._theory(found)))
+        return {
+            "samples-needed": self.group("samples needed", "", *parts, *gains),
+            "success-by-rule": self.group(
+                "success",
+                "Share of the trials that met either criterion within the steps.",
+                curves(SUCCESS, [samples], hinge, {}),
+                curves(SUCCESS_01, [samples], error, {}),
+            ),
+        }
+
+    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+        """For each rule, whether it needs fewer images than all tokens do, and than as many at random."""
+        found, names = datasets["samples-needed"], self._names[1:]
+        fewer = [self._fewer(found.sel(rule=name), name, ALL, "gain") for name in names]
+        if RANDOM in names:
+            others = [name for name in names if name != RANDOM]
+            fewer += [self._fewer(found.sel(rule=name), name, RANDOM, "gain_on_random") for name in others]
+        return tuple(fewer)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in self.rules.split(",")))
+        unknown = next((name for name in names if name not in RULES), None)
+        if unknown is not None:
+            raise UserError(f"Tokens are not kept by {unknown!r}; name some of {', '.join(RULES)}.")
+        return (ALL, *names)
+
+    def _keep(self, name: str) -> AbstractKeep:
+        return KeepAll() if name == ALL else RULES[name](self.keep)
+
+    def _theory(self, found: Needed) -> Numbers:
+        """Of rules that change the share in a known way, from the samples that all tokens need."""
+        discriminative = self.alpha + self.confusion
+        kept = self.alpha * min(1 / self.keep, 1 / discriminative)
+        shares = {ALL: self.alpha, "random": self.alpha, "oracle": kept}
+        law = [samples_with_attention(shares[name]) if name in shares else np.nan for name in self._names]
+        return found.middle[0] * np.array(law) / law[0]
+
+    def _fewer(self, found: xr.Dataset, name: str, other: str, what: str) -> Claim:
+        gain, images = read_mean(found, what), float(found["needed"])
+        return Claim(
+            f"fewer-{name.replace(' ', '-')}-than-{other}",
+            f"Keeping {self.keep:g} of the tokens by {name} needs fewer images than "
+            f"{'keeping all' if other == ALL else 'keeping as many at random'}",
+            gain.above(0.0),
+            f"gain in success {gain.text}; images needed: {f'{images:.0f}' if np.isfinite(images) else 'not reached'}",
+            "The gain in success over all numbers of images is above 0 by Student's interval over seeds, false-alarm "
+            f"rate {FALSE_ALARMS:g}.",
+            LI,
+            f"{MORE_TRIALS} Where a rule or all tokens need more or fewer images than --samples has, widen it.",
+            "samples-needed/needed",
+            (0.9 if name in ("oracle", "attention") else 0.7) - (0.15 if other == RANDOM else 0),
+        )

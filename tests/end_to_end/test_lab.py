@@ -1,0 +1,125 @@
+"""``vitscope lab`` and ``vitscope sweep`` as a user types them: runs, grids, interrupts, reruns and mistakes."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vitscope.cli import app
+from vitscope.labs.lab import all_labs
+from vitscope.labs.masked_phases import MaskedPhases
+from vitscope.runs.store import read_run
+
+SMALL = (
+    *("--patches", "16", "--areas", "10/2,4/3", "--clusters", "2", "--masked-share", "0.5", "--steps", "20"),
+    *("--batch-size", "8", "--evaluated", "32", "--trials", "2"),
+)
+
+
+class Answer:
+    """What a command said and how it ended; a traceback is raised again."""
+
+    def __init__(self, *arguments: str) -> None:
+        result = CliRunner().invoke(app, list(arguments), prog_name="vitscope", env={"COLUMNS": "160"})
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_list_has_every_lab() -> None:
+    answer = Answer("lab", "list")
+    assert answer.code == 0
+    assert [name for name in all_labs() if name not in answer.out] == []
+
+
+def test_a_run_leaves_a_run_and_a_page_and_says_its_verdicts(here: Path) -> None:
+    answer = Answer("lab", "run", "masked-phases", *SMALL)
+    assert answer.code == 0
+    (folder,) = (here / "labs").iterdir()
+    assert folder.name.startswith("masked-phases-")
+    assert {path.name for path in folder.iterdir()} == {"run.nc", "page.html"}
+    run = read_run(str(folder))
+    assert run.spec.settings["lab"] == "masked-phases"
+    assert run.spec.settings["patches"] == 16
+    assert run.tree.attrs["images"] == 4
+    assert "trials    4" in answer.out
+    assert all(claim.figure in answer.out for claim in run.claims)
+    assert str(run.provenance["command"]).startswith("vitscope lab run masked-phases")
+    html = (folder / "page.html").read_text()
+    assert "Examined on 4 trials" in html
+    assert "masked share" in html
+
+
+def test_the_same_run_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("lab", "run", "masked-phases", *SMALL, "--out", "one")
+    Answer(*arguments)
+    monkeypatch.setattr(MaskedPhases, "carried_out", lambda *_: pytest.fail("trained again"))
+    again = Answer(*arguments)
+    assert again.code == 0
+    assert "holds this very run already" in again.err
+    other = Answer(*arguments, "--seed", "1")
+    assert other.code == 2
+    assert "never overwritten" in other.err
+
+
+def test_an_interrupt_says_how_to_go_on_and_what_is_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, calls = MaskedPhases.carried_out, []
+
+    def interrupted(self: MaskedPhases, trials):
+        calls.append(len(trials))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, trials)
+
+    monkeypatch.setattr(MaskedPhases, "carried_out", interrupted)
+    arguments = ("lab", "run", "masked-phases", *SMALL, "--out", "one")
+    stopped = Answer(*arguments)
+    assert stopped.code == 130
+    assert "2 of 4 trials are kept; go on with: vitscope lab run masked-phases" in stopped.err
+    assert "--resume" in stopped.err
+    resumed = Answer(*arguments, "--resume")
+    assert resumed.code == 0
+    assert calls == [2, 2, 2]
+    assert not (here / "one" / "partial").exists()
+
+
+def test_a_sweep_makes_axes_of_settings(here: Path) -> None:
+    answer = Answer("sweep", "masked-phases", "--grid", "high=1,1.5", "masked_share=0.25,0.5", *SMALL, "--out", "one")
+    assert answer.code == 0, answer.err
+    run = read_run("one")
+    assert run["learned-10-2/correlation"].dims == ("high", "masked_share", "curve", "step")
+    assert run["learned-10-2/correlation"]["high"].values.tolist() == [1.0, 1.5]
+    assert run.tree.attrs["images"] == 16
+    assert run.spec.settings["grid"] == {"high": [1.0, 1.5], "masked_share": [0.25, 0.5]}
+    assert "At high 1.5, masked share 0.25" in answer.out
+    assert (here / "one" / "page.html").stat().st_size > 1e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("lab", "run", "nothing"), "There is no lab named 'nothing'; there are: attention-concentration"),
+        (("lab", "run", "masked-phases", "--areas", "80-4"), "'80-4' names no areas"),
+        (("lab", "run", "masked-phases", "--areas", "80/3"), "do not partition 100 patches"),
+        (("lab", "run", "masked-phases", "--workers", "none"), "--workers takes a number from 1"),
+        (("lab", "run", "sample-complexity", "--samples", "8:4"), "'8:4' names no numbers of samples"),
+        (("lab", "run", "sample-complexity", "--law", "flat"), "--law is one of ball, gaussian"),
+        (("lab", "run", "token-sparsification", "--rules", "luck"), "Tokens are not kept by 'luck'"),
+        (("sweep", "masked-phases", "--grid", "tau=1"), "masked-phases has no setting 'tau'"),
+        (("sweep", "masked-phases", "--grid", "high"), "--grid takes settings and values once each"),
+        (("lab", "run", "masked-phases", "--trials", "0"), "trials is 0; it must be at least 1"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else " ".join(one[1:]),
+)
+def test_mistakes_are_said_in_one_line(here: Path, arguments: tuple[str, ...], said: str) -> None:
+    answer = Answer(*arguments)
+    assert answer.code == 2
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert answer.err.count("\n") == 1
