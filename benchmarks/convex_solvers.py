@@ -162,7 +162,7 @@ def measured(name: str, size: str, limit: float, python: str = sys.executable) -
     asked = [python, __file__, "--contestant", name, "--size", size]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=limit, check=True)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         return None
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -199,7 +199,7 @@ def table(size: str, names: dict[str, str], rounds: int, limit: float) -> None:
     for name, found in taken.items():
         whole = [one for one in found if one]
         if len(whole) < len(found):
-            print(f"{size:10} {name:16} over {limit:.0f} s")
+            print(f"{size:10} {name:16} over {limit:.0f} s, or out of memory")
             continue
         seconds, megabytes = (statistics.median(one[key] for one in whole) for key in ("seconds", "megabytes"))
         off = abs(whole[0]["value"] / best - 1)

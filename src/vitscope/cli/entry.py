@@ -8,7 +8,7 @@ from vitscope.cli.terminal import columns, stdout, waiting
 
 
 def list_entries() -> None:
-    """List the diagnostics, studies, interventions, convex heads, findings and families of models."""
+    """List the diagnostics, studies, interventions, convex heads, labs, findings and families of models."""
     with waiting("Loading"):
         registered = entries()
     console = stdout()
@@ -33,7 +33,7 @@ def diagnostics() -> Mapping[str, type]:
 
 
 def entries() -> Mapping[str, Mapping[str, type]]:
-    """Diagnostics, studies, interventions, convex heads and their solvers, findings and model adapters by name."""
+    """Diagnostics, studies, interventions, convex heads and their solvers, labs, findings and model adapters by name."""
     from vitscope.convex import blocks, solvers
     from vitscope.convex.block import BLOCKS
     from vitscope.convex.solver import SOLVERS
@@ -41,6 +41,7 @@ def entries() -> Mapping[str, Mapping[str, type]]:
     from vitscope.findings.finding import FINDINGS
     from vitscope.interventions import all_interventions
     from vitscope.interventions.studies import all_studies
+    from vitscope.labs.lab import all_labs
     from vitscope.models.adapter import ADAPTERS
     from vitscope.models.catalogue import import_installed_adapters
     from vitscope.runs.registry import import_all
@@ -55,6 +56,7 @@ def entries() -> Mapping[str, Mapping[str, type]]:
         "Interventions": {intervention.name: intervention for intervention in all_interventions()},
         "Convex heads": dict(BLOCKS.items()),
         "Solvers": dict(SOLVERS.items()),
+        "Labs": all_labs(),
         "Findings": dict(FINDINGS.items()),
         "Model families": dict(ADAPTERS.items()),
     }

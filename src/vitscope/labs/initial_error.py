@@ -166,7 +166,7 @@ class InitialError(AbstractLab[Trial]):
                 needed_over(NEEDED, axis, found),
                 predicted(PREDICTED, [axis], through(found.inside.middle, np.where(np.isfinite(law), law, np.nan))),
                 over_trials(GAIN, [axis], reached.mean(1) - reached[:1].mean(1)),
-                over_trials(SUCCESS, [axis, samples], reached.astype(np.float64)),
+                over_trials(SUCCESS, [samples, axis], reached.astype(np.float64).swapaxes(0, 1)),
             )
         return groups
 

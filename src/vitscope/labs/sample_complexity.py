@@ -185,8 +185,8 @@ class SampleComplexity(AbstractLab[Trial]):
             f"success-{kind.replace(' ', '-')}": self.group(
                 f"success, {kind}",
                 "Share of the trials that met either criterion within the steps.",
-                over_trials(SUCCESS, [alpha, samples], np.isfinite(steps["hinge"][place]).astype(np.float64)),
-                over_trials(SUCCESS_01, [alpha, samples], np.isfinite(steps["0-1"][place]).astype(np.float64)),
+                over_trials(SUCCESS, [samples, alpha], _met(steps["hinge"][place])),
+                over_trials(SUCCESS_01, [samples, alpha], _met(steps["0-1"][place])),
             )
             for place, kind in enumerate(KINDS)
         }
@@ -278,3 +278,8 @@ class SampleComplexity(AbstractLab[Trial]):
     def _claim(self, name: str, statement: str, verdict: Verdict, figure: str, rule: str, weight: float) -> Claim:
         more = f"{MORE_TRIALS} Shares whose needed samples lie outside of --samples do not count."
         return Claim(name, statement, verdict, figure, rule, LI, more, "needed-samples/needed", weight)
+
+
+def _met(steps: Numbers) -> Numbers:
+    """Whether a criterion was met, with samples before shares: the first axis is drawn across."""
+    return np.isfinite(steps).astype(np.float64).swapaxes(0, 1)
