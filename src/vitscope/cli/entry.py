@@ -33,7 +33,7 @@ def diagnostics() -> Mapping[str, type]:
 
 
 def entries() -> Mapping[str, Mapping[str, type]]:
-    """Diagnostics, studies, interventions, convex heads and their solvers, labs, findings and model adapters by name."""
+    """All that is registered, by kind and name."""
     from vitscope.convex import blocks, solvers
     from vitscope.convex.block import BLOCKS
     from vitscope.convex.solver import SOLVERS
