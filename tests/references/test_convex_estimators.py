@@ -171,13 +171,13 @@ def test_pipelines_searches_and_clones():
 
 def test_beta_is_chosen_where_held_out_images_are_best_and_fitted_to_all():
     tokens, labels = data(images=90, signal=0.5)
-    head = made("ConvexLinearClassifier", beta="auto", betas=10).fit(tokens, labels)
+    head = made("ConvexLinearClassifier", beta="auto", betas=10, max_passes=2000).fit(tokens, labels)
     trials = head.validation_
     assert head.beta_ == max(trials, key=lambda trial: (trial.score, trial.beta)).beta
     assert [trial.beta for trial in trials] == sorted((trial.beta for trial in trials), reverse=True)
     best = [trial.beta for trial in trials].index(head.beta_)
     assert len(trials) == min(10, best + 4)
-    again = made("ConvexLinearClassifier", beta=head.beta_).fit(tokens, labels)
+    again = made("ConvexLinearClassifier", beta=head.beta_, max_passes=2000).fit(tokens, labels)
     assert head.certificate_.primal == pytest.approx(again.certificate_.primal, rel=0.03)
     assert head.history_[0].primal < again.history_[0].primal  # it started from what was found
 

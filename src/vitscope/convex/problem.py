@@ -176,8 +176,9 @@ class Problem:
         return [self.lens(at, t, factors.left) for t, factors in enumerate(heads.terms)]
 
     def _tokens(self, at: int, term: int) -> Tensor:
-        chunk = torch.as_tensor(self.tokens[self.chunks[at]])[:, :, self.terms[term].entries]
-        return chunk.to(self.device, self.dtype)
+        chunk = self.tokens[self.chunks[at]]
+        read = torch.from_numpy(chunk.copy()) if isinstance(chunk, np.ndarray) else chunk  # a map may be read-only
+        return read[:, :, self.terms[term].entries].to(self.device, self.dtype)
 
     def _outputs(self, at: int, heads: Heads, lenses: Sequence[AbstractLens]) -> Tensor:
         return self._read_out(self._rows(lenses, heads), heads, self.chunks[at])
