@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vitscope.numerics.singular import Operator, dense, largest, norm_bound, orthonormal
@@ -47,13 +47,14 @@ def test_the_largest_pairs_are_those_of_a_dense_decomposition(left, right, hidde
     known=st.integers(0, 3),
     seed=st.integers(0, 99),
 )
+@example(left=21, right=20, multiple=4, known=0, seed=1)  # loose after one attempt
 def test_a_probable_bound_is_above_the_norm_and_near_it(left, right, multiple, known, seed):
     rank = min(left, right)
     values = sorted([1.0] * multiple + [1 / (2 + j) for j in range(rank)], reverse=True)[:rank]
     given_ = matrix(values, left, right, seed)
     some = torch.randn(known, left, generator=generator(seed), dtype=torch.float64)
     found = norm_bound(unseen(given_), some, generator(seed))
-    assert 1 - 1e-12 <= found.bound <= 1.25  # above 1.01 in 1 of 200 draws, 1.11 at most in 1,500
+    assert 1 - 1e-12 <= found.bound <= 1 + 1e-2
     assert found.probability == 1e-6
 
 
