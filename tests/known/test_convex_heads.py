@@ -146,9 +146,7 @@ def test_the_dual_value_is_minus_the_conjugate_at_the_scaled_gradient(scale, see
     loss = losses(seed)[which]
     outputs = normal(5, 1, 4, seed=seed + 1)
     gradient = loss.gradient(outputs, ALL)
-    assert float(loss.dual(outputs, ALL, scale)) == pytest.approx(
-        -conjugate(loss, scale * gradient), rel=1e-5, abs=1e-8
-    )
+    assert loss.dual(outputs, ALL)(scale) == pytest.approx(-conjugate(loss, scale * gradient), rel=1e-5, abs=1e-8)
 
 
 @settings(max_examples=30, deadline=None)
@@ -156,22 +154,20 @@ def test_the_dual_value_is_minus_the_conjugate_at_the_scaled_gradient(scale, see
 def test_by_fenchel_the_dual_value_is_the_loss_less_the_product_with_the_outputs(seed, which):
     loss, outputs = losses(seed)[which], normal(5, 1, 4, seed=seed + 1)
     product = float((loss.gradient(outputs, ALL) * outputs).sum())
-    assert float(loss.dual(outputs, ALL, 1.0)) == pytest.approx(
-        float(loss.value(outputs, ALL)) - product, rel=1e-9, abs=1e-12
-    )
-    assert float(loss.dual(outputs, ALL, 0.0)) == pytest.approx(0, abs=1e-12)
+    assert loss.dual(outputs, ALL)(1.0) == pytest.approx(float(loss.value(outputs, ALL)) - product, rel=1e-9, abs=1e-12)
+    assert loss.dual(outputs, ALL)(0.0) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_parts_add_up_and_weights_count_an_image_that_often(which):
     loss, outputs = losses()[which], normal(5, 1, 4, seed=3)
-    for measured in (loss.value, lambda *at: loss.dual(*at, 0.3)):
+    for measured in (loss.value, lambda *at: torch.tensor(loss.dual(*at)(0.3), dtype=torch.float64)):
         parts = [measured(outputs[index], index) for index in (slice(0, 2), slice(2, 5))]
         torch.testing.assert_close(sum(parts), measured(outputs, ALL))
     doubled = replace(loss, weights=2 * loss.weights)
     torch.testing.assert_close(doubled.value(outputs, ALL), 2 * loss.value(outputs, ALL))
     torch.testing.assert_close(doubled.gradient(outputs, ALL), 2 * loss.gradient(outputs, ALL))
-    torch.testing.assert_close(doubled.dual(outputs, ALL, 0.3), 2 * loss.dual(outputs, ALL, 0.3))
+    assert doubled.dual(outputs, ALL)(0.3) == pytest.approx(2 * loss.dual(outputs, ALL)(0.3))
     only = replace(loss, weights=torch.tensor([0, 0, 5.0, 0, 0], dtype=torch.float64))
     assert float(only.gradient(outputs, ALL)[[0, 1, 3, 4]].abs().max()) == 0
 

@@ -6,6 +6,7 @@ these. The outputs are therefore bilinear in ``(u, V)`` and linear in the lifted
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,13 +40,33 @@ class AbstractLens(ABC):
     def adjoint(self, rows: Float[Tensor, "batch heads rows inner"]) -> Float[Tensor, "heads left"]:
         """Left weights."""
 
-    def image(self, residual: Float[Tensor, "batch rows outputs"], inner: int) -> Float[Tensor, "inner outputs left"]:
-        """The adjoint image of a residual as a whole. Cost: ``inner outputs`` heads, unless a lens knows better."""
+    def image(
+        self, residual: Float[Tensor, "batch rows outputs"], left: int, inner: int
+    ) -> Float[Tensor, "inner outputs left"]:
+        """The adjoint image of a residual as a whole, for these sizes of a head's two sides.
+
+        Cost: as many heads as its smaller side has entries, unless a lens knows better.
+        """
         outputs = residual.shape[2]
+        if left < inner * outputs:
+            lefts = torch.eye(left).to(residual).split(32)
+            return torch.cat([torch.einsum("bhri,bro->ioh", self.rows(some), residual) for some in lefts], 2)
         images: list[Tensor] = []
         for entry in torch.eye(inner).to(residual):
             images.append(self.adjoint(torch.einsum("bro,i->bori", residual, entry)))
-        return torch.stack(images).view(inner, outputs, -1)
+        return torch.stack(images).view(inner, outputs, left)
+
+
+class AbstractJoint(ABC):
+    """A block's map from the lifted variables of all terms to outputs, where together they cost less."""
+
+    @abstractmethod
+    def outputs(self, lifted: Float[Tensor, "terms left right"]) -> Float[Tensor, "images rows outputs"]:
+        """The outputs of all images."""
+
+    @abstractmethod
+    def images(self, residual: Float[Tensor, "images rows outputs"]) -> Float[Tensor, "terms left right"]:
+        """The adjoint."""
 
 
 class AbstractBlock(ABC):
@@ -108,6 +129,12 @@ class AbstractBlock(ABC):
         A block overrides it where the map can be prepared so that it costs less.
         """
         return GatedLens(self, tokens, None if gate is None else self.passes(tokens, gate, pooled)[:, None], pooled)
+
+    def joint(
+        self, tokens: Float[Tensor, "images tokens dim"], gates: Sequence[Float[Tensor, " left"]], pooled: bool
+    ) -> AbstractJoint | None:
+        """The map of all gates together, where the block knows a cheaper one; None by default."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ class Certificate:
 
     With ``R`` the loss's gradient in the outputs, ``a R`` is dual feasible for every scale with :math:`a \max_t \lVert
     T_t^*(R) \rVert_2 \le \beta`, and the best such scale gives ``dual``. At the optimum the scale is 1 and both values
-    meet. Source: Sahiner et al. 2023 (Burer-Monteiro), theorem 3.4, by Fenchel's inequality.
+    meet. Source: Sahiner et al. 2024 (Burer-Monteiro), theorem 3.4, by Fenchel's inequality.
     """
 
     primal: float
@@ -52,9 +52,7 @@ class Certificate:
     @property
     def relative_gap(self) -> float:
         """``gap / dual``; infinity where the lower bound is not positive, 0 where both values are 0."""
-        if self.gap <= 0:
-            return 0.0
-        return self.gap / self.dual if self.dual > 0 else inf
+        return relative_gap(self.primal, self.dual)
 
     @property
     def advice(self) -> str:
@@ -75,6 +73,13 @@ class Certificate:
                 "beta; where training has converged this point is spurious, and more heads get it away from there."
             )
         return text
+
+
+def relative_gap(primal: float, dual: float) -> float:
+    """``(primal - dual) / dual``; infinity where the lower bound is not positive, 0 where it is reached."""
+    if primal <= dual:
+        return 0.0
+    return (primal - dual) / dual if dual > 0 else inf
 
 
 def certify(problem: Problem, heads: Heads) -> Certificate:
@@ -103,13 +108,9 @@ def certify(problem: Problem, heads: Heads) -> Certificate:
 
 def dual_value(problem: Problem, outputs: Float[Tensor, "images rows outputs"], norm: float) -> float:
     """The best dual value of the loss's gradient at these outputs, ``norm`` being the largest of its adjoint images."""
-    precise, everything = outputs.double(), slice(0, len(outputs))
-
-    def value(scale: float) -> float:
-        return float(problem.loss.dual(precise, everything, scale))
-
     feasible = problem.beta / norm if norm > 0 else inf
-    return _greatest(value, min(problem.loss.largest_scale, feasible))
+    curve = problem.loss.dual(outputs.double(), slice(0, len(outputs)))
+    return _greatest(curve, min(problem.loss.largest_scale, feasible))
 
 
 def _greatest(value: Callable[[float], float], largest: float) -> float:

@@ -39,7 +39,7 @@ def sized(
     high = 1.0
     while torch.isfinite(there).all() and there.any() and value(2 * high) < value(high):
         high *= 2
-    best = float(minimize_scalar(value, bounds=(0.0, 2 * high), method="bounded").x)
+    best = float(minimize_scalar(value, bounds=(0.0, 2 * high), method="bounded", options={"xatol": high / 50}).x)
     return Heads(tuple(Factors(best**0.5 * factors.left, best**0.5 * factors.right) for factors in new.terms))
 
 

@@ -1,10 +1,12 @@
 """Losses of outputs against targets: value, gradient, and the dual value of a scaled gradient."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
+from scipy.special import entr
 from torch import Tensor
 
 
@@ -32,18 +34,24 @@ class AbstractLoss(ABC):
         """Up to which scale the conjugate is finite."""
 
     @abstractmethod
-    def value(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Float[Tensor, ""]:
-        """The loss."""
+    def value_and_gradient(
+        self, outputs: Float[Tensor, "batch rows outputs"], index: slice
+    ) -> tuple[Float64[Tensor, ""], Float[Tensor, "batch rows outputs"]]:
+        """The loss, summed over images in float64, and its gradient in the outputs."""
 
     @abstractmethod
+    def dual(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Callable[[float], float]:
+        """The dual value of the gradient at these outputs, as a function of the scale."""
+
+    def value(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Float64[Tensor, ""]:
+        """The loss."""
+        return self.value_and_gradient(outputs, index)[0]
+
     def gradient(
         self, outputs: Float[Tensor, "batch rows outputs"], index: slice
     ) -> Float[Tensor, "batch rows outputs"]:
         """Its gradient in the outputs."""
-
-    @abstractmethod
-    def dual(self, outputs: Float[Tensor, "batch rows outputs"], index: slice, scale: float) -> Float[Tensor, ""]:
-        """The dual value of the gradient at these outputs, times ``scale``."""
+        return self.value_and_gradient(outputs, index)[1]
 
     @property
     @abstractmethod
@@ -84,30 +92,31 @@ class CrossEntropy(AbstractLoss):
         """Half the largest weight (Boehning 1992)."""
         return 0.5 * float(self.weights.max())
 
-    def value(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Float[Tensor, ""]:
-        """Mean over all images of the weighted cross-entropy."""
-        each = torch.nn.functional.cross_entropy(outputs.squeeze(1), self._labels(outputs, index), reduction="none")
-        return (each * self._weights(outputs, index)).sum() / self.images
-
-    def gradient(
+    def value_and_gradient(
         self, outputs: Float[Tensor, "batch rows outputs"], index: slice
-    ) -> Float[Tensor, "batch rows outputs"]:
-        """``w (softmax(f) - y) / n``."""
-        gradient = outputs.softmax(-1)
-        labels = self._labels(outputs, index)
-        gradient[torch.arange(len(labels), device=outputs.device), 0, labels] -= 1
-        return gradient * (self._weights(outputs, index) / self.images)[:, None, None]
+    ) -> tuple[Float64[Tensor, ""], Float[Tensor, "batch rows outputs"]]:
+        """Mean over all images of the weighted cross-entropy, and ``w (softmax(f) - y) / n``."""
+        labels, weights = self._labels(outputs, index), self._weights(outputs, index)
+        logs = _log_softmax(outputs)
+        value = -(logs.gather(0, labels).squeeze(0).double() * weights).sum() / self.images
+        gradient = logs.exp().scatter_add(0, labels, -torch.ones_like(logs[:1])) * (weights / self.images)
+        return value.double(), gradient.T.unsqueeze(1)
 
-    def dual(self, outputs: Float[Tensor, "batch rows outputs"], index: slice, scale: float) -> Float[Tensor, ""]:
+    def dual(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Callable[[float], float]:
         """The weighted entropy of ``scale softmax(f) + (1 - scale) y``."""
-        mixed = outputs.squeeze(1).softmax(-1) * scale
-        labels = self._labels(outputs, index)
-        mixed[torch.arange(len(labels), device=outputs.device), labels] += 1 - scale
-        entropy = torch.special.entr(mixed.clamp(0, 1)).sum(-1)
-        return (entropy * self._weights(outputs, index)).sum() / self.images
+        labels, weights = self._labels(outputs, index), self._weights(outputs, index).double()
+        logs = _log_softmax(outputs).double()
+        others = -torch.expm1(logs.gather(0, labels)).squeeze(0)
+        spread = -(logs.exp() * logs).scatter_(0, labels, 0.0).sum(0)
+
+        def value(scale: float) -> float:
+            entropy = torch.special.entr(1 - scale * others) + scale * spread + float(entr(scale)) * others
+            return float((entropy * weights).sum()) / self.images
+
+        return value
 
     def _labels(self, like: Tensor, index: slice) -> Tensor:
-        return self.labels[index].to(like.device)
+        return self.labels[None, index].to(like.device)
 
     def _weights(self, like: Tensor, index: slice) -> Tensor:
         return self.weights[index].to(like)
@@ -145,27 +154,29 @@ class Squared(AbstractLoss):
         """The largest weight."""
         return float(self.weights.max())
 
-    def value(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Float[Tensor, ""]:
-        """Mean over all images of half the weighted squared distance."""
-        each = (outputs - self._targets(outputs, index)).square().sum((1, 2)) / 2
-        return (each * self._weights(outputs, index)).sum() / self.images
-
-    def gradient(
+    def value_and_gradient(
         self, outputs: Float[Tensor, "batch rows outputs"], index: slice
-    ) -> Float[Tensor, "batch rows outputs"]:
-        """``w (f - Y) / n``."""
-        weights = self._weights(outputs, index) / self.images
-        return (outputs - self._targets(outputs, index)) * weights[:, None, None]
+    ) -> tuple[Float64[Tensor, ""], Float[Tensor, "batch rows outputs"]]:
+        """Mean over all images of half the weighted squared distance, and ``w (f - Y) / n``."""
+        off, weights = outputs - self._targets(outputs, index), self._weights(outputs, index)
+        each = off.square().sum((1, 2), dtype=torch.float64) / 2
+        return (each * weights).sum() / self.images, off * (weights / self.images)[:, None, None]
 
-    def dual(self, outputs: Float[Tensor, "batch rows outputs"], index: slice, scale: float) -> Float[Tensor, ""]:
-        """A concave parabola in ``scale``."""
-        targets = self._targets(outputs, index)
-        off = outputs - targets
-        each = -scale * (off * targets).sum((1, 2)) - scale**2 / 2 * off.square().sum((1, 2))
-        return (each * self._weights(outputs, index)).sum() / self.images
+    def dual(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Callable[[float], float]:
+        """A concave parabola in the scale."""
+        targets, weights = self._targets(outputs, index).double(), self._weights(outputs, index).double()
+        off = outputs.double() - targets
+        slope = -float(((off * targets).sum((1, 2)) * weights).sum()) / self.images
+        bend = -float((off.square().sum((1, 2)) * weights).sum()) / (2 * self.images)
+        return lambda scale: slope * scale + bend * scale**2
 
     def _targets(self, like: Tensor, index: slice) -> Tensor:
         return self.targets[index].to(like)
 
     def _weights(self, like: Tensor, index: slice) -> Tensor:
         return self.weights[index].to(like)
+
+
+def _log_softmax(outputs: Float[Tensor, "batch 1 outputs"]) -> Float[Tensor, "outputs batch"]:
+    """Classes first: for ten of them twenty times as fast as along the last axis."""
+    return outputs.squeeze(1).T.contiguous().log_softmax(0)

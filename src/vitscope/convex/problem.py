@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.convex.block import AbstractBlock, AbstractLens, GatedLens, Sizes
+from vitscope.convex.block import AbstractBlock, AbstractJoint, AbstractLens, GatedLens, Sizes
 from vitscope.convex.gates import Term
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import AbstractLoss
@@ -40,7 +40,7 @@ class Problem:
     relu: bool = False
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    chunk: int = 256
+    chunk: int | None = None
     memory: int = 2**30
     kept: dict[tuple[int, int], AbstractLens] = field(default_factory=dict[tuple[int, int], AbstractLens], repr=False)
 
@@ -56,9 +56,10 @@ class Problem:
 
     @property
     def chunks(self) -> tuple[slice, ...]:
-        """Which images are taken together."""
-        starts = range(0, len(self.tokens), self.chunk)
-        return tuple(slice(start, min(start + self.chunk, len(self.tokens))) for start in starts)
+        """Which images are taken together: ``chunk`` of them, or else 256, of small ones as many as 2^18 entries."""
+        size = self.chunk or max(256, 2**18 // (self.sizes.tokens * self.sizes.dim))
+        starts = range(0, len(self.tokens), size)
+        return tuple(slice(start, min(start + size, len(self.tokens))) for start in starts)
 
     def with_beta(self, beta: float) -> "Problem":
         """Under another penalty; what is prepared is shared."""
@@ -108,8 +109,8 @@ class Problem:
             lenses = self._lenses(at, heads)
             rows = self._rows(lenses, heads)
             outputs = self._read_out(rows, heads, index)
-            value += float(self.loss.value(outputs.double(), index))
-            residual = self.loss.gradient(outputs, index)
+            loss, residual = self.loss.value_and_gradient(outputs, index)
+            value += float(loss)
             for t in _present(heads):
                 part = residual[:, :, self.terms[t].outputs]
                 rights[t] = rights[t] + _right(rows[t], part)
@@ -146,15 +147,12 @@ class Problem:
         return total
 
     def image(self, residual: Float[Tensor, "images rows outputs"], term: int) -> Float[Tensor, "left inner_outputs"]:
-        """``T*(R)`` written out. Cost: as many heads' passes as its smaller side, or less where a lens knows better."""
+        """``T*(R)`` written out. Cost: see :meth:`AbstractLens.image`."""
         left, inner, outputs = self.shape(self.terms[term])
         part = self.terms[term].outputs
-        if left < inner * outputs and inner > 1:
-            lefts = torch.eye(left, dtype=self.dtype, device=self.device)
-            return torch.cat([self.pull_right(residual, term, some).flatten(1) for some in lefts.split(128)])
         total = self._zeros(inner, outputs, left)
         for at, index in enumerate(self.chunks):
-            total += self.lens(at, term).image(residual[index][:, :, part], inner)
+            total += self.lens(at, term).image(residual[index][:, :, part], left, inner)
         return total.flatten(0, 1).T
 
     def lens(self, at: int, term: int, own: Float[Tensor, "heads left"] | None = None) -> AbstractLens:
@@ -171,6 +169,16 @@ class Problem:
                 return lens
             self.kept[at, term] = lens
         return self.kept[at, term]
+
+    def joint(self) -> AbstractJoint | None:
+        """The map of all terms at once, where the block knows one and the images fit in memory."""
+        gates = [term.vector for term in self.terms if term.vector is not None]
+        entries = {(term.entries.start, term.entries.stop) for term in self.terms}
+        size = len(self.tokens) * self.sizes.tokens * (self.sizes.dim + len(gates)) * self.dtype.itemsize
+        if len(gates) < len(self.terms) or len(entries) > 1 or size > self.memory:
+            return None
+        tokens = torch.cat([self._tokens(at, 0) for at in range(len(self.chunks))])
+        return self.block.joint(tokens, [gate.to(self.device) for gate in gates], self.pooled)
 
     def _lenses(self, at: int, heads: Heads) -> Sequence[AbstractLens]:
         return [self.lens(at, t, factors.left) for t, factors in enumerate(heads.terms)]

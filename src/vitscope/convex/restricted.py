@@ -1,12 +1,11 @@
 """A problem restricted to left weights in given spaces: what passes cost hundreds of times less."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.problem import Problem
@@ -17,15 +16,23 @@ class Restricted:
     r"""The problem on :math:`Z_t = B_t^T C_t`, with orthonormal rows ``B_t``.
 
     As :math:`\lVert Z_t \rVert_* = \lVert C_t \rVert_*`, it is a convex head again, whose left weights are coordinates
-    in ``B_t``. ``features`` are the rows of the basis vectors on all images, computed once. A pass costs ``basis inner
-    outputs`` multiply-adds a row of an image, however many heads there are.
+    in ``B_t``. ``features`` are the rows of the basis vectors on all images, computed once. A pass costs ``2 basis
+    inner outputs`` multiply-adds a row of an image, however many heads there are.
     """
 
     problem: Problem
     bases: tuple[Float[Tensor, "_ _"], ...]
     """``basis left`` of each term."""
     features: tuple[Float[Tensor, "_ _ _ _"], ...]
-    """``images rows basis inner`` of each term."""
+    """``images rows basis inner`` of each term: parts of what is ``joined``."""
+    joined: tuple[Float[Tensor, "_ _"], ...]
+    """``images*rows basis*inner`` of all terms that write the same outputs, side by side, so that they are read as one
+    matrix."""
+
+    @property
+    def dimensions(self) -> int:
+        """Of all terms' spaces."""
+        return sum(map(len, self.bases))
 
     def coordinates(self, heads: Heads) -> Heads:
         """Heads in the spaces, by their coordinates."""
@@ -37,62 +44,82 @@ class Restricted:
 
     def outputs(self, coordinates: Heads) -> Float[Tensor, "images rows outputs"]:
         """The outputs of all images."""
-        return self._outputs(self._readouts(coordinates))
+        return self.outputs_of([factors.lifted() for factors in coordinates.terms])
+
+    def outputs_of(self, lifted: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "images rows outputs"]:
+        """The outputs of all images, of lifted variables ``basis inner_outputs``."""
+        problem = self.problem
+        outputs = self.joined[0].new_zeros(len(problem.tokens), problem.rows, problem.sizes.outputs)
+        for (written, terms), joined in zip(_writers(problem), self.joined, strict=True):
+            parts = [lifted[t].unflatten(1, (self.features[t].shape[3], -1)).permute(2, 0, 1).flatten(1) for t in terms]
+            product = torch.cat(parts, 1) @ joined.T  # along the memory
+            outputs[:, :, written] = product.T.view(*outputs.shape[:2], -1)
+        return outputs
 
     def value_and_gradient(self, coordinates: Heads) -> tuple[float, Heads]:
         """As :meth:`Problem.value_and_gradient`."""
-        problem = self.problem
-        outputs = self._outputs(self._readouts(coordinates))
-        value = problem.data_loss(outputs) + problem.beta * coordinates.half_squares
-        residual = problem.gradient(outputs)
+        beta, outputs = self.problem.beta, self.outputs(coordinates)
+        loss, residual = self.problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
         found: list[Factors] = []
-        for factors, term, features in zip(coordinates.terms, problem.terms, self.features, strict=True):
-            total = residual[:, :, term.outputs].flatten(0, 1).T @ features.flatten(2).flatten(0, 1)
-            image = (
-                total.view(total.shape[0], factors.left.shape[1], factors.right.shape[1]).permute(1, 2, 0).flatten(1)
-            )
-            left = problem.beta * factors.left + factors.right.flatten(1) @ image.T
-            right = problem.beta * factors.right + (factors.left @ image).view_as(factors.right)
+        for factors, image in zip(coordinates.terms, self.images(residual), strict=True):
+            left = beta * factors.left + factors.right.flatten(1) @ image.T
+            right = beta * factors.right + (factors.left @ image).view_as(factors.right)
             found.append(Factors(left, right))
-        return value, Heads(tuple(found))
+        return float(loss) + beta * coordinates.half_squares, Heads(tuple(found))
 
-    def narrowed(self, coordinates: Heads, before: Heads) -> tuple["Restricted", Heads]:
-        """Restricted to the span of these heads and of those before, and the coordinates there of the former."""
-        turns = [_span(f.left, old.left) for f, old in zip(coordinates.terms, before.terms, strict=True)]
-        features = [turn @ features for features, turn in zip(self.features, turns, strict=True)]
+    def images(self, residual: Float[Tensor, "images rows outputs"]) -> list[Float[Tensor, "_ _"]]:
+        """``B T*(R)`` of each term, ``basis inner_outputs``. Cost: half a pass."""
+        found: list[Tensor] = [residual] * len(self.bases)
+        for (written, terms), joined in zip(_writers(self.problem), self.joined, strict=True):
+            total = residual[:, :, written].flatten(0, 1).T @ joined
+            sizes = [self.features[t].shape[2:].numel() for t in terms]
+            for t, part in zip(terms, total.split(sizes, 1), strict=True):
+                found[t] = part.unflatten(1, self.features[t].shape[2:]).permute(1, 2, 0).flatten(1)
+        return found
+
+    def narrowed(self, coordinates: Heads, kept: Sequence[Float[Tensor, "_ _"]]) -> tuple["Restricted", Heads]:
+        """Restricted to the span of these heads and of what is ``kept``, and the heads' coordinates there.
+
+        ``kept`` are rows of coordinates for each term. A space that is the whole stays so.
+        """
+        if all(map(is_whole, self.bases)):
+            return self, coordinates
+        turns = [
+            torch.eye(len(basis)).to(basis) if is_whole(basis) else _span(f.left, rows)
+            for f, rows, basis in zip(coordinates.terms, kept, self.bases, strict=True)
+        ]
         bases = [turn @ basis for turn, basis in zip(turns, self.bases, strict=True)]
         turned = [Factors(f.left @ turn.T, f.right) for f, turn in zip(coordinates.terms, turns, strict=True)]
-        return Restricted(self.problem, tuple(bases), tuple(features)), Heads(tuple(turned))
+
+        def fill(term: int, features: Tensor) -> None:
+            torch.matmul(turns[term], self.features[term], out=features)
+
+        return _filled(self.problem, bases, fill), Heads(tuple(turned))
 
     def widened(self, directions: Sequence[Float[Tensor, "_ _"]]) -> "Restricted":
         """With further directions in the spaces. Cost: half a pass of as many heads."""
         new = [outside(some, basis) for some, basis in zip(directions, self.bases, strict=True)]
-        seen = _features(self.problem, new)
-        features = [torch.cat((old, more), 2) for old, more in zip(self.features, seen, strict=True)]
+        if not any(map(len, new)):
+            return self
         bases = [torch.cat((basis, more)) for basis, more in zip(self.bases, new, strict=True)]
-        return Restricted(self.problem, tuple(bases), tuple(features))
 
-    def _readouts(self, coordinates: Heads) -> list[Tensor]:
-        """``(outputs, basis * inner)`` of each term: so the products run along the memory."""
-        lifted = [
-            factors.lifted().view(factors.left.shape[1], *factors.right.shape[1:]) for factors in coordinates.terms
-        ]
-        return [each.permute(2, 0, 1).flatten(1).contiguous() for each in lifted]
+        def fill(term: int, features: Tensor) -> None:
+            features[:, :, : len(self.bases[term])] = self.features[term]
+            _look(self.problem, term, new[term], features[:, :, len(self.bases[term]) :])
 
-    def _outputs(self, readouts: Sequence[Tensor]) -> Tensor:
-        problem = self.problem
-        outputs = self.features[0].new_zeros(len(problem.tokens), problem.rows, problem.sizes.outputs)
-        for term, readout, features in zip(problem.terms, readouts, self.features, strict=True):
-            product = readout @ features.flatten(2).flatten(0, 1).T
-            outputs[:, :, term.outputs] += product.T.view(*outputs.shape[:2], -1)
-        return outputs
+        return _filled(self.problem, bases, fill)
 
 
-def restricted(problem: Problem, heads: Heads) -> Restricted:
-    """The problem restricted to the left spaces of these heads. Cost: half a pass."""
-    none = [factors.left[:0] for factors in heads.terms]
-    empty = Restricted(problem, tuple(none), tuple(_features(problem, none)))
-    return empty.widened([factors.left for factors in heads.terms])
+def restricted(problem: Problem, lefts: Sequence[Float[Tensor, "_ _"]]) -> Restricted:
+    """The problem restricted to the span of these left weights of each term. Cost: half a pass."""
+    bases = [left if is_whole(left) else outside(left, left[:0]) for left in lefts]
+    return _filled(problem, bases, lambda term, features: _look(problem, term, bases[term], features))
+
+
+def whole(problem: Problem) -> Restricted:
+    """The problem as it is, as one restricted to all left weights."""
+    lefts = [problem.shape(term)[0] for term in problem.terms]
+    return restricted(problem, [torch.eye(left, dtype=problem.dtype, device=problem.device) for left in lefts])
 
 
 def feature_bytes(problem: Problem, counts: Sequence[int]) -> int:
@@ -105,6 +132,8 @@ def outside(
     directions: Float[Tensor, "new left"], basis: Float[Tensor, "basis left"], tolerance: float = 1e-4
 ) -> Float[Tensor, "more left"]:
     """An orthonormal basis of what directions add to a space, but for what is nearly in it."""
+    if len(directions) == 0 or is_whole(basis):
+        return directions[:0]
     precise = torch.nn.functional.normalize(directions.double(), dim=1)
     inside = basis.double()
     rest = precise - (precise @ inside.T) @ inside
@@ -114,19 +143,41 @@ def outside(
     return torch.linalg.qr(found.T).Q.T.to(basis)
 
 
-def _span(left: Float[Tensor, "heads basis"], before: Float[Tensor, "old narrower"]) -> Float[Tensor, "span basis"]:
-    """An orthonormal basis of coordinates, and of earlier ones from when the space was narrower."""
+def is_whole(basis: Float[Tensor, "basis left"]) -> bool:
+    """Whether a basis is one of the whole space."""
+    return basis.shape[0] == basis.shape[1]
+
+
+def _span(left: Float[Tensor, "heads basis"], more: Float[Tensor, "rows basis"]) -> Float[Tensor, "span basis"]:
+    """An orthonormal basis of heads' coordinates and of further rows."""
     own = torch.linalg.qr(left.double().T).Q.T.to(left)
-    return torch.cat((own, outside(pad(before, (0, left.shape[1] - before.shape[1])), own)))
+    return torch.cat((own, outside(more, own)))
 
 
-def _features(problem: Problem, bases: Sequence[Tensor]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for term, basis in enumerate(bases):
-        inner = problem.shape(problem.terms[term])[1]
-        features = basis.new_empty(len(problem.tokens), problem.rows, len(basis), inner)
-        if len(basis):
-            for at, index in enumerate(problem.chunks):
-                features[index] = problem.lens(at, term).rows(basis).transpose(1, 2)
-        found.append(features)
-    return found
+def _writers(problem: Problem) -> list[tuple[slice, list[int]]]:
+    """The terms that write the same outputs."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for at, term in enumerate(problem.terms):
+        found.setdefault((term.outputs.start, term.outputs.stop), []).append(at)
+    return [(slice(*written), terms) for written, terms in found.items()]
+
+
+def _filled(problem: Problem, bases: Sequence[Tensor], fill: Callable[[int, Tensor], None]) -> Restricted:
+    """Features of these bases, each term's part written by ``fill``."""
+    rows, joined = len(problem.tokens) * problem.rows, list[Tensor]()
+    features: list[Tensor] = [bases[0]] * len(bases)
+    for _, terms in _writers(problem):
+        inner = [problem.shape(problem.terms[t])[1] for t in terms]
+        sizes = [len(bases[t]) * entries for t, entries in zip(terms, inner, strict=True)]
+        joined.append(bases[0].new_empty(rows, sum(sizes)))
+        for t, entries, part in zip(terms, inner, joined[-1].split(sizes, 1), strict=True):
+            features[t] = part.view(len(problem.tokens), problem.rows, len(bases[t]), entries)
+            fill(t, features[t])
+    return Restricted(problem, tuple(bases), tuple(features), tuple(joined))
+
+
+def _look(problem: Problem, term: int, basis: Tensor, features: Tensor) -> None:
+    """Write the rows of basis vectors on all images."""
+    if len(basis):
+        for at, index in enumerate(problem.chunks):
+            features[index] = problem.lens(at, term).rows(basis).transpose(1, 2)

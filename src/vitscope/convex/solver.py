@@ -20,13 +20,18 @@ Stopped = Literal["certified", "passes", "interrupted", "stuck"]
 
 @dataclass(frozen=True)
 class Step:
-    """Where a solver was: ``dual`` is the best lower bound so far, in working precision."""
+    """Where a solver was: the best objective and the best lower bound so far, in working precision.
+
+    ``estimate`` is what a bound would probably be here; solvers for which a bound costs more than a step make do with
+    it on the way. It is at least ``dual``.
+    """
 
     seconds: float
     passes: int
     primal: float
     dual: float
     heads: int
+    estimate: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,7 @@ class Progress:
     ) -> None:
         self.problem, self.tol, self.max_passes = problem, tol, max_passes
         self.heads, self.primal, self.dual = start, float("inf"), -float("inf")
-        self.passes, self._own = 0, -float("inf")
+        self.passes, self._own, self._asked = 0, -float("inf"), tol
         self.history: list[Step] = []
         self._watch, self._begun = watch, perf_counter()
         self._certified: tuple[Heads, Certificate] | None = None
@@ -57,19 +62,29 @@ class Progress:
         """How many passes are left."""
         return max(self.max_passes - self.passes, 0)
 
-    def reached(self, heads: Heads, primal: float, dual: float = -float("inf")) -> None:
-        """Take note of a point, and of a bound."""
+    def reached(self, heads: Heads, primal: float, dual: float = -float("inf"), certain: bool = True) -> None:
+        """Take note of a point, and of a bound or, where it is not ``certain``, the estimate of one."""
+        if certain:
+            self.dual = max(self.dual, dual)
         if primal < self.primal:
             self.heads, self.primal, self._own = heads, primal, dual
-        self.dual = max(self.dual, dual)
-        step = Step(perf_counter() - self._begun, self.passes, self.primal, self.dual, self.heads.count)
+        estimate = max(self.dual, dual)
+        step = Step(perf_counter() - self._begun, self.passes, self.primal, self.dual, self.heads.count, estimate)
         self.history.append(step)
         if self._watch:
             self._watch(step)
 
     def certified(self) -> bool:
-        """Whether the best point's certificate, in float64, is within the tolerance; made only where it may be."""
-        return self.primal - self._own <= self.tol * self._own and self.certificate().relative_gap <= self.tol
+        """Whether the best point's certificate, in float64, is within the tolerance.
+
+        It is made where it may be, and after it was not, where the gap has halved.
+        """
+        if self.primal - self._own > self._asked * self._own:
+            return False
+        if self.certificate().relative_gap <= self.tol:
+            return True
+        self._asked /= 2
+        return False
 
     def ended(self) -> Stopped | None:
         """Whether to stop after this round: certified, no passes left, or three rounds without a way down."""
@@ -124,9 +139,16 @@ SOLVERS: Registry[AbstractSolver] = Registry("solver")
 
 
 def chosen(problem: Problem) -> AbstractSolver:
-    """The solver that "auto" stands for."""
+    """The solver that "auto" stands for.
+
+    "relu" for ReLU heads; "lifted" for many gates of one output, whose lifted variables are vectors and cost little
+    together; "greedy" for all others.
+    """
     import_all("vitscope.convex.solvers")
-    return SOLVERS["relu" if problem.relu else "greedy"]()
+    if problem.relu:
+        return SOLVERS["relu"]()
+    vectors = all(problem.shape(term)[1:] == (1, 1) for term in problem.terms)
+    return SOLVERS["lifted" if vectors and problem.joint() is not None else "greedy"]()
 
 
 def solve(

@@ -164,4 +164,4 @@ def _of_matrix(matrix: Float[Tensor, "left right"], count: int) -> Singular:
     short = vectors.flip(1)[:, :kept].T.to(matrix)
     long = normalize(short @ rows, dim=1)
     left, right = (short, long) if wide else (long, short)
-    return Singular(values, left, right, float(values[0]), 0.0)
+    return Singular(values, left, right, float(values.max()) if kept else 0.0, 0.0)

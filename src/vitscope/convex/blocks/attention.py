@@ -20,7 +20,7 @@ class Attention(AbstractBlock):
     :math:`Z = \sum_h \mathrm{vec}(U_h) \mathrm{vec}(V_h)^T` is ``dim^2 x dim outputs``, and an image is a sum of linear
     models of its tokens, weighted by the entries of its (gated) Gram matrix. Gates are matrices ``H``: the score of two
     tokens passes where :math:`x_a^T H x_t \ge 0`. The activation is elementwise; softmax attention has no such program.
-    Source: Sahiner et al. 2022, theorem 3.1; Burer-Monteiro paper (2023), equations (9) and (10).
+    Source: Sahiner et al. 2022, theorem 3.1; Burer-Monteiro paper (2024), equations (9) and (10).
 
     Multiply-adds of a pooled head and image: ``dim^2 + 2 tokens dim`` without gates, ``tokens dim (dim + 2)`` with.
     """
@@ -90,12 +90,15 @@ class _MeanQuery(AbstractLens):
         heads = (self.query.T @ weighted.flatten(1)).unflatten(1, weighted.shape[1:])
         return heads.transpose(0, 1).flatten(1)
 
-    def image(self, residual: Float[Tensor, "batch 1 outputs"], inner: int) -> Float[Tensor, "inner outputs left"]:
-        """Query times Gram matrix, once for an image: ``dim^2 (tokens + dim outputs)`` multiply-adds."""
-        grams = (self.tokens.transpose(1, 2) @ self.tokens).flatten(1)
+    def image(
+        self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
+    ) -> Float[Tensor, "inner outputs left"]:
+        """Query times Gram matrix, once for an image: ``dim^2 (tokens + dim outputs / 2)`` multiply-adds."""
+        first, second = torch.triu_indices(inner, inner, device=residual.device)
+        grams = (self.tokens.transpose(1, 2) @ self.tokens)[:, first, second]
         asked = torch.einsum("bo,bk->okb", residual[:, 0], self.query).flatten(0, 1)
-        image = (asked @ grams).view(residual.shape[2], inner, inner, inner)
-        return image.permute(3, 0, 1, 2).flatten(2)
+        half = (asked @ grams).view(residual.shape[2], inner, -1)
+        return _symmetric(half.permute(2, 0, 1), inner).permute(0, 2, 3, 1).flatten(2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +120,9 @@ class _QueryOfKey(AbstractLens):
         ]
         return torch.stack(heads).flatten(1)
 
-    def image(self, residual: Float[Tensor, "batch 1 outputs"], inner: int) -> Float[Tensor, "inner outputs left"]:
+    def image(
+        self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
+    ) -> Float[Tensor, "inner outputs left"]:
         """Every image's map is written out, sixteen at a time: ``dim^3 (tokens / 2 + outputs)`` multiply-adds."""
         first, second = torch.triu_indices(inner, inner, device=residual.device)
         total = residual.new_zeros(residual.shape[2], len(first) * inner)
@@ -126,10 +131,16 @@ class _QueryOfKey(AbstractLens):
             maps = (keys[:, first] * keys[:, second]) @ self.queries[at : at + 16]
             total += residual[at : at + 16, 0].T @ maps.flatten(1)
         half = total.view(residual.shape[2], len(first), inner).transpose(0, 1)
-        image = residual.new_empty(inner, inner, *half.shape[1:])
-        image[first, second] = half
-        image[second, first] = half
-        return image.permute(0, 2, 3, 1).flatten(2)
+        return _symmetric(half, inner).permute(0, 2, 3, 1).flatten(2)
+
+
+def _symmetric(half: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner inner outputs query"]:
+    """Both triangles, where the upper one is given."""
+    first, second = torch.triu_indices(inner, inner, device=half.device)
+    both = half.new_empty(inner, inner, *half.shape[1:])
+    both[first, second] = half
+    both[second, first] = half
+    return both
 
 
 def _square(left: Tensor, tokens: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The MLP-mixer head: any linear mixing of tokens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -58,8 +59,13 @@ class Mixer(AbstractBlock):
     def lens(
         self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
     ) -> AbstractLens:
-        """Pooled and without gates, only the mean row of the mixing matrix is seen."""
-        return _MeanRow(tokens) if pooled and gate is None else super().lens(tokens, gate, pooled)
+        """Pooled, an entry's two rows of tokens, those that pass and all, meet the mixing matrix as one product."""
+        if not pooled:
+            return super().lens(tokens, gate, pooled)
+        if gate is None:
+            return _MeanRow(tokens)
+        mask = self.passes(tokens, gate, pooled).to(tokens) / tokens.shape[1]
+        return _Products(mask.transpose(1, 2).contiguous(), tokens.transpose(1, 2).contiguous())
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,42 @@ class _MeanRow(AbstractLens):
         count = self.tokens.shape[1]
         row = torch.einsum("bhd,btd->ht", rows.squeeze(2), self.tokens) / count
         return row.repeat(1, count)
+
+
+@dataclass(frozen=True, eq=False)
+class _Products(AbstractLens):
+    """Pooled mixing under a gate: a row's entry is a linear map of the products of its mask and its tokens.
+
+    A head and image take ``tokens^2 dim`` multiply-adds, in one matrix product over some images at a time.
+    """
+
+    mask: Float[Tensor, "batch dim tokens"]
+    entries: Float[Tensor, "batch dim tokens"]
+
+    def rows(self, left: Float[Tensor, "heads left"]) -> Float[Tensor, "batch heads 1 dim"]:
+        return torch.cat([products @ left.T for _, products in self._parts()]).transpose(1, 2).unsqueeze(2)
+
+    def adjoint(self, rows: Float[Tensor, "batch heads 1 dim"]) -> Float[Tensor, "heads left"]:
+        total = rows.new_zeros(rows.shape[1], self.mask.shape[2] ** 2)
+        for index, products in self._parts():
+            total += rows[index, :, 0].transpose(0, 1).flatten(1) @ products.flatten(0, 1)
+        return total
+
+    def image(
+        self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
+    ) -> Float[Tensor, "inner outputs left"]:
+        """``tokens^2 dim outputs`` multiply-adds an image."""
+        total = residual.new_zeros(residual.shape[2], inner * left)
+        for index, products in self._parts():
+            total += residual[index, 0].T @ products.flatten(1)
+        return total.unflatten(1, (inner, left)).transpose(0, 1)
+
+    def _parts(self) -> Iterator[tuple[slice, Float[Tensor, "some dim left"]]]:
+        batch, dim, tokens = self.mask.shape
+        size = max(2**20 // (dim * tokens**2), 1)
+        for start in range(0, batch, size):
+            index = slice(start, start + size)
+            yield index, (self.mask[index].unsqueeze(3) * self.entries[index].unsqueeze(2)).flatten(2)
 
 
 def _square(left: Tensor, tokens: Tensor) -> Tensor:

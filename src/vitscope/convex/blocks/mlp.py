@@ -1,11 +1,13 @@
 """The MLP head: every token by itself through hidden neurons."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLens, Sizes
+from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractJoint, AbstractLens, FeatureLens, Sizes
 
 
 @BLOCKS.add("mlp")
@@ -16,7 +18,7 @@ class Mlp(AbstractBlock):
     .. math:: f(X) = \sum_h \sigma(X u_h) v_h^T
 
     Lifted, :math:`Z = \sum_h u_h v_h^T` is ``dim x outputs``. Pooled with the linear activation it equals the linear
-    block. Source: Sahiner et al. 2022, section 2; Burer-Monteiro paper (2023), equations (1) to (6).
+    block. Source: Sahiner et al. 2022, section 2; Burer-Monteiro paper (2024), equations (1) to (6).
     """
 
     name = "mlp"
@@ -60,3 +62,30 @@ class Mlp(AbstractBlock):
         """The gated tokens, or their mean, once."""
         features = tokens if gate is None else tokens * self.passes(tokens, gate, pooled).unsqueeze(-1)
         return FeatureLens(features.mean(1, keepdim=True) if pooled else features)
+
+    def joint(
+        self, tokens: Float[Tensor, "images tokens dim"], gates: Sequence[Float[Tensor, " left"]], pooled: bool
+    ) -> AbstractJoint | None:
+        """Where a row has one token, the gates share its product with all weights: gated tokens are never made."""
+        if pooled and tokens.shape[1] > 1:
+            return None
+        masks = torch.stack([self.passes(tokens, gate, pooled).flatten() for gate in gates], 1)
+        return _SharedProduct(tokens, masks.to(tokens))
+
+
+@dataclass(frozen=True, eq=False)
+class _SharedProduct(AbstractJoint):
+    """Tokens times all weights, then gated: ``terms dim outputs`` multiply-adds a token, and little memory to read."""
+
+    tokens: Float[Tensor, "images tokens dim"]
+    masks: Float[Tensor, "images*tokens terms"]
+
+    def outputs(self, lifted: Float[Tensor, "terms left right"]) -> Float[Tensor, "images rows outputs"]:
+        product = self.tokens.flatten(0, 1) @ lifted.permute(1, 2, 0).flatten(1)
+        gated = product.unflatten(1, (lifted.shape[2], -1)) * self.masks.unsqueeze(1)
+        return gated.sum(2).unflatten(0, self.tokens.shape[:2])
+
+    def images(self, residual: Float[Tensor, "images rows outputs"]) -> Float[Tensor, "terms left right"]:
+        gated = residual.flatten(0, 1).unsqueeze(2) * self.masks.unsqueeze(1)
+        product = self.tokens.flatten(0, 1).T @ gated.flatten(1)
+        return product.unflatten(1, gated.shape[1:]).permute(2, 0, 1)

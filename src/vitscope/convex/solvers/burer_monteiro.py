@@ -16,7 +16,7 @@ class BurerMonteiro(AbstractSolver):
     """Heads by the top singular vectors of the gradient, all of them polished by L-BFGS, round after round.
 
     It keeps nothing but the heads and L-BFGS's memory of them, and so serves where greedy's features do not fit.
-    Source: Burer and Monteiro 2003; Sahiner et al. 2023.
+    Source: Burer and Monteiro 2003; Sahiner et al. 2024.
     """
 
     added: int = 32

@@ -2,20 +2,66 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitscope.convex.block import AbstractJoint
 from vitscope.convex.certificate import dual_value
-from vitscope.convex.heads import Factors, Heads
+from vitscope.convex.heads import Factors, Heads, from_lifted
 from vitscope.convex.problem import Problem
 from vitscope.convex.pulled import SIDE
+from vitscope.convex.restricted import Restricted, feature_bytes, whole
 from vitscope.convex.solver import SOLVERS, AbstractSolver, Progress, Stopped
 from vitscope.measurement.errors import UserError
 
-Lifted = Sequence[Float[Tensor, "_ _"]]
-"""A lifted variable of every term."""
+Lifted = Sequence[Float[Tensor, "_ _ _"]]
+"""Lifted variables ``terms left inner_outputs``, those of one shape that follow each other stacked."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """Lifted variables to outputs and back.
+
+    Of all terms at once where the block knows how, by features where the problem's memory holds them, else by passes.
+    """
+
+    problem: Problem
+    joint: AbstractJoint | None
+    space: Restricted | None
+    stacks: tuple[int, ...]
+    """How many terms each stack has."""
+
+    def outputs(self, lifted: Lifted) -> Float[Tensor, "images rows outputs"]:
+        if self.joint is not None:
+            return self.joint.outputs(lifted[0])
+        each = [one for stack in lifted for one in stack]
+        if self.space is not None:
+            return self.space.outputs_of(each)
+        shapes = map(self.problem.shape, self.problem.terms)
+        return self.problem.outputs(Heads(tuple(_as_heads(z, shape[1]) for z, shape in zip(each, shapes, strict=True))))
+
+    def images(self, residual: Float[Tensor, "images rows outputs"]) -> Lifted:
+        if self.joint is not None:
+            return [self.joint.images(residual)]
+        if self.space is not None:
+            return self.stacked(self.space.images(residual))
+        return self.stacked([self.problem.image(residual, term) for term in range(len(self.problem.terms))])
+
+    def stacked(self, each: Sequence[Float[Tensor, "_ _"]]) -> Lifted:
+        starts = accumulate(self.stacks, initial=0)
+        return [torch.stack(list(each[at : at + size])) for at, size in zip(starts, self.stacks, strict=False)]
+
+
+def _map(problem: Problem) -> _Map:
+    shapes = [problem.shape(term) for term in problem.terms]
+    stacks = tuple(len(list(group)) for _, group in groupby(shapes))
+    lefts, joint, space = [left for left, _, _ in shapes], problem.joint(), None
+    if joint is None and feature_bytes(problem, lefts) <= problem.memory:
+        space = whole(problem)
+    return _Map(problem, joint, space, stacks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +70,6 @@ class _Point:
 
     lifted: Lifted
     outputs: Float[Tensor, "images rows outputs"]
-    heads: Heads
     loss: float
     objective: float
 
@@ -54,17 +99,18 @@ class LiftedFista(AbstractSolver):
                     f"The lifted variable has {left} x {inner * outputs} entries, too many for solver 'lifted'; take "
                     "'greedy'."
                 )
-        here = self._start(problem, progress.heads)
-        there, momentum, constant = here, 1.0, _curvature(problem)
+        by = _map(problem)
+        begun = by.stacked([factors.lifted() for factors in progress.heads.terms])
+        here = _point(by, begun, progress.heads.nuclear_norm)
+        there, momentum, constant = here, 1.0, _curvature(by)
         for step in range(10**9):
-            residual = problem.gradient(there.outputs)
-            images = [problem.image(residual, t) for t in range(len(problem.terms))]
+            images = by.images(problem.gradient(there.outputs))
             if step % self.checked == 0:
-                norm = max(float(torch.linalg.matrix_norm(image, 2)) for image in images)
-                progress.reached(here.heads, here.objective, dual_value(problem, there.outputs, norm))
+                norm = max(float(torch.linalg.matrix_norm(image, 2).max()) for image in images)
+                progress.reached(_heads(problem, here), here.objective, dual_value(problem, there.outputs, norm))
                 if (ended := progress.ended()) is not None:
                     return ended
-            new, constant, tried = _step(problem, there, images, constant)
+            new, constant, tried = _step(by, there, images, constant)
             progress.passes += 1 + tried
             if new.objective > here.objective and momentum > 1:
                 there, momentum = here, 1.0
@@ -73,25 +119,21 @@ class LiftedFista(AbstractSolver):
             there, here, momentum = _beyond(problem, here, new, (momentum - 1) / faster), new, faster
         return "passes"
 
-    def _start(self, problem: Problem, heads: Heads) -> _Point:
-        return _point(problem, [factors.lifted() for factors in heads.terms], heads)
 
-
-def _step(problem: Problem, there: _Point, images: Lifted, constant: float) -> tuple[_Point, float, int]:
+def _step(by: _Map, there: _Point, images: Lifted, constant: float) -> tuple[_Point, float, int]:
     """The proximal step at a constant for which the loss lies below its quadratic model; the next constant; the tries.
 
     Where rounding hides the difference of the two, the constant is kept as it is.
     """
+    problem = by.problem
     tried, rounding = 0, 1e3 * max(torch.finfo(problem.dtype).eps / 10, 1e-15) * abs(there.loss)
     while True:
         tried += 1
-        heads = Heads(
-            tuple(
-                thresholded(z - image / constant, problem.beta / constant, problem.shape(term)[1])
-                for z, image, term in zip(there.lifted, images, problem.terms, strict=True)
-            )
-        )
-        new = _point(problem, [factors.lifted() for factors in heads.terms], heads)
+        lower = [
+            thresholded(z - image / constant, problem.beta / constant)
+            for z, image in zip(there.lifted, images, strict=True)
+        ]
+        new = _point(by, [matrices for matrices, _ in lower], sum(float(norms) for _, norms in lower))
         moves = [after - before for after, before in zip(new.lifted, there.lifted, strict=True)]
         slope = sum(float((move * image).sum()) for move, image in zip(moves, images, strict=True))
         square = constant / 2 * sum(float(move.square().sum()) for move in moves)
@@ -102,41 +144,49 @@ def _step(problem: Problem, there: _Point, images: Lifted, constant: float) -> t
         constant *= 2
 
 
-def thresholded(matrix: Float[Tensor, "left right"], threshold: float, inner: int) -> Factors:
-    """Singular value thresholding: balanced heads of the matrix with every singular value lowered, at least to 0."""
-    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
-    roots = (values - threshold).clamp(min=0).sqrt()
-    kept = roots > 0
-    left = (u[:, kept] * roots[kept]).T.contiguous()
-    return Factors(left, (v[kept] * roots[kept, None]).unflatten(1, (inner, -1)))
+def thresholded(
+    matrices: Float[Tensor, "terms left right"], threshold: float
+) -> tuple[Float[Tensor, "terms left right"], Float[Tensor, ""]]:
+    """Singular value thresholding: every singular value lowered, at least to 0; and the sum of the nuclear norms."""
+    if min(matrices.shape[1:]) == 1:
+        norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+        lowered = (norms - threshold).clamp(min=0)
+        return matrices * (lowered / norms.clamp(min=torch.finfo(norms.dtype).tiny)), lowered.sum()
+    u, values, v = torch.linalg.svd(matrices, full_matrices=False)
+    lowered = (values - threshold).clamp(min=0)
+    return (u * lowered.unsqueeze(1)) @ v, lowered.sum()
 
 
-def _point(problem: Problem, lifted: Lifted, heads: Heads) -> _Point:
-    outputs = problem.outputs(heads)
-    loss = problem.data_loss(outputs)
-    return _Point(lifted, outputs, heads, loss, loss + problem.beta * heads.half_squares)
+def _heads(problem: Problem, point: _Point) -> Heads:
+    each = [one for stack in point.lifted for one in stack]
+    rounding = max(each[0].shape) * torch.finfo(problem.dtype).eps
+    return Heads(
+        tuple(from_lifted(z, problem.shape(term)[1], rounding) for z, term in zip(each, problem.terms, strict=True))
+    )
+
+
+def _point(by: _Map, lifted: Lifted, norm: float) -> _Point:
+    outputs = by.outputs(lifted)
+    loss = by.problem.data_loss(outputs)
+    return _Point(lifted, outputs, loss, loss + by.problem.beta * norm)
 
 
 def _beyond(problem: Problem, before: _Point, now: _Point, share: float) -> _Point:
     """Extrapolated; outputs are linear, so they are too."""
     lifted = [b + share * (b - a) for a, b in zip(before.lifted, now.lifted, strict=True)]
     outputs = now.outputs + share * (now.outputs - before.outputs)
-    return _Point(lifted, outputs, now.heads, problem.data_loss(outputs), float("nan"))
+    return _Point(lifted, outputs, problem.data_loss(outputs), float("nan"))
 
 
-def _curvature(problem: Problem, rounds: int = 10) -> float:
+def _curvature(by: _Map, rounds: int = 10) -> float:
     """An estimate of the loss's curvature in the lifted variables, by power iteration; backtracking mends it."""
-    generator = torch.Generator().manual_seed(0)
+    problem, generator = by.problem, torch.Generator().manual_seed(0)
     shape = (len(problem.tokens), problem.rows, problem.sizes.outputs)
     seen = torch.randn(shape, generator=generator, dtype=torch.float64).to(problem.device, problem.dtype)
     size = 1.0
     for _ in range(rounds):
         size = float(seen.norm())
-        seen = seen / size
-        images = [problem.image(seen, t) for t in range(len(problem.terms))]
-        seen = problem.outputs(
-            Heads(tuple(_as_heads(image, problem.shape(t)[1]) for image, t in zip(images, problem.terms, strict=True)))
-        )
+        seen = by.outputs(by.images(seen / size))
     return max(size * problem.loss.curvature / problem.loss.images, torch.finfo(problem.dtype).tiny)
 
 
