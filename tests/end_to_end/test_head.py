@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 from vitscope.cli import app
@@ -12,6 +13,7 @@ from vitscope.convex import load
 from vitscope.convex.runs import compare, path
 from vitscope.convex.solver import Progress
 from vitscope.data import images
+from vitscope.runs.run import Run
 from vitscope.runs.store import read_run
 
 SMALL = ("--images", "digits", "--limit", "200", "--test-limit", "100", "--pool", "2", "--width", "6")
@@ -44,6 +46,12 @@ def tokens_of(features: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The kept features of so many images."""
     found = [folder for folder in Path(features).iterdir() if len(np.load(folder / "labels.npy")) == count]
     return np.load(found[0] / "tokens.npy"), np.load(found[0] / "labels.npy")
+
+
+def along(run: Run) -> xr.Dataset:
+    """All that a run tells along a path."""
+    parts = ("convex-path", "convex-path-rank", "convex-path-spectrum", "convex-path-certificate")
+    return xr.merge([run.tree[part].to_dataset() for part in parts], combine_attrs="override")
 
 
 def interrupted_after(calls: int, of: Callable[..., object]) -> Callable[..., object]:
@@ -102,21 +110,74 @@ def test_the_same_fit_again_is_not_made_again(
     assert "holds another run" in other.err
 
 
-def test_an_interrupted_fit_keeps_its_best_point(
+def test_an_interrupted_fit_keeps_its_best_point_and_goes_on_from_there(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Progress, "reached", interrupted_after(2, Progress.reached))
-    arguments = (*SMALL, "--gates", "2", "--tol", "1e-5", "--features", features, "--out", str(tmp_path))
-    answer = Answer("fit", "digits", *arguments, "--beta", "0.02")
+    reached = Progress.reached
+    monkeypatch.setattr(Progress, "reached", interrupted_after(2, reached))
+    arguments = ("fit", "digits", *SMALL, "--gates", "2", "--tol", "1e-3", "--features", features, "--beta", "0.02")
+    answer = Answer(*arguments, "--out", str(tmp_path))
     assert answer.code == 130
     assert answer.err.count("\n") == 1
     assert "head.safetensors holds its best point" in answer.err
-    assert "fit to the end with: vitscope head fit digits" in answer.err
+    assert "go on with: vitscope head fit digits" in answer.err
+    assert answer.err.rstrip().endswith("--resume")
     assert not (tmp_path / "run.nc").exists()
     assert "was interrupted" in (tmp_path / "page.html").read_text()
     head = load(tmp_path)
     assert head.solution_.stopped == "interrupted"
-    assert head.certificate_.relative_gap > 1e-5
+    assert head.certificate_.relative_gap > 1e-3
+    monkeypatch.setattr(Progress, "reached", reached)
+    again = Answer(*arguments, "--out", str(tmp_path), "--resume")
+    assert again.code == 0
+    other = load(tmp_path)
+    assert not other.interrupted_
+    assert other.certificate_.relative_gap <= 1e-3
+    assert other.history_[0].primal <= head.certificate_.primal * (1 + 1e-6)
+    run = read_run(str(tmp_path))
+    assert "went on from its best point" in run.notes[0]
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_beta_without_heads_is_said_on_the_page(features: str, tmp_path: Path) -> None:
+    arguments = ("fit", "digits", *SMALL, *QUICK, "--kind", "mlp", "--beta", "9", "--features", features)
+    assert Answer(*arguments, "--out", str(tmp_path)).code == 0
+    assert "leaves no head" in read_run(str(tmp_path)).notes[0]
+
+
+def test_a_beta_too_small_to_certify_is_said_with_what_to_do(features: str, tmp_path: Path) -> None:
+    arguments = ("fit", "digits", *SMALL, *QUICK, "--beta", "1e-7", "--max-passes", "40", "--features", features)
+    answer = Answer(*arguments, "--out", str(tmp_path))
+    assert answer.code == 0
+    assert "fails: The head is within 2 % of the global optimum" in answer.out
+    assert "a larger beta" in answer.out
+
+
+def test_tokens_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    arguments = ("fit", "digits", *SMALL, *QUICK, "--kind", "linear", "--features", str(tmp_path / "features"))
+    assert Answer(*arguments, "--beta", "0.1", "--out", str(tmp_path / "a")).code == 0
+    for folder in (tmp_path / "features").iterdir():
+        np.load(folder / "tokens.npy", mmap_mode="r+")[3, 1] = np.nan
+    answer = Answer(*arguments, "--beta", "0.2", "--out", str(tmp_path / "b"))
+    assert answer.code == 2
+    assert "The tokens of image 3 hold NaN or infinity; leave it out or mend it." in answer.err
+
+
+def test_images_of_one_class_are_refused(tmp_path: Path) -> None:
+    some = images("digits", limit=100)
+    pixels = np.stack([np.asarray(some.read(i)) for i in range(20)])
+    np.savez(tmp_path / "some.npz", images=pixels, labels=np.zeros(20, np.int64))
+    arguments = ("--images", str(tmp_path / "some.npz"), "--features", str(tmp_path / "f"), "--out", str(tmp_path))
+    answer = Answer("fit", "digits", "--pool", "2", "--width", "4", *arguments)
+    assert answer.code == 2
+    assert "All labels are of one class, 0; give images of at least two classes" in answer.err
+
+
+def test_more_gates_than_make_sense_are_refused(features: str, tmp_path: Path) -> None:
+    arguments = (*SMALL, "--features", features, "--out", str(tmp_path), "--gates", "30000")
+    answer = Answer("path", "digits", *arguments)
+    assert answer.code == 2
+    assert "give at most 20000 (8 to 64 are usual)" in answer.err
 
 
 def test_beta_is_chosen_on_images_held_out(features: str, tmp_path: Path) -> None:
@@ -134,7 +195,7 @@ def test_beta_is_chosen_on_images_held_out(features: str, tmp_path: Path) -> Non
 def test_a_path_goes_on_where_it_was_interrupted(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("path", "digits", *SMALL, *QUICK, "--kind", "mlp", "--betas", "4", "--features", features)
+    arguments = ("path", "digits", *SMALL, *QUICK, "--kind", "linear", "--betas", "4", "--features", features)
     solve = path.solve
     monkeypatch.setattr(path, "solve", interrupted_after(2, solve))
     answer = Answer(*arguments, "--out", str(tmp_path / "a"))
@@ -145,7 +206,7 @@ def test_a_path_goes_on_where_it_was_interrupted(
     assert Answer(*arguments, "--out", str(tmp_path / "a"), "--resume").code == 0
     monkeypatch.setattr(path, "solve", solve)
     assert Answer(*arguments, "--out", str(tmp_path / "b")).code == 0
-    resumed, whole = (read_run(str(tmp_path / name)).tree["convex-path"].to_dataset() for name in "ab")
+    resumed, whole = (along(read_run(str(tmp_path / name))) for name in "ab")
     for name in ("objective", "lower_bound", "top1", "singular_value"):
         np.testing.assert_allclose(resumed[name], whole[name], rtol=1e-5)
     assert (np.diff(whole["objective"].values) < 0).all()
@@ -157,7 +218,7 @@ def test_a_path_goes_on_where_it_was_interrupted(
 def test_a_comparison_goes_on_where_it_was_interrupted(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("compare", "digits", *SMALL, *QUICK, "--kinds", "linear,fno", "--betas", "4", "--seeds", "2")
+    arguments = ("compare", "digits", *SMALL, *QUICK, "--kinds", "linear,fno", "--betas", "2", "--seeds", "2")
     arguments = (*arguments, "--features", features, "--out", str(tmp_path))
     fit = compare.fitted
     monkeypatch.setattr(compare, "fitted", interrupted_after(3, fit))
@@ -209,6 +270,10 @@ def test_without_a_test_split_a_fifth_is_held_out_and_the_page_says_so(tmp_path:
         (("fit", "digits", "--beta", "0"), "--beta takes a number above 0 or auto, not '0'"),
         (("compare", "digits", "--kinds", "linear,conv"), "There is no kind of head 'conv'"),
         (("compare", "digits", "--seeds", "0"), "--seeds takes a number from 1"),
+        (("fit", "digits", "--gates", "0"), "gates is 0; give a whole number, 1 or more"),
+        (("path", "digits", "--tol", "0"), "tol is 0.0; give a number above 0"),
+        (("compare", "digits", "--validation", "1"), "validation is 1.0; give a number between 0 and 1"),
+        (("fit", "digits", "--ensemble", "2", "--activation", "linear"), "give ensemble=1"),
         (("path", "digits", "--activation", "gelu"), "--activation is one of linear, gated-relu, relu"),
         (("path", "digits", "--pool", "0"), "--pool and --width take numbers from 1"),
         (("fit", "vit-micro"), "--images FOLDER"),
@@ -227,7 +292,8 @@ def test_mistakes_are_one_sentence(
 @pytest.mark.parametrize("command", ["fit", "path", "compare"])
 def test_every_flag_has_its_help(command: str) -> None:
     shown = Answer(command, "--help").out
-    for flag in ("--pool", "--width", "--features", "--gates", "--ensemble", "--class-weight", "--test-split", "--out"):
+    for flag in ("--pool", "--width", "--features", "--gates", "--class-weight", "--test-split", "--out", "--resume"):
         assert flag in shown
     assert "--augment" not in shown
-    assert ("--resume" in shown) is (command != "fit")
+    for flag in ("--ensemble", "--validation"):
+        assert (flag in shown) is (command != "path")

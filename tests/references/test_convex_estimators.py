@@ -194,33 +194,139 @@ def test_an_ensemble_is_the_mean_of_its_members():
     assert np.allclose(head.to_module()(torch.from_numpy(tokens)).detach(), head.decision_function(tokens), atol=1e-5)
 
 
-def test_a_fit_that_is_interrupted_keeps_its_best_point(monkeypatch):
-    tokens, labels = data()
+def interrupts(step):
+    """A callback that presses control-C as soon as there are heads."""
+    if step.heads:
+        raise KeyboardInterrupt
 
-    def interrupted(step):
-        if step.heads:
+
+def test_a_fit_that_is_interrupted_keeps_its_best_point_and_goes_on_from_there():
+    tokens, labels = data()
+    asked = {"beta": 1e-2, "tol": 1e-6, "max_passes": 2000, "precision": "float64"}
+    head = made("ConvexAttentionClassifier", callback=interrupts, **asked)
+    with pytest.warns(ConvergenceWarning, match=r"interrupted; its best point so far is kept.*warm_start=True"):
+        head.fit(tokens, labels)
+    assert (head.solution_.stopped, head.interrupted_) == ("interrupted", True)
+    reached = head.certificate_
+    assert reached.dual <= reached.primal < np.log(3)
+    assert head.score(tokens, labels) > 0.5
+    seen = []
+    head.set_params(callback=seen.append, warm_start=True).fit(tokens, labels)
+    assert not head.interrupted_
+    assert seen[0].primal <= reached.primal
+    assert tuple(seen) == head.history_
+    whole = made("ConvexAttentionClassifier", **asked).fit(tokens, labels)
+    assert head.certificate_.primal == pytest.approx(whole.certificate_.primal, rel=2e-6)
+
+
+@pytest.mark.parametrize("activation", ["linear", "gated-relu", "relu"])
+@pytest.mark.parametrize("name", ["ConvexMlpClassifier", "ConvexBlockFnoRegressor"])
+def test_a_warm_fit_from_the_optimum_is_certified_at_once(name, activation):
+    tokens, labels = data(images=30, tokens=3, dim=4)
+    asked = {"beta": 0.03, "max_passes": 1000, "activation": activation, "gates": 2}
+    head = made(name, warm_start=True, **asked).fit(tokens, labels)
+    cold = head.history_[-1].passes
+    found = head.certificate_.primal
+    head.fit(tokens, labels)
+    assert head.history_[-1].passes < cold / 4
+    assert head.certificate_.relative_gap <= head.tol
+    assert head.certificate_.primal == pytest.approx(found, rel=1e-6)
+
+
+def test_a_warm_fit_takes_the_heads_of_gates_it_shares_and_none_where_nothing_agrees():
+    tokens, labels = data(images=30, tokens=3, dim=5)
+    asked = {"warm_start": True, "max_passes": 1000, "beta": 0.03}
+    head = made("ConvexMlpClassifier", **{**asked, "gates": 2}).fit(tokens, labels)
+    found = head.certificate_.primal
+    more = head.set_params(gates=3).fit(tokens, labels)
+    assert more.history_[0].primal <= found * (1 + 1e-6)  # the third gate begins with no head
+    zero = made("ConvexMlpClassifier", **asked).fit(tokens, labels).history_[0].primal
+    for change in ({"random_state": 1}, {"activation": "linear"}, {"activation": "relu"}):
+        head.set_params(random_state=0, activation="gated-relu").fit(tokens, labels)
+        other = head.set_params(**change).fit(tokens, labels)
+        assert other.history_[0].primal == pytest.approx(np.log(3))
+    narrow = head.fit(tokens[:, :, :4], labels)
+    assert narrow.history_[0].primal == pytest.approx(zero) == pytest.approx(np.log(3))
+    assert narrow.predict(tokens[:, :, :4]).shape == labels.shape
+
+
+def test_an_interrupted_choice_of_beta_goes_on_with_the_trials_it_made():
+    tokens, labels = data(images=60, signal=0.5)
+    asked = {"beta": "auto", "betas": 4, "max_passes": 300, "activation": "linear"}
+    whole = made("ConvexLinearClassifier", **asked).fit(tokens, labels)
+    before = []
+
+    def on_the_third(step):
+        before.append(step)
+        if sum(one.passes <= before[0].passes for one in before) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitscope.convex.estimator.print_step", interrupted)
-    head = made("ConvexAttentionClassifier", beta=1e-2, tol=1e-9, max_passes=500, verbose=True)
-    with pytest.warns(ConvergenceWarning, match="interrupted; its best point so far is kept"):
+    head = made("ConvexLinearClassifier", callback=on_the_third, **asked)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
         head.fit(tokens, labels)
-    assert head.solution_.stopped == "interrupted"
-    assert head.certificate_.dual <= head.certificate_.primal < np.log(3)
-    assert head.score(tokens, labels) > 0.5
+    made_before = head.validation_
+    assert head.interrupted_
+    assert 1 <= len(made_before) < len(whole.validation_)
+    head.set_params(callback=None, warm_start=True).fit(tokens, labels)
+    assert head.validation_[: len(made_before)] == made_before
+    assert len(head.validation_) == len(whole.validation_)
+    assert [one.beta for one in head.validation_] == [one.beta for one in whole.validation_]
+    seen = []
+    again = head.set_params(callback=seen.append).fit(tokens, labels)
+    assert len(seen) == 1  # no trial is made again
+    assert again.beta_ == head.beta_
+
+
+def test_the_problem_is_the_one_that_fit_solves():
+    tokens, labels = data()
+    for name, more in (("ConvexMlpClassifier", {"class_weight": "balanced"}), ("ConvexFnoRegressor", {})):
+        head = made(name, **more)
+        before = dict(vars(head))
+        problem = head.problem(tokens, labels)
+        assert vars(head) == before
+        head.fit(tokens, labels)
+        assert problem.value(head.heads_) == pytest.approx(head.certificate_.primal, rel=1e-5)
+        assert problem.beta == head.beta_
+    with pytest.raises(UserError, match="of at least two classes"):
+        made("ConvexMlpClassifier").problem(tokens, labels * 0)
+
+
+def test_a_callback_is_kept_by_clones_and_left_out_of_files(tmp_path):
+    tokens, labels = data()
+    seen = []
+
+    def watch(step):
+        seen.append(step)
+
+    head = clone(made("ConvexLinearClassifier", callback=watch)).fit(tokens, labels)
+    assert head.callback is watch
+    assert tuple(seen) == head.history_
+    assert convex.load(convex.save(head, tmp_path)).callback is None
+
+
+def test_a_beta_too_large_for_any_head_is_said():
+    tokens, labels = data()
+    with pytest.warns(UserWarning, match=r"A beta of 9 leaves no head.*below 0\.\d+, so") as said:
+        made("ConvexLinearClassifier", beta=9.0).fit(tokens, labels)
+    largest = float(re.search(r"begin below ([\d.]+),", str(said[0].message)).group(1))
+    assert made("ConvexLinearClassifier", beta=0.8 * largest).fit(tokens, labels).heads_.count > 0
+    with pytest.warns(UserWarning, match="leaves no head"):
+        made("ConvexLinearClassifier", beta=1.05 * largest).fit(tokens, labels)
 
 
 def test_a_certificate_that_falls_short_is_said_and_the_fit_kept():
     tokens, labels = data()
-    with pytest.warns(ConvergenceWarning, match="above the global optimum"):
+    with pytest.warns(ConvergenceWarning, match=r"above the global optimum.*All 5 passes were made; raise max_passes"):
         head = made("ConvexAttentionClassifier", beta=1e-6, tol=1e-6, max_passes=5).fit(tokens, labels)
     assert head.predict(tokens).shape == labels.shape
 
 
 TOKENS, LABELS = data(images=12)
 WRONG = {
+    "one dimension": (TOKENS[0, 0], LABELS, {}, "tokens are (images, tokens, dim)"),
     "four dimensions": (TOKENS[None], LABELS, {}, "tokens are (images, tokens, dim)"),
     "not finite": (np.where(np.arange(12)[:, None, None] == 7, np.nan, TOKENS), LABELS, {}, "of image 7 hold NaN"),
+    "one token not finite": (TOKENS[:, 0] / np.array(np.arange(12) != 3)[:, None], LABELS, {}, "mend them"),
     "complex": (TOKENS * 1j, LABELS, {}, "real numbers"),
     "nothing": (TOKENS[:, :0], LABELS, {}, "hold nothing"),
     "one class": (TOKENS, LABELS * 0, {}, "of one class, 0; give images of at least two classes"),
@@ -228,6 +334,9 @@ WRONG = {
     "fewer labels": (TOKENS, LABELS[:5], {}, "12 images but labels or targets of 5"),
     "gates": (TOKENS, LABELS, {"gates": 1000}, "give at most 360"),
     "memory": (TOKENS, LABELS, {"memory": 200}, "MiB of memory allowed; give at most 2 gates, or more memory"),
+    "no gates": (TOKENS, LABELS, {"gates": 0}, "gates is 0; give a whole number, 1 or more"),
+    "labels not finite": (TOKENS, np.where(LABELS == 1, np.nan, LABELS), {}, "contains NaN; leave such"),
+    "tol": (TOKENS, LABELS, {"tol": 0.0}, "tol is 0.0; give a number above 0"),
     "beta 0": (TOKENS, LABELS, {"beta": 0.0}, 'beta is 0.0; give a number above 0, or "auto"'),
     "groups": (TOKENS, LABELS, {"blocks": 4}, "give at most 3"),
     "grid": (TOKENS, LABELS, {"grid": (2, 2)}, "grid of 2 x 2 was given for 5 tokens"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitscope.cli.flags import made, with_flags
+from vitscope.cli.head_progress import FitProgress, fitting
 from vitscope.cli.head_summary import print_comparison, print_fit, print_path
 from vitscope.cli.request import Request, held_run, place_of, write_page
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.train import TEST_SPLITS
-from vitscope.convex.runs.settings import KINDS, HeadSettings, checked_beta, checked_kind, checked_kinds
+from vitscope.convex.runs.settings import KINDS, HeadSettings, checked_beta, checked_kinds
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
     from vitscope.convex.runs.data import HeadData
+    from vitscope.convex.runs.fit import FitQuestion
     from vitscope.data import Images
     from vitscope.runs.run import Run
     from vitscope.runs.spec import Spec
@@ -38,9 +41,9 @@ class HeadRequest:
     test_limit: int | None = None
     """Test on so many images, balanced by class."""
     pool: int = 7
-    """Side of the token grid, at most: neighbouring patches are averaged."""
+    """Side of the token grid, at most: neighbouring patches are averaged. Time grows with the number of tokens."""
     width: int = 64
-    """Principal components kept of each token, at most."""
+    """Principal components kept of each token, at most. An attention head's time grows with the square."""
     prefix: bool = False
     """Keep prefix tokens (class, registers) too."""
     features: str = "features"
@@ -57,30 +60,40 @@ def fit_head(
     """Train one head to certified optimality, test it, and keep it with its run and its page.
 
     The head is saved as OUT/head.safetensors, for vitscope.convex.load. There is no learning rate: training is a convex
-    problem, and the certificate says how far the result can be from its global optimum.
+    problem, and the certificate says how far the result can be from its global optimum. An interrupted fit keeps its
+    best point, and --resume goes on from there.
     """
-    kind, weight = checked_kind(kind), checked_beta(beta)
     settings, request = made(HeadSettings, fields), made(Request, fields)
+    weight = checked_beta(beta)
+    settings.check((kind,), weight)
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.fit import FitQuestion
-    from vitscope.convex.saved import save
 
     question = FitQuestion(data, settings, kind, weight, request.seed, request.device)
     where = _where(request, question.spec)
     if "://" in where:
         raise UserError(f"A head is saved into a folder of this machine, and {where} is not; give another --out.")
-    run = held_run(where, question.spec, False)
+    run = held_run(where, question.spec, request.resume)
     if run is None:
-        with waiting(f"Fitting {_with_article(kind)} head on {len(data.labels):,} images"):
-            fit = question.fit()
-        saved = save(fit.head, where)
-        run = question.run(fit, command_line())
-        if fit.interrupted:
-            write_page(run, where)
-            state = f"{saved} holds its best point, at most {100 * fit.gap:.2g} % above the optimum"
-            fail(f"interrupted; {state}; fit to the end with: {command_line()}", INTERRUPTED, "")
-        _folder(where).write(run)
+        run = _fitted(question, request, where)
     print_fit(run, str(Path(where) / "head.safetensors"), _page(run, where))
+
+
+def _fitted(question: "FitQuestion", request: Request, where: str) -> "Run":
+    """The run of a head that is fitted now, and kept; an interrupt keeps the head and says how far it is."""
+    folder = _folder(where)
+    before = question.kept(folder) if request.resume else None
+    with fitting(f"Fitting {_with_article(question.kind)} head on {len(question.data.labels):,} images") as watch:
+        fit = question.fit(before, watch)
+    saved = question.keep(fit, folder)
+    run = question.run(fit, command_line())
+    if fit.head.interrupted_:
+        write_page(run, where)
+        far = f"at most {100 * fit.gap:.2g} %" if isfinite(fit.gap) else "by an unknown share"
+        state = f"{saved} holds its best point, {far} above the optimum"
+        fail(f"interrupted; {state}; go on with: {_again(request)}", INTERRUPTED, "")
+    folder.write(run)
+    return run
 
 
 def head_path(
@@ -91,18 +104,20 @@ def head_path(
     The penalty falls from the largest that leaves any head to a thousandth of it; each fit begins where the one before
     ended. Finished points are kept, and --resume goes on from there.
     """
-    kind, settings, request = checked_kind(kind), made(HeadSettings, fields), made(Request, fields)
+    settings, request = made(HeadSettings, fields), made(Request, fields)
+    settings.check((kind,))
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.path import PathQuestion
 
     question = PathQuestion(data, settings, kind, request.seed, request.device)
+    what = f"Fitting {kind} heads"
 
     def answer(folder: "RunFolder", bar: ProgressBar) -> "Run":
         began = perf_counter()
-        points = question.points(folder, request.resume, bar)
+        points = question.points(folder, request.resume, bar, FitProgress(bar, what))
         return question.run(points, perf_counter() - began, command_line())
 
-    run, where = _kept(request, question.spec, answer, f"Fitting {kind} heads", settings.betas, "points")
+    run, where = _kept(request, question.spec, answer, what, settings.betas, "points")
     print_path(run, _page(run, where))
 
 
@@ -118,14 +133,19 @@ def compare_heads(
     chosen, settings, request = checked_kinds(kinds), made(HeadSettings, fields), made(Request, fields)
     if seeds < 1:
         raise UserError(f"--seeds takes a number from 1, not {seeds}.")
+    settings.check(chosen)
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.compare import CompareQuestion
 
     question = CompareQuestion(data, settings, chosen, seeds, request.seed, request.device)
 
     def answer(folder: "RunFolder", bar: ProgressBar) -> "Run":
-        began = perf_counter()
-        tried = question.tried(folder, request.resume, bar, lambda kind: bar.at(f"Fitting {_with_article(kind)} head"))
+        began, watch = perf_counter(), FitProgress(bar, "Fitting")
+
+        def begins(kind: str) -> None:
+            watch.begins(f"Fitting {_with_article(kind)} head")
+
+        tried = question.tried(folder, request.resume, bar, begins, watch)
         return question.run(tried, perf_counter() - began, command_line())
 
     run, where = _kept(request, question.spec, answer, "Fitting", len(question.fits), "fits")
@@ -150,11 +170,17 @@ def _kept(
         with ProgressBar(what, total, of) as bar:
             run = answer(folder, bar)
     except KeyboardInterrupt:
-        again = command_line() if request.resume else f"{command_line()} --resume"
         count = len(folder.parts(spec))
-        fail(f"interrupted; {count} of {total} {of} are kept in {where}; go on with: {again}", INTERRUPTED, "")
+        fail(
+            f"interrupted; {count} of {total} {of} are kept in {where}; go on with: {_again(request)}", INTERRUPTED, ""
+        )
     folder.write(run)
     return run, where
+
+
+def _again(request: Request) -> str:
+    """The command that goes on."""
+    return command_line() if request.resume else f"{command_line()} --resume"
 
 
 def _data(request: Request, head: HeadRequest) -> "HeadData":
@@ -241,6 +267,8 @@ head = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _UNUSED = ("augment", "workers")
-head.command("fit")(with_flags(fit_head, HeadRequest, HeadSettings, Request, without=(*_UNUSED, "resume")))
-head.command("path")(with_flags(head_path, HeadRequest, HeadSettings, Request, without=_UNUSED))
+_NOT_OF_A_PATH = ("ensemble", "validation")
+"""What a path has no use for: it is of one draw of gates, and nothing is chosen."""
+head.command("fit")(with_flags(fit_head, HeadRequest, HeadSettings, Request, without=_UNUSED))
+head.command("path")(with_flags(head_path, HeadRequest, HeadSettings, Request, without=(*_UNUSED, *_NOT_OF_A_PATH)))
 head.command("compare")(with_flags(compare_heads, HeadRequest, HeadSettings, Request, without=_UNUSED))

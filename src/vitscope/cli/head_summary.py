@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from vitscope.runs.run import Run
 
+_PATH = ("convex-path", "convex-path-rank", "convex-path-certificate")
+
 
 def print_fit(run: "Run", saved: str, page: str) -> None:
     """Accuracy, certificate, rank, and where head and page are."""
@@ -34,7 +36,9 @@ def print_fit(run: "Run", saved: str, page: str) -> None:
 
 def print_path(run: "Run", page: str) -> None:
     """A line for each point of the path."""
-    found = run.tree["convex-path"].to_dataset()
+    import xarray as xr
+
+    found = xr.merge([run.tree[name].to_dataset() for name in _PATH], combine_attrs="override")
     table = columns(
         "beta / largest", "test top-1", "training top-1", "heads", "effective rank", "gap", right=("heads",)
     )

@@ -1,8 +1,8 @@
 """Convex heads as scikit-learn estimators: what all of them share."""
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +12,6 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags, check_random_state, compute_class_weight
 from sklearn.utils.validation import check_is_fitted
@@ -29,9 +28,9 @@ from vitscope.convex.loss import AbstractLoss, CrossEntropy, Squared
 from vitscope.convex.module import ConvexHead
 from vitscope.convex.options import Positive, Whole, check_all, check_gates, checked_device, checked_precision
 from vitscope.convex.problem import Problem
-from vitscope.convex.selection import Fitting, chosen, print_step, split, warn_interrupted
+from vitscope.convex.selection import Choice, Fitting, chosen, print_step, split, warn_interrupted, warn_of
 from vitscope.convex.solver import Solution, Step
-from vitscope.convex.tokens import Tokens, TokenSource, standardisation_of, unstandardised
+from vitscope.convex.tokens import Standardisation, Tokens, TokenSource, standardisation_of, unstandardised
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
@@ -45,6 +44,23 @@ class Goal:
     loss: AbstractLoss
     offset: Float[Tensor, " outputs"]
     pooled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a fit solves: a problem for each draw of gates, all of the same tokens and goal."""
+
+    draws: tuple[Problem, ...]
+    standardisation: Standardisation
+    offset: Float[Tensor, " outputs"]
+    seed: int
+    """Of the images that are held out."""
+
+    def trained(self, solutions: Sequence[Solution]) -> Trained:
+        """The head of these solutions, one for each of the first draws."""
+        first = self.draws[0]
+        members = tuple(Member(draw.terms, one.heads) for draw, one in zip(self.draws, solutions, strict=False))
+        return Trained(first.block, first.sizes, first.pooled, first.relu, self.standardisation, self.offset, members)
 
 
 Head = TypeVar("Head", bound="AbstractConvexHead")
@@ -65,15 +81,16 @@ class AbstractConvexHead(BaseEstimator, ABC):
     ``certificates_``, ``solutions_`` of all; ``trained_`` (all that outputs follow from), ``beta_``, ``validation_``
     (the trials of ``beta="auto"``, else None), ``n_features_in_`` (dim), ``tokens_in_``. Where the certificate does
     not reach ``tol`` a ``ConvergenceWarning`` says what to do, and the fit is kept; so is the best point of a fit
-    that was interrupted. Source: Sahiner et al. 2022.
+    that was interrupted (``interrupted_``), which a further fit with ``warm_start`` goes on from. Source: Sahiner et
+    al. 2022.
     """
 
     activation: str = "gated-relu"
     """``linear``, ``gated-relu`` (gates drawn by seed) or ``relu`` (whose certificate is heuristic)."""
     beta: float | Literal["auto"] = 1e-3
     """Weight of the penalty; ``auto`` chooses it on ``validation`` along a path of ``betas`` values."""
-    gates: int = 8
-    """Number of gates of the gated ReLU."""
+    gates: int = 4
+    """Number of gates of the gated ReLU; time and memory grow in proportion."""
     tol: float = 1e-3
     """Certified relative gap at which a fit ends."""
     solver: str = "auto"
@@ -97,8 +114,15 @@ class AbstractConvexHead(BaseEstimator, ABC):
     """Where it is fitted."""
     memory: int = 2**30
     """Bytes that prepared images may take; what is beyond them is prepared again in every pass."""
+    warm_start: bool = False
+    """Whether ``fit`` begins with the heads of the fit before, under every gate that it has too: an interrupted fit
+    then goes on (also the trials of ``auto`` that were made stand), and a finished one is certified at once. Where
+    tokens, outputs, kind of head or gates are others it begins from nothing."""
     verbose: bool = False
     """Whether each step of the solver is printed."""
+    callback: Callable[[Step], None] | None = None
+    """A function that is told every :class:`~vitscope.convex.solver.Step`: seconds, passes, objective, lower bound and
+    number of heads. Where it raises ``KeyboardInterrupt`` the fit ends with its best point, as by control-C."""
 
     @abstractmethod
     def block(self) -> AbstractBlock:
@@ -110,34 +134,24 @@ class AbstractConvexHead(BaseEstimator, ABC):
 
     def fit(self: Head, X: Any, y: Any) -> Head:  # noqa: ANN401
         """Train on tokens ``(images, tokens, dim)`` and their labels or targets."""
-        self._check()
-        source = tokens_of(self, X, reset=True)
-        self.tokens_in_, self.n_features_in_ = int(source.shape[1]), int(source.shape[2])
-        goal = self._goal(y, source)
-        tokens = Tokens(source, (standardisation_of if self.standardize else unstandardised)(source))
-        random = check_random_state(self.random_state)
-        seeds = [int(random.randint(2**31 - 1)) for _ in range(self.ensemble + 1)]
-        draws = [self._problem(tokens, goal, seed) for seed in seeds[1:]]
-        first, cpu = draws[0], torch.device("cpu")
+        prepared = self._prepared(X, y)
         self.solutions_ = tuple(
-            replace(solution, heads=solution.heads.to(first.dtype, cpu)) for solution in self._solved(draws, seeds[0])
+            replace(one, heads=one.heads.to(prepared.offset.dtype, torch.device("cpu")))
+            for one in self._solved(prepared.draws, prepared.seed)
         )
-        members = tuple(
-            Member(draw.terms, solution.heads) for draw, solution in zip(draws, self.solutions_, strict=False)
-        )
-        self.trained_ = Trained(
-            first.block,
-            first.sizes,
-            goal.pooled,
-            first.relu,
-            tokens.standardisation,
-            goal.offset.to(first.dtype),
-            members,
-        )
+        self.trained_ = prepared.trained(self.solutions_)
         return self
 
-    def _check(self) -> None:
-        """Refuse parameters that mean nothing."""
+    def problem(self, X: Any, y: Any) -> Problem:  # noqa: ANN401
+        """The problem that ``fit`` solves: tokens standardised, images weighted, gates drawn; of the first member.
+
+        Where beta is to be chosen it is 1: see :meth:`~vitscope.convex.problem.Problem.with_beta`. Raises as ``fit``
+        does. The estimator stays as it is. Cost: a reading of the tokens.
+        """
+        return copy(self)._prepared(X, y).draws[0]
+
+    def check(self) -> None:
+        """Raise ``UserError`` for parameters that mean nothing, whatever the tokens; ``fit`` does so first."""
         check_all(
             (
                 Whole("gates", self.gates),
@@ -151,13 +165,27 @@ class AbstractConvexHead(BaseEstimator, ABC):
         )
         if self.beta != "auto":
             Positive("beta", self.beta, instead=', or "auto" to choose it on images held out').check()
+        checked_precision(self.precision)
+        checked_device(self.device)
         if self.ensemble > 1 and checked_activation(self.activation) != "gated-relu":
             raise UserError(
                 f"An ensemble averages draws of gates, but the {self.activation} activation has none; give "
                 'ensemble=1 or activation="gated-relu".'
             )
 
-    def _problem(self, tokens: Tokens, goal: Goal, seed: int) -> Problem:
+    def _prepared(self, X: Any, y: Any) -> Prepared:  # noqa: ANN401
+        """What is to be solved; learns what predictions need."""
+        self.check()
+        source = tokens_of(self, X, reset=True)
+        self.tokens_in_, self.n_features_in_ = int(source.shape[1]), int(source.shape[2])
+        goal = self._goal(y, source)
+        tokens = Tokens(source, (standardisation_of if self.standardize else unstandardised)(source))
+        random = check_random_state(self.random_state)
+        seeds = [int(random.randint(2**31 - 1)) for _ in range(self.ensemble + 1)]
+        draws = tuple(self._draw(tokens, goal, seed) for seed in seeds[1:])
+        return Prepared(draws, tokens.standardisation, goal.offset.to(draws[0].dtype), seeds[0])
+
+    def _draw(self, tokens: Tokens, goal: Goal, seed: int) -> Problem:
         """The problem under the gates of a seed. Gates are numbers of float32, whatever the precision."""
         activation = checked_activation(self.activation)
         block, sizes = self.block(), Sizes(tokens.shape[1], tokens.shape[2], goal.loss.outputs)
@@ -180,26 +208,47 @@ class AbstractConvexHead(BaseEstimator, ABC):
 
     def _solved(self, draws: Sequence[Problem], seed: int) -> tuple[Solution, ...]:
         """The solution of each draw, the first at a beta that is chosen where it is to be; sets what was learned."""
-        fitting = Fitting(self.tol, self.solver, self.max_passes, print_step if self.verbose else None)
-        self.beta_, self.validation_, start = draws[0].beta, None, None
-        if self.beta == "auto":
-            choice = chosen(draws[0], split(draws[0], self.validation, seed), self.betas, fitting)
-            self.beta_, self.validation_, start = choice.beta, choice.trials, choice.solution.heads
-            if choice.interrupted:
-                warn_interrupted()
-                return (choice.solution,)
+        fitting = Fitting(self.tol, self.solver, self.max_passes, self._watch)
+        starts, before = self._starts(draws)
+        self.beta_, self.validation_, self.interrupted_ = draws[0].beta, None, False
         solutions: list[Solution] = []
-        for draw in draws:
-            solution = fitting.solve(draw.with_beta(self.beta_), start)
-            start = None
-            if solution.stopped == "interrupted":
-                warn_interrupted()
-                return tuple(solutions) or (solution,)
-            if solution.certificate.relative_gap > self.tol:
-                warnings.warn(solution.certificate.advice, ConvergenceWarning, stacklevel=3)
-            solutions.append(solution)
+        if self.beta == "auto":
+            choice = chosen(draws[0], split(draws[0], self.validation, seed), self.betas, fitting, before)
+            self.beta_, self.validation_, self.interrupted_ = choice.beta, choice.trials, choice.interrupted
+            starts[0] = choice.solution.heads
+            if choice.interrupted:
+                solutions.append(choice.solution)
+        for draw, start in zip(draws, starts, strict=True):
+            if self.interrupted_:
+                break
+            problem = draw.with_beta(self.beta_)
+            solution = fitting.solve(problem, start)
+            self.interrupted_ = solution.stopped == "interrupted"
+            if not self.interrupted_:
+                warn_of(solution, problem, fitting)
+            if not self.interrupted_ or not solutions:
+                solutions.append(solution)
             draw.kept.clear()
+        if self.interrupted_:
+            warn_interrupted()
         return tuple(solutions)
+
+    def _starts(self, draws: Sequence[Problem]) -> tuple[list[Heads | None], Choice | None]:
+        """What each draw begins with, and the choice of beta so far: with ``warm_start`` what the fit before left."""
+        if not self.warm_start or not hasattr(self, "trained_"):
+            return [None] * len(draws), None
+        starts = [self.trained_.start(member, draw) for member, draw in enumerate(draws)]
+        if starts[0] is None or self.validation_ is None:
+            return starts, None
+        first = replace(self.solution_, heads=starts[0])
+        return starts, Choice(first, self.beta_, self.validation_, self.interrupted_)
+
+    def _watch(self, step: Step) -> None:
+        """Tell of a step whoever wants to know."""
+        if self.verbose:
+            print_step(step)
+        if self.callback is not None:
+            self.callback(step)
 
     @property
     def solution_(self) -> Solution:

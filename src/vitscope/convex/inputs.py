@@ -1,6 +1,7 @@
 """What a convex estimator is given, brought to tokens, labels and targets, or refused with a sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -27,13 +28,15 @@ def tokens_of(estimator: BaseEstimator, given: Any, *, reset: bool) -> TokenSour
     if isinstance(given, Tensor | np.ndarray) and given.ndim == 3:
         return _checked(given)
     shape: tuple[int, ...] = getattr(given, "shape", ())
-    if len(shape) > 3:
+    if len(shape) == 1 or len(shape) > 3:
+        do = "Reshape your data" if len(shape) == 1 else "flatten grids of tokens to one axis"
         raise UserError(
             f"Found array with dim {len(shape)}: tokens are (images, tokens, dim), but these have the shape "
-            f"{tuple(shape)}; flatten grids of tokens to one axis."
+            f"{tuple(shape)}; {do}."
         )
     check = cast("Callable[..., NDArray[Any]]", validate_data)
-    return check(estimator, given, reset=reset, dtype="numeric")[:, None, :]
+    with _in_a_sentence():
+        return check(estimator, given, reset=reset, dtype="numeric")[:, None, :]
 
 
 def _checked(given: TokenSource) -> TokenSource:
@@ -89,4 +92,17 @@ def _check_length(images: int, y: NDArray[Any]) -> None:
 
 def _finite(y: NDArray[Any], dtype: type | None) -> NDArray[Any]:
     check = cast("Callable[..., NDArray[Any]]", check_array)
-    return check(y, ensure_2d=False, allow_nd=True, dtype=dtype, input_name="y")
+    with _in_a_sentence():
+        return check(y, ensure_2d=False, allow_nd=True, dtype=dtype, input_name="y")
+
+
+@contextmanager
+def _in_a_sentence() -> Generator[None]:
+    """What scikit-learn says of numbers that are not finite, without its advice to take another estimator."""
+    try:
+        yield
+    except ValueError as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        if "contains NaN" not in said and "contains infinity" not in said:
+            raise
+        raise UserError(f"{said}; leave such images out or mend them.") from error

@@ -28,15 +28,17 @@ from vitscope.runs.registry import import_all
 HEAD_FILE = "head.safetensors"
 _KEY = "vitscope.convex"
 _FORMAT = 1
-_LEARNED = ("beta_", "tokens_in_", "n_features_in_", "feature_names_in_", "classes_", "target_shape_")
+_LEARNED = ("beta_", "interrupted_", "tokens_in_", "n_features_in_", "feature_names_in_", "classes_", "target_shape_")
+_UNSAVED = ("callback",)
 
 
 def save(estimator: AbstractConvexHead, path: str | Path) -> Path:
     """Write a fitted estimator to a ``.safetensors`` file, or as ``head.safetensors`` into a folder; returns the file.
 
     The file is written whole or not at all, and replaces one that was there. Its tensors are the standardisation, the
-    gates and the heads; its metadata says, as one JSON object under ``vitscope.convex``, the parameters, the classes,
-    the certificates and the steps of the fit. Raises ``UserError`` for parameters that JSON has no words for.
+    gates and the heads; its metadata says, as one JSON object under ``vitscope.convex``, the parameters (but for a
+    ``callback``), the classes, the certificates and the steps of the fit. Raises ``UserError`` for parameters that
+    JSON has no words for.
     """
     check_is_fitted(estimator)
     target = _file(path)
@@ -85,7 +87,9 @@ def _json(estimator: AbstractConvexHead) -> str:
     facts: dict[str, object] = {
         "format": _FORMAT,
         "estimator": type(estimator).__name__,
-        "parameters": {name: _encoded(value) for name, value in estimator.get_params(deep=False).items()},
+        "parameters": {
+            name: _encoded(value) for name, value in estimator.get_params(deep=False).items() if name not in _UNSAVED
+        },
         "learned": {name: _encoded(getattr(estimator, name)) for name in _LEARNED if hasattr(estimator, name)},
         "validation": None if estimator.validation_ is None else [asdict(trial) for trial in estimator.validation_],
         "sizes": asdict(trained.sizes),

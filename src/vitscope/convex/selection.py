@@ -1,7 +1,7 @@
 """The choice of beta on images that are held out, along a warm-started path."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import AbstractLoss, CrossEntropy, Squared
-from vitscope.convex.path import largest_beta, path
+from vitscope.convex.path import largest_beta
 from vitscope.convex.problem import Problem
 from vitscope.convex.solver import Solution, Step, solve
 from vitscope.convex.tokens import Tokens
@@ -66,37 +66,51 @@ class Split:
     held: Int[np.ndarray, " held"]
 
 
-def chosen(problem: Problem, split: Split, betas: int, fitting: Fitting) -> Choice:
+def chosen(problem: Problem, split: Split, betas: int, fitting: Fitting, before: Choice | None = None) -> Choice:
     """The beta with the best score on the images held out, of a path from the largest that matters down.
 
     ``betas`` values fall geometrically from ``largest_beta`` (where no head is worth its price) to a thousandth of it.
-    The path ends when three of them in a row brought nothing better. Cost: the path, each from the one before.
+    The path ends when three of them in a row brought nothing better. Trials of the same betas that were made
+    ``before`` stand, and the path goes on with that solution's heads. Cost: the path, each from the one before.
     """
     fitted, held = part(problem, split.fitted), part(problem, split.held)
-    largest = largest_beta(fitted)
+    values = _values(fitted, betas)
+    known = before if before is not None and _begins(before.trials, values) else None
+    trials, best = ([], None) if known is None else (list(known.trials), known.solution)
+    start, interrupted = None if best is None else best.heads, False
+    for beta in values[len(trials) :]:
+        if trials and len(trials) - 1 - _best(trials) >= _PATIENCE:
+            break
+        solution = fitting.solve(fitted.with_beta(beta), start)
+        interrupted = solution.stopped == "interrupted"
+        if interrupted:
+            best = solution if best is None or not trials else best
+            break
+        start = solution.heads
+        trials.append(_trial(beta, solution, held))
+        if _best(trials) == len(trials) - 1:
+            best = solution
+    assert best is not None
+    return Choice(best, trials[_best(trials)].beta if trials else values[0], tuple(trials), interrupted)
+
+
+def _values(problem: Problem, betas: int) -> list[float]:
+    """The betas of a path."""
+    largest = largest_beta(problem)
     if not largest > 0:
         raise UserError("No head can lower the loss (do all tokens, or all targets, agree?), so give beta as a number.")
-    values = [float(value) for value in np.geomspace(largest, largest * _SPAN, betas + 1)[1:]]
-    trials: list[Trial] = []
+    return [float(value) for value in np.geomspace(largest, largest * _SPAN, betas + 1)[1:]]
 
-    def stop(solution: Solution) -> bool:
-        heads = solution.heads.to(held.dtype, held.device)
-        reached = score(held.loss, held.outputs(heads))
-        certificate = solution.certificate
-        trials.append(Trial(values[len(trials)], reached, certificate.relative_gap, certificate.heads))
-        return len(trials) - 1 - _best(trials) >= _PATIENCE
 
-    solutions = path(
-        fitted,
-        values,
-        tol=fitting.tol,
-        max_passes=fitting.max_passes,
-        solver=fitting.solver,
-        watch=fitting.watch,
-        stop=stop,
-    )
-    best = _best(trials) if trials else 0
-    return Choice(solutions[best], values[best], tuple(trials), solutions[-1].stopped == "interrupted")
+def _begins(trials: Sequence[Trial], values: list[float]) -> bool:
+    """Whether these are trials of the first of these betas."""
+    betas = [trial.beta for trial in trials]
+    return len(betas) <= len(values) and bool(np.allclose(betas, values[: len(betas)], rtol=1e-6, atol=0))
+
+
+def _trial(beta: float, solution: Solution, held: Problem) -> Trial:
+    reached = score(held.loss, held.outputs(solution.heads.to(held.dtype, held.device)))
+    return Trial(beta, reached, solution.certificate.relative_gap, solution.certificate.heads)
 
 
 def part(problem: Problem, index: Int[np.ndarray, " images"]) -> Problem:
@@ -124,7 +138,7 @@ def score(loss: AbstractLoss, outputs: Float[Tensor, "images rows outputs"]) -> 
     raise TypeError(f"There is no score of {type(loss).__name__}.")
 
 
-def _best(trials: list[Trial]) -> int:
+def _best(trials: Sequence[Trial]) -> int:
     return max(range(len(trials)), key=lambda at: (trials[at].score, -at))
 
 
@@ -159,6 +173,28 @@ def print_step(step: Step) -> None:
 def warn_interrupted() -> None:
     """Say that the fit was interrupted and what is kept."""
     text = (
-        "The fit was interrupted; its best point so far is kept, and certificate_ says how far from the optimum it is."
+        "The fit was interrupted; its best point so far is kept, and certificate_ says how far from the optimum it is. "
+        "With warm_start=True a further fit goes on from there."
     )
     warnings.warn(text, ConvergenceWarning, stacklevel=4)
+
+
+def warn_of(solution: Solution, problem: Problem, fitting: Fitting) -> None:
+    """Say where a solution falls short of what was asked for, or is of no use, and what to do."""
+    certificate = solution.certificate
+    if certificate.relative_gap > fitting.tol:
+        more = ""
+        if solution.stopped == "passes":
+            more = f" All {fitting.max_passes} passes were made; raise max_passes, tol ({fitting.tol:g}) or beta."
+        warnings.warn(certificate.advice + more, ConvergenceWarning, stacklevel=4)
+    elif certificate.heads == 0:
+        warnings.warn(no_heads(certificate.slack * problem.beta, problem.beta), UserWarning, stacklevel=4)
+
+
+def no_heads(largest: float, beta: float) -> str:
+    """What to say of a solution without heads, ``largest`` being the beta from which on none is worth its price."""
+    if largest > 0:
+        then = f"heads begin below {largest:.3g}, so take one well below that"
+    else:
+        then = "and none would lower the loss: do all tokens, or all targets, agree?"
+    return f"A beta of {beta:.3g} leaves no head, and all images have the same outputs; {then}."

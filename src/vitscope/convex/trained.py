@@ -38,6 +38,18 @@ class Trained:
     offset: Float[Tensor, " outputs"]
     members: tuple[Member, ...]
 
+    def start(self, member: int, problem: Problem) -> Heads | None:
+        """A member's heads under every gate that a problem has too, to begin with there; None where it has none."""
+        same = (self.block, self.sizes, self.relu) == (problem.block, problem.sizes, problem.relu)
+        if not same or member >= len(self.members):
+            return None
+        known = list(zip(self.members[member].terms, self.members[member].heads.terms, strict=True))
+        found = [next((factors for other, factors in known if _same(other, term)), None) for term in problem.terms]
+        if all(factors is None for factors in found):
+            return None
+        empty = problem.no_heads().to(self.offset.dtype, torch.device("cpu")).terms
+        return Heads(tuple(none if mine is None else mine for mine, none in zip(found, empty, strict=True)))
+
     def outputs(self, source: TokenSource, device: torch.device, memory: int) -> Float[Tensor, "images rows outputs"]:
         """The outputs of these images, on the CPU. Cost: one pass for each member."""
         tokens = Tokens(source, self.standardisation)
@@ -51,3 +63,28 @@ class Trained:
             )
             total += problem.outputs(member.heads.to(dtype, device)).cpu() / len(self.members)
         return total
+
+
+def trained_of(problem: Problem, heads: Heads) -> Trained:
+    """The head of a problem's solution whose tokens were standardised as they were read; it has no offset."""
+    if not isinstance(problem.tokens, Tokens):
+        raise TypeError("Only a problem that knows its tokens' standardisation makes a head for other tokens.")
+    cpu = torch.device("cpu")
+    return Trained(
+        problem.block,
+        problem.sizes,
+        problem.pooled,
+        problem.relu,
+        problem.tokens.standardisation,
+        torch.zeros(problem.sizes.outputs, dtype=problem.dtype),
+        (Member(problem.terms, heads.to(problem.dtype, cpu)),),
+    )
+
+
+def _same(one: Term, other: Term) -> bool:
+    """Whether two terms are under the same gate and of the same group."""
+    if (one.entries, one.outputs) != (other.entries, other.outputs):
+        return False
+    if one.vector is None or other.vector is None:
+        return one.vector is other.vector
+    return torch.equal(one.vector, other.vector)

@@ -25,6 +25,7 @@ from vitscope.convex.runs.group import (
     run_of,
 )
 from vitscope.convex.runs.settings import HeadSettings
+from vitscope.convex.solver import Step
 from vitscope.engine.measure import Progress, silent
 from vitscope.measurement.claim import Claim, Verdict
 from vitscope.measurement.quantity import Quantity, labelled
@@ -118,10 +119,12 @@ class CompareQuestion:
         resume: bool,
         progress: Progress = silent,
         begins: Callable[[str], None] = lambda _: None,
+        watch: Callable[[Step], None] | None = None,
     ) -> dict[tuple[str, int], Tried]:
         """Every fit, each kept in the folder as soon as it is there; with ``resume`` those kept are not fitted again.
 
-        An interrupt is raised again; the fit under way is then not kept. ``begins`` is told the kind of each fit.
+        An interrupt is raised again; the fit under way is then not kept. ``begins`` is told the kind of each fit,
+        ``watch`` its every step.
         """
         kept = folder.parts(self.spec) if folder is not None and resume else {}
         found = {one: Tried.from_bytes(kept[_part(*one)]) for one in self.fits if _part(*one) in kept}
@@ -130,7 +133,7 @@ class CompareQuestion:
             if (kind, seed) in found:
                 continue
             begins(kind)
-            found[kind, seed] = self._try(kind, seed)
+            found[kind, seed] = self._try(kind, seed, watch)
             if folder is not None:
                 folder.write_part(self.spec, _part(kind, seed), found[kind, seed].to_bytes())
             progress(len(found), len(self.fits))
@@ -177,10 +180,10 @@ class CompareQuestion:
         groups = {"convex-comparison": group(_WORDS, parts)}
         return run_of(self.data, self.spec, groups, claims, (), seconds, command)
 
-    def _try(self, kind: str, seed: int) -> Tried:
+    def _try(self, kind: str, seed: int, watch: Callable[[Step], None] | None) -> Tried:
         head = self.settings.estimator(kind, "auto", seed=seed, grid=self.data.grid, device=self.device)
-        made = fitted(head, self.data)
-        if made.interrupted:
+        made = fitted(head.set_params(callback=watch), self.data)
+        if head.interrupted_:
             raise KeyboardInterrupt
         trials = head.validation_ or ()
         return Tried(

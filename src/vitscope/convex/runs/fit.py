@@ -1,12 +1,15 @@
 """One head: fitted, tested, and its run."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import cast
 
 import numpy as np
-import torch
 import xarray as xr
 
 from vitscope.convex.estimator import AbstractConvexClassifier
@@ -26,10 +29,16 @@ from vitscope.convex.runs.group import (
 )
 from vitscope.convex.runs.settings import Beta, HeadSettings
 from vitscope.convex.runs.tokens import gram_group, token_group
-from vitscope.convex.trained import Member
+from vitscope.convex.saved import HEAD_FILE, load, save
+from vitscope.convex.selection import no_heads
+from vitscope.convex.solver import Step
+from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.quantity import Quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
+from vitscope.runs.store import RunFolder
+
+_NEGLIGIBLE = 1e-6
 
 TOP1 = Quantity(
     "top1", "Test top-1 accuracy", "1", "Share of the test images whose class is predicted.", "Larger is better."
@@ -115,7 +124,7 @@ HEAD_WORDS = Words(
 TRAINING_WORDS = Words(
     "Way to the optimum",
     "How far is it from the optimum?",
-    """Objective and best certified lower bound so far, over the time since the fit began, in the working precision. Of
+    """Relative gap, objective and best lower bound so far, over the time since the fit began, in working precision. Of
     an ensemble the first member's; where beta was chosen, of the last fit, which starts from the chosen one.""",
     (BURER_MONTEIRO,),
 )
@@ -123,25 +132,19 @@ SPECTRUM_WORDS = Words(
     "Singular values",
     "How many heads does it need?",
     """Singular values of each lifted variable, one for each gate (and group of a block FNO), largest first. Each is one
-    head; the others are zero, so their number is the rank. Of an ensemble the first member's. The effective rank is
-    the exponential of the entropy of all of them as shares of their sum (Roy and Vetterli 2007).""",
+    head; the others are zero, or below a millionth of the largest, so their number is the rank. Of an ensemble the
+    first member's. The effective rank is the exponential of the entropy of all of them as shares of their sum (Roy and
+    Vetterli 2007).""",
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted head, how long that took, and what it warned of."""
+    """A fitted head, and how long that took; ``resumed``: it went on where it was interrupted before."""
 
     head: AbstractConvexClassifier
     seconds: float
-    warned: tuple[str, ...]
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the user ended the fit."""
-        return any(solution.stopped == "interrupted" for solution in self.head.solutions_) or (
-            len(self.head.solutions_) < self.head.ensemble
-        )
+    resumed: bool = False
 
     @property
     def gap(self) -> float:
@@ -150,17 +153,30 @@ class Fitted:
 
     @property
     def count(self) -> int:
-        """Heads of all members."""
-        return sum(one.heads for one in self.head.certificates_)
+        """Heads of all members, as :func:`sizes_of` counts them."""
+        trained = self.head.trained_
+        return sum(len(sizes) for member in trained.members for sizes in sizes_of(balanced(trained, member).heads))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the fit."""
+        certificate, notes = self.head.certificate_, list[str]()
+        if self.head.interrupted_:
+            notes.append("The fit was interrupted: this is its best point.")
+        if self.resumed:
+            notes.append("The fit was interrupted and went on from its best point; its time is that since then.")
+        if certificate.heads == 0:
+            notes.append(no_heads(certificate.slack * self.head.beta_, self.head.beta_))
+        return tuple(notes)
 
 
 def fitted(head: AbstractConvexClassifier, data: HeadData) -> Fitted:
     """The estimator, fitted to the training images; an interrupt ends the fit with its best point."""
     began = perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what they say is in the certificate and the notes
         head.fit(data.training.tokens, data.labels)
-    return Fitted(head, perf_counter() - began, tuple(dict.fromkeys(str(one.message) for one in caught)))
+    return Fitted(head, perf_counter() - began)
 
 
 def right(head: AbstractConvexClassifier, data: HeadData) -> np.ndarray:
@@ -185,29 +201,51 @@ class FitQuestion:
         head = {"kind": self.kind, "beta": self.beta, "seed": self.seed, **asdict(self.settings)}
         return self.data.asked("head fit", {"head": head})
 
-    def fit(self) -> Fitted:
-        """The head."""
-        grid = self.data.grid
-        head = self.settings.estimator(self.kind, self.beta, seed=self.seed, grid=grid, device=self.device)
-        return fitted(head, self.data)
+    def fit(
+        self, before: AbstractConvexClassifier | None = None, watch: Callable[[Step], None] | None = None
+    ) -> Fitted:
+        """The head; it goes on from ``before``, this very head once interrupted. ``watch`` is told every step."""
+        head = before
+        if head is None:
+            grid = self.data.grid
+            head = self.settings.estimator(self.kind, self.beta, seed=self.seed, grid=grid, device=self.device)
+        head.set_params(warm_start=True, callback=watch, device=self.device)
+        made = fitted(head, self.data)
+        head.set_params(warm_start=False, callback=None)
+        return replace(made, resumed=before is not None)
+
+    def keep(self, made: Fitted, folder: RunFolder) -> Path:
+        """Save the head into the folder, and an interrupted one as a part of the run too, which :meth:`kept` reads."""
+        saved = save(made.head, folder.url)
+        if made.head.interrupted_:
+            folder.write_part(self.spec, HEAD_FILE, saved.read_bytes())
+        return saved
+
+    def kept(self, folder: RunFolder) -> AbstractConvexClassifier | None:
+        """The head of this question whose fit was interrupted, if the folder has it."""
+        content = folder.parts(self.spec).get(HEAD_FILE)
+        if content is None:
+            return None
+        with TemporaryDirectory() as place:
+            (Path(place) / HEAD_FILE).write_bytes(content)
+            return cast("AbstractConvexClassifier", load(place))
 
     def run(self, made: Fitted, command: str = "") -> Run:
         """The run of a fitted head."""
         head, data = made.head, self.data
-        balanced = compressed(head)
+        first = balanced(head.trained_, head.trained_.members[0])
         groups = {
             "convex-head": self._head(made),
             "convex-training": training_group(made),
-            "convex-spectrum": spectrum_group(made, balanced),
-            **token_group(head.trained_, balanced, data, self.seed),
-            **gram_group(head.trained_, balanced, data, self.seed),
+            "convex-spectrum": spectrum_group(made, first),
+            **token_group(head.trained_, first, data, self.seed),
+            **gram_group(head.trained_, first, data, self.seed),
         }
         kinds = [one.kind for one in head.certificates_]
         worst = max(head.certificates_, key=lambda one: one.relative_gap)
         gaps = [one.relative_gap for one in head.certificates_]
         claim = certified(gaps, kinds, self.settings.tol, "The head is", worst.advice, "convex-training/objective")
-        notes = ("The fit was interrupted: this is its best point.",) if made.interrupted else ()
-        return run_of(data, self.spec, groups, (claim,), notes, made.seconds, command)
+        return run_of(data, self.spec, groups, (claim,), made.notes, made.seconds, command)
 
     def _head(self, made: Fitted) -> xr.Dataset:
         head, data = made.head, self.data
@@ -229,10 +267,9 @@ class FitQuestion:
         )
 
 
-def compressed(head: AbstractConvexClassifier) -> Member:
-    """The first member, its heads orthogonal and balanced, largest first in every term; ReLU heads as they are."""
-    member = head.trained_.members[0]
-    return member if head.trained_.relu else replace(member, heads=member.heads.compressed())
+def balanced(trained: Trained, member: Member) -> Member:
+    """A member with heads that are orthogonal and balanced, largest first in every term; ReLU heads as they are."""
+    return member if trained.relu else replace(member, heads=member.heads.compressed())
 
 
 def term_names(head: AbstractConvexClassifier) -> list[str]:
@@ -250,14 +287,14 @@ def training_group(made: Fitted) -> xr.Dataset:
     with np.errstate(invalid="ignore", divide="ignore"):
         gap = np.where(dual > 0, 100 * (primal - dual) / dual, np.nan)
     heads = np.array([float(step.heads) for step in steps])
-    parts = ((OBJECTIVE, primal), (LOWER_BOUND, dual), (_GAP_SO_FAR, gap.clip(min=0)), (_HEADS_SO_FAR, heads))
+    parts = ((_GAP_SO_FAR, gap.clip(min=0)), (OBJECTIVE, primal), (LOWER_BOUND, dual), (_HEADS_SO_FAR, heads))
     over_time = [exact(quantity, values, ("seconds",), seconds) for quantity, values in parts]
     return group(TRAINING_WORDS, [*over_time, number(GAP, 100 * made.gap)])
 
 
 def spectrum_group(made: Fitted, member: Member) -> xr.Dataset:
     """Singular values of each term, their number, and the effective rank of all."""
-    found = [values_of(member.heads, t) for t in range(len(member.terms))]
+    found = sizes_of(member.heads)
     longest = max(1, *(len(values) for values in found))
     padded = np.full((len(found), longest), np.nan)
     for row, values in zip(padded, found, strict=True):
@@ -270,8 +307,14 @@ def spectrum_group(made: Fitted, member: Member) -> xr.Dataset:
     return group(SPECTRUM_WORDS, (exact(SINGULAR, padded, ("gate", "convex_head"), coords), *ranks))
 
 
-def values_of(heads: Heads, term: int) -> np.ndarray:
-    """The sizes of a term's heads, largest first: for balanced heads the singular values of its lifted variable."""
-    factors = heads.terms[term]
-    sizes = factors.left.double().norm(dim=1) * factors.right.double().flatten(1).norm(dim=1)
-    return torch.sort(sizes, descending=True).values.cpu().numpy()
+def sizes_of(heads: Heads) -> list[np.ndarray]:
+    """The sizes of each term's heads, largest first: for balanced heads the singular values of its lifted variable.
+
+    Heads below a millionth of the largest of all terms are what is left of dead ones, and are not counted.
+    """
+    sizes = [
+        np.sort((factors.left.double().norm(dim=1) * factors.right.double().flatten(1).norm(dim=1)).cpu().numpy())[::-1]
+        for factors in heads.terms
+    ]
+    largest = max((float(one[0]) for one in sizes if len(one)), default=0.0)
+    return [one[one > _NEGLIGIBLE * largest] for one in sizes]

@@ -106,9 +106,10 @@ def effective_rank(values: NDArray[np.float64]) -> float:
 def certified(gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str, said: str, evidence: str) -> Claim:
     """The claim that fits are certified: every relative gap is at most ``tol``; heuristic certificates decide nothing.
 
-    ``said`` is the advice of the certificate with the largest gap.
+    ``said`` is the advice of the certificate with the largest gap; where that is small enough its first sentence is.
     """
     worst = max(gaps)
+    said = said if worst > tol else f"{said.split('. ')[0].rstrip('.')}."
     reached = Verdict.UNDECIDED if "heuristic" in kinds else Verdict.HOLDS
     return Claim(
         name="certified",

@@ -33,6 +33,8 @@ GRAM_IMAGES = 256
 GRAM_ENTRIES = 64
 """Entries of a token that the maps show."""
 _PIXELS = 56
+_CONSTANT = 1e-9
+"""Weights whose deviation is at most this part of the largest weight do not vary but for rounding."""
 
 _LUMINANCE = Quantity(
     "luminance",
@@ -88,7 +90,8 @@ _REST = """
 
     Shown are the heads with the largest singular values, under whatever gate. Tokens are standardised as in the fit.
     Clusters: k-means, seeded, of the patches of these examples by the weights of up to 8 heads, each head's brought to
-    variance 1. Examples are test images, drawn by the seed, balanced by class. Of an ensemble the first member's."""
+    mean 0 and variance 1 within each image. Examples are test images, drawn by the seed, balanced by class. Of an
+    ensemble the first member's."""
 _GRAM_WORDS = Words(
     "Pairs of entries",
     "What does it look at?",
@@ -189,10 +192,16 @@ def _said(block: AbstractBlock) -> str:
 
 
 def clustered(weights: Float64[np.ndarray, "images heads tokens"], seed: int) -> Int[np.ndarray, "images tokens"]:
-    """Clusters of tokens by their weights under all heads, from 1, the largest cluster first."""
+    """Clusters of tokens by their weights under all heads, from 1, the largest cluster first.
+
+    Each head's weights are brought to mean 0 and variance 1 within each image, so that tokens are compared with those
+    of their own image, whatever an image's weights are as a whole.
+    """
     images, heads, tokens = weights.shape
-    rows = weights.transpose(0, 2, 1).reshape(-1, heads)
-    rows = (rows - rows.mean(0)) / np.maximum(rows.std(0), np.finfo(np.float64).tiny)
+    centred = weights - weights.mean(2, keepdims=True)
+    spread = centred.std(2, keepdims=True)
+    varies = spread > _CONSTANT * np.abs(weights).max()
+    rows = (centred / np.where(varies, spread, np.inf)).transpose(0, 2, 1).reshape(-1, heads)
     count = min(CLUSTERS, len(np.unique(rows, axis=0)))
     found = cast(Any, KMeans)(count, n_init=10, random_state=seed).fit_predict(rows)
     order = np.argsort(-np.bincount(found, minlength=count), kind="stable")
