@@ -5,17 +5,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from convex_problems import LOSSES, problem, some_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitscope.convex.block import BLOCKS, Sizes
+from vitscope.convex.block import BLOCKS
 from vitscope.convex.certificate import certify
-from vitscope.convex.gates import terms
-from vitscope.convex.heads import Factors, Heads
-from vitscope.convex.loss import CrossEntropy, Squared
+from vitscope.convex.heads import Heads
 from vitscope.convex.path import largest_beta, path
 from vitscope.convex.polish import polish
-from vitscope.convex.problem import Problem
 from vitscope.convex.restricted import is_whole, restricted
 from vitscope.convex.solver import SOLVERS, Step, solve
 from vitscope.convex.solvers.greedy import Greedy
@@ -24,37 +22,8 @@ from vitscope.runs.registry import import_all
 
 import_all("vitscope.convex.blocks")
 import_all("vitscope.convex.solvers")
-IMAGES, TOKENS, DIM = 6, 3, 3
-LOSSES = ("squared token-wise", "squared pooled", "cross-entropy")
 LINEAR_SOLVERS = sorted(set(SOLVERS) - {"relu"})
 CASES = {name: SOLVERS[name]() for name in LINEAR_SOLVERS} | {"greedy, no space whole": Greedy(whole=0)}
-
-
-def problem(block: str, gates: int | None, loss: str, *, beta: float = 0.02, seed: int = 0, **options) -> Problem:
-    random = torch.Generator().manual_seed(seed)
-    pooled = loss != "squared token-wise"
-    tokens = torch.randn(IMAGES, TOKENS, DIM, generator=random, dtype=torch.float64) / DIM**0.5
-    weights = torch.rand(IMAGES, generator=random, dtype=torch.float64) + 0.5
-    weights /= weights.mean()
-    if loss == "cross-entropy":
-        measured = CrossEntropy(torch.arange(IMAGES) % 3, weights, 3)
-    else:
-        rows = 1 if pooled else TOKENS
-        measured = Squared(torch.randn(IMAGES, rows, 3, generator=random, dtype=torch.float64), weights)
-    made = BLOCKS[block]()
-    each = terms(made, Sizes(TOKENS, DIM, 3), gates, random, torch.float64)
-    settings_ = {"pooled": pooled, "dtype": torch.float64, "chunk": 3, **options}
-    return Problem(tokens, measured, made, each, beta, **settings_)
-
-
-def some_heads(given_: Problem, count: int, scale: float, seed: int) -> Heads:
-    random = torch.Generator().manual_seed(seed)
-    found = []
-    for term in given_.terms:
-        left, inner, outputs = given_.shape(term)
-        sides = ((count, left), (count, inner, outputs))
-        found.append(Factors(*(scale * torch.randn(side, generator=random, dtype=torch.float64) for side in sides)))
-    return Heads(tuple(found))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
