@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -123,3 +124,107 @@ def test_stages_label_the_strip_and_blocks_where_there_is_one_stage():
     assert (STRIP.division, STRIP.ticks) == ("stage", ((1.5, "0"), (3.5, "1")))
     one = strip(ANATOMY[:2])
     assert (one.division, one.ticks) == ("block", ((1.5, "0"),))
+
+
+def test_a_logarithmic_axis_goes_up_a_heat_map_in_equal_factors():
+    quantity = dataset("quantity", "epoch", "frequency").assign_coords(
+        frequency=("frequency", [4, 8, 16, 32], {"scale": "log"})
+    )
+    drawing = drawings(measured("any", quantity), STRIP)[0][0]
+    axis = drawing.interactive().to_plotly_json()["layout"]["yaxis"]
+    assert axis["type"] == "log"
+    assert list(axis["tickvals"]) == [4, 8, 16, 32]
+    assert list(axis["ticktext"]) == ["4", "8", "16", "32"]
+    axes = plt.figure().add_subplot()
+    drawing.paint(axes)
+    corners = axes.collections[0].get_coordinates()
+    assert axes.get_yscale() == "log"
+    assert corners[:, 0, 1].tolist() == pytest.approx((4 * 2.0 ** np.arange(-0.5, 4)).tolist())
+    assert corners[0, :, 0].tolist() == pytest.approx([0.5, 1.5, 2.5])
+    plt.close(axes.figure)
+
+
+def test_a_heat_map_of_one_column_has_a_column():
+    drawing = drawings(measured("any", dataset("quantity", "epoch", "frequency").isel(epoch=[0])), STRIP)[0][0]
+    axes = plt.figure().add_subplot()
+    drawing.paint(axes)
+    assert axes.collections[0].get_coordinates()[0, :, 0].tolist() == pytest.approx([0.5, 1.5])
+    plt.close(axes.figure)
+
+
+def theory_beside(dim: str, *more: str) -> xr.Dataset:
+    """A measured quantity and a prediction of it; with names, a prediction among its own lines."""
+    if more:
+        lines = dataset("measured", dim, *more)
+        lines["measured"].attrs |= {"predicted": ["guess"], "missing": "not reached"}
+        return lines
+    both = xr.merge([dataset("measured", dim), dataset("guess", dim)], compat="override", join="outer")
+    both["guess"].attrs["predicted"] = "label of guess"  # as a file gives back a list of one
+    both["measured"].attrs["missing"] = "not reached"
+    return both
+
+
+def test_a_prediction_is_dashed_and_has_no_markers():
+    ((drawing,),) = drawings(measured("any", theory_beside("epoch")), STRIP)
+    line, guess = drawing.interactive().to_plotly_json()["data"]
+    assert (line["mode"], line["line"]["dash"]) == ("lines+markers", "solid")
+    assert (guess["mode"], guess["line"]["dash"]) == ("lines", "dash")
+    assert "Dashed, without markers: predicted." in drawing.how_to_read
+    axes = plt.figure().add_subplot()
+    drawing.paint(axes)
+    assert [bars.lines[0].get_linestyle() for bars in axes.containers] == ["-", "--"]
+
+
+def test_a_prediction_among_lines_is_dashed_and_has_no_markers_nor_band():
+    lines = theory_beside("epoch", "frequency").assign_coords(frequency=["a", "b", "c", "guess"])
+    ((drawing,),) = drawings(measured("any", lines), STRIP)
+    traces = drawing.interactive().to_plotly_json()["data"]
+    styles = {one["name"]: (one["mode"], one["line"]["dash"]) for one in traces if "name" in one}
+    assert styles == {**dict.fromkeys("abc", ("lines+markers", "solid")), "guess": ("lines", "dash")}
+    assert sum("fill" in one for one in traces) == 3
+    assert "Dashed, without markers: predicted." in drawing.how_to_read
+
+
+def test_predictions_over_names_are_hollow():
+    names = theory_beside("epoch").assign_coords(epoch=["x", "y"])
+    ((drawing,),) = drawings(measured("any", names), STRIP)
+    line, guess = drawing.interactive().to_plotly_json()["data"]
+    assert (line["mode"], line["marker"]["symbol"]) == ("markers", "circle")
+    assert (guess["mode"], guess["marker"]["symbol"]) == ("markers", "square-open")
+    assert "Hollow: predicted." in drawing.how_to_read
+
+
+def test_what_is_missing_is_said_in_its_place():
+    lacking = theory_beside("epoch")
+    lacking["measured"][1] = np.nan
+    ((drawing,),) = drawings(measured("any", lacking), STRIP)
+    (note,) = drawing.interactive().to_plotly_json()["layout"]["annotations"]
+    assert (note["x"], note["text"]) == (2.0, "not<br>reached")
+    lacking["guess"][0] = np.nan
+    assert len(drawing.interactive().to_plotly_json()["layout"]["annotations"]) == 1
+
+
+@pytest.mark.parametrize(("unit", "said"), [("1", "Label of quantity"), ("nats", "nats")])
+def test_a_pure_number_is_named_above_its_axis_and_others_have_their_unit(unit, said):
+    ((drawing,),) = drawings(measured("any", dataset("quantity", "epoch", unit=unit)), STRIP)
+    assert drawing.interactive().to_plotly_json()["layout"]["annotations"][0]["text"] == said
+
+
+def test_a_legend_stands_above_the_unit():
+    ((drawing,),) = drawings(measured("any", theory_beside("epoch")), STRIP)
+    layout = drawing.interactive().to_plotly_json()["layout"]
+    assert (layout["legend"]["yref"], layout["legend"]["yanchor"]) == ("container", "top")
+    assert min(layout["margin"]["t"], layout["meta"]["wide_margin"]) >= 20 + 26
+
+
+@pytest.mark.parametrize(("count", "ticks"), [(5, 5), (24, None)])
+def test_the_few_entries_of_a_logarithmic_axis_are_all_its_ticks(count, ticks):
+    at = np.geomspace(0.1, 0.8, count).round(4)
+    values = xr.Dataset({"quantity": ("alpha", at)}, coords={"alpha": ("alpha", at, {"scale": "log"})})
+    ((drawing,),) = drawings(measured("any", values), STRIP)
+    axis = drawing.interactive().to_plotly_json()["layout"]["xaxis"]
+    assert axis["type"] == "log"
+    assert (list(axis["tickvals"]) == at.tolist()) if ticks else "tickvals" not in axis
+    axes = plt.figure().add_subplot()
+    drawing.paint(axes)
+    assert axes.get_xticks().tolist() == at.tolist() if ticks else True

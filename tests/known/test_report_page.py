@@ -10,6 +10,9 @@ from report_run import HOSTILE, claim, dataset, group, run
 from vitscope.measurement.errors import UserError
 from vitscope.report import figures, report
 from vitscope.report.page import page
+from vitscope.report.view import MOST_FACTS, RunView
+from vitscope.runs.run import Run
+from vitscope.runs.spec import Spec
 
 GROUPS = {
     "one": group("Title one", "Which?", dataset("top", "layer"), dataset("other", "layer", "head")),
@@ -63,6 +66,39 @@ def test_three_findings_are_open_and_the_rest_folded_by_weight():
     assert "statement c2" in folded
     assert "statement c3" not in folded
     assert html.count('href="#run1-one-top"') == 5
+
+
+def test_findings_that_rest_on_one_figure_draw_it_once():
+    claims = (claim("a", 0.9, "one/top"), claim("b", 0.8, "one/top"), claim("c", 0.7, "one/other"))
+    html = own_part(page([run(GROUPS, claims)]))
+    findings = html[html.index("<h2>Findings</h2>") : html.index("<h2>Which?</h2>")]
+    drawn = [text.count('class="canvas"') for text in re.split(r"<h3>statement", findings)]
+    assert drawn == [0, 1, 0, 1]
+    assert findings.count('href="#run1-one-top"') == 2
+
+
+def lab_run(**settings: object) -> Run:
+    """A run of something that is no model."""
+    made = run(GROUPS)
+    spec = Spec("lab", {"name": "A lab"}, {"name": "none", "count": 4, "of": "trials"}, settings)
+    made.tree.attrs["spec"] = spec.text
+    return made
+
+
+def test_many_settings_are_folded_and_few_are_not():
+    few, many = (
+        own_part(page([lab_run(**{f"setting_{i}": i for i in range(count)})])) for count in (MOST_FACTS, MOST_FACTS + 1)
+    )
+    assert f"{MOST_FACTS + 1} settings</summary>" in many
+    assert "settings</summary>" not in few
+    assert all("<dt>setting 3</dt><dd>3</dd>" in html for html in (few, many))
+
+
+def test_settings_go_by_their_names_in_the_provenance():
+    views = RunView(lab_run(batch_size=4, seed=0, none={}), "run1"), RunView(lab_run(accuracy={"k": 1}), "run1")
+    assert {("batch size", "4"), ("seed", "0")} <= set(views[0].provenance)
+    assert ("accuracy settings", "k 1") in views[1].provenance
+    assert "none" not in dict(views[0].provenance)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
+import re
+
 import pytest
 
+from vitscope.cli.entry import entries
 from vitscope.report.number import plain, with_error
 from vitscope.report.text import breakable, definition, sentence
 
@@ -61,6 +64,14 @@ def test_docstrings_become_html(docstring, html):
 )
 def test_formulas_become_mathml(latex, mathml):
     assert sentence(f":math:`{latex}`") == f'<math display="inline"><mrow>{mathml}</mrow></math>'
+
+
+@pytest.mark.parametrize("kind", entries())
+def test_every_formula_of_what_is_registered_can_be_read(kind):
+    pages = {name: str(definition(cls.__doc__ or "")) for name, cls in entries()[kind].items()}
+    text = {name: re.sub(r"<[^>]*>", " ", html) for name, html in pages.items()}
+    assert [name for name, html in pages.items() if 'class="formula"><code' in html or "<code class=" in html] == []
+    assert [(name, re.findall(r"\\\w+", one)) for name, one in text.items() if "\\" in one] == []
 
 
 @pytest.mark.parametrize("latex", ["{a", "x_", "\\frac1", "\\nothing"])

@@ -14,6 +14,7 @@ _LETTERS: dict[str, str] = {
         ("gamma", "γ"),
         ("delta", "δ"),
         ("epsilon", "ε"),
+        ("zeta", "ζ"),
         ("eta", "η"),
         ("theta", "θ"),
         ("kappa", "κ"),
@@ -32,6 +33,7 @@ _LETTERS: dict[str, str] = {
         ("infty", "∞"),
         ("nabla", "∇"),
         ("top", "⊤"),
+        ("ldots", "…"),
         ("Re", "ℜ"),
     )
 }
@@ -46,6 +48,7 @@ _OPERATORS: dict[str, str] = {
     r"\cdot": "⋅",
     r"\times": "×",
     r"\to": "→",
+    r"\leftarrow": "←",
     r"\approx": "≈",
     r"\sum": "∑",
     r"\prod": "∏",

@@ -1,6 +1,6 @@
 """A quantity read from a run's group: the mean, its standard error and count, and what its attributes say."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,6 +74,26 @@ class Measured:
         return str(self.mean.attrs.get("better", NOBODY_KNOWS))
 
     @property
+    def missing(self) -> str:
+        """What a value is that it lacks, such as one that was not reached; empty where nothing is said of it."""
+        return str(self.mean.attrs.get("missing", ""))
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The labels of its lines that are theory's; its own, as it was given, where all of it is."""
+        return listed(self.mean.attrs.get("predicted", ()))
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether all of it is theory's."""
+        return self.mean.attrs.get("long_name", self.name) in self.predicted
+
+    @property
+    def counted(self) -> str:
+        """What its counts are of."""
+        return str(self.count.attrs.get("long_name", "samples"))
+
+    @property
     def samples(self) -> str:
         """How many samples each mean is over, a range where they differ; nothing where it is not known."""
         counts = self.count.values[np.isfinite(self.mean.values) & (self.count.values > 0)]
@@ -81,11 +101,18 @@ class Measured:
             return ""
         low, high = int(counts.min()), int(counts.max())
         many = amount(low) if low == high else f"{amount(low)} to {amount(high)}"
-        return f"{many} {self.count.attrs.get('long_name', 'samples')}"
+        return f"{many} {self.counted}"
 
     def text(self, mean: float, error: float) -> str:
         """A value with its error and unit."""
         return with_unit(with_error(mean, error), self.unit)
+
+
+def listed(attribute: object) -> tuple[str, ...]:
+    """An attribute that is a list of texts, of which a file gives one alone back as its only entry."""
+    if isinstance(attribute, str):
+        return (attribute,)
+    return tuple(map(str, attribute)) if isinstance(attribute, Iterable) else ()  # pyright: ignore
 
 
 def measured(diagnostic: str, dataset: xr.Dataset) -> tuple[Measured, ...]:

@@ -14,7 +14,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.colour import DARK, LIGHT, declarations
 from vitscope.report.drawing.drawing import MARGIN_LEFT, MARGIN_RIGHT
 from vitscope.report.text import breakable, sentence
-from vitscope.report.view import SHOWN_MULTIPLES, WEIGHTIEST, RunView
+from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, WEIGHTIEST, RunView
 from vitscope.runs.run import Run
 
 
@@ -37,6 +37,7 @@ def rendered(template: str, **shown: object) -> str:
     environment = _environment()
     return environment.get_template(template).render(
         weightiest=WEIGHTIEST,
+        most_facts=MOST_FACTS,
         multiples=SHOWN_MULTIPLES,
         style=_source(environment, "style.css"),
         script=_source(environment, "page.js"),

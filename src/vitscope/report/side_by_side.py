@@ -15,7 +15,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.comparison import DEPTH_RANGE, difference, difference_tables, joined
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
-from vitscope.report.measured import measured
+from vitscope.report.measured import listed, measured
 from vitscope.report.number import with_error, with_unit
 from vitscope.report.page import rendered, write_whole
 from vitscope.report.side import Side, alike, is_training, same_images, sides, timeless
@@ -201,7 +201,6 @@ class CompareView:
         dataset = joined(self.sides, name, self.exact)
         quantities = measured(name, dataset)
         figures = figure_views(drawings(quantities, self.strip), self.anchor)
-        references = dataset.attrs.get("references", ())
         return DiagnosticView(
             id=self.anchor(name),
             name=name,
@@ -213,7 +212,7 @@ class CompareView:
             more=tuple(figures[1:]),
             tables=difference_tables(self.sides, quantities) if quantities else (),
             definition=definition(str(dataset.attrs.get("definition", ""))) if figures else Markup(""),
-            references=(references,) if isinstance(references, str) else tuple(map(str, references)),
+            references=listed(dataset.attrs.get("references", ())),
         )
 
 

@@ -43,7 +43,8 @@ def _of_numbers(quantities: Sequence[Measured]) -> Table:
         dim="quantity",
     )
     title = quantities[0].label if len(quantities) == 1 else f"{quantities[0].label} and the other plain numbers"
-    header = ("quantity", "mean ± standard error", "unit", "samples")
+    counted = {quantity.counted for quantity in quantities}
+    header = ("quantity", "mean ± standard error", "unit", counted.pop() if len(counted) == 1 else "count")
     return Table(title, "", f"{quantities[0].diagnostic}.csv", header, tuple(rows), _csv(frame), len(rows))
 
 
@@ -75,7 +76,7 @@ def _listing(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
         quantity.mean.values.ravel(), quantity.error.values.ravel(), quantity.count.values.ravel(), strict=True
     )
     cells = [(_cell(mean, error), amount(int(count))) for mean, error, count in triples]
-    return (*header, "mean ± standard error", "samples"), tuple(
+    return (*header, "mean ± standard error", quantity.counted), tuple(
         (*lead, *row) for lead, row in zip(leading, cells, strict=True)
     )
 

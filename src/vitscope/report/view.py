@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from vitscope.measurement.claim import Claim
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import MARGIN_TOP
-from vitscope.report.measured import Measured, measured
+from vitscope.report.measured import Measured, listed, measured
 from vitscope.report.number import amount
 from vitscope.report.strip import Strip, strip
 from vitscope.report.table import Table, tables
@@ -22,6 +22,8 @@ from vitscope.report.text import definition
 from vitscope.runs.run import Run
 
 WEIGHTIEST = 3
+MOST_FACTS = 8
+"""More than these are folded, so that findings stand near the top."""
 _TALL, _LOW, _MULTIPLE = 272, 200, 150
 """Pixels: of a diagnostic's first figure, of those folded away below it, and of one of several small ones."""
 SHOWN_MULTIPLES = 4
@@ -96,6 +98,8 @@ class FindingView:
     figure: FigureView | None
     link: str
     source: str
+    drawn: bool = False
+    """Whether the figure is drawn under it: it is one of the first findings, and the first of them that rests on it."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,10 @@ class RunView:
 
     @cached_property
     def findings(self) -> tuple[FindingView, ...]:
-        """Weightiest first."""
-        return tuple(self._finding(claim) for claim in sorted(self.run.claims, key=lambda claim: -claim.weight))
+        """Weightiest first, each figure drawn once."""
+        found = [self._finding(claim) for claim in sorted(self.run.claims, key=lambda claim: -claim.weight)]
+        first = {one.link: place for place, one in reversed(list(enumerate(found[:WEIGHTIEST]))) if one.figure}
+        return tuple(replace(one, drawn=first.get(one.link) == place) for place, one in enumerate(found))
 
     @property
     def provenance(self) -> tuple[tuple[str, str], ...]:
@@ -169,8 +175,10 @@ class RunView:
             f"{part} fingerprint": str(asked.get("fingerprint", "none"))
             for part, asked in (("model", self.run.spec.model), ("images", self.run.spec.images))
         }
-        settings = {f"{name} settings": value for name, value in self.run.spec.settings.items() if value}
-        return (("address", self.run.spec.address), *_items({**origin, **fingerprints, **settings}))
+        given = {name: value for name, value in self.run.spec.settings.items() if value not in ({}, [], None, "")}
+        settings = {f"{name} settings" if isinstance(one, Mapping) else name: one for name, one in given.items()}
+        said = _items({**origin, **fingerprints, **settings})
+        return (("address", self.run.spec.address), *((name.replace("_", " "), value) for name, value in said))
 
     @property
     def command(self) -> str:
@@ -195,7 +203,7 @@ class RunView:
             more=tuple(figures[1:]),
             tables=tables(quantities),
             definition=definition(str(dataset.attrs.get("definition", ""))),
-            references=_several(dataset.attrs.get("references", ())),
+            references=listed(dataset.attrs.get("references", ())),
         )
 
     def _finding(self, claim: Claim) -> FindingView:
@@ -272,13 +280,6 @@ def words(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(words(one) for one in cast(list[object], value))
     return f"{value:g}" if isinstance(value, float) else amount(value)
-
-
-def _several(references: object) -> tuple[str, ...]:
-    """The file gives a list of one back as its only entry."""
-    if isinstance(references, str):
-        return (references,)
-    return tuple(map(str, references)) if isinstance(references, Sequence) else tuple(map(str, list(references)))  # pyright: ignore
 
 
 def _json(shown: dict[str, Any]) -> Markup:

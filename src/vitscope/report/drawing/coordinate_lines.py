@@ -1,20 +1,21 @@
 """Quantities over one axis that is not depth: lines with their errors; a distribution over the axis as bars."""
 
 from dataclasses import dataclass
-from typing import final
+from html import escape
+from typing import Any, final
 
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from vitscope.report.axis import axis_name, entries, is_categorical, places
+from vitscope.report.axis import axis_name, entries, is_categorical, is_logarithmic, places
 from vitscope.report.colour import LIGHT, token
 from vitscope.report.drawing.drawing import (
-    MARGIN_TOP,
     AbstractDrawing,
     coordinate_axis,
     figure,
+    heading,
     hover,
     numbers,
     set_coordinate_axis,
@@ -22,6 +23,7 @@ from vitscope.report.drawing.drawing import (
     vertical,
 )
 from vitscope.report.drawing.reference import Reference, reference
+from vitscope.report.drawing.series import legend_layout
 from vitscope.report.measured import Measured
 
 _PROBABILITIES = ("confidence_bin",)
@@ -51,14 +53,16 @@ class CoordinateLines(AbstractDrawing):
 
     @property
     def how_to_read(self) -> str:
-        """Lines, bars, diagonal."""
+        """Lines, bars, diagonal, predictions."""
         bars = " Bars: shares, which add up to 1." if any(map(_is_distribution, self.quantities)) else ""
         diagonal = " Dashed: where value and axis agree." if self._has_diagonal else ""
         against = " Dashed: the intact model." if self._against else ""
         if self._long:
             cut = f" Below {_LOWEST:g} of its peak a curve is cut." if self._cut else ""
             return f"A curve: the mean.{cut}{bars}{diagonal}{against}"
-        return f"A point: the mean, with ± 1 standard error.{bars}{diagonal}{against}"
+        drawn = "Hollow" if self._mode == "markers" else "Dashed, without markers"
+        theory = f" {drawn}: predicted." if any(one.is_predicted for one in self.quantities) else ""
+        return f"A point: the mean, with ± 1 standard error.{bars}{diagonal}{against}{theory}"
 
     @property
     def _axis(self) -> str:
@@ -103,19 +107,13 @@ class CoordinateLines(AbstractDrawing):
         plain = bool(bars) or self._has_diagonal or bool(against)
         upright = vertical(values, self.quantities[0].limits) if self.quantities[0].limits or not plain else linear
         below = coordinate_axis(self.quantities[0].mean, self._axis)
+        above = heading(self.quantities[0]) if len(self.quantities) == 1 else self.quantities[0].unit
         shown = figure([*against, *traces], below, {**upright, "rangemode": upright.get("rangemode", "normal")},
-                       self.quantities[0].unit)  # fmt: skip
-        if self._against:
-            shown.add_annotation(self._against.note())
-        many = len(self.quantities) > 1
-        legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left", "font": {"size": 12}}
-        return shown.update_layout(
-            hovermode="closest",
-            showlegend=many,
-            legend=legend,
-            margin={"t": MARGIN_TOP + 20 * len(self.quantities) if many else MARGIN_TOP},
-            meta={"wide_margin": 48},
-        )
+                       above)  # fmt: skip
+        for note in ([self._against.note()] if self._against else []) + self._notes():
+            shown.add_annotation(note)
+        legend = legend_layout([quantity.label for quantity in self.quantities], None, repeats=False)
+        return shown.update_layout(hovermode="closest", **legend)
 
     def _bars(self, quantity: Measured) -> dict[str, object]:
         return {
@@ -139,12 +137,16 @@ class CoordinateLines(AbstractDrawing):
             "x": numbers(_places(quantity)),
             "y": numbers(self._values(quantity)),
             **({} if self._long else {"error_y": whiskers}),
-            "mode": self._mode,
-            "line": {"color": colour, "width": 1.5},
-            "marker": {"size": 7, "symbol": _SYMBOLS[place % 4], "color": colour},
+            "mode": "lines" if self._bare(quantity) else self._mode,
+            "line": {"color": colour, "width": 1.5, "dash": "dash" if quantity.is_predicted else "solid"},
+            "marker": {"size": 7, "symbol": f"{_SYMBOLS[place % 4]}{'-open' * quantity.is_predicted}", "color": colour},
             "text": self._texts(quantity),
             "hovertemplate": "%{text}<extra></extra>",
         }
+
+    def _bare(self, quantity: Measured) -> bool:
+        """Whether it is a prediction between whose points a line can be drawn, which then needs no markers."""
+        return quantity.is_predicted and quantity.mean.size > 1 and self._mode != "markers"
 
     @property
     def _mode(self) -> str:
@@ -153,6 +155,20 @@ class CoordinateLines(AbstractDrawing):
         if is_categorical(values, self._axis) and not values[self._axis].attrs.get("ordered", False):
             return "markers"
         return "lines" if self._long else "lines+markers"
+
+    def _gaps(self) -> list[tuple[float, str]]:
+        """Where a value is missing of which it is known why, and why."""
+        lacking = [one for one in self.quantities if one.missing]
+        return [(float(at), one.missing) for one in lacking for at in _places(one)[np.isnan(one.mean.values)]]
+
+    def _notes(self) -> list[dict[str, object]]:
+        """The same as notes at the top of the figure, a word a line."""
+        log = is_logarithmic(self.quantities[0].mean, self._axis)
+        top = {"y": 1, "yref": "paper", "yanchor": "top", "showarrow": False, "font": {"size": 11}}
+        return [
+            {**top, "x": float(np.log10(at)) if log else at, "text": escape(why).replace(" ", "<br>")}
+            for at, why in self._gaps()
+        ]
 
     def _diagonal(self) -> list[dict[str, object]]:
         line = {"color": token("soft"), "width": 1, "dash": "dash"}
@@ -183,10 +199,9 @@ class CoordinateLines(AbstractDrawing):
             axes.errorbar(
                 _places(quantity),
                 self._values(quantity),
-                None if self._long else np.nan_to_num(quantity.error.values),
+                None if self._long or quantity.is_predicted else np.nan_to_num(quantity.error.values),
                 color=LIGHT[f"series-{i % 4}"],
-                marker="" if self._long else _MARKERS[i % 4],
-                linestyle="none" if self._mode == "markers" else "-",
+                **self._painted(quantity, i),
                 label=quantity.label,
                 markersize=2.5,
                 linewidth=0.9,
@@ -195,8 +210,17 @@ class CoordinateLines(AbstractDrawing):
         if len(lines) == len(self.quantities) and not self._has_diagonal and not self._against:
             set_vertical(axes, np.concatenate([self._values(quantity) for quantity in lines]))
         set_coordinate_axis(axes, self.quantities[0].mean, self._axis)
+        for at, why in self._gaps():
+            axes.annotate(why, (at, 0.98), xycoords=("data", "axes fraction"), rotation=90, ha="center", va="top",
+                          color=LIGHT["soft"], fontsize=5)  # fmt: skip
         if len(self.quantities) > 1:
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.1, labelspacing=0.25)
+
+    def _painted(self, quantity: Measured, place: int) -> dict[str, Any]:
+        """Marker and line for matplotlib."""
+        marker = "" if self._long or self._bare(quantity) else _MARKERS[place % 4]
+        line = "none" if self._mode == "markers" else "--" if quantity.is_predicted else "-"
+        return {"marker": marker, "linestyle": line, "markerfacecolor": "white" if quantity.is_predicted else None}
 
 
 def _is_distribution(quantity: Measured) -> bool:

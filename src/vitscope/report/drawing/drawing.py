@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from vitscope.report.axis import axis_title, entries, is_categorical, is_logarithmic, shortened
+from vitscope.report.axis import axis_title, entries, is_categorical, is_logarithmic, places, shortened
 from vitscope.report.colour import token
 from vitscope.report.measured import Measured
 from vitscope.report.number import with_unit
@@ -24,6 +24,8 @@ _LOG_SPAN = 50.0
 _FEW_DECADES = 2.2
 _LONGEST_LINE = 26
 _MOST_INTEGERS = 12
+_MOST_FACTORS = 12
+"""Entries of a logarithmic axis that are all written; of more, powers of ten."""
 
 COLOUR_BAR = {
     "orientation": "h",
@@ -143,10 +145,18 @@ def coordinate_axis(values: xr.DataArray, dim: str) -> dict[str, object]:
         if np.ptp(values[dim].values) <= _MOST_INTEGERS:
             axis["dtick"] = 1
     if is_logarithmic(values, dim):
-        axis |= {"type": "log", "tickformat": "~g", "dtick": 1}
+        axis |= {"type": "log", **_factors(values, dim)}
     if dim in values.coords and "range" in values[dim].attrs:
         axis["range"] = list(values[dim].attrs["range"])
     return axis
+
+
+def _factors(values: xr.DataArray, dim: str) -> dict[str, object]:
+    """The ticks of a logarithmic axis."""
+    if values.sizes[dim] > _MOST_FACTORS:
+        return {"tickformat": "~g", "dtick": 1}
+    ticks = {"tickvals": numbers(places(values, dim)), "ticktext": entries(values, dim)}
+    return {"tickmode": "array", **ticks, "dtick": None}
 
 
 def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
@@ -155,6 +165,9 @@ def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
     if is_logarithmic(values, dim):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        if values.sizes[dim] <= _MOST_FACTORS:
+            axes.set_xticks(places(values, dim), entries(values, dim))
+            axes.xaxis.set_minor_formatter(lambda value, _: "")
     if is_categorical(values, dim):
         names = [shortened(name) for name in entries(values, dim)]
         axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 60, ha="center")
@@ -168,6 +181,11 @@ def axis_note(text: str) -> dict[str, object]:
 def _note(text: str, x: int, y: int, xanchor: str, yanchor: str, up: int, right: int) -> dict[str, object]:
     place = {"xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": xanchor, "yanchor": yanchor}
     return {**place, "yshift": up, "xshift": right, "text": text, "showarrow": False, "font": {"size": 12}}
+
+
+def heading(quantity: Measured) -> str:
+    """What stands above the vertical axis: the unit or, of a pure number, what is drawn."""
+    return quantity.label if quantity.unit == "1" and not quantity.repeats else quantity.unit
 
 
 def scale_type(values: NDArray[np.float64]) -> str:

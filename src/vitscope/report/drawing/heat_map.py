@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
-from vitscope.report.axis import axis_name, axis_title, entries, is_categorical, places, shortened
+from vitscope.report.axis import axis_name, axis_title, entries, is_categorical, is_logarithmic, places, shortened
 from vitscope.report.colour import LIGHT, STOPS, scale
 from vitscope.report.drawing.drawing import (
     COLOUR_BAR,
@@ -93,12 +93,7 @@ class HeatMap(AbstractDrawing):
         }
         below = coordinate_axis(quantity.mean, across) if across in quantity.mean.dims and not self.over_depth else None
         horizontal = below if below is not None else depth_axis(self.strip.ticks, self.strip.bounds)
-        vertical: dict[str, object] = {"showgrid": False}
-        if is_categorical(quantity.mean, up):
-            names = [escape(shortened(entry)) for entry in entries(quantity.mean, up)]
-            vertical |= {"tickmode": "array", "tickvals": numbers(y), "ticktext": names, "autorange": "reversed",
-                         "automargin": True}  # fmt: skip
-        shown = figure([heat], horizontal, vertical, quantity.unit)
+        shown = figure([heat], horizontal, self._vertical(up, y), quantity.unit)
         shown.update_layout(hovermode="closest", margin={"t": MARGIN_TOP if quantity.repeats else 48})
         if self.over_depth:
             shapes = [shape for shape in self.strip.shapes() if shape.get("layer") != "below"]
@@ -116,7 +111,8 @@ class HeatMap(AbstractDrawing):
         low, high = quantity.limits or (float(np.nanmin(means)), float(np.nanmax(means)))
         reach = max(abs(low), abs(high))
         low, high = (low, high) if middle is None else (-reach, reach)
-        mesh = axes.pcolormesh(x, y, means, cmap=colours, vmin=low, vmax=high, shading="nearest", rasterized=True)
+        edges = [_edges(at, is_logarithmic(quantity.mean, dim)) for at, dim in ((x, across), (y, up))]
+        mesh = axes.pcolormesh(*edges, means, cmap=colours, vmin=low, vmax=high, rasterized=True)
         if axes.figure:
             bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30, label=in_two_lines(quantity))
             bar.outline.set_linewidth(0)  # pyright: ignore[reportCallIssue]
@@ -124,10 +120,25 @@ class HeatMap(AbstractDrawing):
         if is_categorical(quantity.mean, up):
             axes.set_yticks(y, [shortened(entry) for entry in entries(quantity.mean, up)], fontsize=5)
             axes.invert_yaxis()
+        if is_logarithmic(quantity.mean, up):
+            axes.set_yscale("log")
+            axes.set_yticks(y, entries(quantity.mean, up))
+            axes.yaxis.set_minor_formatter(lambda value, _: "")
         if self.over_depth:
             self.strip.paint(axes)
         else:
             set_coordinate_axis(axes, quantity.mean, across)
+
+    def _vertical(self, up: str, at: NDArray[np.float64]) -> dict[str, object]:
+        """The axis that goes up: names and logarithmic entries are written at their places."""
+        values = self.quantities[0].mean
+        axis: dict[str, object] = {"showgrid": False}
+        if is_categorical(values, up) or is_logarithmic(values, up):
+            names = [escape(shortened(entry)) for entry in entries(values, up)]
+            axis |= {"tickmode": "array", "tickvals": numbers(at), "ticktext": names, "automargin": True}
+        if is_categorical(values, up):
+            axis["autorange"] = "reversed"
+        return {**axis, "type": "log"} if is_logarithmic(values, up) else axis
 
     def _axes(self, quantity: Measured) -> tuple[str, str]:
         first, second = quantity.dims
@@ -147,6 +158,15 @@ class HeatMap(AbstractDrawing):
             parts = [part.reindex(layer=np.arange(len(self.strip.cells))) for part in parts]
         x, y = (places(parts[0], dim) for dim in (across, up))
         return x, y, *(part.values.astype(np.float64) for part in parts)
+
+
+def _edges(at: NDArray[np.float64], logarithmic: bool) -> NDArray[np.float64]:
+    """Where the cells around these places begin and end: halfway between, by factors on a logarithmic axis."""
+    middles = np.log(at) if logarithmic else at
+    steps = np.diff(middles) / 2 if len(at) > 1 else np.full(1, 0.5)
+    between = middles[: len(steps)] + steps if len(at) > 1 else middles[:0]
+    edges = np.concatenate([middles[:1] - steps[:1], between, middles[-1:] + steps[-1:]])
+    return np.exp(edges) if logarithmic else edges
 
 
 def _shared(quantity: Measured, middle: float | None) -> dict[str, object]:

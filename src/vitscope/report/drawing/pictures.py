@@ -111,7 +111,7 @@ class Pictures(AbstractDrawing):
         for at, one in enumerate(columns):
             shown.add_annotation(_text(_broken(one.title), (at + 0.5) * width, 1.0, "center", "bottom", 4))
         for at, name in enumerate(rows):
-            shown.add_annotation(_text(escape(name), _GAP * width, 1 - (at + 0.84) * height, "left", "top", 0))
+            shown.add_annotation(_text(escape(name), 0.5 * width, 1 - (at + 0.84) * height, "center", "top", 0))
         return shown
 
     def paint(self, axes: Axes) -> None:

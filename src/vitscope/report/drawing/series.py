@@ -104,11 +104,18 @@ class Series:
     texts: tuple[str, ...]
     open: tuple[bool, ...] = ()
     """Which points are drawn hollow; none where it is empty."""
+    predicted: bool = False
+    """Whether it is theory's: dashed, without markers."""
 
     @property
     def spread(self) -> NDArray[np.float64]:
         """The errors, 0 where there are none."""
         return np.nan_to_num(self.error)
+
+    @property
+    def marked(self) -> bool:
+        """Whether its points have markers; a single one always has."""
+        return self.x.size == 1 or (self.x.size <= _MOST_MARKERS and not self.predicted)
 
 
 def split(quantity: Measured, category: str, across: str, at: NDArray[np.float64], said: Sequence[str]) -> list[Series]:
@@ -124,7 +131,8 @@ def split(quantity: Measured, category: str, across: str, at: NDArray[np.float64
                  for at_, m, e, n in zip(said, parts[0][i], parts[1][i], parts[2][i], strict=True)]  # fmt: skip
         hollow = tuple(kind != "attention" for kind, one in zip(kinds[i], known, strict=True) if one) if kinds else ()
         mine = tuple(text for text, one in zip(texts, known, strict=True) if one)
-        found.append(Series(name, style, at[known], parts[0][i][known], parts[1][i][known], mine, hollow))
+        values = (at[known], parts[0][i][known], parts[1][i][known])
+        found.append(Series(name, style, *values, mine, hollow, name in quantity.predicted))
     return [one for one in found if one.x.size]
 
 
@@ -137,8 +145,9 @@ def _kinds(quantity: Measured, category: str, across: str) -> list[list[str]] | 
 
 def series_traces(series: Sequence[Series], layers: bool = False) -> list[dict[str, object]]:
     """Bands at the back, then the lines. ``layers``: each point carries its place, by which the page marks units."""
-    bands = [_band(one) for one in series] if len(series) <= _MOST_BANDS else []
-    return [*bands, *(_line(one, not bands, layers) for one in series)]
+    measured = [one for one in series if not one.predicted]
+    bands = [_band(one) for one in measured] if len(measured) <= _MOST_BANDS else []
+    return [*bands, *(_line(one, not bands and not one.predicted, layers) for one in series)]
 
 
 def _band(series: Series) -> dict[str, object]:
@@ -165,9 +174,9 @@ def _line(series: Series, whiskers: bool, layers: bool) -> dict[str, object]:
         "name": series.label,
         "x": numbers(series.x),
         "y": numbers(series.mean),
-        "mode": "lines+markers" if series.x.size <= _MOST_MARKERS else "lines",
+        "mode": "lines+markers" if series.marked else "lines",
         "cliponaxis": False,
-        "line": {"color": colour, "width": 1.5, "dash": series.style.dash},
+        "line": {"color": colour, "width": 1.5, "dash": "dash" if series.predicted else series.style.dash},
         "marker": {"size": 7, "symbol": symbols, "color": colour, "opacity": 1},
         "text": list(series.texts),
         "hovertemplate": "%{text}<extra></extra>",
@@ -182,16 +191,18 @@ def _line(series: Series, whiskers: bool, layers: bool) -> dict[str, object]:
 
 def paint_series(axes: Axes, series: Sequence[Series]) -> None:
     """The same on matplotlib axes."""
-    bands = len(series) <= _MOST_BANDS
+    bands = sum(not one.predicted for one in series) <= _MOST_BANDS
     for one in series:
         colour, dash, marker = one.style.painted
-        size = 2.5 if one.x.size <= _MOST_MARKERS else 0.0
+        dash, size = "--" if one.predicted else dash, 2.5 if one.marked else 0.0
         fill = [colour if not hollow else "white" for hollow in one.open] or None
         axes.plot(one.x, one.mean, color=colour, linestyle=dash, linewidth=0.9, zorder=2)
         if size:
             axes.scatter(one.x, one.mean, s=size**2 * 1.3, marker=marker, facecolors=fill or [colour],
                          edgecolors=[colour], linewidths=0.6, zorder=3)  # fmt: skip
         axes.plot([], [], color=colour, linestyle=dash, linewidth=0.9, marker=marker, markersize=size, label=one.label)
+        if one.predicted:
+            continue
         if bands:
             axes.fill_between(one.x, one.mean - one.spread, one.mean + one.spread, color=colour, alpha=0.2, linewidth=0)
         else:
@@ -199,13 +210,14 @@ def paint_series(axes: Axes, series: Sequence[Series]) -> None:
 
 
 def legend_layout(labels: Sequence[str], against: Reference | None, repeats: bool) -> dict[str, Any]:
-    """A legend above the figure, with room for as many rows as it may need; none where the figure above has it."""
+    """A legend above figure and unit, with room for as many rows as it may need; none where the figure above has it."""
     named = [*labels, *([against.label] if against else [])]
     if repeats or len(named) < 2:
         return {"showlegend": False}
     longest = max(map(len, named))
     narrow, wide = (-(-len(named) // max(1, int(room // (48 + 6.6 * longest)))) for room in (270, 560))
-    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left", "font": {"size": 12}}
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "yref": "container"}
+    legend = {"orientation": "h", "font": {"size": 12}, **place}
     return {
         "showlegend": True,
         "legend": {**legend, "traceorder": "normal", "itemclick": False, "itemdoubleclick": False},

@@ -12,6 +12,7 @@ from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     coordinate_axis,
     figure,
+    heading,
     set_coordinate_axis,
     set_vertical,
     vertical,
@@ -37,12 +38,15 @@ class SeriesLines(AbstractDrawing):
 
     @property
     def how_to_read(self) -> str:
-        """Lines, errors, what hollow markers are."""
+        """Lines, errors, what hollow markers and dashes are, and what is missing."""
         values = self.quantities[0].mean
         hollow = (
             " Filled markers: attention; hollow ones: other units." if any(one.open for one in self._series) else ""
         )
-        return f"Lines: {axis_name(values, self._category)}. Errors: ± 1 standard error.{hollow}"
+        dashed = " Dashed, without markers: predicted." if any(one.predicted for one in self._series) else ""
+        missing = self.quantities[0].missing
+        gaps = f" Where a line has no point: {missing}." if missing and bool(values.isnull().any()) else ""
+        return f"Lines: {axis_name(values, self._category)}. Errors: ± 1 standard error.{hollow}{dashed}{gaps}"
 
     @property
     def _category(self) -> str:
@@ -74,7 +78,7 @@ class SeriesLines(AbstractDrawing):
             [*([against.trace(ends)] if against else []), *traces],
             coordinate_axis(quantity.mean, self._across),
             vertical(seen(lowest, against), quantity.limits),
-            quantity.unit,
+            heading(quantity),
         )
         return shown.update_layout(
             hovermode="closest", **legend_layout([one.label for one in series], against, quantity.repeats)
