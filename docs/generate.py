@@ -5,7 +5,7 @@ import re
 from inspect import cleandoc
 from pathlib import Path
 
-from vitscope.cli.documentation import field_documentation
+from vitscope.cli.documentation import field_documentation, fields_in_order
 from vitscope.cli.entry import entries
 
 FOLDER = Path(__file__).parent / "reference"
@@ -29,7 +29,7 @@ def entry(name: str, cls: type) -> str:
     parts = [f"## `{name}`", markdown(cleandoc(cls.__doc__ or ""))]
     if dataclasses.is_dataclass(cls) and dataclasses.fields(cls):
         documentation = field_documentation(cls)
-        rows = [f"| `{f.name}` | {default(f)} | {documentation.get(f.name, '')} |" for f in dataclasses.fields(cls)]
+        rows = [f"| `{f.name}` | {default(f)} | {documentation.get(f.name, '')} |" for f in fields_in_order(cls)]
         parts.append("\n".join(["| field | default | meaning |", "|---|---|---|", *rows]))
     for attribute in ("statement", "rule", "reference"):
         if isinstance(text := getattr(cls, attribute, None), str):

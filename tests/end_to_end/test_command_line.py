@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from vitscope.cli import app
 from vitscope.cli.checkup import chosen
-from vitscope.cli.request import executor_of
+from vitscope.cli.workers import Workers
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.executor import AbstractExecutor, InProcess, Processes
 from vitscope.engine.ray_cluster import RayCluster
@@ -172,8 +172,8 @@ MISTAKES = [
     (("checkup", "vit-micro", "--images", "digits", "--pretrained"), "vit-micro has no pretrained weights"),
     (("checkup", "--only", "accuracy,nonsense"), "There is no diagnostic named 'nonsense'; there are: accuracy, "),
     (("checkup", "--only", "accuracy", "--skip", "accuracy"), "--only and --skip leave no diagnostic to measure."),
-    (("checkup", "--workers", "many"), "--workers takes a number from 1, ray://HOST:PORT or 'ray local', not 'many'."),
-    (("checkup", "--workers", "0"), "not '0'."),
+    (("checkup", "--workers", "0"), "--workers takes a number from 1, not 0."),
+    (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
     (("checkup", "--device", "abacus"), "The device 'abacus' is not to be had here"),
     (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks or"),
@@ -356,21 +356,28 @@ def test_train_names_the_choices_of_its_flags() -> None:
 @pytest.mark.parametrize(
     ("workers", "executor"),
     [
-        ("1", InProcess()),
-        ("3", Processes(3)),
-        ("ray", RayCluster("local")),
-        ("ray local", RayCluster("local")),
-        ("ray://host:10001", RayCluster("ray://host:10001")),
+        (Workers(), InProcess()),
+        (Workers(3), Processes(3)),
+        (Workers(on="ray"), RayCluster("local")),
+        (Workers(on="ray://host:10001"), RayCluster("ray://host:10001")),
     ],
 )
-def test_workers_say_where_shards_are_folded(workers: str, executor: AbstractExecutor) -> None:
-    assert executor_of(workers) == executor
+def test_workers_say_where_shards_are_folded(workers: Workers, executor: AbstractExecutor) -> None:
+    assert workers.executor == executor
 
 
-@pytest.mark.parametrize("workers", ["", "-1", "1.5", "rayon", "ray:host"])
-def test_other_workers_are_refused(workers: str) -> None:
-    with pytest.raises(UserError, match="--workers takes a number"):
-        executor_of(workers)
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        (Workers(0), "--workers takes a number from 1"),
+        (Workers(on="rayon"), "--on takes local, ray or ray://HOST:PORT"),
+        (Workers(on="ray:host"), "--on takes local, ray or ray://HOST:PORT"),
+        (Workers(2, "ray"), "leave it out with --on ray"),
+    ],
+)
+def test_other_workers_are_refused(workers: Workers, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        _ = workers.executor
 
 
 @pytest.mark.parametrize(

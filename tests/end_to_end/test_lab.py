@@ -38,6 +38,21 @@ def test_the_list_has_every_lab() -> None:
     assert [name for name in all_labs() if name not in answer.out] == []
 
 
+def test_the_help_has_the_labs_own_flags_before_those_it_shares() -> None:
+    said = Answer("lab", "run", "sample-complexity", "--help").out
+    flags = ("--out", "--images", "--alpha", "--samples", "--token-count", "--batch-size")
+    places = [said.index(flag) for flag in flags]
+    assert places == sorted(places)
+    assert "--planted" not in said
+    assert "--images" not in Answer("lab", "run", "masked-time", "--help").out
+
+
+def test_a_lab_is_shown_with_its_own_fields_before_those_it_shares() -> None:
+    said = Answer("show", "sample-complexity").out.partition("default")[2]
+    places = [said.index(f" {field} ") for field in ("alpha", "samples", "token_count", "batch_size")]
+    assert places == sorted(places)
+
+
 def test_a_run_leaves_a_run_and_a_page_and_says_its_verdicts(here: Path) -> None:
     answer = Answer("lab", "run", "masked-phases", *SMALL)
     assert answer.code == 0
@@ -101,13 +116,41 @@ def test_a_sweep_makes_axes_of_settings(here: Path) -> None:
     assert (here / "one" / "page.html").stat().st_size > 1e6
 
 
+def test_two_workers_come_to_the_numbers_of_one_process(here: Path) -> None:
+    small = ("--samples", "4,8", "--token-count", "10", "--patterns", "4", "--neurons", "8", "--steps", "20")
+    asked = (
+        "sweep",
+        "sample-complexity",
+        "--grid",
+        "alpha=0.3",
+        "tau=0.1:0.2:2",
+        *small,
+        "--tests",
+        "32",
+        "--trials",
+        "1",
+    )
+    assert Answer(*asked, "--out", "one").code == 0
+    several = Answer(*asked, "--workers", "2", "--on", "local", "--resume", "--out", "two")
+    assert several.code == 0, several.err
+    one, two = read_run("one"), read_run("two")
+    assert one.spec.address == two.spec.address
+    assert one["needed-samples/needed"].dims == ("noise", "curve", "alpha")
+    for name, node in one.tree.children.items():
+        assert node.to_dataset().equals(two.tree[name].to_dataset()), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("lab", "run", "nothing"), "There is no lab named 'nothing'; there are: attention-concentration"),
         (("lab", "run", "masked-phases", "--areas", "80-4"), "'80-4' names no areas"),
         (("lab", "run", "masked-phases", "--areas", "80/3"), "do not partition 100 patches"),
-        (("lab", "run", "masked-phases", "--workers", "none"), "--workers takes a number from 1"),
+        (("lab", "run", "masked-phases", "--workers", "0"), "--workers takes a number from 1"),
+        (("sweep", "masked-phases", "--grid", "high=1,2", "--on", "ray:head"), "--on takes local, ray or ray://HOST"),
+        (("sweep", "masked-phases", "--grid", "steps=10:15:3"), "steps is: 10, 12.5, 15"),
+        (("lab", "run", "sample-complexity", "--images", "digits", "--classes", "a"), "--classes takes numbers"),
+        (("lab", "run", "sample-complexity", "--images", "digits", "--classes", "1"), "give two different ones"),
         (("lab", "run", "sample-complexity", "--samples", "8:4"), "'8:4' names no numbers of samples"),
         (("lab", "run", "sample-complexity", "--law", "flat"), "--law is one of ball, gaussian"),
         (("lab", "run", "token-sparsification", "--rules", "luck"), "Tokens are not kept by 'luck'"),

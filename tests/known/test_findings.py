@@ -8,9 +8,9 @@ import pytest
 import xarray as xr
 
 from vitscope.findings.checkup import claims_of, findings
-from vitscope.findings.estimate import Estimate, above, average, below, difference, wilson
 from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.estimate import Estimate, above, average, below, difference, wilson
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec

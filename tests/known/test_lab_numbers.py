@@ -8,9 +8,10 @@ import pytest
 from vitscope.labs.dataset import Along, curves, over_trials
 from vitscope.labs.fit import bootstrap_line
 from vitscope.labs.needed import needed, sample_sizes, through
-from vitscope.labs.verdict import TrialMean, normal_above, together
+from vitscope.labs.verdict import normal_above
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.estimate import Estimate, above, below, between, together
 from vitscope.measurement.quantity import Quantity
 
 QUANTITY = Quantity("some", "Some quantity", "1", "What it says.")
@@ -35,15 +36,15 @@ def test_predictions_stand_beside_measured_curves_without_trials() -> None:
 
 
 def test_students_interval_of_two_trials() -> None:
-    mean = TrialMean(1.0, 0.01, 2)
-    low, high = mean.interval
+    mean = Estimate(1.0, 0.01, 2)
+    low, high = mean.interval(0.01)
     assert high - 1 == pytest.approx(0.01 * math.tan(math.pi * 0.495))  # one degree of freedom is Cauchy's law
     assert low == pytest.approx(2 - high)
-    assert mean.above(0.3) is Verdict.HOLDS
-    assert mean.above(0.5) is Verdict.UNDECIDED
-    assert mean.below(0.3) is Verdict.FAILS
-    assert mean.between(0.3, 1.7) is Verdict.HOLDS
-    assert TrialMean(1.0, math.nan, 1).above(-1e9) is Verdict.UNDECIDED
+    assert above(mean, 0.3) is Verdict.HOLDS
+    assert above(mean, 0.5) is Verdict.UNDECIDED
+    assert below(mean, 0.3) is Verdict.FAILS
+    assert between(mean, 0.3, 1.7) is Verdict.HOLDS
+    assert above(Estimate(1.0, math.nan, 1), -1e9) is Verdict.UNDECIDED
 
 
 def test_the_normal_interval_and_verdicts_together() -> None:

@@ -61,6 +61,12 @@ def test_the_label_is_that_of_the_majority_in_every_image_and_fair():
     assert_mean(sample.labels.double(), 0.0)
 
 
+def test_tokens_that_are_not_shuffled_stand_by_role():
+    _, sample = draw(relevant=0.3, confusion=0.05, spurious=0.2, shuffled=False)
+    order = [Role.RELEVANT] * 12 + [Role.CONFUSION] * 2 + [Role.SPURIOUS] * 8 + [Role.IRRELEVANT] * 18
+    assert torch.equal(sample.roles, torch.tensor([int(role) for role in order]).expand(COUNT, -1))
+
+
 def test_every_token_has_the_pattern_of_its_role():
     model, sample = draw(spurious=0.2, agreement=0.8, noise=0.3)
     carried, positive = nearest(model, sample), sample.labels[:, None] > 0

@@ -15,6 +15,7 @@ from vitscope.labs.shallow.keep import (
     KeepByAttention,
     KeepByMagnitude,
     KeepByRole,
+    KeepInProportion,
     KeepLeastNoisy,
 )
 from vitscope.labs.shallow.shallow_vit import ShallowVit, mean_error, mean_hinge
@@ -27,6 +28,7 @@ RULES = [
     KeepAll(),
     KeepByRole(),
     KeepAtRandom(),
+    KeepInProportion(),
     KeepLeastNoisy(),
     KeepByMagnitude(),
     KeepByAttention(),
@@ -203,6 +205,15 @@ def test_oracles_raise_the_relevant_share_and_lower_the_noise_and_chance_does_ne
     assert kept(KeepLeastNoisy(0.5))[1] < 0.95 * distance
     error = 5 * (0.3 * 0.7 / 40_000) ** 0.5  # exceeded by chance less than once in a million draws
     assert kept(KeepAtRandom(0.5)) == pytest.approx([share, distance], abs=error)
+    assert kept(KeepInProportion(0.5)) == pytest.approx([share, distance], abs=error)
+
+
+def test_keeping_in_proportion_keeps_half_of_each_role_in_every_image():
+    drawn = TokenModel(relevant=0.2, confusion=0.05).draw(50, torch.Generator().manual_seed(0))
+    found = KeepInProportion(0.5).kept(drawn, None, torch.Generator().manual_seed(1))
+    for role, wanted in ((Role.RELEVANT, 4), (Role.CONFUSION, 1), (Role.IRRELEVANT, 15)):
+        assert ((drawn.roles == role) & found).sum(1).eq(wanted).all()
+    assert float(found.double().mean(0).min()) > 0.2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from vitscope.labs.lab import AbstractLab, all_labs
 from vitscope.measurement.axes import AXES
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
+from vitscope.report.measured import listed
 from vitscope.report.page import page
+from vitscope.report.view import RunView
 from vitscope.runs.run import Run
 from vitscope.runs.store import RunFolder, read_run
 
@@ -44,8 +47,10 @@ def test_there_are_labs():
 @every_lab
 def test_every_field_is_a_flag_with_help_and_an_axis_of_the_vocabulary(name):
     lab = LABS[name]
+    flags = {one.name: one.type for one in dataclasses.fields(lab) if one.name in lab().settings}
     assert {one.name for one in dataclasses.fields(lab)} == set(field_documentation(lab))
-    assert [one.name for one in dataclasses.fields(lab) if one.type is not str and one.name not in AXES] == []
+    assert {one.name for one in dataclasses.fields(lab)} - set(flags) <= {"planted"}
+    assert [name for name, kind in flags.items() if kind is not str and name not in AXES] == []
     assert all(one.default is not dataclasses.MISSING for one in dataclasses.fields(lab))
     assert lab.name == name
     assert lab.references
@@ -76,6 +81,7 @@ def test_every_quantity_is_labelled_with_errors_and_counts(name):
             assert np.issubdtype(count.dtype, np.integer)
             assert (count >= 0).all()
             assert np.isnan(error[count < 2]).all(), (group, one)
+            assert dataset[f"{one}_count"].attrs["long_name"] in ("trials", "points"), (group, one)
 
 
 @every_lab
@@ -83,7 +89,11 @@ def test_theory_stands_beside_what_is_measured(name):
     groups = [node.to_dataset() for node in smoke_run(name).tree.children.values()]
     beside = [one for dataset in groups for one in quantities(dataset) if one.startswith("predicted")]
     entries = [str(one) for dataset in groups if "curve" in dataset for one in dataset["curve"].values]
-    assert beside or [one for one in entries if "predicted" in one] or name == "contrastive-collapse"
+    lines = [one for one in entries if "predicted" in one]
+    assert beside or lines or name == "contrastive-collapse"
+    marked = {one for dataset in groups for array in dataset.values() for one in listed(array.attrs.get("predicted"))}
+    assert set(lines) <= marked
+    assert {dataset[one].attrs["long_name"] for dataset in groups for one in beside if one in dataset} <= marked
 
 
 @every_lab
@@ -130,6 +140,10 @@ def test_the_smoke_run_has_a_page_and_can_be_read_again(name, tmp_path):
         xr.testing.assert_equal(node.to_dataset(), again.tree[group].to_dataset())
     html = page((again,))
     assert LABS[name].title in html
+    assert RunView(again, "run").headlines or name == "sample-complexity"  # exponents need two shares within the grid
+    assert not re.search(
+        r"<code class=.formula|\\[a-z]+\{|\^[\d{-]", html[html.index("<body>") : html.index("</main>")]
+    )
     assert f"Examined on {Experiment(LABS[name].smoke()).trials} trials" in html
     assert "images of" not in html
 
@@ -161,3 +175,19 @@ def test_a_grid_is_refused_in_the_users_words():
         grid_of(lab, {"rate": "1,x"})
     assert grid_of(lab, {"areas": "10/2"}).lab.areas == "10/2"
     assert grid_of(lab, {"areas": "10/2"}).grid == {}
+    with pytest.raises(UserError, match=r"steps is: 10, 12\.5, 15"):
+        grid_of(lab, {"steps": "10:15:3"})
+    with pytest.raises(UserError, match="law is no number"):
+        grid_of(LABS["sample-complexity"].smoke(), {"law": "ball:gaussian"})
+    with pytest.raises(UserError, match="tau is noise, which the grid has already"):
+        grid_of(LABS["sample-complexity"].smoke(), {"noise": "0.1", "tau": "0.2"})
+    with pytest.raises(UserError, match="no setting 'planted'"):
+        grid_of(LABS["sample-complexity"].smoke(), {"planted": "1"})
+
+
+def test_a_grid_takes_ranges_and_symbols():
+    lab = LABS["sample-complexity"].smoke()
+    experiment = grid_of(lab, {"alpha": "0.1:0.5:5", "tau": "0.1:0.3:3", "steps": "20:60:3", "law": "ball,gaussian"})
+    assert experiment.lab.settings["alpha"] == "0.1:0.5:5"
+    assert experiment.grid == {"noise": (0.1, 0.2, 0.3), "steps": (20, 40, 60), "law": ("ball", "gaussian")}
+    assert all(isinstance(one, int) for one in experiment.grid["steps"])

@@ -11,7 +11,9 @@ import cloudpickle
 import numpy as np
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
+from vitscope.cli import app
 from vitscope.engine.executor import InProcess, Processes
 from vitscope.engine.measure import Plan
 from vitscope.engine.ray_cluster import RayCluster
@@ -21,7 +23,7 @@ from vitscope.labs.lab import AbstractLab, Datasets, Values, all_labs
 from vitscope.labs.sweep import Sweep
 from vitscope.measurement.claim import Claim
 from vitscope.measurement.quantity import Quantity
-from vitscope.runs.store import RunFolder
+from vitscope.runs.store import RunFolder, read_run
 
 LABS = all_labs()
 SQUARE = Quantity("square", "Square", "1", "The seed squared.")
@@ -89,11 +91,58 @@ def test_chunks_hold_every_trial_once_and_are_of_one_form(name):
     trials = lab.planned()
     shards = Sweep(variants=(lab, lab)).shards()
     for block in (0, 1):
-        own = [shard for shard in shards if shard.block == block]
+        own = sorted((shard for shard in shards if shard.block == block), key=lambda shard: shard.start)
         assert [place for shard in own for place in range(shard.start, shard.stop)] == list(range(len(trials)))
         assert all(1 <= shard.stop - shard.start <= lab.at_once for shard in own)
         assert all(len({lab.form(one) for one in trials[shard.start : shard.stop]}) == 1 for shard in own)
     assert len({shard.name for shard in shards}) == len(shards)
+
+
+@final
+@dataclass(frozen=True)
+class Uneven(AbstractLab[int]):
+    """Trials that cost what their numbers are."""
+
+    name = "uneven"
+    title = "Uneven"
+    question = "Who ends last?"
+    references = ("none",)
+    at_once = 2
+
+    costs: tuple[int, ...] = (1, 1, 5, 2, 9, 9, 1)
+
+    @classmethod
+    def smoke(cls) -> "Uneven":
+        """It is small."""
+        return cls()
+
+    def planned(self) -> tuple[int, ...]:
+        """The costs."""
+        return self.costs
+
+    def cost(self, trial: int) -> float:
+        """The trial itself."""
+        return float(trial)
+
+    def carried_out(self, trials: Sequence[int]) -> Values:
+        """The trials themselves."""
+        return {"square": np.array(trials, dtype=np.float64)}
+
+    def measured(self, values: Values) -> Datasets:
+        """In their order."""
+        axis = Along("step", list(range(len(self.costs))), "Trial")
+        return {"squares": self.group("squares", "squares", over_trials(SQUARE, [axis], values["square"][:, None]))}
+
+    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+        """None."""
+        return ()
+
+
+def test_the_dearest_chunks_are_begun_first_and_answers_stay_in_order():
+    shards = Sweep((Uneven(), Uneven((20,)))).shards()
+    assert [(shard.block, shard.start) for shard in shards] == [(1, 0), (0, 4), (0, 2), (0, 0), (0, 6)]
+    run = Experiment(Uneven()).answer(Plan())
+    assert run["squares/square"].values.tolist() == list(Uneven().costs)
 
 
 def test_a_chunk_is_read_as_it_was_written():
@@ -101,7 +150,7 @@ def test_a_chunk_is_read_as_it_was_written():
     shard = work.shards()[1]
     chunk = work.fold(shard, lambda _: None)
     again = work.read(chunk.to_bytes())
-    assert again.images == chunk.images == 2
+    assert again.done == chunk.done == 2
     assert again.values["square"].tolist() == [4.0, 9.0]
     assert again.values["wide"].shape == (2, 2, 3)
 
@@ -150,20 +199,34 @@ def test_an_interrupted_sweep_goes_on_at_its_chunks(tmp_path, monkeypatch):
 
 def test_a_worker_that_is_killed_costs_its_chunk_only(tmp_path, by_value):
     mark = tmp_path / "mark"
-    run = Experiment(Deadly(str(mark))).answer(Plan(executor=Processes(2)))
+    run = Experiment(Deadly(str(mark))).answer(Plan(executor=Processes(1)))  # each worker imports torch, for seconds
     assert mark.exists()
     alone = Experiment(Deadly()).answer(Plan(executor=InProcess()))
     assert same(run.tree.children, alone.tree.children)
 
 
-def test_a_ray_worker_that_is_killed_costs_its_chunk_only(tmp_path, by_value):
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of two workers on this machine."""
     ray = pytest.importorskip("ray", reason="ray is not installed")
-    mark = tmp_path / "mark"
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
-        run = Experiment(Deadly(str(mark))).answer(Plan(executor=RayCluster("local")))
-    finally:
-        ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+def test_a_sweep_of_a_real_lab_on_a_cluster_is_that_of_one_process(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ("--areas", "10/2", "--patches", "16", "--clusters", "2", "--masked-share", "0.5", "--steps", "10")
+    asked = ["sweep", "masked-phases", "--grid", "high=1:1.5:2", *small, "--batch-size", "8", "--trials", "2"]
+    for place in ("ray", "local"):
+        answer = CliRunner().invoke(app, [*asked, "--on", place, "--resume", "--out", place])
+        assert answer.exit_code == 0, answer.stderr
+    assert same(read_run("ray").tree.children, read_run("local").tree.children)
+
+
+def test_a_ray_worker_that_is_killed_costs_its_chunk_only(cluster, tmp_path, by_value):
+    mark = tmp_path / "mark"
+    run = Experiment(Deadly(str(mark))).answer(Plan(executor=RayCluster("local")))
     assert mark.exists()
     assert same(run.tree.children, Experiment(Deadly()).answer(Plan()).tree.children)
 

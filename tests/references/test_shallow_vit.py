@@ -125,6 +125,19 @@ def test_the_initial_model_has_the_stated_errors():
         ShallowVit(value_width=9).initial(TOKENS, DATA.vectors, torch.Generator())
 
 
+def test_a_shared_top_layer_does_not_see_places():
+    model = ShallowVit(neurons=7, xi=0.5, shared_top=True)
+    weights = model.initial(TOKENS, DATA.vectors, torch.Generator().manual_seed(0))
+    own = replace(model, shared_top=False).initial(TOKENS, DATA.vectors, torch.Generator().manual_seed(0))
+    assert weights.top.eq(weights.top[:, :, :1]).all()
+    assert set(weights.top.abs().unique().tolist()) == set(own.top.abs().unique().tolist())
+    assert all(torch.equal(one, other) for one, other in zip(weights.trained, own.trained, strict=True))
+    tokens = DATA.draw(4, torch.Generator().manual_seed(1)).tokens.unsqueeze(0)
+    moved, there = tokens.flip(2), model.outputs(weights, tokens)
+    torch.testing.assert_close(model.outputs(weights, moved), there, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(model.outputs(own, moved), model.outputs(own, tokens), rtol=1e-2)
+
+
 def test_profiles_are_means_over_queries_of_a_role():
     model = MODELS[0]
     weights, tokens, _, roles, keep = setting(model)

@@ -8,6 +8,7 @@ import typer
 from vitscope.cli.flags import made, with_flags
 from vitscope.cli.request import Question, Request
 from vitscope.cli.terminal import waiting
+from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def examine(
 
         diagnostics = chosen(only, skip)
         curvatures, studies = beyond() if deep else ((), ())
-        request.plan()
+        plan = request.plan(made(Workers, fields))
         pictures, subject = request.pictures(), request.subject()
         asked = Checkup.of(subject, pictures, (*diagnostics, *curvatures), studies)
-    request.show(Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept), "checkups")
+    Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept).show("checkups", request.out, plan)
 
 
 def chosen(only: str | None, skip: str | None) -> "tuple[AnyDiagnostic, ...]":
@@ -54,4 +55,4 @@ def chosen(only: str | None, skip: str | None) -> "tuple[AnyDiagnostic, ...]":
     return tuple(known[name] for name in names)
 
 
-checkup = with_flags(examine, Request)
+checkup = with_flags(examine, Request, Workers)

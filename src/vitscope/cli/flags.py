@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 
 import typer
 
-from vitscope.cli.documentation import field_documentation
+from vitscope.cli.documentation import field_documentation, fields_in_order
 from vitscope.cli.entry import plain
 from vitscope.measurement.errors import UserError
 
@@ -21,15 +21,16 @@ def with_flags(
     """``command``, whose keyword arguments are the fields of ``sources``; the one named ``argument`` has no dashes.
 
     A field that several sources have is one flag, described by the first of them. A field whose name a method has
-    taken says its flag's name in its metadata, under ``flag``. Fields named in ``without`` are no flags.
+    taken says its flag's name in its metadata, under ``flag``. Fields named in ``without``, and those whose name there
+    is empty, are no flags. A class's own fields come before those of its bases.
     """
     fixed = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     flags: dict[str, inspect.Parameter] = {}
     for source in sources:
         helps = field_documentation(source)
-        for field in dataclasses.fields(source):
-            flag = _parameter(field, plain(helps.get(field.name, "")), field.name == argument)
-            if field.name not in without:
+        for field in fields_in_order(source):
+            if field.name not in without and _flag_name(field):
+                flag = _parameter(field, plain(helps.get(field.name, "")), field.name == argument)
                 flags.setdefault(_flag_name(field), flag)
     taken = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in (*fixed, *flags.values())]
     described = cast(Any, command)

@@ -1,102 +1,121 @@
 """``vitscope lab`` and ``vitscope sweep``: theory labs, or grids over their settings, with their runs and pages."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from inspect import cleandoc
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
-from typer.core import TyperGroup
 
-from vitscope.cli.entry import first_sentence, plain
-from vitscope.cli.flags import made, with_flags
-from vitscope.cli.request import executor_of, held_run, place_of, write_page
-from vitscope.cli.rim import INTERRUPTED, command_line, fail
-from vitscope.cli.summary import print_summary
-from vitscope.cli.terminal import ProgressBar, columns, stdout, waiting
+from vitscope.cli.entry import first_sentence
+from vitscope.cli.flags import made
+from vitscope.cli.registered import RegisteredGroup
+from vitscope.cli.request import Question
+from vitscope.cli.rim import command_line
+from vitscope.cli.terminal import columns, stdout, waiting
+from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
     from vitscope.labs.experiment import Experiment
-    from vitscope.runs.run import Run
+    from vitscope.labs.lab import AbstractLab
+    from vitscope.labs.shallow.planting import Planting
 
 
 @dataclass(frozen=True)
 class LabRequest:
-    """How and where trials are carried out; each field is a flag."""
+    """Where the answer goes; each field is a flag."""
 
     out: str | None = None
     """Folder or fsspec URL; labs/NAME-ADDRESS if left out."""
     resume: bool = False
     """Go on where an interrupted run ended."""
-    workers: str = "1"
-    """Worker processes, ray://HOST:PORT, or 'ray local'."""
 
 
-class LabGroup(TyperGroup):
-    """The labs as commands, imported when the group is used: flags are the fields of the request and of the lab."""
+@dataclass(frozen=True)
+class PlantedRequest:
+    """Of which images tokens are made, where not of the token model; each field is a flag."""
 
-    @abstractmethod
-    def command(self, lab: type[Any]) -> Callable[..., None]:
-        """What carries out the command of a lab; it takes flags as keywords."""
+    images: str | None = None
+    """Make tokens of the patches of these square images in noise, as for vitscope checkup; with labels."""
+    split: str | None = None
+    """Which of several splits of --images."""
+    label: str | None = None
+    """Column or key of their labels."""
+    classes: str = "0,1"
+    """Two of their classes by number, +1 and -1; for spurious-tokens four, the last two of the spurious patches."""
+    limit: int | None = None
+    """Take so many of their images, balanced by class, half to train on and half to test on; chosen by --seed."""
+    patch: int = 4
+    """Pixels along a side of a patch, which is a token."""
+    side: int | None = None
+    """Patches along a side of a planted image; those of the object if left out."""
+    background: float = 0.25
+    """Standard deviation of the noise of background patches."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - click's or typer's own
-        """The names of the labs."""
-        del ctx
-        return list(_labs())
+    def planting(self, seed: int) -> "Planting | None":
+        """The objects, read; None where no images are asked for."""
+        if self.images is None:
+            return None
+        from vitscope.data import images
+        from vitscope.labs.shallow.planting import planting
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """The command of a lab; ``UserError`` for a name that is not there."""
-        del ctx
-        labs = _labs()
-        if cmd_name not in labs:
-            raise UserError(f"There is no lab named {cmd_name!r}; there are: {', '.join(labs)}.")
-        command = self.command(labs[cmd_name])
-        command.__doc__ = plain(cleandoc(labs[cmd_name].__doc__ or ""))
-        app = typer.Typer(
-            add_completion=False,
-            rich_markup_mode=None,
-            pretty_exceptions_enable=False,
-            context_settings={"help_option_names": ["-h", "--help"]},
-        )
-        app.command(cmd_name)(with_flags(command, LabRequest, labs[cmd_name]))
-        return typer.main.get_command(app)
+        parts = [part.strip() for part in self.classes.split(",")]
+        if not all(part.isdecimal() for part in parts):
+            raise UserError(f"--classes takes numbers of classes with commas between, as in 3,5; not {self.classes!r}.")
+        found = images(self.images, split=self.split, label=self.label)
+        chosen = tuple(map(int, parts))
+        return planting(found, chosen, self.limit, seed, self.side, self.patch, self.background)
+
+
+class LabGroup(RegisteredGroup):
+    """One command for each registered lab."""
+
+    noun = "lab"
+
+    def classes(self) -> Mapping[str, type[Any]]:
+        """The labs by name."""
+        return _labs()
+
+    def requests(self, chosen: type[Any]) -> tuple[type[Any], ...]:
+        """Where the answer goes, the workers and, of a lab that can be made of images, these."""
+        return (LabRequest, Workers, *((PlantedRequest,) if _plants(chosen) else ()))
 
 
 @final
 class Labs(LabGroup):
-    """One command for each registered lab."""
+    """The labs by themselves."""
 
-    def command(self, lab: type[Any]) -> Callable[..., None]:
+    def command(self, chosen: type[Any]) -> Callable[..., None]:
         """Run the lab."""
 
         def run(**fields: object) -> None:
             from vitscope.labs.experiment import Experiment
 
-            _show(Experiment(made(lab, fields)), made(LabRequest, fields))
+            _show(Experiment(_lab(chosen, fields)), fields)
 
         return run
 
 
 @final
 class Sweeps(LabGroup):
-    """One command for each registered lab, with a grid over its settings."""
+    """The labs with a grid over their settings."""
 
-    def command(self, lab: type[Any]) -> Callable[..., None]:
+    def command(self, chosen: type[Any]) -> Callable[..., None]:
         """Run the lab at every point of the grid."""
 
         def run(
             grid: Annotated[
                 list[str],
-                typer.Option(help="Settings and their values: noise=0.1,0.2. Several may follow one another."),
+                typer.Option(
+                    help="Settings and their values: noise=0.1,0.2 or noise=0.1:0.5:9. Several may follow one another."
+                ),
             ],
             more: Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUES]...", show_default=False)] = None,
             **fields: object,
         ) -> None:
             from vitscope.labs.experiment import grid_of
 
-            _show(grid_of(made(lab, fields), _texts([*grid, *(more or ())])), made(LabRequest, fields))
+            _show(grid_of(_lab(chosen, fields), _texts([*grid, *(more or ())])), fields)
 
         return run
 
@@ -115,32 +134,28 @@ def list_labs() -> None:
     )
 
 
-def _show(experiment: "Experiment", request: LabRequest) -> None:
+def _lab(chosen: "type[AbstractLab[Any]]", given: Mapping[str, object]) -> "AbstractLab[Any]":
+    """The lab, its images planted where some are given."""
+    lab = made(chosen, given)
+    if not _plants(chosen):
+        return lab
+    with waiting("Reading the images"):
+        planted = made(PlantedRequest, given).planting(int(str(lab.settings["seed"])))
+    return replace(lab, planted=planted)  # pyright: ignore[reportCallIssue] - it has the field
+
+
+def _plants(lab: type[Any]) -> bool:
+    return "planted" in (one.name for one in fields(lab))
+
+
+def _show(experiment: "Experiment", given: Mapping[str, object]) -> None:
     """Answer, write the page, and show both in a few lines."""
-    run, where = _answered(experiment, request)
-    with waiting("Writing the page"):
-        page = write_page(run, where)
-    print_summary(run, page)
-
-
-def _answered(experiment: "Experiment", request: LabRequest) -> "tuple[Run, str]":
-    """The run, kept already or made now, and where it is."""
     from vitscope.engine.measure import Plan
-    from vitscope.runs.store import RunFolder
 
-    where = request.out or place_of("labs", experiment.lab.name, experiment.spec)
-    held = held_run(where, experiment.spec, request.resume)
-    if held is not None:
-        return held, where
-    executor = executor_of(request.workers)
-    plan = Plan(executor=executor, folder=RunFolder(where), resume=request.resume, command=command_line())
-    try:
-        with ProgressBar(experiment.lab.title, experiment.trials, "trials") as progress:
-            return experiment.answer(replace(plan, progress=progress)), where
-    except KeyboardInterrupt:
-        again = plan.command if plan.resume else f"{plan.command} --resume"
-        kept = f"{experiment.kept(plan)} of {experiment.trials} trials are kept"
-        fail(f"interrupted; {kept}; go on with: {again}", INTERRUPTED, "")
+    request = made(LabRequest, given)
+    plan = Plan(executor=made(Workers, given).executor, resume=request.resume, command=command_line())
+    asked = (experiment.lab.name, experiment.spec, experiment.trials, experiment.answer, experiment.kept)
+    Question(*asked, of="trials").show("labs", request.out, plan)
 
 
 def _texts(given: list[str]) -> dict[str, str]:

@@ -1,17 +1,20 @@
 """``vitscope measure NAME``: one diagnostic with settings of its own, its run and its page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from vitscope.cli.flags import made
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Question, Request
 from vitscope.cli.terminal import waiting
+from vitscope.cli.workers import Workers
 
 
 @final
 class Diagnostics(RegisteredGroup):
     """One command for each registered diagnostic."""
+
+    noun = "diagnostic"
 
     def classes(self) -> Mapping[str, type[Any]]:
         """The diagnostics by name."""
@@ -19,13 +22,23 @@ class Diagnostics(RegisteredGroup):
 
         return diagnostics()
 
-    def run(self, chosen: type[Any], fields: Mapping[str, object]) -> None:
-        """Measure it on the images, and write its page."""
-        request, diagnostic = made(Request, fields), made(chosen, fields)
-        with waiting("Loading the model and the images"):
-            from vitscope.findings.checkup import Checkup
+    def requests(self, chosen: type[Any]) -> tuple[type[Any], ...]:
+        """A model and images, and the workers."""
+        del chosen
+        return Request, Workers
 
-            request.plan()
-            pictures, subject = request.pictures(), request.subject()
-            asked = Checkup.of(subject, pictures, (diagnostic,), ())
-        request.show(Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept), "measured")
+    def command(self, chosen: type[Any]) -> Callable[..., None]:
+        """Measure it on the images, and write its page."""
+
+        def measured(**fields: object) -> None:
+            request, diagnostic = made(Request, fields), made(chosen, fields)
+            with waiting("Loading the model and the images"):
+                from vitscope.findings.checkup import Checkup
+
+                plan = request.plan(made(Workers, fields))
+                pictures, subject = request.pictures(), request.subject()
+                asked = Checkup.of(subject, pictures, (diagnostic,), ())
+            question = Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept)
+            question.show("measured", request.out, plan)
+
+        return measured

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.summary import print_summary
 from vitscope.cli.terminal import ProgressBar, hint, waiting
+from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
     from vitscope.data import Images
-    from vitscope.engine.executor import AbstractExecutor
     from vitscope.engine.measure import Plan
     from vitscope.models.subject import Subject
     from vitscope.runs.run import Run
@@ -57,8 +57,6 @@ class Request:
     """Go on where an interrupted run ended."""
     batch_size: int = 32
     """Images at a time."""
-    workers: str = "1"
-    """Worker processes, ray://HOST:PORT, or 'ray local'."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
 
@@ -89,42 +87,16 @@ class Request:
 
         return found.augmented({"weak": WEAK, "strong": STRONG}[self.augment], self.seed)
 
-    def plan(self) -> "Plan":
+    def plan(self, workers: Workers) -> "Plan":
         """How the work is carried out, but for where it is kept."""
         from vitscope.engine.measure import Plan
 
-        return Plan(self.batch_size, executor_of(self.workers), None, self.resume, command=command_line())
-
-    def answer(self, question: "Question", folder: str) -> "tuple[Run, str]":
-        """The run that answers the question, and where it is kept: a kept one if there is one, or a new one."""
-        from vitscope.runs.store import RunFolder
-
-        where = self.out or place_of(folder, question.model, question.spec)
-        held = held_run(where, question.spec, self.resume)
-        if held is not None:
-            return held, where
-        return self._measured(question, replace(self.plan(), folder=RunFolder(where))), where
-
-    def show(self, question: "Question", folder: str) -> None:
-        """Answer the question, write the run's page beside it, and show both in a few lines."""
-        run, where = self.answer(question, folder)
-        with waiting("Writing the page"):
-            page = write_page(run, where)
-        print_summary(run, page)
-
-    def _measured(self, question: "Question", plan: "Plan") -> "Run":
-        try:
-            with ProgressBar("Measuring", question.passes) as progress:
-                return question.answer(replace(plan, progress=progress))
-        except KeyboardInterrupt:
-            again = plan.command if plan.resume else f"{plan.command} --resume"
-            kept = f"{question.kept(plan)} of {question.passes} images are kept"
-            fail(f"interrupted; {kept}; go on with: {again}", INTERRUPTED, "")
+        return Plan(self.batch_size, workers.executor, None, self.resume, command=command_line())
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be measured: its address, how many images go through a model, and who answers it."""
+    """What is to be measured: its address, how much there is to do, and who answers it."""
 
     model: str
     spec: "Spec"
@@ -132,6 +104,32 @@ class Question:
     answer: "Callable[[Plan], Run]"
     kept: "Callable[[Plan], int]"
     """How many of the passes an interrupted attempt has left."""
+    of: str = "images"
+    """What the passes are of."""
+
+    def show(self, folder: str, out: str | None, plan: "Plan") -> None:
+        """Answer it, keep the run in ``out`` or a place of its own under ``folder``, write its page, and say both."""
+        where = out or place_of(folder, self.model, self.spec)
+        run = self._answered(where, plan)
+        with waiting("Writing the page"):
+            page = write_page(run, where)
+        print_summary(run, page)
+
+    def _answered(self, where: str, plan: "Plan") -> "Run":
+        """The run that answers it: a kept one if there is one, or a new one."""
+        from vitscope.runs.store import RunFolder
+
+        held = held_run(where, self.spec, plan.resume)
+        if held is not None:
+            return held
+        plan = replace(plan, folder=RunFolder(where))
+        try:
+            with ProgressBar("Measuring" if self.of == "images" else "Running", self.passes, self.of) as progress:
+                return self.answer(replace(plan, progress=progress))
+        except KeyboardInterrupt:
+            again = plan.command if plan.resume else f"{plan.command} --resume"
+            kept = f"{self.kept(plan)} of {self.passes} {self.of} are kept"
+            fail(f"interrupted; {kept}; go on with: {again}", INTERRUPTED, "")
 
 
 def place_of(folder: str, model: str, spec: "Spec") -> str:
@@ -175,22 +173,6 @@ def load_model(
             f"The device {device!r} is not to be had here ({why}); give cpu, cuda, cuda:1 or mps."
         ) from error
     return load(model, pretrained=pretrained, weights=weights, device=device, crop=crop)
-
-
-def executor_of(workers: str) -> "AbstractExecutor":
-    """Where shards are folded: here, in worker processes, or on a Ray cluster."""
-    from vitscope.engine.executor import InProcess, Processes
-
-    if workers.startswith("ray"):
-        from vitscope.engine.ray_cluster import RayCluster
-
-        if workers in ("ray", "ray local"):
-            return RayCluster("local")
-        if workers.startswith("ray://"):
-            return RayCluster(workers)
-    if not workers.isdecimal() or int(workers) < 1:
-        raise UserError(f"--workers takes a number from 1, ray://HOST:PORT or 'ray local', not {workers!r}.")
-    return InProcess() if int(workers) == 1 else Processes(int(workers))
 
 
 def write_page(run: "Run", where: str) -> str:

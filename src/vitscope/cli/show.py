@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitscope.cli.documentation import field_documentation
+from vitscope.cli.documentation import field_documentation, fields_in_order
 from vitscope.cli.entry import entries, plain
 from vitscope.cli.terminal import columns, facts, stdout, waiting
 from vitscope.measurement.errors import UserError
@@ -37,7 +37,7 @@ def _show(name: str, kind: str, cls: type[Any]) -> None:
     console.print()
     shown = {"Diagnostics": _diagnostic, "Findings": _finding, "Model families": _family}
     shown.get(kind, _referenced)(cls)
-    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    fields = fields_in_order(cls) if dataclasses.is_dataclass(cls) else ()
     if fields:
         documentation = field_documentation(cls)
         table = columns("field", "default", "meaning", fold=("meaning",))

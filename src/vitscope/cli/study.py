@@ -1,17 +1,20 @@
 """``vitscope study NAME``: a grid of interventions, its run and its page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from vitscope.cli.flags import made
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Question, Request
 from vitscope.cli.terminal import waiting
+from vitscope.cli.workers import Workers
 
 
 @final
 class Studies(RegisteredGroup):
     """One command for each registered study."""
+
+    noun = "study"
 
     def classes(self) -> Mapping[str, type[Any]]:
         """The studies by name."""
@@ -19,22 +22,32 @@ class Studies(RegisteredGroup):
 
         return {study.name: study for study in all_studies()}
 
-    def run(self, chosen: type[Any], fields: Mapping[str, object]) -> None:
-        """Settle the study for the model and the images, run it, and write its page."""
-        request, asked = made(Request, fields), made(chosen, fields)
-        with waiting("Loading the model and the images"):
-            from vitscope.engine.measure import kept
-            from vitscope.engine.study import settled
-            from vitscope.findings.checkup import concluded
+    def requests(self, chosen: type[Any]) -> tuple[type[Any], ...]:
+        """A model and images, and the workers."""
+        del chosen
+        return Request, Workers
 
-            plan, pictures, subject = request.plan(), request.pictures(), request.subject()
-        with waiting("Settling the study"):
-            study = settled(subject, pictures, asked, None, plan)
-        question = Question(
-            subject.name,
-            study.spec,
-            study.passes(),
-            lambda plan: concluded(study.answer(plan), plan),
-            lambda plan: kept(study.work(plan.batch_size), study.spec, plan),
-        )
-        request.show(question, "studies")
+    def command(self, chosen: type[Any]) -> Callable[..., None]:
+        """Settle the study for the model and the images, run it, and write its page."""
+
+        def studied(**fields: object) -> None:
+            request, asked = made(Request, fields), made(chosen, fields)
+            with waiting("Loading the model and the images"):
+                from vitscope.engine.measure import kept
+                from vitscope.engine.study import settled
+                from vitscope.findings.checkup import concluded
+
+                plan = request.plan(made(Workers, fields))
+                pictures, subject = request.pictures(), request.subject()
+            with waiting("Settling the study"):
+                study = settled(subject, pictures, asked, None, plan)
+            question = Question(
+                subject.name,
+                study.spec,
+                study.passes(),
+                lambda plan: concluded(study.answer(plan), plan),
+                lambda plan: kept(study.work(plan.batch_size), study.spec, plan),
+            )
+            question.show("studies", request.out, plan)
+
+        return studied

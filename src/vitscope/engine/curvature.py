@@ -27,7 +27,7 @@ from vitscope.engine.hessian import (
     shadow,
 )
 from vitscope.engine.part import Part, Per, coordinates, parts_of, read_part
-from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Shard
+from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.models.subject import Subject
@@ -194,7 +194,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class CurvatureResult(AbstractResult):
+class CurvatureResult(AbstractImagesResult):
     """What a mini-batch came to: a state for each diagnostic, empty for those it was not meant for."""
 
     states: tuple[Records, ...]
@@ -231,7 +231,7 @@ class CurvatureResult(AbstractResult):
 
 
 @dataclass(frozen=True)
-class CurvatureWork(AbstractWork[CurvatureResult]):
+class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
     """The mini-batches of every curvature diagnostic; those of the same mini-batches share the graphs."""
 
     diagnostics: tuple[AbstractCurvature, ...]

@@ -25,7 +25,7 @@ class AbstractExecutor(ABC):
 
     @abstractmethod
     def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
-        """The shards' results; ``advance`` is told of images as they are done."""
+        """The shards' results, begun in their order; ``advance`` is told of what is done."""
 
 
 @final
@@ -59,7 +59,7 @@ class Processes(AbstractExecutor):
                         futures = {pool.submit(_fold_in_worker, shard): shard for shard in left}
                         for shard, result in _completed(futures):
                             del left[shard]
-                            advance(work.passes(shard) * (result.images + len(result.broken)))
+                            advance(work.passes(shard) * result.done)
                             yield shard, result
                     except BrokenProcessPool:
                         left = {shard: tries + 1 for shard, tries in left.items()}

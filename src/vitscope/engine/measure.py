@@ -25,7 +25,7 @@ from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder
 
 Progress = Callable[[int, int], None]
-"""Told how many images are done, and how many there are."""
+"""Told how many images (or trials) are done, and how many there are."""
 
 
 Measurable = AnyDiagnostic | AbstractCurvature
@@ -180,16 +180,16 @@ def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, ob
 def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: int) -> dict[Shard, Result]:
     """All shards' results in order, those of an interrupted attempt included; each is kept as soon as it is there.
 
-    ``total`` is how many images there are to do, every setting counted, for the progress.
+    ``total`` is how much there is to do, every setting counted, for the progress.
     """
     shards = work.shards()
     results = _resumed(work, spec, shards, plan)
-    done = sum(work.passes(shard) * (result.images + len(result.broken)) for shard, result in results.items())
+    done = sum(work.passes(shard) * result.done for shard, result in results.items())
     plan.progress(done, total)
 
-    def advance(images: int) -> None:
+    def advance(more: int) -> None:
         nonlocal done
-        done += images
+        done += more
         plan.progress(done, total)
 
     missing = [shard for shard in shards if shard not in results]
@@ -203,7 +203,7 @@ def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: int) -> di
 def kept(work: AbstractWork[Result], spec: Spec, plan: Plan) -> int:
     """How many of the work's passes an interrupted attempt left in the plan's folder."""
     results = _resumed(work, spec, work.shards(), replace(plan, resume=True))
-    return sum(work.passes(shard) * (result.images + len(result.broken)) for shard, result in results.items())
+    return sum(work.passes(shard) * result.done for shard, result in results.items())
 
 
 def _part(shard: Shard, plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """Work as bytes, for worker processes of this very program.
 
-The module travels; its anatomy, which is made of functions bound to it, is found again where it arrives.
+A module travels; its anatomy, which is made of functions bound to it, is found again where it arrives.
 """
 
 import dataclasses
@@ -8,14 +8,16 @@ from typing import Any
 
 import cloudpickle
 
-from vitscope.engine.work import AbstractWork, Result
+from vitscope.engine.work import AbstractSubjectWork, AbstractWork, Result
 from vitscope.models.catalogue import adapter_of
 from vitscope.models.edit import with_edits
 from vitscope.models.subject import Composition, Subject
 
 
 def packed(work: AbstractWork[Result]) -> bytes:
-    """The work as bytes. Cost: the model's weights and, of images held in memory, their pixels."""
+    """The work as bytes. Cost: a model's weights and, of images held in memory, their pixels."""
+    if not isinstance(work, AbstractSubjectWork):
+        return cloudpickle.dumps(work)
     subject = dict(vars(work.subject))
     if isinstance(work.subject.anatomy, Composition):
         subject["anatomy"] = None
@@ -25,7 +27,10 @@ def packed(work: AbstractWork[Result]) -> bytes:
 
 def unpacked(content: bytes) -> AbstractWork[Any]:
     """The work that :func:`packed` made into bytes. Only for bytes of this program's own: unpickling runs code."""
-    kind, subject, fields = cloudpickle.loads(content)
+    found = cloudpickle.loads(content)
+    if isinstance(found, AbstractWork):
+        return found
+    kind, subject, fields = found
     if subject["anatomy"] is None:
         adapter = adapter_of(subject["module"])
         assert adapter is not None, "a module whose adapter was found once is found again"

@@ -31,7 +31,7 @@ class RayCluster(AbstractExecutor):
             while pending:
                 done, _ = ray.wait(list(pending))
                 shard, result = pending.pop(done[0]), work.read(ray.get(done[0]))
-                advance(work.passes(shard) * (result.images + len(result.broken)))
+                advance(work.passes(shard) * result.done)
                 yield shard, result
         finally:
             if started_here:

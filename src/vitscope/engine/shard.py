@@ -15,7 +15,7 @@ from vitscope.data.batch import Batch
 from vitscope.engine.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
 from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.fold import Means, Slot
-from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Shard
+from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver
@@ -30,7 +30,7 @@ BATCHES_PER_SHARD = 4
 
 
 @dataclass(frozen=True)
-class ShardResult(AbstractResult):
+class ShardResult(AbstractImagesResult):
     """What a shard came to: the images seen, those left out, and a state for each diagnostic."""
 
     states: tuple[Means, ...]
@@ -65,7 +65,7 @@ class ShardResult(AbstractResult):
 
 
 @dataclass(frozen=True)
-class Pass(AbstractWork[ShardResult]):
+class Pass(AbstractSubjectWork[ShardResult]):
     """One pass of a subject over images, watched by diagnostics."""
 
     diagnostics: tuple[AnyDiagnostic, ...]

@@ -19,7 +19,7 @@ from vitscope.engine.gridded import gridded
 from vitscope.engine.measure import Plan, asked, folded, refuse_unmeasurable, why_empty
 from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
 from vitscope.engine.together import walk_together
-from vitscope.engine.work import AbstractWork, Advance, Shard
+from vitscope.engine.work import AbstractSubjectWork, Advance, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Composition, Subject
 from vitscope.runs.provenance import provenance
@@ -130,7 +130,7 @@ def settled(
 
 
 @dataclass(frozen=True)
-class StudyWork(AbstractWork[ShardResult]):
+class StudyWork(AbstractSubjectWork[ShardResult]):
     """All settings of a study over images, in blocks; a block's result has states for the intact subject first."""
 
     settings: tuple[Setting, ...]

@@ -9,12 +9,12 @@ from vitscope.data import Broken, Images
 from vitscope.models.subject import Subject
 
 Advance = Callable[[int], None]
-"""Told the number of images as they are done."""
+"""Told how much is done as it is done, in what the work counts: images or trials, once for each pass."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The batches ``start`` to ``stop``, for the ``block`` of settings where a study has several."""
+    """The batches (or trials) ``start`` to ``stop``, for the ``block`` of settings where there are several."""
 
     start: int
     stop: int
@@ -29,14 +29,29 @@ class Shard:
 
 @dataclass(frozen=True)
 class AbstractResult(ABC):
-    """What a shard came to; results of the same settings can be merged, in any grouping."""
+    """What a shard came to."""
 
-    images: int
-    broken: tuple[Broken, ...]
+    @property
+    @abstractmethod
+    def done(self) -> int:
+        """How much it stands for, in what the work counts."""
 
     @abstractmethod
     def to_bytes(self) -> bytes:
         """The result as it is kept and sent."""
+
+
+@dataclass(frozen=True)
+class AbstractImagesResult(AbstractResult):
+    """What a shard of images came to; results of the same settings can be merged, in any grouping."""
+
+    images: int
+    broken: tuple[Broken, ...]
+
+    @property
+    def done(self) -> int:
+        """The images, broken ones included."""
+        return self.images + len(self.broken)
 
 
 Result = TypeVar("Result", bound=AbstractResult)
@@ -48,22 +63,27 @@ Finished = Iterator[tuple[Shard, Result]]
 class AbstractWork(ABC, Generic[Result]):
     """All that folding a shard needs; a frozen value, sent once to every worker."""
 
-    subject: Subject
-    images: Images
-
     @abstractmethod
     def shards(self) -> tuple[Shard, ...]:
-        """The fixed shards; they do not depend on who folds them."""
+        """The fixed shards, in the order they are begun in; they do not depend on who folds them."""
 
     def passes(self, shard: Shard) -> int:
-        """How often each of its images goes through a model: what progress is counted in."""
+        """How often what it counts is gone through, as images by a study's models."""
         del shard
         return 1
 
     @abstractmethod
     def fold(self, shard: Shard, advance: Advance) -> Result:
-        """One shard's result; ``advance`` is told of images as they are done, once for each of its passes."""
+        """One shard's result; ``advance`` is told of what is done, once for each of its passes."""
 
     @abstractmethod
     def read(self, content: bytes) -> Result:
         """The result whose ``to_bytes`` these are."""
+
+
+@dataclass(frozen=True)
+class AbstractSubjectWork(AbstractWork[Result]):
+    """Work on a model and images."""
+
+    subject: Subject
+    images: Images

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.estimate import wilson
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_number
 from vitscope.measurement.claim import Verdict
+from vitscope.measurement.estimate import wilson
 from vitscope.runs.run import Run
 
 

@@ -5,10 +5,10 @@ from typing import final
 
 import numpy as np
 
-from vitscope.findings.estimate import FALSE_ALARMS, z_text
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_number
 from vitscope.measurement.claim import Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS, z_text
 from vitscope.runs.run import Run
 
 _TOP1 = "accuracy/top1"

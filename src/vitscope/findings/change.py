@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from vitscope.findings.estimate import FALSE_ALARMS, Estimate, above, average, below, z_text
 from vitscope.findings.finding import Judgement
 from vitscope.findings.reading import Entry, read_entries
 from vitscope.measurement.claim import Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS, Estimate, above, average, below, z_text
 from vitscope.runs.run import Run
 
 MIXING = frozenset({"attention"})

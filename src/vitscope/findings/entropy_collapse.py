@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.estimate import FALSE_ALARMS
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_entries, some_below
+from vitscope.measurement.estimate import FALSE_ALARMS
 from vitscope.runs.run import Run
 
 

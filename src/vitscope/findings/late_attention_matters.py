@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.estimate import FALSE_ALARMS, average, below, difference
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import Entry, read_entries
+from vitscope.measurement.estimate import FALSE_ALARMS, average, below, difference
 from vitscope.runs.run import Run
 
 

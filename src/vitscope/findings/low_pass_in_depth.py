@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.estimate import FALSE_ALARMS, below, difference, z_text
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_entries
+from vitscope.measurement.estimate import FALSE_ALARMS, below, difference, z_text
 from vitscope.runs.run import Run
 
 

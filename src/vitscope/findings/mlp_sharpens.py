@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import TRANSFORMING, changes, judged_rise
-from vitscope.findings.estimate import FALSE_ALARMS
 from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.measurement.estimate import FALSE_ALARMS
 from vitscope.runs.run import Run
 
 

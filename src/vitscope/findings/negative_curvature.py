@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.estimate import FALSE_ALARMS, above
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_number
+from vitscope.measurement.estimate import FALSE_ALARMS, above
 from vitscope.runs.run import Run
 
 

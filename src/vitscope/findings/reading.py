@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from vitscope.findings.estimate import FALSE_ALARMS, Estimate, above, average, below
 from vitscope.measurement.claim import Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS, Estimate, above, average, below
 from vitscope.runs.run import Run
 
 Test = Callable[[Estimate, float, float], Verdict]

@@ -1,25 +1,27 @@
 """Attention concentration: on which tokens a shallow transformer attends as it learns, by class of query."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 import numpy as np
 import xarray as xr
 
 from vitscope.labs.dataset import Along, Numbers, curves, over_trials, predicted
-from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.training import log_spaced
 from vitscope.labs.needed import LI
 from vitscope.labs.shallow.attention import AttentionProfile
 from vitscope.labs.shallow.criterion import Criterion
 from vitscope.labs.shallow.ensemble import train
-from vitscope.labs.shallow.shallow_vit import ShallowVit
+from vitscope.labs.shallow.keep import KeepAll
 from vitscope.labs.shallow.theory import attention_gap, initial_attention
-from vitscope.labs.shallow.token_model import Role, TokenModel
+from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.verdict import FALSE_ALARMS, read_mean
+from vitscope.labs.shallow_lab import AbstractShallowLab
+from vitscope.labs.verdict import read_mean
 from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS, above
 from vitscope.measurement.quantity import Quantity
 
 CONCENTRATED = 0.95
@@ -31,8 +33,10 @@ KEYS = ("relevant", "confusion", "irrelevant")
 EVERY = 10
 """Steps between two evaluations."""
 _ROLES = [int(role) for role in (Role.RELEVANT, Role.CONFUSION, Role.IRRELEVANT)]
-LONGER = (
-    "Train longer (--steps); to see the limit, with a smaller --rate, since the hinge loss stops learning at margin 1."
+LONGER = "Train longer (--steps): it is not sure that attention has stopped."
+STOPPED = (
+    "Longer training changes nothing: attention has stopped, as the hinge loss has no gradient once all margins are 1. "
+    "That of relevant queries goes further where places tell roles (--no-shuffled)."
 )
 
 MASS = Quantity(
@@ -48,6 +52,13 @@ ENTROPY = Quantity(
     "nats",
     "Mean entropy of the attention of these queries; log(tokens) is uniform.",
     "Smaller is sparser.",
+)
+FINAL = Quantity(
+    "final_mass",
+    "Attention on relevant keys",
+    "1",
+    "Attention mass of these queries on relevant keys after the last step.",
+    "Larger is what the theorem says.",
 )
 RISE = Quantity(
     "late_rise",
@@ -67,7 +78,7 @@ HINGE = Quantity("hinge", "Hinge loss", "1", "Mean hinge loss on test images.", 
 @LABS.add("attention-concentration")
 @final
 @dataclass(frozen=True)
-class AttentionConcentration(AbstractLab[Trial]):
+class AttentionConcentration(AbstractShallowLab):
     r"""Where a shallow transformer attends as it learns, for relevant queries and for others apart.
 
     By Li, Wang, Liu and Chen (ICLR 2023) the attention on label-relevant tokens,
@@ -88,61 +99,35 @@ class AttentionConcentration(AbstractLab[Trial]):
     name = "attention-concentration"
     title = "Attention concentration"
     question = "Where does attention go as it learns?"
-    references = (LI,)
     at_once = 4
 
     alpha: float = 0.3
     """Share of relevant tokens."""
     samples: int = 400
     """Training images."""
-    token_count: int = 40
-    """Tokens of an image."""
-    patterns: int = 10
-    """Patterns, and entries of a token."""
-    confusion: float = 0.05
-    """Share of tokens with the pattern of the other label."""
     noise: float = 0.1
-    """Largest distance of a token from its pattern, tau; of its square the mean by law gaussian."""
     law: Literal["ball", "gaussian"] = "ball"
-    """Law of the noise; the theorems are on ball."""
+    """Law of the noise; the theorems are on ball, gaussian has the square of tau in the mean."""
     sigma: float = 0.1
-    """Error of the initial values."""
     delta: float = 0.1
-    """Error of the initial queries and keys."""
-    neurons: int = 50
-    """Neurons of the perceptron."""
     rate: float = 0.5
-    """Learning rate."""
-    batch_size: int = 20
-    """Images of a step."""
     steps: int = 1000
     """Steps of training; a multiple of 10."""
     tests: int = 128
     """Test images; attention is read on a quarter of them."""
-    trials: int = 8
-    """Trials, by further seeds."""
-    seed: int = 0
-    """Seed of the first trial."""
 
     @classmethod
     def smoke(cls) -> "AttentionConcentration":
         """A few tokens, forty steps."""
-        return cls(0.4, 16, 10, 4, 0.1, neurons=8, batch_size=4, steps=40, tests=32, trials=2)
+        few = cls(alpha=0.4, samples=16, token_count=10, patterns=4, confusion=0.1, neurons=8)
+        return replace(few, batch_size=4, steps=40, tests=32, trials=2)
 
     def planned(self) -> tuple[Trial, ...]:
         """One setting, by seeds."""
-        data = TokenModel(
-            self.patterns, self.patterns, self.token_count, self.alpha, self.confusion, self.noise, self.law
-        )
-        model = ShallowVit(self.neurons, self.patterns, self.patterns, self.sigma, self.delta)
+        data, other = self.tokens(self.alpha, law=self.law)
         criterion = Criterion(goal="none", steps=self.steps, every=EVERY)
-        seeds = range(self.seed, self.seed + self.trials)
-        shared = (data, model, self.samples, self.rate, self.batch_size, criterion)
-        return tuple(Trial(seed, *shared, tests=self.tests, watched=max(1, self.tests // 4)) for seed in seeds)
-
-    def form(self, trial: Trial) -> Hashable:
-        """All alike."""
-        return trial.form
+        shared = (data, self.model(), self.samples, self.rate, self.batch_size, criterion, KeepAll(), self.tests, other)
+        return tuple(Trial(seed, *shared, watched=max(1, self.tests // 4)) for seed in self.seeds)
 
     def carried_out(self, trials: Sequence[Trial]) -> Values:
         """Masses by query, key and step, entropies by query and step, and the loss."""
@@ -167,38 +152,25 @@ class AttentionConcentration(AbstractLab[Trial]):
 
     def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
         """Concentration of relevant queries and of all, and whether attention is still rising."""
-        last = self._steps[-1]
-        claims: list[Claim] = []
-        for name, weight in (("relevant", 0.9), ("all", 0.8)):
-            found = datasets[f"queries-{name}"]
-            mass = read_mean(found, "mass", curve="relevant", step=last)
-            words = "all queries together" if name == "all" else "relevant queries"
-            claims.append(
-                self._claim(
-                    f"concentration-{name}",
-                    f"Attention of {words} concentrates on relevant keys",
-                    mass.above(CONCENTRATED),
-                    f"{float(found['mass'].sel(curve='relevant')[0]):.3g} at first, {mass.text} after {last} steps",
-                    f"The mass is above {CONCENTRATED:g} by Student's interval over trials, false-alarm rate "
-                    f"{FALSE_ALARMS:g}.",
-                    name,
-                    weight,
-                )
-            )
         rise = read_mean(datasets["queries-relevant"], "late_rise")
-        claims.append(
-            self._claim(
+        still = above(rise, FROZEN)
+        more = STOPPED if still is Verdict.FAILS else LONGER
+        return (
+            self._concentrates(datasets, "relevant", "relevant queries", more, 0.9),
+            self._concentrates(datasets, "all", "all queries together", more, 0.8),
+            Claim(
                 "concentration-continues",
                 "Attention of relevant queries still rises at the end",
-                rise.above(FROZEN),
+                still,
                 f"it rose by {rise.text} over the last half of the steps",
                 f"The rise is above {FROZEN:g} by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}; "
                 "where it fails, attention has come to a stop and shows no limit.",
-                "relevant",
+                LI,
+                more,
+                "queries-relevant/mass",
                 0.6,
-            )
+            ),
         )
-        return tuple(claims)
 
     @property
     def _places(self) -> tuple[int, ...]:
@@ -218,14 +190,19 @@ class AttentionConcentration(AbstractLab[Trial]):
             else "Attention of these queries alone; the definition is that of relevant queries.",
             curves(MASS, [steps], measured, theory),
             over_trials(ENTROPY, [steps], entropy),
-            *(self._numbers(mass[0]) if name == "relevant" else ()),
+            *self._numbers(name, mass[0]),
         )
 
-    def _numbers(self, mass: Numbers) -> tuple[xr.Dataset, xr.Dataset]:
-        """Of relevant queries, whether they still learn, and where they should have begun."""
+    def _numbers(self, name: str, mass: Numbers) -> tuple[xr.Dataset, ...]:
+        """Of relevant queries and of all where they end; of relevant ones the last rise and the predicted start."""
+        if name not in ("relevant", "all"):
+            return ()
+        end = over_trials(replace(FINAL, label=f"{FINAL.label}, {name} queries"), [], mass[-1])
+        if name == "all":
+            return (end,)
         middle = int(np.argmin(np.abs(np.array(self._steps) - self.steps // 2)))
         start = predicted(START, [], np.array(initial_attention(self.alpha)))
-        return over_trials(RISE, [], mass[-1] - mass[middle]), start
+        return end, over_trials(RISE, [], mass[-1] - mass[middle]), start
 
     def _sublinear(self, mass: Numbers) -> Numbers:
         """The curve of rate 1/t from the first mass through that of the middle step."""
@@ -237,10 +214,20 @@ class AttentionConcentration(AbstractLab[Trial]):
         speed = (1 / gap[middle] - 1 / gap[0]) / elapsed[middle]
         return np.array([1 - attention_gap(float(step), float(gap[0]), float(speed)) for step in elapsed])
 
-    def _claim(
-        self, name: str, statement: str, verdict: Verdict, figure: str, rule: str, query: str, weight: float
-    ) -> Claim:
-        return Claim(name, statement, verdict, figure, rule, LI, LONGER, f"queries-{query}/mass", weight)
+    def _concentrates(self, datasets: Datasets, query: str, words: str, more: str, weight: float) -> Claim:
+        found, last = datasets[f"queries-{query}"], self._steps[-1]
+        mass = read_mean(found, "mass", curve="relevant", step=last)
+        return Claim(
+            f"concentration-{query}",
+            f"Attention of {words} concentrates on relevant keys",
+            above(mass, CONCENTRATED),
+            f"{float(found['mass'].sel(curve='relevant')[0]):.3g} at first, {mass.text} after {last} steps",
+            f"The mass is above {CONCENTRATED:g} by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
+            LI,
+            more,
+            f"queries-{query}/mass",
+            weight,
+        )
 
 
 def _mass(profile: AttentionProfile) -> Numbers:

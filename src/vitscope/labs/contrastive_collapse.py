@@ -1,19 +1,21 @@
 """Contrastive pretraining beside masked reconstruction: whether attention collapses to the global area."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import xarray as xr
 
-from vitscope.labs.areas import HUANG, by_setting, group_name, pairs_of, readings, said, step_axis
-from vitscope.labs.dataset import curves
-from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.areas import HUANG, by_setting, group_name, readings, said, step_axis
+from vitscope.labs.dataset import curves, over_trials
+from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.contrastive import Contrastive
-from vitscope.labs.masked.training import Reconstruction, Training, Trial, log_spaced, train
-from vitscope.labs.verdict import FALSE_ALARMS, read_mean
+from vitscope.labs.masked.training import Reconstruction, Training, Trial, train
+from vitscope.labs.masked_lab import AbstractAreasLab
+from vitscope.labs.verdict import read_mean
 from vitscope.measurement.claim import Claim
+from vitscope.measurement.estimate import FALSE_ALARMS, above, below
 from vitscope.measurement.quantity import Quantity
 
 OBJECTIVES, READ = ("reconstruction", "contrastive"), ("stray_attention", "local_attention")
@@ -35,12 +37,18 @@ OWN = Quantity(
     "Attention of hidden patches of local areas to the visible patches of their own area, where there is one.",
     "Larger is more diverse.",
 )
+COLLAPSE = replace(
+    STRAY,
+    name="collapse",
+    label="Contrast, local on global area",
+    meaning="Attention of hidden patches of local areas to the global area, after the last step of contrast.",
+)
 
 
 @LABS.add("contrastive-collapse")
 @final
 @dataclass(frozen=True)
-class ContrastiveCollapse(AbstractLab[Trial]):
+class ContrastiveCollapse(AbstractAreasLab):
     r"""The same layer on the same images, trained by reconstruction and by contrast of two masks of an image.
 
     The contrastive objective is InfoNCE between two random masks, with stop-gradient on the second view:
@@ -61,21 +69,7 @@ class ContrastiveCollapse(AbstractLab[Trial]):
     name = "contrastive-collapse"
     title = "Contrastive collapse"
     question = "What does contrast make attention look at?"
-    references = (HUANG,)
-    at_once = 4
 
-    areas: str = "80/4,20/8"
-    """Patches of the global area / of a local area; several with commas between."""
-    patches: int = 100
-    """Patches of an image, P."""
-    clusters: int = 3
-    """Clusters of images, K."""
-    masked_share: float = 0.75
-    """Share of the patches that is hidden, gamma."""
-    low: float = 1.0
-    """Least strength of an area, Lo."""
-    high: float = 1.0
-    """Largest strength of an area, U."""
     temperature: float = 1.0
     """Temperature of the contrastive objective, tau."""
     penalty: float = 0.0
@@ -85,40 +79,25 @@ class ContrastiveCollapse(AbstractLab[Trial]):
     contrastive_rate: float = 2400.0
     """Learning rate of the contrastive objective, whose gradients are some P times smaller."""
     steps: int = 200
-    """Steps of training."""
-    batch_size: int = 48
-    """Fresh samples of a step."""
-    evaluated: int = 256
-    """Samples on which a model is read."""
-    trials: int = 4
-    """Trials of each setting, by further seeds."""
-    seed: int = 0
-    """Seed of the first trial."""
 
     @classmethod
     def smoke(cls) -> "ContrastiveCollapse":
         """Sixteen patches, twenty steps."""
-        return cls("10/2,4/3", 16, 2, 0.5, contrastive_rate=60.0, steps=20, batch_size=8, evaluated=32, trials=2)
-
-    @property
-    def data(self) -> tuple[ClusteredPatches, ...]:
-        """The distribution of each setting of the areas."""
-        pairs = pairs_of(self.areas, "areas")
-        shared = (self.low, self.high, self.masked_share)
-        return tuple(ClusteredPatches(self.patches, self.clusters, one, other, *shared) for one, other in pairs)
-
-    def planned(self) -> tuple[Trial, ...]:
-        """Settings of the areas by seeds; each trial is trained by both objectives, on the same partition."""
-        seeds = range(self.seed, self.seed + self.trials)
-        return tuple(Trial(data, seed, self.rate) for data in self.data for seed in seeds)
-
-    def form(self, trial: Trial) -> Hashable:
-        """The number of areas."""
-        return trial.setting.areas
+        return cls(
+            areas="10/2,4/3",
+            patches=16,
+            clusters=2,
+            masked_share=0.5,
+            contrastive_rate=60.0,
+            steps=20,
+            batch_size=8,
+            evaluated=32,
+            trials=2,
+        )
 
     def carried_out(self, trials: Sequence[Trial]) -> Values:
         """The readings under either objective."""
-        training = Training(self._recorded, self.batch_size, self.evaluated)
+        training = Training(self.recorded, self.batch_size, self.evaluated)
         contrast = [Trial(one.setting, one.seed, self.contrastive_rate) for one in trials]
         made = {
             "reconstruction": readings(train(trials, training, Reconstruction())),
@@ -129,11 +108,13 @@ class ContrastiveCollapse(AbstractLab[Trial]):
     def measured(self, values: Values) -> Datasets:
         """For each setting of the areas, attention of local patches to the global area and to their own."""
         groups: dict[str, xr.Dataset] = {}
-        steps = [step_axis(self._recorded)]
+        steps = [step_axis(self.recorded)]
         for data, found in zip(self.data, by_setting(values, len(self.data)), strict=True):
             of = {one: {name: found[f"{name} {one}"] for name in OBJECTIVES} for one in READ}
             parts = (curves(quantity, steps, of[one], {}) for one, quantity in zip(READ, (STRAY, OWN), strict=True))
-            groups[group_name("local", data)] = self.group(f"local patches with areas {said(data)}", "", *parts)
+            last = replace(COLLAPSE, label=f"{COLLAPSE.label}, areas {said(data)}")
+            end = over_trials(last, [], of[STRAY.name]["contrastive"][-1])
+            groups[group_name("local", data)] = self.group(f"local patches with areas {said(data)}", "", *parts, end)
         return groups
 
     def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
@@ -142,12 +123,12 @@ class ContrastiveCollapse(AbstractLab[Trial]):
         return tuple(rule(datasets, data) for rule in rules for data in self.data)
 
     def _collapses(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
-        group, at = group_name("local", data), {"step": self._recorded[-1], "curve": "contrastive"}
+        group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "contrastive"}
         stray, own = (read_mean(datasets[group], one, **at) for one in (STRAY.name, OWN.name))
         return Claim(
             "contrastive-collapse",
             f"With areas {said(data)}, contrast makes local patches attend to the global area",
-            stray.above(COLLAPSED),
+            above(stray, COLLAPSED),
             f"after {at['step']} steps: to the global area {stray.text}, to their own {own.text}",
             f"Attention to the global area is above {COLLAPSED:g} by Student's interval over trials, false-alarm rate "
             f"{FALSE_ALARMS:g}.",
@@ -158,12 +139,12 @@ class ContrastiveCollapse(AbstractLab[Trial]):
         )
 
     def _does_not(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
-        group, at = group_name("local", data), {"step": self._recorded[-1], "curve": "reconstruction"}
+        group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "reconstruction"}
         stray = read_mean(datasets[group], STRAY.name, **at)
         return Claim(
             "reconstruction-does-not-collapse",
             f"With areas {said(data)}, reconstruction keeps local patches off the global area",
-            stray.below(DIVERSE),
+            below(stray, DIVERSE),
             f"after {at['step']} steps: to the global area {stray.text}",
             f"Attention to the global area is below {DIVERSE:g} by Student's interval over trials, false-alarm rate "
             f"{FALSE_ALARMS:g}.",
@@ -172,7 +153,3 @@ class ContrastiveCollapse(AbstractLab[Trial]):
             f"{group}/{STRAY.name}",
             0.6,
         )
-
-    @property
-    def _recorded(self) -> tuple[int, ...]:
-        return log_spaced(self.steps, 24)[1:]

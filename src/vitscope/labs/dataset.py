@@ -41,12 +41,13 @@ def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> x
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     squares = np.where(known, (values - mean[..., None]) ** 2, 0.0).sum(-1)
     error = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1)), np.nan)
-    return _laid(quantity, axes, mean, error, np.asarray(count))
+    return laid(quantity, axes, mean, error, np.asarray(count))
 
 
 def predicted(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> xr.Dataset:
     """A prediction: no error, no trials."""
-    return _laid(quantity, axes, values, np.full(values.shape, np.nan), np.zeros(values.shape, dtype=np.int64))
+    found = laid(quantity, axes, values, np.full(values.shape, np.nan), np.zeros(values.shape))
+    return saying(found, quantity, predicted=[quantity.label])
 
 
 def curves(
@@ -64,11 +65,26 @@ def curves(
     name, entries, words = Along("curve", [*measured, *theory], "Curve").coordinate
     joined = xr.concat(parts, dim=name, combine_attrs="override")
     order = (*(axis.name for axis in axes[:-1]), name, axes[-1].name)
-    return joined.assign_coords({name: (name, entries, words)}).transpose(*order)
+    named = joined.assign_coords({name: (name, entries, words)}).transpose(*order)
+    return saying(named, quantity, predicted=list(theory))
 
 
-def _laid(
-    quantity: Quantity, axes: Sequence[Along], mean: Numbers, error: Numbers, count: NDArray[np.int64]
+def laid(
+    quantity: Quantity,
+    axes: Sequence[Along],
+    mean: Numbers,
+    error: Numbers,
+    count: NDArray[np.number],
+    counted: str = "trials",
 ) -> xr.Dataset:
+    """A labelled array over these axes; ``counted`` is what the counts are of."""
     coords = {axis.name: axis.coordinate for axis in axes}
-    return labelled(quantity, tuple(coords), mean, error, count.astype(np.int64), coords)
+    found = labelled(quantity, tuple(coords), mean, error, count.astype(np.int64), coords)
+    found[f"{quantity.name}_count"].attrs["long_name"] = counted
+    return found
+
+
+def saying(dataset: xr.Dataset, quantity: Quantity, **words: str | list[str]) -> xr.Dataset:
+    """The dataset with words for the page: lines that are ``predicted``, or what values that are ``missing`` are."""
+    dataset[quantity.name].attrs.update({name: said for name, said in words.items() if said})
+    return dataset

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from vitscope.engine.measure import Plan, folded, keep, kept
+from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Entries
 from vitscope.labs.lab import AbstractLab, Datasets, Values
 from vitscope.labs.sweep import Chunk, Sweep
@@ -59,7 +60,8 @@ class Experiment:
         settings = {name: value for name, value in self.lab.settings.items() if name not in self.grid}
         grid = {"grid": {name: list(values) for name, values in self.grid.items()}} if self.grid else {}
         asked: dict[str, object] = {"lab": self.lab.name, **settings, **grid}
-        return Spec("lab", {"name": self.lab.title}, {"name": "none", "count": self.trials, "of": "trials"}, asked)
+        images = {"name": "none", **self.lab.images, "count": self.trials, "of": "trials"}
+        return Spec("lab", {"name": self.lab.title}, images, asked)
 
     def kept(self, plan: Plan) -> int:
         """How many trials an interrupted attempt left in the plan's folder."""
@@ -68,11 +70,11 @@ class Experiment:
     def answer(self, plan: Plan) -> Run:
         """The run with its claims, kept in the plan's folder."""
         started = time.perf_counter()
-        chunks = folded(self.work, self.spec, plan, self.trials)
+        chunks = sorted(folded(self.work, self.spec, plan, self.trials).items(), key=lambda item: item[0].start)
         found: list[Datasets] = []
         claims: list[Claim] = []
         for block, (lab, point) in enumerate(zip(self.variants, self._points, strict=True)):
-            datasets = lab.measured(_joined([chunk for shard, chunk in chunks.items() if shard.block == block]))
+            datasets = lab.measured(_joined([chunk for shard, chunk in chunks if shard.block == block]))
             found.append(datasets)
             claims += [self._at(point, claim) for claim in lab.claims(datasets)]
         groups = {name: _stacked(self._axes, [datasets[name] for datasets in found]) for name in found[0]}
@@ -82,7 +84,7 @@ class Experiment:
                 "provenance": provenance(time.perf_counter() - started, plan.command),
                 "anatomy": json.dumps([]),
                 "skipped": json.dumps({}),
-                "notes": json.dumps([]),
+                "notes": json.dumps(self.lab.notes),
                 "images": self.trials,
             }
         )
@@ -110,21 +112,38 @@ class Experiment:
 
 
 def grid_of(lab: AbstractLab[Any], texts: Mapping[str, str]) -> Experiment:
-    """The experiment of a grid that is written as text: the values of each field, with commas between.
+    """The experiment of a grid that is written as text: of each field ``0.1,0.2`` or, of numbers, ``0.1:0.5:9``.
 
-    A field that is itself a list, as axes of the lab are, takes its values whole. Raises ``UserError`` for a field that
-    the lab does not have and for a value that is none of the field's.
+    Fields may go by their symbols. One that is itself a list, as axes of the lab are, takes its values whole. Raises
+    ``UserError`` for a field that the lab does not have and for a value that is none of the field's.
     """
-    types = {one.name: one.type for one in fields(lab)}
+    types = {one.name: one.type for one in fields(lab) if one.name in lab.settings}
     grid: dict[str, tuple[Value, ...]] = {}
-    for name, text in texts.items():
+    for given, text in texts.items():
+        name = lab.symbols.get(given, given)
         if name not in types:
-            raise UserError(f"{lab.name} has no setting {name!r}; it has: {', '.join(types)}.")
+            raise UserError(f"{lab.name} has no setting {given!r}; it has: {', '.join(types)}.")
+        if name in grid:
+            raise UserError(f"{given} is {name}, which the grid has already: give it once.")
         if types[name] is str:
             lab = replace(lab, **{name: text})
         else:
-            grid[name] = tuple(_value(name, part.strip(), types[name]) for part in text.split(","))
+            grid[name] = _values(name, text, types[name])
     return Experiment(lab, grid)
+
+
+def _values(name: str, text: str, kind: object) -> tuple[Value, ...]:
+    """The values of a field, each once."""
+    if ":" not in text:
+        return tuple(dict.fromkeys(_value(name, part.strip(), kind) for part in text.split(",")))
+    if kind is not int and kind is not float:
+        raise UserError(f"{text!r} is a range, and {name} is no number: write its values with commas between.")
+    numbers = spread(text)
+    if kind is int and any(one != int(one) for one in numbers):
+        raise UserError(
+            f"{text!r} has values that are not whole, and {name} is: {', '.join(f'{n:g}' for n in numbers)}."
+        )
+    return tuple(int(one) if kind is int else one for one in numbers)
 
 
 def _value(name: str, text: str, kind: object) -> Value:

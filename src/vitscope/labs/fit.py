@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.dataset import Numbers
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.labs.dataset import Numbers, laid
+from vitscope.measurement.quantity import Quantity
 
 RESAMPLED = 1000
 """Bootstrap samples of the trials."""
@@ -24,8 +24,7 @@ class Coefficient:
 
     def dataset(self, quantity: Quantity) -> xr.Dataset:
         """As a labelled number; its count is that of the points."""
-        numbers = (np.array(self.value), np.array(self.error), np.array(self.points))
-        return labelled(quantity, (), *numbers, {})
+        return laid(quantity, [], np.array(self.value), np.array(self.error), np.array(self.points), "points")
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,15 @@ def bootstrap_line(x: Numbers, values: Numbers, logarithmic: bool, seed: int = 0
 
 def line_of(x: Numbers, middle: Numbers, resampled: Numbers, logarithmic: bool) -> Line:
     """The line through the points, its errors from those through each row of ``resampled``."""
-    if np.isfinite(middle).sum() < 2:
+    points = int(np.isfinite(middle).sum())
+    if points < 2:
         return Line.unknown()
     across = np.log(x) if logarithmic else x
     lines = np.stack([_fitted(across, np.log(row) if logarithmic else row) for row in (middle, *resampled)])
     low, high = np.nanquantile(lines[1:], (0.025, 0.975), axis=0)
     spread = np.nanstd(lines[1:], axis=0, ddof=1)
     slope, offset = (
-        Coefficient(float(lines[0, i]), float(spread[i]), float(low[i]), float(high[i]), len(x)) for i in (0, 1)
+        Coefficient(float(lines[0, i]), float(spread[i]), float(low[i]), float(high[i]), points) for i in (0, 1)
     )
     return Line(slope, offset)
 

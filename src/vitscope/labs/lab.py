@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from inspect import cleandoc
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import xarray as xr
@@ -32,6 +33,8 @@ class AbstractLab(ABC, Generic[Trial]):
     question: ClassVar[str]
     """The question of the report under which it is shown."""
     references: ClassVar[tuple[str, ...]]
+    symbols: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """The settings that have a name of their own in the paper, by that name; a grid may use either."""
     at_once: ClassVar[int]
     """Trials that are trained in one computation at most: what an interrupt or a worker's death can lose."""
 
@@ -42,12 +45,20 @@ class AbstractLab(ABC, Generic[Trial]):
 
     @abstractmethod
     def planned(self) -> tuple[Trial, ...]:
-        """All trials, settings in row-major order and seeds fastest; each has all that determines it."""
+        """All trials, settings in row-major order and seeds fastest; each has all that determines it.
+
+        Of trials that cost the same, those are begun first that stand first.
+        """
 
     def form(self, trial: Trial) -> Hashable:
         """What trials that are trained in one computation must have in common."""
         del trial
         return None
+
+    def cost(self, trial: Trial) -> float:
+        """How long a trial may take at most, beside others; the dearest are begun first."""
+        del trial
+        return 1.0
 
     @abstractmethod
     def carried_out(self, trials: Sequence[Trial]) -> Values:
@@ -63,8 +74,18 @@ class AbstractLab(ABC, Generic[Trial]):
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """The fields."""
-        return asdict(self)
+        """The fields, without those that are no flags."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("flag", True)}
+
+    @property
+    def images(self) -> Mapping[str, object]:
+        """The images that trials are made of, as a run names them; none where a lab draws its own."""
+        return {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a page should say of the run, in sentences."""
+        return ()
 
     def group(self, title: str, definition: str, *parts: xr.Dataset) -> xr.Dataset:
         """A group of the run: its quantities, headline first, and its words on the page.

@@ -1,20 +1,22 @@
 """Masked pretraining: which areas one attention layer learns to attend to, in which order."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.areas import HUANG, areas_axis, by_setting, group_name, pairs_of, readings, said, step_axis
+from vitscope.labs.areas import HUANG, areas_axis, by_setting, group_name, readings, said, step_axis
 from vitscope.labs.dataset import Along, curves, over_trials, predicted
-from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.theory import phase_one_level, subset_plateau
-from vitscope.labs.masked.training import Training, Trial, log_spaced, train
-from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, read_mean, together
+from vitscope.labs.masked.training import Training, Trial, train
+from vitscope.labs.masked_lab import AbstractAreasLab
+from vitscope.labs.verdict import MORE_TRIALS, read_mean
 from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS, above, below, between, together
 from vitscope.measurement.quantity import Quantity
 
 ATTENDED = 0.9
@@ -69,7 +71,7 @@ LEVEL = Quantity(
 @LABS.add("masked-phases")
 @final
 @dataclass(frozen=True)
-class MaskedPhases(AbstractLab[Trial]):
+class MaskedPhases(AbstractAreasLab):
     r"""One attention layer on masked patches: what it learns first decides the sign of the information gap.
 
     Patches form a large global area of :math:`P^{\kappa_c}` and local areas of :math:`P^{\kappa_s}`; all of an area
@@ -94,63 +96,22 @@ class MaskedPhases(AbstractLab[Trial]):
     name = "masked-phases"
     title = "Masked pretraining: phases"
     question = "What does masked pretraining learn first?"
-    references = (HUANG,)
-    at_once = 4
-
-    areas: str = "80/4,20/8"
-    """Patches of the global area / of a local area; several with commas between."""
-    patches: int = 100
-    """Patches of an image, P."""
-    clusters: int = 3
-    """Clusters of images, K; each has its own partition into areas."""
-    masked_share: float = 0.75
-    """Share of the patches that is hidden, gamma."""
-    low: float = 1.0
-    """Least strength of an area, Lo."""
-    high: float = 1.0
-    """Largest strength of an area, U."""
-    rate: float = 6.0
-    """Learning rate."""
-    steps: int = 500
-    """Steps of training."""
-    batch_size: int = 48
-    """Fresh samples of a step."""
-    evaluated: int = 256
-    """Samples on which a model is read."""
-    trials: int = 4
-    """Trials of each setting, by further seeds."""
-    seed: int = 0
-    """Seed of the first trial."""
 
     @classmethod
     def smoke(cls) -> "MaskedPhases":
         """Sixteen patches, thirty steps."""
-        return cls("10/2,4/3", 16, 2, 0.5, steps=30, batch_size=8, evaluated=32, trials=2)
-
-    @property
-    def data(self) -> tuple[ClusteredPatches, ...]:
-        """The distribution of each setting of the areas."""
-        pairs = pairs_of(self.areas, "areas")
-        shared = (self.low, self.high, self.masked_share)
-        return tuple(ClusteredPatches(self.patches, self.clusters, one, other, *shared) for one, other in pairs)
-
-    def planned(self) -> tuple[Trial, ...]:
-        """Settings of the areas by seeds."""
-        seeds = range(self.seed, self.seed + self.trials)
-        return tuple(Trial(data, seed, self.rate) for data in self.data for seed in seeds)
-
-    def form(self, trial: Trial) -> Hashable:
-        """The number of areas."""
-        return trial.setting.areas
+        return cls(
+            areas="10/2,4/3", patches=16, clusters=2, masked_share=0.5, steps=30, batch_size=8, evaluated=32, trials=2
+        )
 
     def carried_out(self, trials: Sequence[Trial]) -> Values:
         """Every reading at every step that is read."""
-        return readings(train(trials, Training(self._recorded, self.batch_size, self.evaluated)))
+        return readings(train(trials, Training(self.recorded, self.batch_size, self.evaluated)))
 
     def measured(self, values: Values) -> Datasets:
         """For each setting of the areas what is learned and where it looks; of all of them, the loss."""
         groups: dict[str, xr.Dataset] = {}
-        steps, found = step_axis(self._recorded), by_setting(values, len(self.data))
+        steps, found = step_axis(self.recorded), by_setting(values, len(self.data))
         for data, own in zip(self.data, found, strict=True):
             groups[group_name("learned", data)] = self._learned(data, own, steps)
             groups[group_name("attended", data)] = self._looked(data, own, steps)
@@ -166,10 +127,6 @@ class MaskedPhases(AbstractLab[Trial]):
         """Phases by the sign of the gap, areas attended, plateaus."""
         rules = (self._phases, self._attended, self._plateau)
         return tuple(rule(datasets, data) for rule in rules for data in self.data)
-
-    @property
-    def _recorded(self) -> tuple[int, ...]:
-        return log_spaced(self.steps, 24)[1:]
 
     def _learned(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
         own, fall = found["own_local"], -found["local_to_global"]
@@ -214,7 +171,7 @@ class MaskedPhases(AbstractLab[Trial]):
         return Claim(
             "phases",
             f"With areas {said(data)}, a local query first {learns}",
-            lead.above(0.0) if positive else lead.below(0.0),
+            above(lead, 0.0) if positive else below(lead, 0.0),
             f"lead of unlearning at the first step {lead.text}",
             f"The lead is {'above' if positive else 'below'} 0 by Student's interval over trials, false-alarm rate "
             f"{FALSE_ALARMS:g}.",
@@ -225,13 +182,13 @@ class MaskedPhases(AbstractLab[Trial]):
         )
 
     def _attended(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
-        group, last = group_name("attended", data), self._recorded[-1]
+        group, last = group_name("attended", data), self.recorded[-1]
         found = datasets[group]
         means = [read_mean(found, "attention", curve=f"{one}, visible", step=last) for one in KINDS]
         return Claim(
             "diverse-attention",
             f"With areas {said(data)}, hidden patches of all areas attend to their own area",
-            together(*(one.above(ATTENDED) for one in means)),
+            together(*(above(one, ATTENDED) for one in means)),
             f"after {last} steps: global {means[0].text}, local {means[1].text}",
             f"Attention to the own area, where a patch of it is visible, is above {ATTENDED:g} for global and for "
             f"local patches by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g} each.",
@@ -243,9 +200,9 @@ class MaskedPhases(AbstractLab[Trial]):
 
     def _plateau(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
         """Whether attention over all hidden patches ends where visibility ends; only of areas that are attended."""
-        group, last = group_name("attended", data), self._recorded[-1]
+        group, last = group_name("attended", data), self.recorded[-1]
         found = datasets[group].sel(step=last)
-        reached = read_mean(found, "attention", curve="local, visible").above(ATTENDED)
+        reached = above(read_mean(found, "attention", curve="local, visible"), ATTENDED)
         whole, bound = (
             read_mean(found, "attention", curve="local, all"),
             read_mean(found, "attention", curve=PLATEAU).mean,
@@ -253,7 +210,7 @@ class MaskedPhases(AbstractLab[Trial]):
         return Claim(
             "plateau",
             f"With areas {said(data)}, attention over all hidden local patches ends at the share with a visible patch",
-            whole.between(bound - SAME, bound + SAME) if reached is Verdict.HOLDS else Verdict.UNDECIDED,
+            between(whole, bound - SAME, bound + SAME) if reached is Verdict.HOLDS else Verdict.UNDECIDED,
             f"after {last} steps {whole.text}, predicted {bound:.3g}",
             f"The difference is less than {SAME:g} by Student's interval, false-alarm rate {FALSE_ALARMS:g} on either "
             f"side; undecided before the attention where visible is above {ATTENDED:g}.",

@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from vitscope.labs.areas import HUANG, pairs_of
-from vitscope.labs.dataset import Along, Numbers, over_trials, predicted
+from vitscope.labs.dataset import Along, Numbers, over_trials, predicted, saying
 from vitscope.labs.fit import Line, bootstrap_line
-from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.theory import mean_field_time
 from vitscope.labs.masked.training import Training, Trial, first_reached, train
-from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, normal_above
+from vitscope.labs.masked_lab import AbstractMaskedLab
+from vitscope.labs.verdict import MORE_TRIALS, normal_above
 from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS
 from vitscope.measurement.quantity import Quantity
 
 FACTOR = 1.5
@@ -53,7 +55,7 @@ OFFSET = Quantity("offset", "Offset of the time", "steps", "Where that line meet
 @LABS.add("masked-time")
 @final
 @dataclass(frozen=True)
-class MaskedTime(AbstractLab[Trial]):
+class MaskedTime(AbstractMaskedLab):
     r"""How the time until local patches attend to their own area grows as local areas become a smaller share.
 
     The theorem (Huang, Wen, Chi, Liang, arXiv 2403.02233) bounds the time from above by
@@ -74,38 +76,22 @@ class MaskedTime(AbstractLab[Trial]):
     name = "masked-time"
     title = "Masked pretraining: time"
     question = "How long does masked pretraining take?"
-    references = (HUANG,)
-    at_once = 4
 
     sizes: str = "64/8,100/10,100/8,64/4,100/5,100/4,144/4"
     """Patches of an image / of a local area; several with commas between."""
     global_share: float = 0.2
     """Share of the patches in the global area, about: what is left are whole local areas."""
     clusters: int = 2
-    """Clusters of images, K."""
     masked_share: float = 0.5
-    """Share of the patches that is hidden, gamma."""
-    low: float = 1.0
-    """Least strength of an area, Lo."""
-    high: float = 1.0
-    """Largest strength of an area, U."""
-    rate: float = 6.0
-    """Learning rate."""
     steps: int = 100
     """Steps of training, at most."""
-    batch_size: int = 48
-    """Fresh samples of a step."""
     evaluated: int = 128
-    """Samples on which a model is read."""
     trials: int = 6
-    """Trials of each size, by further seeds."""
-    seed: int = 0
-    """Seed of the first trial."""
 
     @classmethod
     def smoke(cls) -> "MaskedTime":
         """Two sizes of a few patches."""
-        return cls("12/4,16/3,16/2", steps=40, batch_size=8, evaluated=32, trials=3)
+        return cls(sizes="12/4,16/3,16/2", steps=40, batch_size=8, evaluated=32, trials=3)
 
     @property
     def data(self) -> tuple[ClusteredPatches, ...]:
@@ -114,14 +100,8 @@ class MaskedTime(AbstractLab[Trial]):
         made: dict[float, ClusteredPatches] = {}
         for patches, local in pairs:
             whole = patches - max(1, round(patches * (1 - self.global_share) / local)) * local
-            shared = (self.low, self.high, self.masked_share)
-            made.setdefault(patches / local, ClusteredPatches(patches, self.clusters, whole, local, *shared))
+            made.setdefault(patches / local, self.areas_of(patches, whole, local))
         return tuple(made.values())
-
-    def planned(self) -> tuple[Trial, ...]:
-        """Sizes by seeds."""
-        seeds = range(self.seed, self.seed + self.trials)
-        return tuple(Trial(data, seed, self.rate) for data in self.data for seed in seeds)
 
     def form(self, trial: Trial) -> Hashable:
         """The setting, which has the number of patches and of areas."""
@@ -143,7 +123,10 @@ class MaskedTime(AbstractLab[Trial]):
         complete = np.isfinite(times).all()
         line = bootstrap_line(ratios, times, logarithmic=False) if complete else Line.unknown()
         power = bootstrap_line(ratios, times, logarithmic=True) if complete else Line.unknown()
-        parts = (over_trials(TIME, [axis], times), predicted(MEAN_FIELD, [axis], alone))
+        parts = (
+            saying(over_trials(TIME, [axis], times), TIME, missing="not reached"),
+            predicted(MEAN_FIELD, [axis], alone),
+        )
         never = over_trials(NEVER, [axis], np.isnan(times).astype(np.float64))
         fits = (power.slope.dataset(EXPONENT), line.slope.dataset(SLOPE), line.offset.dataset(OFFSET))
         return {"masked-time": self.group("steps to half", "", *parts, never, *fits)}
@@ -160,7 +143,7 @@ class MaskedTime(AbstractLab[Trial]):
         return (
             self._claim(
                 "time-bound",
-                f"The time grows no faster than (P / C_s)^{bound:g}",
+                f"The time grows no faster than P / C_s{f' to the power {bound:g}' if bound != 1 else ''}",
                 normal_above(-exponent, error, -bound) if known else Verdict.UNDECIDED,
                 f"exponent {exponent:.3f} ± {error:.3f}",
                 f"The exponent's normal interval, with its bootstrap error over trials, is below {bound:g}; "

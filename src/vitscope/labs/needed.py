@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from scipy.optimize import isotonic_regression
 
 from vitscope.interventions.spread import spread
-from vitscope.labs.dataset import Along, Numbers
-from vitscope.labs.fit import Line, line_of
+from vitscope.labs.dataset import Along, Numbers, laid, saying
+from vitscope.labs.fit import Coefficient, Line, line_of
 from vitscope.labs.shallow.trial import Outcome
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity
 
 LI = (
     "Li, Wang, Liu, Chen: A theoretical understanding of shallow vision transformers: learning, generalization, and "
@@ -21,6 +21,8 @@ LI = (
 )
 SHARE = 0.5
 """Success rate at which samples are enough."""
+MISSING = "not reached"
+"""What a page says where no number of samples is enough."""
 RESAMPLED = 400
 """Bootstrap samples of the trials."""
 
@@ -55,6 +57,14 @@ class Needed:
         inside = self.inside
         return line_of(x, inside.middle, inside.resampled, logarithmic=True)
 
+    def power_above(self, other: "Needed", x: Numbers) -> Coefficient:
+        """The slope of log samples over log x less that of the other, through settings within the grid of both.
+
+        Bootstrap samples are of the same trials for both, so that what trials of one seed share falls out.
+        """
+        one, two = self.inside, other.inside
+        return line_of(x, one.middle / two.middle, one.resampled / two.resampled, logarithmic=True).slope
+
 
 def needed(samples: Sequence[int], reached: Bool[np.ndarray, "settings samples trials"], seed: int = 0) -> Needed:
     """Where success rates over samples pass `SHARE`, between samples on a logarithmic axis.
@@ -75,15 +85,13 @@ def needed_curves(
     known = [(one.middle, one.error, np.full(len(one.middle), one.trials)) for one in measured.values()]
     beside = [(one, np.full(len(one), np.nan), np.zeros(len(one), dtype=np.int64)) for one in theory.values()]
     mean, error, count = (np.stack(parts) for parts in zip(*known, *beside, strict=True))
-    coords = {one.name: one.coordinate for one in (kinds, axis)}
-    return labelled(quantity, (kinds.name, axis.name), mean, error, count.astype(np.int64), coords)
+    return saying(laid(quantity, [kinds, axis], mean, error, count), quantity, predicted=list(theory), missing=MISSING)
 
 
 def needed_over(quantity: Quantity, axis: Along, found: Needed) -> xr.Dataset:
     """Needed samples over one axis, with bootstrap errors."""
     count = np.full(len(found.middle), found.trials)
-    coords = {axis.name: axis.coordinate}
-    return labelled(quantity, (axis.name,), found.middle, found.error, count.astype(np.int64), coords)
+    return saying(laid(quantity, [axis], found.middle, found.error, count), quantity, missing=MISSING)
 
 
 def steps_of(outcomes: Sequence[Outcome]) -> Mapping[str, Numbers]:
@@ -93,8 +101,8 @@ def steps_of(outcomes: Sequence[Outcome]) -> Mapping[str, Numbers]:
 
 
 def through(middle: Numbers, shape: Numbers) -> Numbers:
-    """A curve known up to a constant, through the geometric mean of what was measured."""
-    known = np.isfinite(middle) & np.isfinite(shape)
+    """A curve known up to a constant, through the geometric mean of what was measured and is not 0."""
+    known = np.isfinite(middle) & np.isfinite(shape) & (middle > 0)
     factor = np.exp(np.mean(np.log(middle[known] / shape[known]))) if known.any() else np.nan
     return factor * shape
 

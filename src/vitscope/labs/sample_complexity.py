@@ -1,35 +1,36 @@
 """Sample complexity: how many images a shallow transformer needs, against the share of relevant tokens."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 import numpy as np
+import xarray as xr
 
 from vitscope.interventions.spread import spread
-from vitscope.labs.dataset import Along, Numbers, curves, over_trials
-from vitscope.labs.fit import Line
-from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
-from vitscope.labs.needed import LI, Needed, needed, needed_curves, sample_sizes, steps_of, through
-from vitscope.labs.shallow.criterion import Criterion
-from vitscope.labs.shallow.ensemble import train
-from vitscope.labs.shallow.shallow_vit import ShallowVit
+from vitscope.labs.dataset import Along, Numbers, curves, over_trials, saying
+from vitscope.labs.fit import Line, bootstrap_line
+from vitscope.labs.lab import LABS, Datasets, Values
+from vitscope.labs.needed import LI, MISSING, Needed, needed, needed_curves, through
 from vitscope.labs.shallow.theory import (
     iterations_with_attention,
     iterations_without_attention,
     samples_with_attention,
     samples_without_attention,
 )
-from vitscope.labs.shallow.token_model import TokenModel
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, normal_above, together
+from vitscope.labs.shallow_lab import AbstractNeededLab
+from vitscope.labs.verdict import MORE_TRIALS, normal_above, read_mean
 from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS, above, together
 from vitscope.measurement.quantity import Quantity
 
 KINDS = ("attention", "no attention")
 CRITERIA = ("hinge", "0-1")
 SLACK = 0.5
-"""An exponent is called 2 where it is surely less than this apart."""
+"""An exponent of samples is called 2 where it is surely less than this apart."""
+TEST = f"normal interval of its bootstrap error over trials, false-alarm rate {FALSE_ALARMS:g}"
+STEP_SLACK = 0.25
+"""An exponent of steps is called 1 where it is surely less than this apart."""
 
 SUCCESS = Quantity(
     "success",
@@ -59,21 +60,56 @@ STEPS = Quantity(
     "Steps until the hinge loss is below --loss, with the most samples, over the trials that got there.",
     "Smaller is better.",
 )
+ERROR = Quantity(
+    "error",
+    "0-1 error on other objects",
+    "1",
+    "Share of the test images that are misjudged at the end, of objects that are not trained on; 1/2 is chance.",
+    "Smaller is better.",
+)
+HINGE = Quantity(
+    "hinge",
+    "Hinge loss on other objects",
+    "1",
+    "Mean hinge loss of those images at the end; 1 is that of an output of 0.",
+    "Smaller is better.",
+)
+FALL = Quantity(
+    "error_fall",
+    "Fall of the error with the share",
+    "1",
+    "With the most images: 0-1 error at the smallest share of relevant patches less that at the largest, seed by seed.",
+)
 EXPONENTS = {
     kind: Quantity(
         f"exponent_{kind.replace(' ', '_')}",
         f"Exponent, {kind}",
         "1",
-        "b of needed samples ~ share^-b by the hinge criterion, within the grid; its error by bootstrap over trials.",
+        "Needed samples grow as the share to minus this power, by the hinge criterion and within the grid; its error "
+        "is by bootstrap over trials.",
     )
     for kind in KINDS
 }
+GAP = Quantity(
+    "exponent_gap",
+    "Exponent without attention less that with it",
+    "1",
+    "By the hinge criterion, over the shares whose needed samples are within the grid for both; its error is by "
+    "bootstrap over trials, the same ones for both.",
+)
+STEP_EXPONENT = Quantity(
+    "exponent_steps",
+    "Exponent of the steps, attention",
+    "1",
+    "Needed steps grow as the share to minus this power, over the shares at which all trials got there; its error is "
+    "by bootstrap over trials.",
+)
 
 
 @LABS.add("sample-complexity")
 @final
 @dataclass(frozen=True)
-class SampleComplexity(AbstractLab[Trial]):
+class SampleComplexity(AbstractNeededLab):
     r"""How many images a shallow transformer needs to learn, with attention and without.
 
     Tokens are noisy patterns; the label is that of the majority among two of them, of which a share
@@ -99,146 +135,98 @@ class SampleComplexity(AbstractLab[Trial]):
     name = "sample-complexity"
     title = "Sample complexity"
     question = "How many images does it need?"
-    references = (LI,)
-    at_once = 16
 
     alpha: str = "0.1,0.15,0.2,0.3,0.45"
     """Shares of relevant tokens: start:stop:count, or a list."""
-    samples: str = "4:512"
-    """Numbers of training images: first:last, which doubles, or a list."""
-    token_count: int = 40
-    """Tokens of an image."""
-    patterns: int = 10
-    """Patterns, and entries of a token."""
-    confusion: float = 0.05
-    """Share of tokens with the pattern of the other label."""
     noise: float = 0.3
-    """Largest distance of a token from its pattern, tau; of its square the mean by law gaussian."""
     law: Literal["ball", "gaussian"] = "ball"
-    """Law of the noise; the theorems are on ball."""
+    """Law of the noise; the theorems are on ball, gaussian has the square of tau in the mean."""
     sigma: float = 0.3
-    """Error of the initial values."""
-    delta: float = 0.2
-    """Error of the initial queries and keys."""
-    neurons: int = 50
-    """Neurons of the perceptron."""
-    rate: float = 1.0
-    """Learning rate."""
-    batch_size: int = 20
-    """Images of a step."""
-    steps: int = 800
-    """Steps of training, at most; a multiple of 20."""
-    loss: float = 0.01
-    """Hinge loss below which a trial has learned."""
-    tests: int = 256
-    """Test images."""
-    trials: int = 8
-    """Trials of each setting, by further seeds."""
-    seed: int = 0
-    """Seed of the first trial."""
 
     @classmethod
     def smoke(cls) -> "SampleComplexity":
         """A few trials of a few tokens."""
-        small = {"token_count": 10, "patterns": 4, "neurons": 8, "batch_size": 4, "tests": 32, "trials": 3}
-        return cls("0.3,0.5", "4:16", confusion=0.1, steps=40, loss=0.9, **small)  # pyright: ignore[reportArgumentType]
+        few = cls(alpha="0.3,0.5", samples="4:16", token_count=10, patterns=4, confusion=0.1, neurons=8)
+        return replace(few, batch_size=4, steps=40, loss=0.9, tests=32, trials=3)
 
     def planned(self) -> tuple[Trial, ...]:
         """With attention, then without; shares, samples, seeds."""
-        seeds = range(self.seed, self.seed + self.trials)
-        criterion = Criterion(self.loss, "both", self.steps, 20)
-        return tuple(
-            Trial(
-                seed,
-                TokenModel(self.patterns, self.patterns, self.token_count, share, self.confusion, self.noise, self.law),
-                ShallowVit(
-                    self.neurons, self.patterns, self.patterns, self.sigma, self.delta, attention=kind == KINDS[0]
-                ),
-                samples,
-                self.rate,
-                self.batch_size,
-                criterion,
-                tests=self.tests,
-            )
-            for kind in KINDS
-            for share in self._shares
-            for samples in sample_sizes(self.samples)
-            for seed in seeds
-        )
-
-    def form(self, trial: Trial) -> Hashable:
-        """What can be trained together."""
-        return trial.form
-
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
-        """The step at which either criterion was first met; NaN where it was not."""
-        return steps_of(train(trials))
+        data = [self.tokens(share, law=self.law) for share in self._shares]
+        models = [self.model(attention=kind == KINDS[0]) for kind in KINDS]
+        return tuple(trial for model in models for tokens in data for trial in self.over_sizes(tokens, model))
 
     def measured(self, values: Values) -> Datasets:
         """Phase diagrams, needed samples and needed steps over the share of relevant tokens."""
-        sizes, shares = sample_sizes(self.samples), np.array(self._shares)
+        sizes, shares = self.sizes, np.array(self._shares)
         steps = {name: one.reshape(2, len(shares), len(sizes), -1) for name, one in values.items()}
-        alpha = Along("alpha", list(shares), "Share of relevant tokens")
+        alpha = Along("alpha", list(shares), "Share of relevant tokens", logarithmic=True)
         samples = Along("samples", list(sizes), "Training images", logarithmic=True)
         found = self._needed(steps)
         groups = {
             f"success-{kind.replace(' ', '-')}": self.group(
                 f"success, {kind}",
                 "Share of the trials that met either criterion within the steps.",
-                over_trials(SUCCESS, [samples, alpha], _met(steps["hinge"][place])),
-                over_trials(SUCCESS_01, [samples, alpha], _met(steps["0-1"][place])),
+                over_trials(SUCCESS, [alpha, samples], _met(steps["hinge"][place])),
+                over_trials(SUCCESS_01, [alpha, samples], _met(steps["0-1"][place])),
             )
             for place, kind in enumerate(KINDS)
         }
         taken = {kind: steps["hinge"][place, :, -1] for place, kind in enumerate(KINDS)}
         return {
+            **self._left_over(values, [alpha, samples]),
             "needed-samples": self.group(
                 "samples needed",
                 "",
                 needed_curves(NEEDED, alpha, found, self._predicted(found, shares)),
-                *(self._power(found, shares, kind).slope.dataset(EXPONENTS[kind]) for kind in KINDS),
+                *(found[f"{kind}, hinge"].power(1 / shares).slope.dataset(EXPONENTS[kind]) for kind in KINDS),
+                found["no attention, hinge"].power_above(found["attention, hinge"], 1 / shares).dataset(GAP),
             ),
             **groups,
             "needed-steps": self.group(
                 "steps needed",
                 "Steps until the hinge loss is below the threshold, with the most samples. Predicted are the powers "
                 "of the theorems through the mean of what was measured.",
-                curves(STEPS, [alpha], taken, self._predicted_steps(taken, shares)),
+                saying(curves(STEPS, [alpha], taken, self._predicted_steps(taken, shares)), STEPS, missing=MISSING),
+                _step_power(taken["attention"], shares).slope.dataset(STEP_EXPONENT),
             ),
         }
 
     def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
-        """The bound on the exponent with attention, its value, and the gap to none."""
+        """The bound on the exponent with attention, its value, the gap to none, and the exponent of the steps."""
         found = datasets["needed-samples"]
-        one, other = ((float(found[q.name]), float(found[f"{q.name}_error"])) for q in EXPONENTS.values())
-        apart, spread_of = other[0] - one[0], float(np.hypot(one[1], other[1]))
-        said = f"exponent {one[0]:.2f} ± {one[1]:.2f} with attention, {other[0]:.2f} ± {other[1]:.2f} without"
-        test = f"normal interval of its bootstrap error over trials, false-alarm rate {FALSE_ALARMS:g}"
+        one, other = (_fitted(found, exponent) for exponent in EXPONENTS.values())
+        gap = _fitted(found, GAP)
+        fallen = KINDS if self.planted and len(self._shares) > 1 else ()
+        shared = f"{int(found[f'{GAP.name}_count'])} shares that both have"
+        said = f"exponent {_said(*one)} with attention, {_said(*other)} without"
         return (
             self._claim(
                 "samples-bound",
                 "With attention the needed samples grow no faster than the share of relevant tokens to the power -2",
                 normal_above(2 - one[0], one[1], 0.0),
                 said,
-                f"The exponent is below 2 by the {test}.",
+                f"The exponent is below 2 by the {TEST}.",
                 0.9,
             ),
             self._claim(
                 "samples-exponent",
                 "With attention the needed samples grow as the share of relevant tokens to the power -2",
-                together(normal_above(one[0], one[1], 2 - SLACK), normal_above(-one[0], one[1], -2 - SLACK)),
+                _near(one, 2.0, SLACK),
                 said,
-                f"The exponent is within {SLACK:g} of 2 by the {test}; it fails where the interval excludes that.",
+                f"The exponent is within {SLACK:g} of 2 by the {TEST}; it fails where the interval excludes that.",
                 0.8,
             ),
             self._claim(
                 "samples-without-attention",
                 "Without attention the needed samples grow faster than with it",
-                normal_above(apart, spread_of, 0.0),
-                f"{said}; difference {apart:+.2f} ± {spread_of:.2f}",
-                f"The difference of the exponents is above 0 by the {test}.",
+                normal_above(*gap, 0.0),
+                f"{said}; difference {_said(*gap, sign='+')}, over {shared}",
+                "The difference of the exponents, over the shares whose needed samples are within the grid for both, "
+                f"is above 0 by the {TEST}.",
                 0.85,
             ),
+            self._steps_grow(datasets["needed-steps"]),
+            *(self._falls(datasets[f"error-{kind.replace(' ', '-')}"], kind) for kind in fallen),
         )
 
     @property
@@ -247,15 +235,43 @@ class SampleComplexity(AbstractLab[Trial]):
 
     def _needed(self, steps: Values) -> dict[str, Needed]:
         """By kind and criterion."""
-        sizes = sample_sizes(self.samples)
+        sizes = self.sizes
         return {
             f"{kind}, {criterion}": needed(sizes, np.isfinite(steps[criterion][place]))
             for criterion in CRITERIA
             for place, kind in enumerate(KINDS)
         }
 
-    def _power(self, found: dict[str, Needed], shares: Numbers, kind: str) -> Line:
-        return found[f"{kind}, hinge"].power(1 / shares)
+    def _left_over(self, values: Values, axes: list[Along]) -> dict[str, xr.Dataset]:
+        """Of planted images, loss and error at the end."""
+        groups: dict[str, xr.Dataset] = {}
+        for place, kind in enumerate(KINDS if self.planted else ()):
+            hinge, error = (
+                values[name].reshape(2, *(len(axis.values) for axis in axes), -1)[place]
+                for name in ("last hinge", "last error")
+            )
+            groups[f"error-{kind.replace(' ', '-')}"] = self.group(
+                f"error, {kind}",
+                "What is left over when training ends, on images of objects that were not trained on.",
+                over_trials(ERROR, axes, error),
+                over_trials(HINGE, axes, hinge),
+                over_trials(replace(FALL, label=f"{FALL.label}, {kind}"), [], error[0, -1] - error[-1, -1]),
+            )
+        return groups
+
+    def _falls(self, found: xr.Dataset, kind: str) -> Claim:
+        fall, error = read_mean(found, FALL.name), found[ERROR.name].isel(samples=-1).values
+        return Claim(
+            f"error-falls-{kind.replace(' ', '-')}",
+            f"With {kind}, a larger share of relevant patches lowers the error on other objects",
+            above(fall, 0.0),
+            f"by {fall.text}, from {error[0]:.3g} to {error[-1]:.3g} with {int(found['samples'][-1])} images",
+            f"The fall is above 0 by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
+            LI,
+            MORE_TRIALS,
+            f"error-{kind.replace(' ', '-')}/{ERROR.name}",
+            0.95 if kind == KINDS[0] else 0.94,
+        )
 
     def _predicted(self, found: dict[str, Needed], shares: Numbers) -> dict[str, Numbers]:
         laws = (samples_with_attention, samples_without_attention)
@@ -275,11 +291,47 @@ class SampleComplexity(AbstractLab[Trial]):
             for kind, law in zip(KINDS, laws, strict=True)
         }
 
+    def _steps_grow(self, found: xr.Dataset) -> Claim:
+        exponent = _fitted(found, STEP_EXPONENT)
+        return Claim(
+            "steps-exponent",
+            "With attention the needed steps grow as the share of relevant tokens to the power -1",
+            _near(exponent, 1.0, STEP_SLACK),
+            f"exponent {_said(*exponent)}, with {self.sizes[-1]} images",
+            f"The exponent, over the shares at which all trials got there, is within {STEP_SLACK:g} of 1 by the "
+            f"{TEST}; it fails where the interval excludes that.",
+            LI,
+            f"{MORE_TRIALS} Shares at which a trial did not get there do not count; there, raise --steps.",
+            f"needed-steps/{STEPS.name}",
+            0.7,
+        )
+
     def _claim(self, name: str, statement: str, verdict: Verdict, figure: str, rule: str, weight: float) -> Claim:
         more = f"{MORE_TRIALS} Shares whose needed samples lie outside of --samples do not count."
         return Claim(name, statement, verdict, figure, rule, LI, more, "needed-samples/needed", weight)
 
 
+def _step_power(steps: Numbers, shares: Numbers) -> Line:
+    """Of the shares at which all trials got there; of some of them the fast ones only are known."""
+    complete = np.isfinite(steps).all(1)
+    return bootstrap_line(1 / shares[complete], steps[complete], logarithmic=True)
+
+
+def _fitted(found: xr.Dataset, exponent: Quantity) -> tuple[float, float]:
+    """An exponent with its error."""
+    return float(found[exponent.name]), float(found[f"{exponent.name}_error"])
+
+
+def _near(exponent: tuple[float, float], value: float, slack: float) -> Verdict:
+    """Whether an exponent is surely less than ``slack`` from a value."""
+    middle, error = exponent
+    return together(normal_above(middle, error, value - slack), normal_above(-middle, error, -value - slack))
+
+
+def _said(value: float, error: float, sign: str = "") -> str:
+    return f"{value:{sign}.2f} ± {error:.2f}" if np.isfinite(value) else "unknown"
+
+
 def _met(steps: Numbers) -> Numbers:
-    """Whether a criterion was met, with samples before shares: the first axis is drawn across."""
-    return np.isfinite(steps).astype(np.float64).swapaxes(0, 1)
+    """Whether a criterion was met."""
+    return np.isfinite(steps).astype(np.float64)

@@ -1,23 +1,24 @@
 """Spurious tokens: what a pattern that only happens to agree with the label does to a shallow transformer."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 
 from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, curves, over_trials, predicted
-from vitscope.labs.lab import LABS, AbstractLab, Datasets, Values
+from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.needed import LI
 from vitscope.labs.shallow.criterion import Criterion
 from vitscope.labs.shallow.ensemble import train
 from vitscope.labs.shallow.keep import DropSpurious, KeepAll
-from vitscope.labs.shallow.shallow_vit import ShallowVit
-from vitscope.labs.shallow.token_model import TokenModel
+from vitscope.labs.shallow.token_model import AbstractTokens
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.verdict import FALSE_ALARMS, MORE_TRIALS, read_mean
+from vitscope.labs.shallow_lab import AbstractShallowLab
+from vitscope.labs.verdict import MORE_TRIALS, read_mean
 from vitscope.measurement.claim import Claim
+from vitscope.measurement.estimate import FALSE_ALARMS, above
 from vitscope.measurement.quantity import Quantity
 
 KINDS = ("all tokens", "spurious removed")
@@ -43,6 +44,7 @@ GAIN = Quantity(
     "Error with all tokens less error without spurious ones, of the same images and the same start.",
     "Above 0, removing helps.",
 )
+MOST = replace(GAIN, name="most_gain", meaning="The gain at the largest agreement.")
 NOTHING = Quantity(
     "predicted_gain", "Gain, predicted of no bias", "1", "Of a pattern that is no more in the way than others: none."
 )
@@ -51,7 +53,7 @@ NOTHING = Quantity(
 @LABS.add("spurious-tokens")
 @final
 @dataclass(frozen=True)
-class SpuriousTokens(AbstractLab[Trial]):
+class SpuriousTokens(AbstractShallowLab):
     r"""What is lost to a spurious pattern that agrees with the label in training and says nothing of it in testing.
 
     An image has, beside relevant and confusion tokens, a share of tokens of one spurious pattern, which is that of its
@@ -71,8 +73,6 @@ class SpuriousTokens(AbstractLab[Trial]):
     name = "spurious-tokens"
     title = "Spurious tokens"
     question = "What do spurious tokens cost?"
-    references = (LI,)
-    at_once = 16
 
     agreement: str = "0.5,0.7,0.8,0.9,1.0"
     """Probabilities that the spurious pattern agrees with the label in training: start:stop:count, or a list."""
@@ -82,53 +82,27 @@ class SpuriousTokens(AbstractLab[Trial]):
     """Training images."""
     alpha: float = 0.2
     """Share of relevant tokens."""
-    token_count: int = 40
-    """Tokens of an image."""
-    patterns: int = 10
-    """Patterns, and entries of a token."""
-    confusion: float = 0.05
-    """Share of tokens with the pattern of the other label."""
-    noise: float = 0.2
-    """Largest distance of a token from its pattern, tau."""
-    sigma: float = 0.2
-    """Error of the initial values."""
-    delta: float = 0.2
-    """Error of the initial queries and keys."""
-    neurons: int = 50
-    """Neurons of the perceptron."""
-    rate: float = 1.0
-    """Learning rate."""
-    batch_size: int = 20
-    """Images of a step."""
     steps: int = 200
     """Steps of training; a multiple of 20."""
-    tests: int = 256
-    """Test images."""
     trials: int = 16
-    """Trials of each setting, by further seeds."""
-    seed: int = 0
-    """Seed of the first trial."""
 
     @classmethod
     def smoke(cls) -> "SpuriousTokens":
         """A few trials of a few tokens."""
-        return cls("0.5,0.9", 0.2, 8, 0.4, 10, 6, 0.1, neurons=8, batch_size=4, steps=20, tests=32, trials=2)
+        few = cls(agreement="0.5,0.9", samples=8, alpha=0.4, token_count=10, patterns=6, confusion=0.1, neurons=8)
+        return replace(few, batch_size=4, steps=20, tests=32, trials=2)
 
     def planned(self) -> tuple[Trial, ...]:
         """Agreement, all tokens or not, seeds."""
-        model = ShallowVit(self.neurons, self.patterns, self.patterns, self.sigma, self.delta)
         criterion = Criterion(goal="none", steps=self.steps, every=20)
-        shared = (self.rate, self.batch_size, criterion)
+        shared = (self.model(), self.samples, self.rate, self.batch_size, criterion)
+        tests = self._tokens(0.5)
         return tuple(
-            Trial(seed, self._data(agreement), model, self.samples, *shared, keep, self.tests, self._data(0.5))
-            for agreement in spread(self.agreement)
+            Trial(seed, tokens[0], *shared, keep, self.tests, tests[1] or tests[0])
+            for tokens in map(self._tokens, spread(self.agreement))
             for keep in (KeepAll(), DropSpurious())
-            for seed in range(self.seed, self.seed + self.trials)
+            for seed in self.seeds
         )
-
-    def form(self, trial: Trial) -> Hashable:
-        """What can be trained together."""
-        return trial.form
 
     def carried_out(self, trials: Sequence[Trial]) -> Values:
         """Loss and error at the end."""
@@ -141,6 +115,7 @@ class SpuriousTokens(AbstractLab[Trial]):
     def measured(self, values: Values) -> Datasets:
         """Loss, error and gain over agreement."""
         levels = spread(self.agreement)
+        top = int(np.argmax(levels))
         axis = Along("agreement", list(levels), "Agreement of the spurious pattern with the label in training")
         found = {name: one.reshape(len(levels), 2, -1) for name, one in values.items()}
         hinge, error = ({kind: found[name][:, i] for i, kind in enumerate(KINDS)} for name in ("hinge", "error"))
@@ -153,6 +128,7 @@ class SpuriousTokens(AbstractLab[Trial]):
                 "gain by removing",
                 "Error with all tokens less error without spurious ones, trial by trial.",
                 over_trials(GAIN, [axis], gain),
+                over_trials(replace(MOST, label=f"{GAIN.label}, agreement {max(levels):g}"), [], gain[top]),
                 predicted(NOTHING, [axis], np.zeros(len(levels))),
             ),
         }
@@ -164,7 +140,7 @@ class SpuriousTokens(AbstractLab[Trial]):
             Claim(
                 "removal-helps",
                 f"At an agreement of {level:g}, removing spurious tokens improves testing",
-                (gain := read_mean(found, "gain", agreement=level)).above(0.0),
+                above(gain := read_mean(found, "gain", agreement=level), 0.0),
                 f"0-1 error less by {gain.text}",
                 f"The gain is above 0 by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
                 LI,
@@ -175,6 +151,5 @@ class SpuriousTokens(AbstractLab[Trial]):
             for level in spread(self.agreement)
         )
 
-    def _data(self, agreement: float) -> TokenModel:
-        shape = (self.patterns, self.patterns, self.token_count)
-        return TokenModel(*shape, self.alpha, self.confusion, self.noise, spurious=self.spurious, agreement=agreement)
+    def _tokens(self, agreement: float) -> tuple[AbstractTokens, AbstractTokens | None]:
+        return self.tokens(self.alpha, spurious=self.spurious, agreement=agreement)

@@ -61,6 +61,8 @@ AXES: Mapping[str, str] = MappingProxyType(
         "token_count": "tokens of an image",
         "patterns": "patterns of tokens",
         "confusion": "share of tokens with the pattern of the other label",
+        "shared_top": "whether all places share their top weights",
+        "shuffled": "whether tokens have random places",
         "noise": "largest distance of a token from its pattern",
         "law": "law of the noise",
         "sigma": "error of the initial values",

@@ -39,97 +39,114 @@ class KeepAll(AbstractKeep):
         return torch.ones_like(sample.roles, dtype=torch.bool)
 
 
+@dataclass(frozen=True)
+class AbstractKeepShare(AbstractKeep):
+    """The tokens of the largest scores, as many as make a share ``rate`` of them, rounded up."""
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise UserError(f"rate is {self.rate:g}; it is the share of tokens that is kept, above 0 and at most 1.")
+
+    @abstractmethod
+    def scores(
+        self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
+    ) -> Float[Tensor, "images tokens"]:
+        """What decides: the largest are kept."""
+
+    def kept(
+        self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
+    ) -> Bool[Tensor, "images tokens"]:
+        """The first of them."""
+        scores = self.scores(sample, received, generator)
+        chosen = scores.topk(math.ceil(self.rate * scores.shape[1] - 1e-6), dim=1).indices
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
+
+
 @final
 @dataclass(frozen=True)
-class KeepByRole(AbstractKeep):
+class KeepByRole(AbstractKeepShare):
     """An oracle: irrelevant and spurious tokens go first, at random among them; raises the relevant share."""
 
-    rate: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check(self.rate)
-
-    def kept(
+    def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
-    ) -> Bool[Tensor, "images tokens"]:
-        """Relevant and confusion tokens, then others."""
+    ) -> Float[Tensor, "images tokens"]:
+        """Relevant and confusion tokens before others."""
         del received
         discriminative = (sample.roles == Role.RELEVANT) | (sample.roles == Role.CONFUSION)
-        return _first(discriminative + torch.rand(sample.roles.shape, generator=generator), self.rate)
+        return discriminative + torch.rand(sample.roles.shape, generator=generator)
 
 
 @final
 @dataclass(frozen=True)
-class KeepAtRandom(AbstractKeep):
+class KeepAtRandom(AbstractKeepShare):
     """A random share, the same of an image at every step."""
 
-    rate: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check(self.rate)
-
-    def kept(
+    def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
-    ) -> Bool[Tensor, "images tokens"]:
-        """Any of them."""
+    ) -> Float[Tensor, "images tokens"]:
+        """Chance."""
         del received
-        return _first(torch.rand(sample.roles.shape, generator=generator), self.rate)
+        return torch.rand(sample.roles.shape, generator=generator)
 
 
 @final
 @dataclass(frozen=True)
-class KeepLeastNoisy(AbstractKeep):
+class KeepInProportion(AbstractKeepShare):
+    """An oracle: a random share of each role alike, so that neither shares nor majorities change, but for rounding."""
+
+    def scores(
+        self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
+    ) -> Float[Tensor, "images tokens"]:
+        """A token's random rank among those of its role, over their number, the first largest."""
+        del received
+        drawn = torch.rand(sample.roles.shape, generator=generator)
+        alike = sample.roles.unsqueeze(2) == sample.roles.unsqueeze(1)
+        rank = (alike & (drawn.unsqueeze(1) < drawn.unsqueeze(2))).sum(2)
+        return -(rank + 0.5) / alike.sum(2)
+
+
+@final
+@dataclass(frozen=True)
+class KeepLeastNoisy(AbstractKeepShare):
     """An oracle: the tokens nearest to their patterns; lowers the noise."""
 
-    rate: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check(self.rate)
-
-    def kept(
+    def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
-    ) -> Bool[Tensor, "images tokens"]:
-        """Those of the least distances."""
+    ) -> Float[Tensor, "images tokens"]:
+        """Small distances."""
         del received, generator
-        return _first(-sample.distances, self.rate)
+        return -sample.distances
 
 
 @final
 @dataclass(frozen=True)
-class KeepByMagnitude(AbstractKeep):
+class KeepByMagnitude(AbstractKeepShare):
     """The tokens of the largest norms."""
 
-    rate: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check(self.rate)
-
-    def kept(
+    def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
-    ) -> Bool[Tensor, "images tokens"]:
-        """Those of the largest norms."""
+    ) -> Float[Tensor, "images tokens"]:
+        """Norms."""
         del received, generator
-        return _first(sample.tokens.norm(dim=2), self.rate)
+        return sample.tokens.norm(dim=2)
 
 
 @final
 @dataclass(frozen=True)
-class KeepByAttention(AbstractKeep):
+class KeepByAttention(AbstractKeepShare):
     """The tokens on which all queries together attend most, chosen anew whenever the trial is evaluated."""
 
     attends: ClassVar[bool] = True
-    rate: float = 0.5
 
-    def __post_init__(self) -> None:
-        _check(self.rate)
-
-    def kept(
+    def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
-    ) -> Bool[Tensor, "images tokens"]:
-        """Those that receive most."""
+    ) -> Float[Tensor, "images tokens"]:
+        """What they receive."""
         del sample, generator
         assert received is not None, "it is given to rules that attend"
-        return _first(received, self.rate)
+        return received
 
 
 @final
@@ -143,15 +160,3 @@ class DropSpurious(AbstractKeep):
         """What is not spurious."""
         del received, generator
         return sample.roles != Role.SPURIOUS
-
-
-def _first(scores: Float[Tensor, "images tokens"], rate: float) -> Bool[Tensor, "images tokens"]:
-    """The largest share of each row, rounded up."""
-    count = math.ceil(rate * scores.shape[1] - 1e-6)
-    chosen = scores.topk(count, dim=1).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
-
-
-def _check(rate: float) -> None:
-    if not 0 < rate <= 1:
-        raise UserError(f"rate is {rate:g}; it is the share of tokens that is kept, above 0 and at most 1.")

@@ -65,6 +65,10 @@ class Planted:
     ``confusion`` of all patches, at any other places, are any patches of an object of another class. Shares that are
     not whole are met on average. Pixels of both have Gaussian noise of standard deviation ``noise`` added. All other
     patches are background: grey with Gaussian noise of standard deviation ``background``.
+
+    With a share of ``spurious`` patches the objects of the last two classes are not planted themselves: those patches
+    show, with the same noise, any patches of one of them, by the number of its class that of the image's label with
+    probability ``agreement``, else of the other.
     """
 
     grid: int = 8
@@ -73,19 +77,23 @@ class Planted:
     confusion: float = 0.0
     noise: float = 0.0
     background: float = 0.25
+    spurious: float = 0.0
+    agreement: float = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.grid, self.patch) < 1 or min(self.noise, self.background, self.confusion) < 0:
-            raise UserError("grid and patch must be at least 1; noise, background and confusion must not be negative.")
-        if not self.confusion < self.relevant <= 1 - self.confusion:
+        if min(self.grid, self.patch) < 1 or min(self.noise, self.background, self.confusion, self.spurious) < 0:
+            raise UserError("grid and patch must be at least 1; noise, background and shares must not be negative.")
+        if not self.confusion < self.relevant <= 1 - self.confusion - self.spurious:
             raise UserError(
-                f"relevant is {self.relevant:g} and confusion {self.confusion:g}: relevant must be the larger one, and "
-                "their sum at most 1."
+                f"relevant is {self.relevant:g}, confusion {self.confusion:g} and spurious {self.spurious:g}: relevant "
+                "must be larger than confusion, and their sum at most 1."
             )
+        if not 0 <= self.agreement <= 1:
+            raise UserError(f"agreement is {self.agreement:g}; it is a probability.")
 
     def draw(self, objects: Objects, count: int, generator: torch.Generator) -> PlantedSample:
         """So many images, each of an object drawn with replacement. Cost: about 20 ns a pixel, on one core."""
-        inside = self._inside(objects)
+        inside, (objects, biased) = self._inside(objects), self._divided(objects)
         chosen = torch.randint(len(objects.labels), (count,), generator=generator)
         offsets = torch.randint(self.grid - inside + 1, (count, 2), generator=generator)
         covered = self._covered(offsets, inside)
@@ -94,11 +102,18 @@ class Planted:
         shown = self._placed(objects.pixels[chosen], offsets).flatten(1, 2)
         other = self._any_patches(objects.pixels[_of_another(objects.labels, chosen, generator)], generator)
         clean = torch.where(relevant.unsqueeze(2), shown, other)
-        planted = (relevant | confusion).unsqueeze(2)
-        spread = torch.where(planted, self.noise, self.background)
-        added = torch.randn(clean.shape, generator=generator) * spread
         roles = torch.full(relevant.shape, int(Role.IRRELEVANT))
         roles[relevant], roles[confusion] = int(Role.RELEVANT), int(Role.CONFUSION)
+        if biased is not None:
+            free = _choose(~(relevant | confusion), self._wanted(self.spurious, count, generator), generator)
+            agrees = torch.rand(count, generator=generator) < self.agreement
+            wanted = torch.where(agrees, objects.labels[chosen], 1 - objects.labels[chosen])
+            of = biased.pixels[_of_class(biased.labels, wanted, generator)]
+            clean = torch.where(free.unsqueeze(2), self._any_patches(of, generator), clean)
+            roles[free] = int(Role.SPURIOUS)
+        planted = (roles != Role.IRRELEVANT).unsqueeze(2)
+        spread = torch.where(planted, self.noise, self.background)
+        added = torch.randn(clean.shape, generator=generator) * spread
         patches = torch.where(planted, clean, 0.5) + added
         side = self.grid * self.patch
         images = torch.nn.functional.fold(patches.mT, (side, side), self.patch, stride=self.patch)
@@ -108,6 +123,25 @@ class Planted:
         """Patches as rows of ``channels patch^2`` numbers, grey as zero, scaled by 2 / sqrt(dim)."""
         rows = torch.nn.functional.unfold(images - 0.5, self.patch, stride=self.patch).mT
         return rows * (2 / rows.shape[2] ** 0.5)
+
+    def directions(self, objects: Objects) -> Float32[Tensor, "dim dim"]:
+        """The orthonormal directions of the objects' patches as tokens, in rows by falling singular value."""
+        rows = self.tokens(objects.pixels).flatten(0, 1)
+        return torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1).T.contiguous()
+
+    def _divided(self, objects: Objects) -> tuple[Objects, Objects | None]:
+        """Those that are planted, and those of the spurious patterns, numbered from 0, where there are any."""
+        if not self.spurious:
+            return objects, None
+        if objects.labels.unique().tolist() != [0, 1, 2, 3]:
+            raise UserError(
+                "spurious patches need four classes of objects: two to plant, then a spurious one for each."
+            )
+        own = objects.labels < 2
+        return (
+            Objects(objects.pixels[own], objects.labels[own]),
+            Objects(objects.pixels[~own], objects.labels[~own] - 2),
+        )
 
     def _inside(self, objects: Objects) -> int:
         """Patches along a side of the object."""
@@ -159,17 +193,23 @@ class Planted:
 class PlantedTokens(AbstractTokens):
     """Planted objects of two classes as tokens for a `ShallowVit`: the first class is +1, the second -1.
 
-    The initial model's patterns are the ``patterns`` leading directions of the objects' patches. Noise may make a token
-    that is nearer to another pattern: the theorems' distribution is a `TokenModel`.
+    Two further classes are needed where there is a spurious share. The initial model's patterns are the ``patterns``
+    leading ones of ``known`` directions, those of the objects' patches if None. Noise may make a token that is nearer
+    to another pattern: the theorems' distribution is a `TokenModel`.
     """
 
     planted: Planted
     objects: Objects
     patterns: int = 10
+    known: Float32[Tensor, "dim dim"] | None = None
 
     def __post_init__(self) -> None:
-        if sorted(self.objects.labels.unique().tolist()) != [0, 1]:
-            raise UserError("tokens with labels of +1 and -1 need objects of two classes: give read_objects two.")
+        classes = 4 if self.planted.spurious else 2
+        if self.objects.labels.unique().tolist() != list(range(classes)):
+            raise UserError(
+                f"tokens with labels of +1 and -1 need objects of {'four' if classes == 4 else 'two'} classes"
+                f"{' with a spurious share' if classes == 4 else ''}: name as many."
+            )
 
     @property
     def places(self) -> int:
@@ -183,8 +223,8 @@ class PlantedTokens(AbstractTokens):
 
     @cached_property
     def _vectors(self) -> Float32[Tensor, "patterns dim"]:
-        rows = self.planted.tokens(self.objects.pixels).flatten(0, 1)
-        return torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, : self.patterns].T.contiguous()
+        known = self.planted.directions(self.objects) if self.known is None else self.known
+        return known[: self.patterns]
 
     def draw(self, count: int, generator: torch.Generator) -> TokenSample:
         """So many images, independent and alike."""
@@ -203,6 +243,15 @@ def _choose(
     """So many of the allowed patches of each image, at random."""
     order = (torch.rand(allowed.shape, generator=generator) - 2.0 * allowed).argsort(1).argsort(1)
     return (order < wanted.unsqueeze(1)) & allowed
+
+
+def _of_class(
+    labels: Int64[Tensor, " objects"], wanted: Int64[Tensor, " images"], generator: torch.Generator
+) -> Int64[Tensor, " images"]:
+    """For each wanted class any object of it."""
+    order, sizes = labels.argsort(), torch.bincount(labels)
+    place = (torch.rand(len(wanted), generator=generator) * sizes[wanted]).long()
+    return order[(sizes.cumsum(0) - sizes)[wanted] + place]
 
 
 def _of_another(

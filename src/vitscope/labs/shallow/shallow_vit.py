@@ -28,6 +28,7 @@ class ShallowVit:
     \lVert W_Q \mu_j - q_j\rVert =` ``delta``, in random directions; :math:`W_O` has entries of :math:`N(0, \xi^2)`
     and :math:`A` of :math:`\pm 1/\sqrt m`, each with probability 1/2. The paper bounds the errors by these numbers;
     here they are equal to them. ``zero_query`` starts with :math:`W_Q = 0`: uniform attention that can learn.
+    ``shared_top`` gives all places one vector :math:`a`, so that it does not matter at which of them a token is.
     """
 
     neurons: int = 50
@@ -40,6 +41,7 @@ class ShallowVit:
     scale: float = 1.0
     drops_keys: bool = True
     zero_query: bool = False
+    shared_top: bool = False
 
     def __post_init__(self) -> None:
         if min(self.neurons, self.value_width, self.query_width) < 1:
@@ -68,7 +70,8 @@ class ShallowVit:
             )
         )
         output = self.xi * torch.randn(self.neurons, self.value_width, generator=generator)
-        signs = torch.randint(0, 2, (self.neurons, tokens), generator=generator) * 2.0 - 1
+        drawn = (self.neurons, 1 if self.shared_top else tokens)
+        signs = (torch.randint(0, 2, drawn, generator=generator) * 2.0 - 1).repeat(1, tokens // drawn[1])
         if not self.attention:
             key = torch.zeros_like(key)
         if self.zero_query or not self.attention:

@@ -70,7 +70,8 @@ class TokenModel(AbstractTokens):
 
     ``spurious`` is the share with :math:`\mu_3` or :math:`\mu_4`, one of them throughout an image: with probability
     ``agreement`` the label's (:math:`\mu_3` for +1), else the other; 1/2 is no relation. All other tokens carry one of
-    the remaining patterns, each as often. Places are shuffled.
+    the remaining patterns, each as often. Places are shuffled; without ``shuffled`` relevant tokens come first in every
+    image, then confusion, spurious and irrelevant ones, so that a place tells the role.
 
     ``noise`` is :math:`\tau`. ``law`` "ball" draws :math:`\epsilon` uniformly from the ball of radius :math:`\tau`,
     the paper's assumption, which also asks :math:`\tau < \kappa / 4`. "gaussian" has entries
@@ -87,6 +88,7 @@ class TokenModel(AbstractTokens):
     law: Literal["ball", "gaussian"] = "ball"
     spurious: float = 0.0
     agreement: float = 0.5
+    shuffled: bool = True
 
     def __post_init__(self) -> None:
         plain = self.patterns - (4 if self.spurious else 2)
@@ -147,6 +149,8 @@ class TokenModel(AbstractTokens):
 
     def _roles(self, count: int, generator: torch.Generator) -> Int64[Tensor, "images tokens"]:
         place = torch.rand(count, self.tokens, generator=generator).argsort(1).argsort(1)
+        if not self.shuffled:
+            place = torch.arange(self.tokens).expand(count, -1)
         roles = torch.full((count, self.tokens), int(Role.IRRELEVANT))
         taken = torch.zeros(count, 1)
         for role, share in (

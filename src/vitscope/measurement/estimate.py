@@ -1,4 +1,4 @@
-"""Means with standard errors, and the tests that findings make of them."""
+"""Means with standard errors, and the tests that findings and labs make of them."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from scipy.special import stdtrit
 from vitscope.measurement.claim import Verdict
 
 FALSE_ALARMS = 0.01
-"""Two-sided false-alarm rate of a finding's test."""
+"""Two-sided false-alarm rate of a test."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``count`` images with its standard error."""
+    """A mean over ``count`` images, or independent trials, with its standard error."""
 
     mean: float
     error: float
     count: int
 
     def interval(self, rate: float) -> tuple[float, float]:
-        """The interval of Student's t that misses the mean at this two-sided rate; all numbers for a single image."""
+        """The interval of Student's t that misses the mean at this two-sided rate; all numbers for a single one."""
         if self.count < 2 or math.isnan(self.error):
             return (-math.inf, math.inf)
         reach = float(stdtrit(self.count - 1, 1 - rate / 2)) * self.error
@@ -30,8 +30,8 @@ class Estimate:
     @property
     def text(self) -> str:
         """Mean and standard error, to the error's second digit."""
-        if math.isnan(self.error) or self.count < 2:
-            return f"{self.mean:.3g} (one image, no standard error)"
+        if not math.isfinite(self.error) or self.count < 2:
+            return f"{self.mean:.3g} (no standard error)"
         digits = 1 - math.floor(math.log10(self.error)) if self.error > 0 else 3
         digits = min(max(digits, 0), 6)
         return f"{self.mean:.{digits}f} ± {self.error:.{digits}f}"
@@ -46,6 +46,18 @@ def above(estimate: Estimate, threshold: float, rate: float = FALSE_ALARMS) -> V
 def below(estimate: Estimate, threshold: float, rate: float = FALSE_ALARMS) -> Verdict:
     """Whether the mean lies below a threshold."""
     return above(Estimate(-estimate.mean, estimate.error, estimate.count), -threshold, rate)
+
+
+def between(estimate: Estimate, low: float, high: float, rate: float = FALSE_ALARMS) -> Verdict:
+    """Whether the mean lies between two numbers; the rate is that on either side."""
+    return together(above(estimate, low, rate), below(estimate, high, rate))
+
+
+def together(*verdicts: Verdict) -> Verdict:
+    """Of a statement that needs all of them."""
+    if Verdict.FAILS in verdicts:
+        return Verdict.FAILS
+    return Verdict.HOLDS if set(verdicts) == {Verdict.HOLDS} else Verdict.UNDECIDED
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
