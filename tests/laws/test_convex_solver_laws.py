@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitscope.convex.block import BLOCKS
-from vitscope.convex.certificate import certify
+from vitscope.convex.certificate import Certificate, certify
 from vitscope.convex.heads import Heads
 from vitscope.convex.path import largest_beta, path
 from vitscope.convex.polish import polish
+from vitscope.convex.problem import Problem
 from vitscope.convex.restricted import is_whole, restricted
 from vitscope.convex.solver import SOLVERS, Step, solve
 from vitscope.convex.solvers.greedy import Greedy
@@ -89,6 +90,23 @@ def test_an_interrupt_keeps_the_best_point_with_its_certificate(solver):
     assert found.stopped == "interrupted"
     assert found.certificate.primal == pytest.approx(seen[-1].primal)
     assert found.heads.count > 0
+    assert found.certificate == certify(asked, found.heads)
+
+
+def test_an_interrupt_of_the_last_certificate_makes_it_again(monkeypatch):
+    calls = 0
+
+    def interrupted_once(asked: Problem, heads: Heads) -> Certificate:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyboardInterrupt
+        return certify(asked, heads)
+
+    monkeypatch.setattr("vitscope.convex.solver.certify", interrupted_once)
+    asked = problem("attention", None, "cross-entropy")
+    found = solve(asked, tol=1e-12, max_passes=5)
+    assert (found.stopped, calls) == ("interrupted", 2)
     assert found.certificate == certify(asked, found.heads)
 
 

@@ -129,6 +129,7 @@ class AbstractSolver(ABC):
         progress = Progress(problem, begin, tol, max_passes, watch)
         try:
             stopped = self.improve(problem, progress)
+            progress.certificate()
         except KeyboardInterrupt:
             stopped = "interrupted"
         certificate = replace(progress.certificate(), stuck=stopped == "stuck")
