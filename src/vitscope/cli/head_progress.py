@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from math import inf, isfinite
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from vitscope.cli.terminal import ProgressBar, stderr
@@ -39,7 +39,6 @@ class FitProgress:
 
 
 def so_far(step: "Step") -> str:
-    """Objective, gap and heads of the best point so far; the gap is in the working precision."""
-    gap = (step.primal - step.dual) / step.dual if step.dual > 0 else inf
-    bound = f"gap {max(100 * gap, 0):.2g} %" if isfinite(gap) else "no bound yet"
+    """Objective, estimated gap and heads of the best point so far."""
+    bound = f"gap about {100 * step.gap:.2g} %" if isfinite(step.gap) else "no bound yet"
     return f"objective {step.primal:.4g}, {bound}, {step.heads} heads"

@@ -165,9 +165,8 @@ def split(problem: Problem, share: float, seed: int) -> Split:
 
 def print_step(step: Step) -> None:
     """A line about a step of the solver."""
-    gap = (step.primal - step.dual) / step.dual if step.dual > 0 else float("inf")
     cost = f"{step.seconds:8.1f} s {step.passes:6d} passes {step.heads:5d} heads"
-    print(f"{cost}  objective {step.primal:.6g}  relative gap {gap:.2e}")
+    print(f"{cost}  objective {step.primal:.6g}  relative gap about {step.gap:.2e}")
 
 
 def warn_interrupted() -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from vitscope.convex.certificate import Certificate, certify
+from vitscope.convex.certificate import Certificate, certify, relative_gap
 from vitscope.convex.heads import Heads
 from vitscope.convex.problem import Problem
 from vitscope.measurement.errors import UserError
@@ -32,6 +32,11 @@ class Step:
     dual: float
     heads: int
     estimate: float
+
+    @property
+    def gap(self) -> float:
+        """The relative gap by the estimate."""
+        return relative_gap(self.primal, self.estimate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,8 +89,15 @@ _GAP_SO_FAR = Quantity(
     "gap_so_far",
     "Relative gap so far",
     "%",
-    "Best objective over best lower bound so far, less 1, in the working precision.",
-    "Smaller is better; 0 is the optimum.",
+    "Best objective so far over the lower bound or the estimate of one, less 1, in the working precision.",
+    "Smaller is better; 0 is the optimum. Only the last one is certified.",
+)
+_BOUND_SO_FAR = Quantity(
+    "bound_so_far",
+    "Lower bound so far",
+    "nats",
+    "The best lower bound, or what one would probably be where computing it costs more than a step.",
+    "Larger is better. Estimates are too large rather than too small.",
 )
 _HEADS_SO_FAR = Quantity("heads_so_far", "Heads so far", "heads", "Heads of the best point so far.", "Neither.")
 EFFECTIVE_RANK = Quantity(
@@ -124,8 +131,9 @@ HEAD_WORDS = Words(
 TRAINING_WORDS = Words(
     "Way to the optimum",
     "How far is it from the optimum?",
-    """Relative gap, objective and best lower bound so far, over the time since the fit began, in working precision. Of
-    an ensemble the first member's; where beta was chosen, of the last fit, which starts from the chosen one.""",
+    """Relative gap, objective and lower bound so far, over the time since the fit began, in working precision. On the
+    way the bound is often an estimate: what has not been looked at may lower it, and then the gap rises. Of an
+    ensemble the first member's; where beta was chosen, of the last fit, which starts from the chosen one.""",
     (BURER_MONTEIRO,),
 )
 SPECTRUM_WORDS = Words(
@@ -283,11 +291,10 @@ def training_group(made: Fitted) -> xr.Dataset:
     """Objective, bound and gap over time, and the certificate's gap at the end."""
     steps = made.head.history_
     seconds = {"seconds": ("seconds", np.array([step.seconds for step in steps]), {"long_name": "time", "units": "s"})}
-    primal, dual = (np.array([getattr(step, name) for step in steps]) for name in ("primal", "dual"))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gap = np.where(dual > 0, 100 * (primal - dual) / dual, np.nan)
+    gap, primal, bound = (np.array([getattr(step, name) for step in steps]) for name in ("gap", "primal", "estimate"))
     heads = np.array([float(step.heads) for step in steps])
-    parts = ((_GAP_SO_FAR, gap.clip(min=0)), (OBJECTIVE, primal), (LOWER_BOUND, dual), (_HEADS_SO_FAR, heads))
+    gap = np.where(np.isfinite(gap), 100 * gap, np.nan)
+    parts = ((_GAP_SO_FAR, gap), (OBJECTIVE, primal), (_BOUND_SO_FAR, bound), (_HEADS_SO_FAR, heads))
     over_time = [exact(quantity, values, ("seconds",), seconds) for quantity, values in parts]
     return group(TRAINING_WORDS, [*over_time, number(GAP, 100 * made.gap)])
 
