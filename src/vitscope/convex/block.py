@@ -40,12 +40,10 @@ class AbstractLens(ABC):
     def adjoint(self, rows: Float[Tensor, "batch heads rows inner"]) -> Float[Tensor, "heads left"]:
         """Left weights."""
 
-    def image(
-        self, residual: Float[Tensor, "batch rows outputs"], left: int, inner: int
-    ) -> Float[Tensor, "inner outputs left"]:
-        """The adjoint image of a residual as a whole, for these sizes of a head's two sides.
+    def image(self, residual: Float[Tensor, "batch rows outputs"], left: int, inner: int) -> Float[Tensor, "..."]:
+        """The adjoint image of a residual, for these sizes of a head's two sides, as :meth:`unfolded` takes it.
 
-        Cost: as many heads as its smaller side has entries, unless a lens knows better.
+        It adds up over chunks. Cost: as many heads as its smaller side has entries, unless a lens knows better.
         """
         outputs = residual.shape[2]
         if left < inner * outputs:
@@ -55,6 +53,10 @@ class AbstractLens(ABC):
         for entry in torch.eye(inner).to(residual):
             images.append(self.adjoint(torch.einsum("bro,i->bori", residual, entry)))
         return torch.stack(images).view(inner, outputs, left)
+
+    def unfolded(self, image: Float[Tensor, "..."], inner: int) -> Float[Tensor, "inner outputs left"]:
+        """The image itself, where :meth:`image` leaves out what follows from the rest."""
+        return image
 
 
 class AbstractJoint(ABC):

@@ -148,12 +148,14 @@ class Problem:
 
     def image(self, residual: Float[Tensor, "images rows outputs"], term: int) -> Float[Tensor, "left inner_outputs"]:
         """``T*(R)`` written out. Cost: see :meth:`AbstractLens.image`."""
-        left, inner, outputs = self.shape(self.terms[term])
+        left, inner, _ = self.shape(self.terms[term])
         part = self.terms[term].outputs
-        total = self._zeros(inner, outputs, left)
-        for at, index in enumerate(self.chunks):
-            total += self.lens(at, term).image(residual[index][:, :, part], left, inner)
-        return total.flatten(0, 1).T
+        lens = self.lens(0, term)
+        total = lens.image(residual[self.chunks[0]][:, :, part], left, inner)
+        for at, index in enumerate(self.chunks[1:], 1):
+            lens = self.lens(at, term)
+            total += lens.image(residual[index][:, :, part], left, inner)
+        return lens.unfolded(total, inner).flatten(0, 1).T
 
     def lens(self, at: int, term: int, own: Float[Tensor, "heads left"] | None = None) -> AbstractLens:
         """A term's map on the images of a chunk; with ``relu`` under the gates of these left weights."""

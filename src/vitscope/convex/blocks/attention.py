@@ -92,13 +92,15 @@ class _MeanQuery(AbstractLens):
 
     def image(
         self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
-    ) -> Float[Tensor, "inner outputs left"]:
+    ) -> Float[Tensor, "pairs outputs query"]:
         """Query times Gram matrix, once for an image: ``dim^2 (tokens + dim outputs / 2)`` multiply-adds."""
         first, second = torch.triu_indices(inner, inner, device=residual.device)
         grams = (self.tokens.transpose(1, 2) @ self.tokens)[:, first, second]
         asked = torch.einsum("bo,bk->okb", residual[:, 0], self.query).flatten(0, 1)
-        half = (asked @ grams).view(residual.shape[2], inner, -1)
-        return _symmetric(half.permute(2, 0, 1), inner).permute(0, 2, 3, 1).flatten(2)
+        return (asked @ grams).view(residual.shape[2], inner, -1).permute(2, 0, 1)
+
+    def unfolded(self, image: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
+        return _symmetric(image, inner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,7 @@ class _QueryOfKey(AbstractLens):
 
     def image(
         self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
-    ) -> Float[Tensor, "inner outputs left"]:
+    ) -> Float[Tensor, "pairs outputs query"]:
         """Every image's map is written out, sixteen at a time: ``dim^3 (tokens / 2 + outputs)`` multiply-adds."""
         first, second = torch.triu_indices(inner, inner, device=residual.device)
         total = residual.new_zeros(residual.shape[2], len(first) * inner)
@@ -130,17 +132,19 @@ class _QueryOfKey(AbstractLens):
             keys = self.tokens[at : at + 16].transpose(1, 2).contiguous()
             maps = (keys[:, first] * keys[:, second]) @ self.queries[at : at + 16]
             total += residual[at : at + 16, 0].T @ maps.flatten(1)
-        half = total.view(residual.shape[2], len(first), inner).transpose(0, 1)
-        return _symmetric(half, inner).permute(0, 2, 3, 1).flatten(2)
+        return total.view(residual.shape[2], len(first), inner).transpose(0, 1)
+
+    def unfolded(self, image: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
+        return _symmetric(image, inner)
 
 
-def _symmetric(half: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner inner outputs query"]:
-    """Both triangles, where the upper one is given."""
+def _symmetric(half: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
+    """Both triangles of keys, where the upper one is given."""
     first, second = torch.triu_indices(inner, inner, device=half.device)
     both = half.new_empty(inner, inner, *half.shape[1:])
     both[first, second] = half
     both[second, first] = half
-    return both
+    return both.permute(0, 2, 3, 1).flatten(2)
 
 
 def _square(left: Tensor, tokens: Tensor) -> Tensor:
