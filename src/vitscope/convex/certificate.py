@@ -114,11 +114,13 @@ def dual_value(problem: Problem, outputs: Float[Tensor, "images rows outputs"], 
 
 
 def _greatest(value: Callable[[float], float], largest: float) -> float:
-    """The maximum of a concave function from 0 to ``largest``, which may be infinite."""
+    """The maximum of a concave function from 0 to ``largest``, which may be infinite, or a value hardly below it."""
     high = min(1.0, largest)
     while high < largest and value(min(2 * high, largest)) > value(high):
         high = min(2 * high, largest)
     high = min(2 * high, largest)
+    if value(high) >= value((1 - 1e-4) * high):
+        return value(high)
 
     def below(scale: float) -> float:
         return -value(scale)

@@ -59,14 +59,16 @@ def polish(
     memory: int = 20,
     along: Callable[[Heads], Heads] | None = None,
     scaling: Coordinates | None = None,
+    until: Callable[[Heads], bool] | None = None,
 ) -> Polished:
     """Lower the objective in all weights by L-BFGS (Burer-Monteiro), in about ``passes`` passes at most.
 
     It stops where a step lowers the objective by less than ``tolerance`` of it. Passes are in the problem's precision,
     the steps' algebra in float64. ``memory`` is how many steps are remembered. ``along`` projects a gradient on the
     subspace in which heads may move, where that is not the whole space. ``scaling`` are coordinates to walk in.
+    ``until`` is asked of the best heads every five steps, and ends it.
     """
-    best, value, made, interrupted = heads, float("inf"), 0, False
+    best, value, made, interrupted, steps = heads, float("inf"), 0, False, 0
     like = heads.terms[0].left
 
     def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -81,11 +83,17 @@ def polish(
         slopes = scaling.gradient(slopes) if scaling else slopes
         return found, slopes.vector.double().cpu().numpy()
 
+    def stepped(_: NDArray[np.float64]) -> None:
+        nonlocal steps
+        steps += 1
+        if until is not None and steps % 5 == 0 and until(best):
+            raise StopIteration
+
     if heads.count and passes > 0:
         start = (scaling.scaled(heads) if scaling else heads).vector.double().cpu().numpy()
         options = {"maxcor": memory, "maxfun": passes, "maxiter": passes, "ftol": tolerance, "gtol": 0.0}
         try:
-            minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+            minimize(objective, start, jac=True, method="L-BFGS-B", callback=stepped, options=options)
         except KeyboardInterrupt:
             interrupted = True
     return Polished(best, value, made, interrupted)

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from vitscope.convex.growth import fresh, sized
 from vitscope.convex.heads import Factors, Heads
-from vitscope.convex.polish import polish
+from vitscope.convex.polish import Polished, polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.restricted import Restricted, feature_bytes, restricted, whole
 from vitscope.convex.scaling import scaling
@@ -78,14 +78,21 @@ class Greedy(AbstractSolver):
             space = space.widened(new)
             before = padded(here, space)
             begin = before.joined(begun(space, search))
-            scales = scaling(space, begin, search.outputs)
-            polished = polish(space, begin, min(int(passes), progress.left), scaling=scales)
+            polished = trained(space, begin, search, min(int(passes), progress.left), progress.tol)
             progress.passes += polished.passes
             here = polished.heads.compressed(1e-5)
             if polished.interrupted:
                 progress.reached(space.heads(here), polished.value)
                 raise KeyboardInterrupt
             passes *= 1.2
+
+
+def trained(space: Restricted, begin: Heads, search: Search, passes: int, tol: float) -> Polished:
+    """Heads polished in a space; where it is the whole, for longer, but until they are certain to be good enough."""
+    scales = scaling(space, begin, search.outputs)
+    if not search.certain:
+        return polish(space, begin, passes, scaling=scales)
+    return polish(space, begin, 3 * passes, scaling=scales, until=lambda heads: followed(space, heads).gap <= tol)
 
 
 def kept(search: Search, before: Heads) -> list[Float[Tensor, "_ _"]]:
