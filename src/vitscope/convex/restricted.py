@@ -30,9 +30,9 @@ class Restricted:
     matrix."""
 
     @property
-    def dimensions(self) -> int:
-        """Of all terms' spaces."""
-        return sum(map(len, self.bases))
+    def whole(self) -> bool:
+        """Whether the spaces leave nothing out."""
+        return all(map(is_whole, self.bases))
 
     def coordinates(self, heads: Heads) -> Heads:
         """Heads in the spaces, by their coordinates."""
@@ -82,7 +82,7 @@ class Restricted:
 
         ``kept`` are rows of coordinates for each term. A space that is the whole stays so.
         """
-        if all(map(is_whole, self.bases)):
+        if self.whole:
             return self, coordinates
         turns = [
             torch.eye(len(basis)).to(basis) if is_whole(basis) else _span(f.left, rows)

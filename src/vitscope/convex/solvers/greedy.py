@@ -88,9 +88,9 @@ class Greedy(AbstractSolver):
 
 
 def trained(space: Restricted, begin: Heads, search: Search, passes: int, tol: float) -> Polished:
-    """Heads polished in a space; where it is the whole, for longer, but until they are certain to be good enough."""
+    """Heads polished in a space; where it is the whole, for longer, but only until they are good enough."""
     scales = scaling(space, begin, search.outputs)
-    if not search.certain:
+    if not space.whole:
         return polish(space, begin, passes, scaling=scales)
     return polish(space, begin, 3 * passes, scaling=scales, until=lambda heads: followed(space, heads).gap <= tol)
 
