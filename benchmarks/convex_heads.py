@@ -9,9 +9,9 @@ estimators do; beta is ``--share`` of the beta from which on zero is the optimum
 Adam minimises the very objective (mean cross-entropy and half of beta times the squared weights) over the heads
 themselves, batches of 100, cosine decay to zero, with ``--heads`` heads in all (more where the optimum has more, which
 nobody would know beforehand) and the same frozen gates; its layers are written as economically as ours (pooled before
-the heads). What is compared is the objective on all images at the end and the wall time of the whole grid of rates.
-Logistic regression is scikit-learn's on the mean token, its l2 penalty chosen so that the weights have the same
-Frobenius norm.
+the heads). What is compared is the objective on all images at the end and the CPU time of the whole grid of rates.
+Logistic regression is scikit-learn's on the mean token, taking the mean included, its l2 penalty chosen so that the
+weights have the same Frobenius norm; of both the fastest of five fits.
 
 ``--only memory`` fits an attention head to 2,000 images of 196 tokens of width 256 in 100 classes, from a memory map:
 its lifted variable alone would take 6.9 GB. It reports the peak resident memory, of which the map may be a part.
@@ -98,7 +98,7 @@ def adam(
 ) -> tuple[list[float], float]:
     """The objective after training at each rate, and the seconds of all of them."""
     tokens, labels = data
-    began, found = time.perf_counter(), []
+    began, found = time.process_time(), []
     for rate in RATES:
         torch.manual_seed(0)
         model = Heads(gates, heads, tokens.shape[2])
@@ -115,7 +115,7 @@ def adam(
         with torch.no_grad():
             logits = torch.cat([model(part) for part in tokens.split(500)])
             found.append(float(functional.cross_entropy(logits, labels) + beta * model.penalty()))
-    return found, time.perf_counter() - began
+    return found, time.process_time() - began
 
 
 def attention(data: tuple[torch.Tensor, torch.Tensor], count: int | None, given: argparse.Namespace) -> None:
@@ -123,9 +123,9 @@ def attention(data: tuple[torch.Tensor, torch.Tensor], count: int | None, given:
     gates = terms(Attention(), Sizes(TOKENS, DIM, CLASSES), count, torch.Generator().manual_seed(0), torch.float32)
     problem = Problem(tokens, CrossEntropy(labels, torch.ones(len(labels)), CLASSES), Attention(), gates, 1.0)
     problem = problem.with_beta(given.share * largest_beta(problem))
-    began = time.perf_counter()
+    began = time.process_time()
     solution = solve(problem, tol=1e-3)
-    ours = time.perf_counter() - began
+    ours = time.process_time() - began
     certificate = solution.certificate
     least = -(-given.heads // len(gates))
     heads = [max(least, len(factors)) for factors in solution.heads.terms]
@@ -147,21 +147,24 @@ def linear(data: tuple[torch.Tensor, torch.Tensor], share: float) -> None:
     train, test = slice(0, len(tokens) * 4 // 5), slice(len(tokens) * 4 // 5, None)
     targets = CrossEntropy(labels[train], torch.ones(len(labels[train])), CLASSES)
     gates = terms(Linear(), Sizes(TOKENS, DIM, CLASSES), None, torch.Generator(), torch.float32)
-    began = time.perf_counter()
-    problem = Problem(tokens[train], targets, BLOCKS["linear"](), gates, 1.0)
-    problem = problem.with_beta(share * largest_beta(problem))
-    solution = solve(problem, tol=1e-3)
-    ours = time.perf_counter() - began
+    beta = share * largest_beta(Problem(tokens[train], targets, BLOCKS["linear"](), gates, 1.0))
+    ours = math.inf
+    for _ in range(5):
+        began = time.process_time()
+        solution = solve(Problem(tokens[train], targets, BLOCKS["linear"](), gates, beta), tol=1e-3)
+        ours = min(ours, time.process_time() - began)
     weights = solution.heads.terms[0].lifted()
     mean = tokens.mean(1).numpy()
     right = (torch.from_numpy(mean[test]) @ weights).argmax(1) == labels[test]
-    strength, fitted, theirs = 1.0, None, 0.0
-    for _ in range(12):
-        began = time.perf_counter()
-        fitted = LogisticRegression(C=strength, fit_intercept=False, max_iter=1000).fit(mean[train], labels[train])
-        theirs = time.perf_counter() - began
-        strength *= float(weights.norm()) ** 2 / float(np.linalg.norm(fitted.coef_)) ** 2
-    print(f"\n## Linear head, beta {problem.beta:.3g}")
+    strength, fitted, theirs = 1.0, None, math.inf
+    for attempt in range(12):
+        began = time.process_time()
+        seen = tokens[train].mean(1).numpy()
+        fitted = LogisticRegression(C=strength, fit_intercept=False, max_iter=1000).fit(seen, labels[train])
+        theirs = min(theirs, time.process_time() - began) if attempt >= 7 else math.inf
+        if attempt < 7:
+            strength *= float(weights.norm()) ** 2 / float(np.linalg.norm(fitted.coef_)) ** 2
+    print(f"\n## Linear head, beta {beta:.3g}")
     print(f"vitscope: {ours:.3f} s, gap {solution.certificate.relative_gap:.1e}, accuracy {right.float().mean():.4f}")
     score = fitted.score(mean[test], labels[test]) if fitted else math.nan
     print(f"LogisticRegression(C={strength:.3g}): {theirs:.3f} s, accuracy {score:.4f}; ours {ours / theirs:.2f} of it")
@@ -184,9 +187,9 @@ def memory() -> None:
         gates = terms(Attention(), Sizes(tokens, dim, classes), None, torch.Generator(), torch.float32)
         problem = Problem(stored, CrossEntropy(labels, torch.ones(images), classes), Attention(), gates, 1.0)
         problem = problem.with_beta(0.5 * largest_beta(problem))
-        began = time.perf_counter()
+        began = time.process_time()
         solution = solve(problem, tol=1e-2, max_passes=200)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     certificate = solution.certificate
     print(f"\n## Attention head, 2,000 images, 196 x 256, 100 classes: {seconds:.0f} s, {certificate.heads} heads")
