@@ -20,12 +20,19 @@ QUICK = ("--limit", "200", "--test-limit", "100", "--pool", "2", "--width", "6",
 PATIENCE = 120
 
 
+def listening_to_control_c() -> None:
+    """Whoever runs the tests in the background has it ignored, and its children with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted_once_it_shows(shown: bytes, arguments: tuple[str, ...]) -> tuple[int, str]:
     """The exit code, and all that the terminal showed, of a command interrupted when the terminal shows some words."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", "from vitscope.cli import main; main()", "head", *arguments]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment, preexec_fn=listening_to_control_c
+    )
     os.close(theirs)
     seen, sent, began = b"", False, time.monotonic()
     try:
