@@ -125,14 +125,20 @@ class _QueryOfKey(AbstractLens):
     def image(
         self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
     ) -> Float[Tensor, "pairs outputs query"]:
-        """Every image's map is written out, sixteen at a time: ``dim^3 (tokens / 2 + outputs)`` multiply-adds."""
-        first, second = torch.triu_indices(inner, inner, device=residual.device)
-        total = residual.new_zeros(residual.shape[2], len(first) * inner)
-        for at in range(0, len(residual), 16):
-            keys = self.tokens[at : at + 16].transpose(1, 2).contiguous()
-            maps = (keys[:, first] * keys[:, second]) @ self.queries[at : at + 16]
-            total += residual[at : at + 16, 0].T @ maps.flatten(1)
-        return total.view(residual.shape[2], len(first), inner).transpose(0, 1)
+        """Every image's map is written out, by an entry of keys and some images at a time, to stay in cache.
+
+        Cost: ``dim^3 (tokens + outputs) / 2`` multiply-adds an image.
+        """
+        total = residual.new_zeros(residual.shape[2], inner * (inner + 1) // 2, inner)
+        for at in range(0, len(residual), 64):
+            some = slice(at, at + 64)
+            keys, weights = self.tokens[some].transpose(1, 2).contiguous(), residual[some, 0].T.contiguous()
+            start = 0
+            for entry in range(inner):
+                maps = (keys[:, entry : entry + 1] * keys[:, entry:]) @ self.queries[some]
+                total[:, start : start + inner - entry] += (weights @ maps.flatten(1)).unflatten(1, (-1, inner))
+                start += inner - entry
+        return total.transpose(0, 1)
 
     def unfolded(self, image: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
         return _symmetric(image, inner)
