@@ -59,14 +59,14 @@ def polish(
     memory: int = 20,
     along: Callable[[Heads], Heads] | None = None,
     scaling: Coordinates | None = None,
-    until: Callable[[Heads], bool] | None = None,
+    until: Callable[[Heads, int], bool] | None = None,
 ) -> Polished:
     """Lower the objective in all weights by L-BFGS (Burer-Monteiro), in about ``passes`` passes at most.
 
     It stops where a step lowers the objective by less than ``tolerance`` of it. Passes are in the problem's precision,
     the steps' algebra in float64. ``memory`` is how many steps are remembered. ``along`` projects a gradient on the
     subspace in which heads may move, where that is not the whole space. ``scaling`` are coordinates to walk in.
-    ``until`` is asked of the best heads every five steps, and ends it.
+    ``until`` is asked of the best heads and the passes made every five steps, and ends it.
     """
     best, value, made, interrupted, steps = heads, float("inf"), 0, False, 0
     like = heads.terms[0].left
@@ -86,7 +86,7 @@ def polish(
     def stepped(_: NDArray[np.float64]) -> None:
         nonlocal steps
         steps += 1
-        if until is not None and steps % 5 == 0 and until(best):
+        if until is not None and steps % 5 == 0 and until(best, made):
             raise StopIteration
 
     if heads.count and passes > 0:

@@ -78,8 +78,7 @@ class Greedy(AbstractSolver):
             space = space.widened(new)
             before = padded(here, space)
             begin = before.joined(begun(space, search))
-            polished = trained(space, begin, search, min(int(passes), progress.left), progress.tol)
-            progress.passes += polished.passes
+            polished = trained(space, begin, search, min(int(passes), progress.left), progress)
             here = polished.heads.compressed(1e-5)
             if polished.interrupted:
                 progress.reached(space.heads(here), polished.value)
@@ -87,12 +86,22 @@ class Greedy(AbstractSolver):
             passes *= 1.2
 
 
-def trained(space: Restricted, begin: Heads, search: Search, passes: int, tol: float) -> Polished:
+def trained(space: Restricted, begin: Heads, search: Search, passes: int, progress: Progress) -> Polished:
     """Heads polished in a space; where it is the whole, for longer, but only until they are good enough."""
-    scales = scaling(space, begin, search.outputs)
-    if not space.whole:
-        return polish(space, begin, passes, scaling=scales)
-    return polish(space, begin, 3 * passes, scaling=scales, until=lambda heads: followed(space, heads).gap <= tol)
+    scales, before = scaling(space, begin, search.outputs), progress.passes
+
+    def good(heads: Heads, made: int) -> bool:
+        found = followed(space, heads)
+        progress.passes = before + made
+        progress.reached(space.heads(heads.compressed(1e-5)), found.primal, found.dual)
+        return found.gap <= progress.tol
+
+    if space.whole:
+        polished = polish(space, begin, 3 * passes, scaling=scales, until=good)
+    else:
+        polished = polish(space, begin, passes, scaling=scales)
+    progress.passes = before + polished.passes
+    return polished
 
 
 def kept(search: Search, before: Heads) -> list[Float[Tensor, "_ _"]]:
