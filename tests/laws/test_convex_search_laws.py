@@ -1,5 +1,7 @@
 """What holds for the search of new heads, and for maps of all terms at once, whatever the block and the loss."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from convex_problems import LOSSES, problem, some_heads
@@ -9,6 +11,7 @@ from vitscope.convex.certificate import Certificate
 from vitscope.convex.gates import terms
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import Squared
+from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.restricted import restricted, whole
 from vitscope.convex.search import decomposed, followed
@@ -72,21 +75,45 @@ def test_heads_outside_of_what_is_followed_are_found_by_a_decomposition_before_a
     )
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("block", list(BLOCKS))
-def test_a_map_of_all_terms_at_once_is_theirs_one_by_one(block, loss):
-    asked = problem(block, 3, loss)
-    if block == "mlp" and loss == "squared token-wise":
-        assert asked.joint() is not None
-    joint = asked.joint()
-    if joint is None:
-        pytest.skip("this block and loss have no map of all terms at once")
-    heads = some_heads(asked, 2, 0.5, 0)
+def of_one_token(asked: Problem) -> Problem:
+    return replace(asked, tokens=asked.tokens[:, :1])
+
+
+JOINT = {
+    "token-wise": problem("mlp", 3, "squared token-wise"),
+    "one token": of_one_token(problem("mlp", 3, "cross-entropy")),
+}
+
+
+@pytest.mark.parametrize("asked", JOINT.values(), ids=JOINT)
+def test_a_map_of_all_terms_at_once_is_theirs_one_by_one(asked):
+    joint, heads = asked.joint(), some_heads(asked, 2, 0.5, 0)
     lifted = torch.stack([factors.lifted() for factors in heads.terms])
     torch.testing.assert_close(joint.outputs(lifted), asked.outputs(heads))
     residual = asked.gradient(asked.outputs(heads))
     images = torch.stack([asked.image(residual, term) for term in range(len(asked.terms))])
     torch.testing.assert_close(joint.images(residual), images)
+
+
+def test_there_is_no_such_map_of_what_does_not_fit_or_has_no_gates():
+    asked = JOINT["token-wise"]
+    assert replace(asked, memory=10).joint() is None
+    assert problem("mlp", None, "squared token-wise").joint() is None
+    assert problem("mlp", 3, "squared pooled").joint() is None
+
+
+def test_polishing_ends_where_it_is_told_to_and_is_asked_every_five_steps():
+    asked, told = problem("attention", None, "cross-entropy"), list[tuple[float, int]]()
+
+    def until(heads: Heads, passes: int) -> bool:
+        told.append((asked.value_and_gradient(heads)[0], passes))
+        return len(told) == 2
+
+    found = polish(asked, some_heads(asked, 2, 0.5, 0), 100, until=until)
+    assert found.passes == told[1][1] >= 10
+    assert found.passes < 30
+    assert told[1][0] == pytest.approx(found.value)
+    assert told[1][0] < told[0][0]
 
 
 @pytest.mark.parametrize(("outputs", "solver"), [(1, LiftedFista), (2, Greedy)])

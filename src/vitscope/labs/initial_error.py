@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.needed import LI, needed, needed_over, through
+from vitscope.labs.needed import LI, NEEDED, SUCCESS, needed, needed_over, through
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractNeededLab
@@ -25,20 +25,6 @@ ERROR = 0.2
 """The c'' of the curve that is drawn; nobody knows its value, and it must leave the bracket above 0."""
 WORDS: Mapping[str, str] = MappingProxyType({"noise": "token noise", "sigma": "error of the initial values"})
 
-SUCCESS = Quantity(
-    "success",
-    "Success rate by hinge loss",
-    "1",
-    "Share of the trials whose mean hinge loss on test images fell below --loss.",
-    "Larger is better.",
-)
-NEEDED = Quantity(
-    "needed",
-    "Samples needed",
-    "samples",
-    "Training images at which half of the trials succeed; errors are by bootstrap over trials.",
-    "Smaller is better.",
-)
 PREDICTED = Quantity(
     "predicted_needed",
     "Samples needed, predicted",

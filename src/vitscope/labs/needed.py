@@ -26,6 +26,29 @@ MISSING = "not reached"
 RESAMPLED = 400
 """Bootstrap samples of the trials."""
 
+SUCCESS = Quantity(
+    "success",
+    "Success rate by hinge loss",
+    "1",
+    "Share of the trials whose mean hinge loss on test images fell below --loss: the criterion of the theorems.",
+    "Larger is better.",
+)
+SUCCESS_01 = Quantity(
+    "success_01",
+    "Success rate by 0-1 error",
+    "1",
+    "Share of the trials that misjudged no test image at some evaluation; that takes far fewer samples.",
+    "Larger is better.",
+)
+NEEDED = Quantity(
+    "needed",
+    "Samples needed",
+    "samples",
+    "Samples at which half of the trials succeed, between those tried; at the edge of the grid it can be less. Errors "
+    "are by bootstrap over trials.",
+    "Smaller is better.",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Needed:

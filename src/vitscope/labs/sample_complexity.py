@@ -10,7 +10,7 @@ from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Numbers, curves, over_trials, saying
 from vitscope.labs.fit import Line, bootstrap_line
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.needed import LI, MISSING, Needed, needed, needed_curves, through
+from vitscope.labs.needed import LI, MISSING, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_curves, through
 from vitscope.labs.shallow.theory import (
     iterations_with_attention,
     iterations_without_attention,
@@ -32,27 +32,6 @@ TEST = f"normal interval of its bootstrap error over trials, false-alarm rate {F
 STEP_SLACK = 0.25
 """An exponent of steps is called 1 where it is surely less than this apart."""
 
-SUCCESS = Quantity(
-    "success",
-    "Success rate by hinge loss",
-    "1",
-    "Share of the trials whose mean hinge loss on test images fell below --loss: the criterion of the theorems.",
-    "Larger is better.",
-)
-SUCCESS_01 = Quantity(
-    "success_01",
-    "Success rate by 0-1 error",
-    "1",
-    "Share of the trials that misjudged no test image at some evaluation; that takes far fewer samples.",
-    "Larger is better.",
-)
-NEEDED = Quantity(
-    "needed",
-    "Samples needed",
-    "samples",
-    "Samples at which half of the trials succeed, between those tried; at the edge of the grid it can be less.",
-    "Smaller is better.",
-)
 STEPS = Quantity(
     "needed_steps",
     "Steps needed",

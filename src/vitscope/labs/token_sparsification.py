@@ -10,7 +10,7 @@ import xarray as xr
 
 from vitscope.labs.dataset import Along, Numbers, curves, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.needed import LI, Needed, needed, needed_over
+from vitscope.labs.needed import LI, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_over
 from vitscope.labs.shallow.keep import (
     AbstractKeep,
     KeepAll,
@@ -43,27 +43,6 @@ RULES: Mapping[str, Callable[[float], AbstractKeep]] = MappingProxyType(
 )
 """Rules of keeping a share of the tokens, by name; `all` stands beside them."""
 
-SUCCESS = Quantity(
-    "success",
-    "Success rate by hinge loss",
-    "1",
-    "Share of the trials whose mean hinge loss on test images fell below --loss.",
-    "Larger is better.",
-)
-SUCCESS_01 = Quantity(
-    "success_01",
-    "Success rate by 0-1 error",
-    "1",
-    "Share of the trials that misjudged no test image at some evaluation.",
-    "Larger is better.",
-)
-NEEDED = Quantity(
-    "needed",
-    "Samples needed",
-    "samples",
-    "Training images at which half of the trials succeed; errors are by bootstrap over trials.",
-    "Smaller is better.",
-)
 PREDICTED = Quantity(
     "predicted_needed",
     "Samples needed, predicted",

@@ -91,9 +91,10 @@ def trained(space: Restricted, begin: Heads, search: Search, passes: int, progre
     scales, before = scaling(space, begin, search.outputs), progress.passes
 
     def good(heads: Heads, made: int) -> bool:
-        found = followed(space, heads)
+        here = heads.compressed(1e-5)
+        found = followed(space, here)
         progress.passes = before + made
-        progress.reached(space.heads(heads.compressed(1e-5)), found.primal, found.dual)
+        progress.reached(space.heads(here), found.primal, found.dual)
         return found.gap <= progress.tol
 
     if space.whole:
