@@ -343,7 +343,7 @@ class AbstractConvexRegressor(RegressorMixin, AbstractConvexHead):
     """
 
     def _goal(self, y: Any, tokens: TokenSource) -> Goal:  # noqa: ANN401
-        found = torch.from_numpy(targets_of(y, len(tokens), tokens.shape[1]))
+        found = torch.tensor(targets_of(y, len(tokens), tokens.shape[1]))  # a copy: it may be read-only
         self.target_shape_ = tuple(found.shape[1:])
         pooled = found.ndim < 3
         targets = found.reshape(len(found), -1, found.shape[-1] if found.ndim > 1 else 1)

@@ -36,9 +36,9 @@ def sized(
     def value(scale: float) -> float:
         return problem.data_loss(here + scale * there) + scale * problem.beta * norm
 
-    high = 1.0
-    while torch.isfinite(there).all() and there.any() and value(2 * high) < value(high):
-        high *= 2
+    high, factor = 1.0, 2.0 if value(2.0) < value(1.0) else 0.5
+    while torch.isfinite(there).all() and there.any() and value(factor * high) < value(high):
+        high *= factor
     best = float(minimize_scalar(value, bounds=(0.0, 2 * high), method="bounded", options={"xatol": high / 50}).x)
     return Heads(tuple(Factors(best**0.5 * factors.left, best**0.5 * factors.right) for factors in new.terms))
 

@@ -59,6 +59,7 @@ class Progress:
         self.heads, self.primal, self.dual = start, float("inf"), -float("inf")
         self.passes, self._own, self._asked = 0, -float("inf"), tol
         self.history: list[Step] = []
+        self._rounds: list[tuple[float, float]] = []
         self._watch, self._begun = watch, perf_counter()
         self._certified: tuple[Heads, Certificate] | None = None
 
@@ -97,10 +98,11 @@ class Progress:
             return "certified"
         if self.left == 0:
             return "passes"
-        recent = [step.primal for step in self.history[-4:]]
+        self._rounds = [*self._rounds[-3:], (self.primal, self.dual)]
         least = max(torch.finfo(self.problem.dtype).eps / 10, 1e-13)
-        still = len(recent) == 4 and recent[0] - recent[-1] <= least * abs(recent[-1])
-        return "stuck" if still and self.history[-4].dual == self.dual else None
+        (primal, dual), still = self._rounds[0], len(self._rounds) == 4
+        still = still and primal - self.primal <= least * abs(self.primal) and dual == self.dual
+        return "stuck" if still else None
 
     def certificate(self) -> Certificate:
         """Of the best point."""

@@ -21,6 +21,8 @@ from vitscope.convex.solvers.burer_monteiro import BurerMonteiro
 
 LATE = 1e-3
 """The relative gap from which on the space keeps what the heads of the round before spanned."""
+REST = 1e-3
+"""Times the tolerance: heads that five steps lower by less than such a part of the objective are at rest."""
 
 
 @SOLVERS.add("greedy")
@@ -87,18 +89,20 @@ class Greedy(AbstractSolver):
 
 
 def trained(space: Restricted, begin: Heads, search: Search, passes: int, progress: Progress) -> Polished:
-    """Heads polished in a space; where it is the whole, for longer, but only until they are good enough."""
-    scales, before = scaling(space, begin, search.outputs), progress.passes
+    """Heads polished in a space; where it is the whole, for longer, but only until they are good, or at rest."""
+    scales, before, last = scaling(space, begin, search.outputs), progress.passes, inf
 
-    def good(heads: Heads, made: int) -> bool:
+    def enough(heads: Heads, made: int) -> bool:
+        nonlocal last
         here = heads.compressed(1e-5)
         found = followed(space, here)
         progress.passes = before + made
         progress.reached(space.heads(here), found.primal, found.dual)
-        return found.gap <= progress.tol
+        last, fallen = found.primal, last - found.primal
+        return found.gap <= progress.tol or fallen <= REST * progress.tol * found.primal
 
     if space.whole:
-        polished = polish(space, begin, 3 * passes, scaling=scales, until=good)
+        polished = polish(space, begin, 3 * passes, scaling=scales, until=enough)
     else:
         polished = polish(space, begin, passes, scaling=scales)
     progress.passes = before + polished.passes
