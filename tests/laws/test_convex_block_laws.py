@@ -17,6 +17,7 @@ from vitscope.convex.gates import terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import CrossEntropy, Squared
 from vitscope.convex.problem import Problem
+from vitscope.convex.solver import solve
 from vitscope.measurement.errors import UserError
 from vitscope.runs.registry import import_all
 
@@ -230,6 +231,44 @@ def test_nothing_that_is_given_is_written_to(block, pooled, activation):
     problem.pull_left(residual, 0, heads.terms[0].right, heads.terms[0].left if problem.relu else None)
     after = problem.tokens, heads.vector, problem.loss.targets
     assert all(torch.equal(*pair) for pair in zip(before + kept, (*after, outputs, residual), strict=True))
+
+
+@every_block
+@every_rows
+@every_activation
+def test_a_problem_of_mean_tokens_is_the_same_where_the_block_sees_no_more(block, pooled, activation):
+    problem = problem_of(block, pooled, activation)
+    averaged = problem.averaged()
+    assert (averaged is problem) == (not (pooled and block.of_mean))
+    heads = heads_of(problem)
+    value, gradient = problem.value_and_gradient(heads)
+    found = averaged.value_and_gradient(heads)
+    assert found[0] == pytest.approx(value, rel=1e-12)
+    torch.testing.assert_close(found[1].vector, gradient.vector, rtol=1e-10, atol=1e-12)
+
+
+def test_mean_tokens_are_in_double_precision_and_read_but_once():
+    random, read = np.random.default_rng(0), list[int]()
+
+    class Counted(np.ndarray):
+        def __getitem__(self, images):
+            read.extend(range(len(self))[images])
+            return np.asarray(self)[images]
+
+    tokens = random.standard_normal((500, 60, 30), dtype=np.float32) + 1000
+    labels = torch.arange(500) % 2
+    problem = Problem(
+        tokens.view(Counted),
+        CrossEntropy(labels, torch.ones(500), 2),
+        Linear(),
+        terms(Linear(), Sizes(60, 30, 2), None, generator(), torch.float32),
+        1e-3,
+    )
+    solve(problem, tol=1e-1)
+    assert read == list(range(500))
+    means = problem.averaged().tokens[:, 0]
+    np.testing.assert_allclose(means.numpy(), tokens.mean(1, dtype=np.float64), rtol=1e-15)
+    assert len(problem.averaged().averaged().chunks) == 1
 
 
 @every_block

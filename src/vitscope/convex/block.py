@@ -80,6 +80,8 @@ class AbstractBlock(ABC):
     """
 
     name: ClassVar[str]
+    of_mean: ClassVar[bool] = False
+    """Whether pooled outputs follow from an image's mean token alone."""
 
     @abstractmethod
     def left_size(self, sizes: Sizes) -> int:

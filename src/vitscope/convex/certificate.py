@@ -109,7 +109,7 @@ def certify(problem: Problem, heads: Heads) -> Certificate:
 def dual_value(problem: Problem, outputs: Float[Tensor, "images rows outputs"], norm: float) -> float:
     """The best dual value of the loss's gradient at these outputs, ``norm`` being the largest of its adjoint images."""
     feasible = problem.beta / norm if norm > 0 else inf
-    curve = problem.loss.dual(outputs.double(), slice(0, len(outputs)))
+    curve = problem.loss.dual(outputs, slice(0, len(outputs)))
     return _greatest(curve, min(problem.loss.largest_scale, feasible))
 
 

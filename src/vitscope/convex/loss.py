@@ -96,22 +96,27 @@ class CrossEntropy(AbstractLoss):
         self, outputs: Float[Tensor, "batch rows outputs"], index: slice
     ) -> tuple[Float64[Tensor, ""], Float[Tensor, "batch rows outputs"]]:
         """Mean over all images of the weighted cross-entropy, and ``w (softmax(f) - y) / n``."""
-        labels, weights = self._labels(outputs, index), self._weights(outputs, index)
+        labels, weights = self._labels(outputs, index), self._weights(outputs, index) / self.images
         logs = _log_softmax(outputs)
-        value = -(logs.gather(0, labels).squeeze(0).double() * weights).sum() / self.images
-        gradient = logs.exp().scatter_add(0, labels, -torch.ones_like(logs[:1])) * (weights / self.images)
-        return value.double(), gradient.T.unsqueeze(1)
+        value = -(logs.gather(0, labels).squeeze(0).double() @ weights.double())
+        gradient = logs.exp_().scatter_add_(0, labels, -torch.ones_like(logs[:1])).mul_(weights)
+        return value, gradient.T.unsqueeze(1)
+
+    def value(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Float64[Tensor, ""]:
+        """The mean over all images of the weighted cross-entropy."""
+        logs = _log_softmax(outputs).gather(0, self._labels(outputs, index)).squeeze(0)
+        return -(logs.double() @ self._weights(outputs, index).double()) / self.images
 
     def dual(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Callable[[float], float]:
         """The weighted entropy of ``scale softmax(f) + (1 - scale) y``."""
         labels, weights = self._labels(outputs, index), self._weights(outputs, index).double()
-        logs = _log_softmax(outputs).double()
+        logs = _log_softmax(outputs)
         others = -torch.expm1(logs.gather(0, labels)).squeeze(0)
         spread = -(logs.exp() * logs).scatter_(0, labels, 0.0).sum(0)
 
         def value(scale: float) -> float:
             entropy = torch.special.entr(1 - scale * others) + scale * spread + float(entr(scale)) * others
-            return float((entropy * weights).sum()) / self.images
+            return float(entropy.double() @ weights) / self.images
 
         return value
 

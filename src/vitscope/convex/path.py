@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from vitscope.convex.heads import Heads
 from vitscope.convex.problem import Problem
 from vitscope.convex.pulled import pulled
 from vitscope.convex.relu_norm import relu_bound
@@ -41,8 +40,8 @@ def path(
 
     It ends early after a solution of which ``stop`` says so, and after an interrupt. ``max_passes`` holds for each.
     """
+    problem, start = problem.averaged(), None
     found: list[Solution] = []
-    start: Heads | None = None
     for beta in betas:
         found.append(solve(problem.with_beta(beta), start, solver=solver, tol=tol, max_passes=max_passes, watch=watch))
         start = found[-1].heads

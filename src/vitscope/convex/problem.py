@@ -69,6 +69,18 @@ class Problem:
         """In another precision."""
         return self if dtype == self.dtype else replace(self, dtype=dtype, kept={})
 
+    def averaged(self) -> "Problem":
+        """The same problem of mean tokens, in float64, where the block sees no more: tokens are then read only once."""
+        if not (self.pooled and self.block.of_mean) or self.tokens.shape[1] == 1:
+            return self
+        images, tokens, dim = self.tokens.shape
+        wide = torch.empty(max(2**17 // (tokens * dim), 1), tokens, dim, dtype=torch.float64)  # kept in cache
+        means = torch.empty(images, 1, dim, dtype=torch.float64)
+        for start in range(0, images, len(wide)):
+            read = self._read(slice(start, min(start + len(wide), images)))
+            means[start : start + len(read)] = wide[: len(read)].copy_(read).mean(1, keepdim=True)
+        return replace(self, tokens=means, kept={})
+
     def shape(self, term: Term) -> tuple[int, int, int]:
         """Left, inner and output size of a term's heads."""
         entries, outputs = term.entries.stop - term.entries.start, term.outputs.stop - term.outputs.start
@@ -186,9 +198,11 @@ class Problem:
         return [self.lens(at, t, factors.left) for t, factors in enumerate(heads.terms)]
 
     def _tokens(self, at: int, term: int) -> Tensor:
-        chunk = self.tokens[self.chunks[at]]
-        read = torch.from_numpy(chunk.copy()) if isinstance(chunk, np.ndarray) else chunk  # a map may be read-only
-        return read[:, :, self.terms[term].entries].to(self.device, self.dtype)
+        return self._read(self.chunks[at])[:, :, self.terms[term].entries].to(self.device, self.dtype)
+
+    def _read(self, images: slice) -> Tensor:
+        chunk = self.tokens[images]
+        return torch.from_numpy(chunk.copy()) if isinstance(chunk, np.ndarray) else chunk  # a map may be read-only
 
     def _outputs(self, at: int, heads: Heads, lenses: Sequence[AbstractLens]) -> Tensor:
         return self._read_out(self._rows(lenses, heads), heads, self.chunks[at])

@@ -48,13 +48,12 @@ class Restricted:
 
     def outputs_of(self, lifted: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "images rows outputs"]:
         """The outputs of all images, of lifted variables ``basis inner_outputs``."""
-        problem = self.problem
-        outputs = self.joined[0].new_zeros(len(problem.tokens), problem.rows, problem.sizes.outputs)
-        for (written, terms), joined in zip(_writers(problem), self.joined, strict=True):
+        problem, written = self.problem, list[Tensor]()
+        for (_, terms), joined in zip(_writers(problem), self.joined, strict=True):
             parts = [lifted[t].unflatten(1, (self.features[t].shape[3], -1)).permute(2, 0, 1).flatten(1) for t in terms]
-            product = torch.cat(parts, 1) @ joined.T  # along the memory
-            outputs[:, :, written] = product.T.view(*outputs.shape[:2], -1)
-        return outputs
+            written.append(torch.cat(parts, 1) @ joined.T)  # along the memory
+        outputs = written[0] if len(written) == 1 else torch.cat(written)
+        return outputs.T.view(len(problem.tokens), problem.rows, -1)
 
     def value_and_gradient(self, coordinates: Heads) -> tuple[float, Heads]:
         """As :meth:`Problem.value_and_gradient`."""
@@ -155,11 +154,11 @@ def _span(left: Float[Tensor, "heads basis"], more: Float[Tensor, "rows basis"])
 
 
 def _writers(problem: Problem) -> list[tuple[slice, list[int]]]:
-    """The terms that write the same outputs."""
+    """The terms that write the same outputs, in the order of these."""
     found: dict[tuple[int, int], list[int]] = {}
     for at, term in enumerate(problem.terms):
         found.setdefault((term.outputs.start, term.outputs.stop), []).append(at)
-    return [(slice(*written), terms) for written, terms in found.items()]
+    return [(slice(*written), terms) for written, terms in sorted(found.items())]
 
 
 def _filled(problem: Problem, bases: Sequence[Tensor], fill: Callable[[int, Tensor], None]) -> Restricted:

@@ -56,12 +56,12 @@ def followed(space: Restricted, here: Heads) -> Search:
     What they do not touch is not seen, unless the space is whole. Cost: half a pass of so many heads.
     """
     outputs = space.outputs(here)
-    residual = space.problem.gradient(outputs)
+    loss, residual = space.problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
     found = [
         _whole(space, term, image) if is_whole(space.bases[term]) else _followed(space, here, residual, term, image)
         for term, image in enumerate(space.images(residual))
     ]
-    return _search(space, here, outputs, found)
+    return _search(space, here, outputs, float(loss), found)
 
 
 def decomposed(space: Restricted, here: Heads, count: int) -> Search:
@@ -72,19 +72,19 @@ def decomposed(space: Restricted, here: Heads, count: int) -> Search:
     head, possibly.
     """
     problem, outputs = space.problem, space.outputs(here)
-    residual = problem.gradient(outputs)
+    loss, residual = problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
     images = [pulled(problem, residual, term) for term in range(len(problem.terms))]
     found: list[Found] = []
     for factors, image, top in zip(here.terms, images, largest_pairs(images, space.heads(here), count), strict=True):
         steepest = top.left[top.values > FAINT * problem.beta]
         directions = torch.cat((steepest, image.adjoint(factors.right.flatten(1))))
         found.append(Found(top, directions, factors.left[:0]))
-    return _search(space, here, outputs, found)
+    return _search(space, here, outputs, float(loss), found)
 
 
-def _search(space: Restricted, here: Heads, outputs: Tensor, found: Sequence[Found]) -> Search:
+def _search(space: Restricted, here: Heads, outputs: Tensor, loss: float, found: Sequence[Found]) -> Search:
     problem = space.problem
-    primal = problem.data_loss(outputs) + problem.beta * here.nuclear_norm
+    primal = loss + problem.beta * here.nuclear_norm
     return Search(outputs, primal, dual_value(problem, outputs, max(each.top.bound for each in found)), found)
 
 

@@ -73,7 +73,7 @@ def chosen(problem: Problem, split: Split, betas: int, fitting: Fitting, before:
     The path ends when three of them in a row brought nothing better. Trials of the same betas that were made
     ``before`` stand, and the path goes on with that solution's heads. Cost: the path, each from the one before.
     """
-    fitted, held = part(problem, split.fitted), part(problem, split.held)
+    fitted, held = part(problem, split.fitted).averaged(), part(problem, split.held).averaged()
     values = _values(fitted, betas)
     known = before if before is not None and _begins(before.trials, values) else None
     trials, best = ([], None) if known is None else (list(known.trials), known.solution)

@@ -132,6 +132,7 @@ class AbstractSolver(ABC):
         ``start`` are heads to begin with; ``watch`` is told every step. An interrupt (control-C) ends the training with
         the best point so far and its certificate; a second one is raised as ever.
         """
+        problem = problem.averaged()
         begin = problem.no_heads() if start is None else start.to(problem.dtype, problem.device)
         progress = Progress(problem, begin, tol, max_passes, watch)
         try:

@@ -21,6 +21,7 @@ class Linear(AbstractBlock):
     """
 
     name = "linear"
+    of_mean = True
 
     def left_size(self, sizes: Sizes) -> int:
         """``dim``."""
