@@ -40,9 +40,10 @@ def test_new_heads_have_the_size_that_lowers_the_objective_most(block, loss, sha
     torch.testing.assert_close(grown(asked, none, outputs, tops).vector, found.vector)
 
 
+@pytest.mark.parametrize("solver", [Greedy(), Greedy(whole=0)], ids=["whole", "not whole"])
 @every_loss
 @every_block
-def test_training_goes_on_with_new_heads_from_where_others_are_at_rest(block, loss):
+def test_training_goes_on_with_new_heads_from_where_others_are_at_rest(block, loss, solver):
     asked = problem(block, 2, loss)
-    found = Greedy().solve(asked.with_beta(1e-2 * largest_beta(asked)), tol=1e-3)
+    found = solver.solve(asked.with_beta(1e-2 * largest_beta(asked)), tol=1e-3, max_passes=1000)
     assert found.stopped == "certified"

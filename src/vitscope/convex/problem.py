@@ -13,7 +13,7 @@ from vitscope.convex.block import AbstractBlock, AbstractJoint, AbstractLens, Ga
 from vitscope.convex.gates import Term
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import AbstractLoss
-from vitscope.convex.tokens import Tokens
+from vitscope.convex.tokens import Tokens, together
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,8 @@ class Problem:
 
     @property
     def chunks(self) -> tuple[slice, ...]:
-        """Which images are taken together: ``chunk`` of them, or else 256, of small ones as many as 2^18 entries."""
-        size = self.chunk or max(256, 2**18 // (self.sizes.tokens * self.sizes.dim))
+        """Which images are taken together: ``chunk`` of them, or as many as stay in cache."""
+        size = self.chunk or together(self.sizes.tokens, self.sizes.dim)
         starts = range(0, len(self.tokens), size)
         return tuple(slice(start, min(start + size, len(self.tokens))) for start in starts)
 

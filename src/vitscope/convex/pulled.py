@@ -11,7 +11,7 @@ from vitscope.convex.heads import Heads
 from vitscope.convex.problem import Problem
 from vitscope.numerics.singular import Operator, Singular, dense, largest
 
-SIDE, ENTRIES = 2048, 2**26
+SIDE, ENTRIES = 2048, 2**27
 """Up to which smaller side, and up to how many entries, the image is written out."""
 
 

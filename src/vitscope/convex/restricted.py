@@ -76,16 +76,23 @@ class Restricted:
                 found[t] = part.unflatten(1, self.features[t].shape[2:]).permute(1, 2, 0).flatten(1)
         return found
 
-    def narrowed(self, coordinates: Heads, kept: Sequence[Float[Tensor, "_ _"]]) -> tuple["Restricted", Heads]:
+    def narrowed(
+        self, coordinates: Heads, kept: Sequence[Float[Tensor, "_ _"]], small: int = 0
+    ) -> tuple["Restricted", Heads]:
         """Restricted to the span of these heads and of what is ``kept``, and the heads' coordinates there.
 
-        ``kept`` are rows of coordinates for each term. A space that is the whole stays so.
+        ``kept`` are rows of coordinates for each term. A term's space that is the whole stays so, and so does one whose
+        features are ``small`` or fewer numbers a row of an image.
         """
-        if self.whole:
+        staying = [
+            is_whole(basis) or features.shape[2:].numel() <= small
+            for basis, features in zip(self.bases, self.features, strict=True)
+        ]
+        if all(staying):
             return self, coordinates
         turns = [
-            torch.eye(len(basis)).to(basis) if is_whole(basis) else _span(f.left, rows)
-            for f, rows, basis in zip(coordinates.terms, kept, self.bases, strict=True)
+            torch.eye(len(basis)).to(basis) if stays else _span(f.left, rows)
+            for f, rows, basis, stays in zip(coordinates.terms, kept, self.bases, staying, strict=True)
         ]
         bases = [turn @ basis for turn, basis in zip(turns, self.bases, strict=True)]
         turned = [Factors(f.left @ turn.T, f.right) for f, turn in zip(coordinates.terms, turns, strict=True)]

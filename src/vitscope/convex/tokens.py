@@ -14,9 +14,13 @@ from vitscope.measurement.errors import UserError
 TokenSource = NDArray[Any] | Tensor
 """Tokens of images, ``(images, tokens, dim)``, real numbers of any precision; a memory map counts as an array."""
 
-_CHUNK = 256
 _CONSTANT = 1e-12
 """An entry whose standard deviation is this part of its mean, or less, does not vary but for rounding."""
+
+
+def together(tokens: int, dim: int) -> int:
+    """How many images of so many tokens and entries are read together: up to 2^20 entries, which stay in cache."""
+    return max(2**20 // (tokens * dim), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +36,7 @@ class Standardisation:
 
     def __call__(self, tokens: Float64[Tensor, "batch tokens dim"]) -> Float64[Tensor, "batch tokens dim"]:
         """Standardised tokens."""
-        return (tokens - self.mean) * self.scale
+        return (tokens - self.mean).mul_(self.scale)
 
 
 def unstandardised(tokens: TokenSource) -> Standardisation:
@@ -49,8 +53,9 @@ def standardisation_of(tokens: TokenSource) -> Standardisation:
     """
     dim = tokens.shape[2]
     count, mean, squares = 0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
-    for start in range(0, len(tokens), _CHUNK):
-        rows = _read(tokens, slice(start, start + _CHUNK)).flatten(0, 1)
+    size = together(tokens.shape[1], dim)
+    for start in range(0, len(tokens), size):
+        rows = _read(tokens, slice(start, start + size)).flatten(0, 1)
         more, centre = len(rows), rows.mean(0)
         squares += (rows - centre).square().sum(0) + (centre - mean).square() * (count * more / (count + more))
         mean += (centre - mean) * (more / (count + more))
@@ -95,8 +100,7 @@ def _read(tokens: TokenSource, images: slice | NDArray[np.int64]) -> Tensor:
         chunk = part.detach().to("cpu", torch.float64)
     else:
         chunk = torch.from_numpy(np.array(tokens[images], dtype=np.float64))  # a copy: maps may be read-only
-    fine = chunk.isfinite().flatten(1).all(1)
-    if not fine.all():
+    if not chunk.sum().isfinite() and not (fine := chunk.isfinite().flatten(1).all(1)).all():
         worst = np.arange(len(tokens))[images][int(fine.logical_not().nonzero()[0])]
         raise UserError(f"The tokens of image {worst} hold NaN or infinity; leave it out or mend it.")
     return chunk

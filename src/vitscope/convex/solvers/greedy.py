@@ -34,7 +34,8 @@ class Greedy(AbstractSolver):
     everywhere. There a pass costs little, and the gradient ``T*(R)`` is known for nothing. Where it is cheap the
     space is the whole from the beginning. Otherwise the first round decomposes the gradient itself; later ones pull
     its largest singular vectors in the space through the data, and widen the space by what they become, as subspace
-    iteration would; late, the heads of the round before are kept too, which makes rounds conjugate (Knyazev 2001).
+    iteration would. Directions that no head uses are dropped where the space is not small; late, the heads of the round
+    before are kept too, which makes rounds conjugate (Knyazev 2001).
     Where the gap that this estimates has become small the gradient is decomposed again, and heads that pass are
     certified. Where what the space keeps of the images would take more than the problem's ``memory``, Burer-Monteiro
     training goes on. Source: the greedy rule is that of conditional gradients (Jaggi 2013), the factors are Burer and
@@ -49,6 +50,8 @@ class Greedy(AbstractSolver):
     """The gap has to fall to such a part from one decomposition of the gradient to the next."""
     whole: int = 2**28
     """Bytes of what it keeps of the images up to which the space is all of it from the beginning."""
+    small: int = 512
+    """Numbers that it keeps of a row of an image, for one term, up to which a space is not narrowed."""
     polishing: int = 20
     """Passes of the first training; it grows by a fifth every round."""
 
@@ -73,7 +76,7 @@ class Greedy(AbstractSolver):
             progress.reached(space.heads(here), search.primal, search.dual, search.certain)
             if (ended := progress.ended()) is not None:
                 return ended
-            space, here = space.narrowed(here, kept(search, before))
+            space, here = space.narrowed(here, kept(search, before), self.small)
             new = [each.directions for each in search.terms]
             if too_large(problem, [len(b) + len(n) for b, n in zip(space.bases, new, strict=True)]):
                 return BurerMonteiro().improve(problem, progress)
