@@ -82,6 +82,17 @@ class _MeanRow(AbstractLens):
         row = torch.einsum("bhd,btd->ht", rows.squeeze(2), self.tokens) / count
         return row.repeat(1, count)
 
+    def image(
+        self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
+    ) -> Float[Tensor, "inner outputs tokens"]:
+        """One row of the mixing matrix, since all are alike: ``tokens dim outputs`` multiply-adds an image."""
+        total = residual[:, 0].T @ self.tokens.flatten(1)
+        return total.unflatten(1, self.tokens.shape[1:]).permute(2, 0, 1)
+
+    def unfolded(self, image: Float[Tensor, "inner outputs tokens"], inner: int) -> Float[Tensor, "inner outputs left"]:
+        count = image.shape[2]
+        return (image / count).repeat(1, 1, count)
+
 
 @dataclass(frozen=True, eq=False)
 class _Products(AbstractLens):

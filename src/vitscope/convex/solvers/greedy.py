@@ -48,7 +48,7 @@ class Greedy(AbstractSolver):
     """Heads added in a round at most, over all terms."""
     rarer: float = 100.0
     """The gap has to fall to such a part from one decomposition of the gradient to the next."""
-    whole: int = 2**28
+    whole: int = 2**22
     """Bytes of what it keeps of the images up to which the space is all of it from the beginning."""
     small: int = 512
     """Numbers that it keeps of a row of an image, for one term, up to which a space is not narrowed."""
