@@ -247,6 +247,18 @@ def test_a_problem_of_mean_tokens_is_the_same_where_the_block_sees_no_more(block
     torch.testing.assert_close(found[1].vector, gradient.vector, rtol=1e-10, atol=1e-12)
 
 
+@every_block
+@every_rows
+@every_activation
+def test_no_heads_are_pulled_to_none(block, pooled, activation):
+    problem = problem_of(block, pooled, activation)
+    none = problem.no_heads()
+    residual = problem.gradient(problem.outputs(none))
+    for term, factors in enumerate(none.terms):
+        assert problem.pull_left(residual, term, factors.right, factors.left).shape == factors.left.shape
+        assert problem.pull_right(residual, term, factors.left).shape == factors.right.shape
+
+
 def test_mean_tokens_are_in_double_precision_and_read_but_once():
     random, read = np.random.default_rng(0), list[int]()
 

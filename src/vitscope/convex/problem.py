@@ -143,7 +143,7 @@ class Problem:
         """
         part = self.terms[term].outputs
         total = self._zeros(len(rights), self.shape(self.terms[term])[0])
-        for at, index in enumerate(self.chunks):
+        for at, index in enumerate(self.chunks if len(rights) else ()):
             total += self.lens(at, term, own).adjoint(_spread(residual[index][:, :, part], rights))
         return total
 
@@ -153,7 +153,7 @@ class Problem:
         """``T*(R)^T U``: likewise with left weights. Cost: one pass."""
         _, inner, outputs = self.shape(self.terms[term])
         total = self._zeros(len(lefts), inner, outputs)
-        for at, index in enumerate(self.chunks):
+        for at, index in enumerate(self.chunks if len(lefts) else ()):
             rows = self.lens(at, term, lefts if self.relu else None).rows(lefts)
             total += _right(rows, residual[index][:, :, self.terms[term].outputs])
         return total
