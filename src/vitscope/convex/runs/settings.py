@@ -27,7 +27,7 @@ class HeadSettings:
     """Number of gates of the gated ReLU. Time and memory grow with them: an attention head on 2,000 images of 49 tokens
     of width 64 takes about 12 seconds a gate on one core (6 in all with the linear activation)."""
     tol: float = 1e-2
-    """Certified relative gap at which a fit ends: 1e-2 is below what accuracy sees, 1e-3 takes half as long again."""
+    """Certified relative gap at which a fit ends: 1e-2 is below what accuracy sees."""
     betas: int = 20
     """Values of beta on a path, from the largest that leaves any head down to a thousandth of it; each takes a fit, the
     small ones longest."""
