@@ -35,11 +35,11 @@ class Greedy(AbstractSolver):
     space is the whole from the beginning. Otherwise the first round decomposes the gradient itself; later ones pull
     its largest singular vectors in the space through the data, and widen the space by what they become, as subspace
     iteration would. Directions that no head uses are dropped where the space is not small; late, the heads of the round
-    before are kept too, which makes rounds conjugate (Knyazev 2001).
-    Where the gap that this estimates has become small the gradient is decomposed again, and heads that pass are
-    certified. Where what the space keeps of the images would take more than the problem's ``memory``, Burer-Monteiro
-    training goes on. Source: the greedy rule is that of conditional gradients (Jaggi 2013), the factors are Burer and
-    Monteiro's (2003), the coordinates Martens and Grosse's (2015).
+    before are kept too, which makes rounds conjugate (Knyazev 2001). Where the gap that this estimates has become small
+    the gradient is decomposed again, and heads that pass are certified. Where what the space keeps of the images would
+    take more than the problem's ``memory``, Burer-Monteiro training goes on. Source: the greedy rule is that of
+    conditional gradients (Jaggi 2013), the factors are Burer and Monteiro's (2003), the coordinates Martens and
+    Grosse's (2015).
 
     A pass in these spaces is counted as one too, though it costs less: ``basis inner outputs`` multiply-adds a row.
     """
