@@ -16,7 +16,7 @@ from vitscope.convex.path import largest_beta, path
 from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.restricted import is_whole, restricted
-from vitscope.convex.solver import SOLVERS, Step, solve
+from vitscope.convex.solver import SOLVERS, Progress, Step, solve
 from vitscope.convex.solvers.greedy import Greedy
 from vitscope.measurement.errors import UserError
 from vitscope.runs.registry import import_all
@@ -91,6 +91,14 @@ def test_an_interrupt_keeps_the_best_point_with_its_certificate(solver):
     assert found.certificate.primal == pytest.approx(seen[-1].primal)
     assert found.heads.count > 0
     assert found.certificate == certify(asked, found.heads)
+
+
+def test_a_fit_is_stuck_after_rounds_without_a_way_down_not_after_notes():
+    asked = problem("attention", None, "squared pooled")
+    progress = Progress(asked, asked.no_heads(), tol=1e-6, max_passes=100, watch=None)
+    for _ in range(5):
+        progress.reached(asked.no_heads(), 1.0, 0.1)
+    assert [progress.ended() for _ in range(4)] == [None, None, None, "stuck"]
 
 
 def test_an_interrupt_of_the_last_certificate_makes_it_again(monkeypatch):
