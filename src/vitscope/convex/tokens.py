@@ -19,8 +19,8 @@ _CONSTANT = 1e-12
 
 
 def together(tokens: int, dim: int) -> int:
-    """How many images of so many tokens and entries are read together: up to 2^20 entries, which stay in cache."""
-    return max(2**20 // (tokens * dim), 1)
+    """How many images of so many tokens and entries are read together: up to 2^21 entries, to stay in cache."""
+    return max(2**21 // (tokens * dim), 1)
 
 
 @dataclass(frozen=True, eq=False)
