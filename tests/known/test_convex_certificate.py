@@ -123,7 +123,7 @@ def test_too_few_heads_have_a_gap_that_covers_the_true_one():
                 ),
             )
         )
-        spurious = polish(given, start, 500)
+        spurious = polish(given.value_and_gradient, start, 500)
         found = certify(given, spurious.heads)
         assert found.primal - best > 1e-4
         assert found.gap >= found.primal - best

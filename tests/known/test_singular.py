@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vitscope.numerics.singular import Operator, dense, largest, norm_bound, orthonormal
+from vitscope.numerics.singular import Operator, dense, largest, norm_bound, orthonormal, spectral_norm
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -37,6 +37,27 @@ def test_the_largest_pairs_are_those_of_a_dense_decomposition(left, right, hidde
     torch.testing.assert_close(found.left @ given_, found.values[:, None] * found.right)
     torch.testing.assert_close(found.left.norm(dim=1), torch.ones(3, dtype=torch.float64))
     assert found.probability == (1.0 if hidden else 0.0)
+
+
+def test_a_matrix_at_hand_in_coordinates_of_a_basis_is_the_whole_one():
+    short = matrix([5.0, 4.0, 3.0, 0.5, 0.1], 6, 12)
+    basis = torch.linalg.qr(torch.randn(30, 6, generator=generator(), dtype=torch.float64)).Q.T
+    narrow, whole = dense(short, basis), dense(basis.T @ short)
+    assert (narrow.left, narrow.right) == (whole.left, whole.right)
+    lefts, rights = (torch.randn(2, size, generator=generator(), dtype=torch.float64) for size in (30, 12))
+    torch.testing.assert_close(narrow.apply(lefts), whole.apply(lefts))
+    torch.testing.assert_close(narrow.adjoint(rights), whole.adjoint(rights))
+    found = largest(narrow, 3, short.new_zeros(0, 30), generator())
+    torch.testing.assert_close(found.values, torch.tensor([5.0, 4.0, 3.0], dtype=torch.float64))
+    torch.testing.assert_close(whole.apply(found.left), found.values[:, None] * found.right)
+    assert norm_bound(narrow, short.new_zeros(0, 30), generator()).bound == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (1, 4), (0, 3), (3, 0)])
+def test_a_spectral_norm_is_the_largest_singular_value(shape):
+    given_ = torch.randn(shape, generator=generator(), dtype=torch.float64)
+    values = torch.linalg.svdvals(given_)
+    assert spectral_norm(given_) == pytest.approx(float(values[0]) if len(values) else 0.0)
 
 
 @settings(max_examples=40, deadline=None)

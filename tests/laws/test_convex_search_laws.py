@@ -7,7 +7,7 @@ import torch
 from convex_problems import LOSSES, problem, some_heads
 
 from vitscope.convex.block import BLOCKS, Sizes
-from vitscope.convex.certificate import Certificate
+from vitscope.convex.certificate import Certificate, dual_value
 from vitscope.convex.gates import terms
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import Squared
@@ -102,18 +102,35 @@ def test_there_is_no_such_map_of_what_does_not_fit_or_has_no_gates():
     assert problem("mlp", 3, "squared pooled").joint() is None
 
 
-def test_polishing_ends_where_it_is_told_to_and_is_asked_every_five_steps():
-    asked, told = problem("attention", None, "cross-entropy"), list[tuple[float, int]]()
+def test_polishing_ends_where_it_is_told_to_and_is_asked_after_every_step():
+    asked, values, told = problem("attention", None, "cross-entropy"), list[float](), list[float]()
 
-    def until(heads: Heads, passes: int) -> bool:
-        told.append((asked.value_and_gradient(heads)[0], passes))
-        return len(told) == 2
+    def objective(heads: Heads) -> tuple[float, Heads]:
+        value, gradient = asked.value_and_gradient(heads)
+        values.append(value)
+        return value, gradient
 
-    found = polish(asked, some_heads(asked, 2, 0.5, 0), 100, until=until)
-    assert found.passes == told[1][1] >= 10
-    assert found.passes < 30
-    assert told[1][0] == pytest.approx(found.value)
-    assert told[1][0] < told[0][0]
+    def until() -> bool:
+        told.append(values[-1])
+        return len(told) == 4
+
+    found = polish(objective, some_heads(asked, 2, 0.5, 0), 100, until=until)
+    assert found.passes == len(values) < 12
+    assert told == sorted(told, reverse=True)
+    assert found.value == told[-1]
+
+
+@pytest.mark.parametrize(("block", "gates", "loss"), CASES)
+def test_a_point_of_a_whole_space_knows_the_objective_its_gradient_and_about_the_bound(block, gates, loss):
+    asked, heads, _ = searched(block, gates, loss)
+    point, sure = whole(asked).at(heads), decomposed(whole(asked), heads, 40)
+    expected, gradient = asked.value_and_gradient(heads)
+    assert point.value == pytest.approx(expected)
+    torch.testing.assert_close(point.gradient.vector, gradient.vector)
+    scale = asked.beta / max(point.norm, asked.beta)
+    assert point.norm == pytest.approx(max(found.top.bound for found in sure.terms))
+    assert point.bound == pytest.approx(point.loss - scale * float((point.residual * point.outputs).sum()))
+    assert dual_value(asked, point.outputs, point.norm) <= point.bound + 1e-12
 
 
 @pytest.mark.parametrize(("outputs", "solver"), [(1, LiftedFista), (2, Greedy)])

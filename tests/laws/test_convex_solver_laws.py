@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from vitscope.convex.block import BLOCKS
 from vitscope.convex.certificate import Certificate, certify
-from vitscope.convex.heads import Heads
+from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.path import largest_beta, path
 from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
+from vitscope.convex.pulled import pulled
 from vitscope.convex.restricted import is_whole, restricted
 from vitscope.convex.solver import SOLVERS, Progress, Step, solve
 from vitscope.convex.solvers.greedy import Greedy
@@ -122,16 +123,15 @@ def test_an_interrupt_while_polishing_keeps_the_best_weights():
     asked = problem("attention", None, "cross-entropy")
     calls = 0
 
-    class Interrupted:
-        def value_and_gradient(self, heads: Heads, /) -> tuple[float, Heads]:
-            nonlocal calls
-            calls += 1
-            if calls == 6:
-                raise KeyboardInterrupt
-            return asked.value_and_gradient(heads)
+    def interrupted(heads: Heads) -> tuple[float, Heads]:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return asked.value_and_gradient(heads)
 
     start = some_heads(asked, 2, 0.5, 0)
-    found = polish(Interrupted(), start, 50)
+    found = polish(interrupted, start, 50)
     assert found.interrupted
     assert found.passes == 6
     assert found.value == pytest.approx(asked.value_and_gradient(found.heads)[0])
@@ -199,6 +199,26 @@ def test_an_adjoint_image_written_out_is_that_of_every_right_weight(block, gates
         _, inner, outputs = asked.shape(term)
         rights = torch.eye(inner * outputs, dtype=torch.float64).unflatten(1, (inner, outputs))
         torch.testing.assert_close(asked.image(residual, at), asked.pull_left(residual, at, rights).T)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("gates", [None, 2])
+@pytest.mark.parametrize("block", list(BLOCKS))
+def test_what_a_block_does_not_see_of_left_weights_changes_no_output(block, gates, loss):
+    asked, mixed = problem(block, gates, loss), (block, gates, loss != "squared token-wise") == ("mixer", None, True)
+    for at in range(len(asked.terms)):
+        seen, heads = asked.seen(at), some_heads(asked, 2, 1.0, at)
+        assert (seen is not None) == mixed
+        if seen is not None:
+            torch.testing.assert_close(seen @ seen.T, torch.eye(len(seen), dtype=torch.float64))
+            projected = Heads(tuple(Factors(f.left @ seen.T @ seen, f.right) for f in heads.terms))
+            torch.testing.assert_close(asked.outputs(projected), asked.outputs(heads))
+            residual = asked.gradient(asked.outputs(heads))
+            operator = pulled(asked, residual, at)
+            assert operator.matrix.shape[0] == len(seen) < asked.shape(asked.terms[at])[0] == operator.left
+            torch.testing.assert_close(
+                operator.adjoint(torch.eye(operator.right).double()).T, asked.image(residual, at)
+            )
 
 
 @pytest.mark.parametrize("block", list(BLOCKS))

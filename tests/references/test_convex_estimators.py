@@ -213,7 +213,7 @@ def test_a_fit_that_is_interrupted_keeps_its_best_point_and_goes_on_from_there()
     seen = []
     head.set_params(callback=seen.append, warm_start=True).fit(tokens, labels)
     assert not head.interrupted_
-    assert seen[0].primal <= reached.primal
+    assert seen[0].primal <= reached.primal * (1 + 1e-12)
     assert tuple(seen) == head.history_
     whole = made("ConvexAttentionClassifier", **asked).fit(tokens, labels)
     assert head.certificate_.primal == pytest.approx(whole.certificate_.primal, rel=2e-6)
@@ -228,7 +228,7 @@ def test_a_warm_fit_from_the_optimum_is_certified_at_once(name, activation):
     cold = head.history_[-1].passes
     found = head.certificate_.primal
     head.fit(tokens, labels)
-    assert head.history_[-1].passes < cold / 4
+    assert head.history_[-1].passes <= 2 < cold
     assert head.certificate_.relative_gap <= head.tol
     assert head.certificate_.primal == pytest.approx(found, rel=1e-6)
 

@@ -53,7 +53,7 @@ def random_heads(problem: Problem, count: int, seed: int = 0) -> Heads:
 def trained(problem: Problem, count: int, seed: int = 0) -> Heads:
     """The plain ReLU network, from random weights, by L-BFGS."""
     small = random_heads(problem, count, seed)
-    return polish(problem, small.with_vector(0.3 * small.vector), 400, 1e-11).heads
+    return polish(problem.value_and_gradient, small.with_vector(0.3 * small.vector), 400, 1e-11).heads
 
 
 def grid_optimum(fno: Problem, points: int) -> float:

@@ -54,9 +54,13 @@ class AbstractLens(ABC):
             images.append(self.adjoint(torch.einsum("bro,i->bori", residual, entry)))
         return torch.stack(images).view(inner, outputs, left)
 
-    def unfolded(self, image: Float[Tensor, "..."], inner: int) -> Float[Tensor, "inner outputs left"]:
-        """The image itself, where :meth:`image` leaves out what follows from the rest."""
+    def unfolded(self, image: Float[Tensor, "..."], inner: int) -> Float[Tensor, "inner outputs seen"]:
+        """The image in coordinates of :meth:`seen`, where :meth:`image` leaves out what follows from the rest."""
         return image
+
+    def seen(self) -> Float[Tensor, "seen left"] | None:
+        """Orthonormal left weights: all others have the rows of their projection on these. None where all differ."""
+        return None
 
 
 class AbstractJoint(ABC):

@@ -91,12 +91,12 @@ def certify(problem: Problem, heads: Heads) -> Certificate:
     precise = problem.to(torch.float64)
     heads = heads.to(precise.dtype, precise.device)
     outputs = precise.outputs(heads)
-    residual = precise.gradient(outputs)
+    loss, residual = precise.loss.value_and_gradient(outputs, slice(0, len(outputs)))
     if precise.relu:
         norm, kind = relu_bound(precise, residual, heads)
-        primal = precise.data_loss(outputs) + precise.beta * heads.balanced_half_squares
+        primal = float(loss) + precise.beta * heads.balanced_half_squares
         return Certificate(primal, dual_value(precise, outputs, norm), kind, norm / problem.beta, heads.count)
-    primal = precise.data_loss(outputs) + precise.beta * heads.nuclear_norm
+    primal = float(loss) + precise.beta * heads.nuclear_norm
     found = [
         norm_bound(pulled(precise, residual, term), factors.left, torch.Generator().manual_seed(term))
         for term, factors in enumerate(heads.terms)

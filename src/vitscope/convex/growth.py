@@ -1,8 +1,8 @@
 """Growth: the heads that would lower the objective fastest, at the size that lowers it most."""
 
 from collections.abc import Sequence
+from functools import cache
 
-import torch
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -31,15 +31,17 @@ def sized(
     outputs: Float[Tensor, "images rows outputs"],
 ) -> Heads:
     """New heads, whose outputs are ``step``, times the factor that lowers the objective most where all others stay."""
-    here, there, norm = outputs.double(), step.double(), new.half_squares
+    price, index = problem.beta * new.half_squares, slice(0, len(outputs))
 
+    @cache
     def value(scale: float) -> float:
-        return problem.data_loss(here + scale * there) + scale * problem.beta * norm
+        return float(problem.loss.value(outputs + scale * step, index)) + scale * price
 
     high, factor = 1.0, 2.0 if value(2.0) < value(1.0) else 0.5
-    while torch.isfinite(there).all() and there.any() and value(factor * high) < value(high):
+    moves = bool(step.isfinite().all() and step.any())
+    while moves and value(factor * high) < value(high):
         high *= factor
-    best = float(minimize_scalar(value, bounds=(0.0, 2 * high), method="bounded", options={"xatol": high / 50}).x)
+    best = float(minimize_scalar(value, bounds=(0.0, 2 * high), method="bounded", options={"xatol": high / 20}).x)
     return Heads(tuple(Factors(best**0.5 * factors.left, best**0.5 * factors.right) for factors in new.terms))
 
 

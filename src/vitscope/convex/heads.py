@@ -21,7 +21,8 @@ class Factors:
     @property
     def half_squares(self) -> float:
         """Half the sum of all squared weights: at least the nuclear norm, and equal to it for compressed heads."""
-        return (float(self.left.double().square().sum()) + float(self.right.double().square().sum())) / 2
+        left, right = (torch.linalg.vector_norm(part, dtype=torch.float64) for part in (self.left, self.right))
+        return float(left.square() + right.square()) / 2
 
     def lifted(self) -> Float[Tensor, "left inner_outputs"]:
         """``Z`` itself."""

@@ -13,15 +13,6 @@ from vitscope.convex.heads import Heads
 
 
 @runtime_checkable
-class Trainable(Protocol):
-    """What has an objective and a gradient in the weights of heads: a problem, or one restricted."""
-
-    def value_and_gradient(self, heads: Heads, /) -> tuple[float, Heads]:
-        """The objective with half the squared weights as penalty, and its gradient."""
-        ...
-
-
-@runtime_checkable
 class Coordinates(Protocol):
     """A linear change of the weights of heads."""
 
@@ -52,31 +43,32 @@ class Polished:
 
 
 def polish(
-    problem: Trainable,
+    objective: Callable[[Heads], tuple[float, Heads]],
     heads: Heads,
     passes: int,
     tolerance: float = 0.0,
     memory: int = 20,
     along: Callable[[Heads], Heads] | None = None,
     scaling: Coordinates | None = None,
-    until: Callable[[Heads, int], bool] | None = None,
+    until: Callable[[], bool] | None = None,
 ) -> Polished:
     """Lower the objective in all weights by L-BFGS (Burer-Monteiro), in about ``passes`` passes at most.
 
-    It stops where a step lowers the objective by less than ``tolerance`` of it. Passes are in the problem's precision,
-    the steps' algebra in float64. ``memory`` is how many steps are remembered. ``along`` projects a gradient on the
-    subspace in which heads may move, where that is not the whole space. ``scaling`` are coordinates to walk in.
-    ``until`` is asked of the best heads and the passes made every five steps, and ends it.
+    ``objective`` gives a value, half the squared weights being the penalty, and its gradient, in the problem's
+    precision; the steps' algebra is in float64. It stops where a step lowers the value by less than ``tolerance`` of
+    it. ``memory`` is how many steps are remembered. ``along`` projects a gradient on the subspace in which heads may
+    move, where that is not the whole space. ``scaling`` are coordinates to walk in. ``until`` is asked after every
+    step, when the objective was last asked of the heads that it led to, and ends it.
     """
-    best, value, made, interrupted, steps = heads, float("inf"), 0, False, 0
+    best, value, made, interrupted = heads, float("inf"), 0, False
     like = heads.terms[0].left
 
-    def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def in_one_row(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal best, value, made
         made += 1
         here = heads.with_vector(torch.from_numpy(vector).to(like))
         here = scaling.weights(here) if scaling else here
-        found, gradient = problem.value_and_gradient(here)
+        found, gradient = objective(here)
         if found < value:
             best, value = here, found
         slopes = along(gradient) if along else gradient
@@ -84,16 +76,14 @@ def polish(
         return found, slopes.vector.double().cpu().numpy()
 
     def stepped(_: NDArray[np.float64]) -> None:
-        nonlocal steps
-        steps += 1
-        if until is not None and steps % 5 == 0 and until(best, made):
+        if until is not None and until():
             raise StopIteration
 
     if heads.count and passes > 0:
         start = (scaling.scaled(heads) if scaling else heads).vector.double().cpu().numpy()
         options = {"maxcor": memory, "maxfun": passes, "maxiter": passes, "ftol": tolerance, "gtol": 0.0}
         try:
-            minimize(objective, start, jac=True, method="L-BFGS-B", callback=stepped, options=options)
+            minimize(in_one_row, start, jac=True, method="L-BFGS-B", callback=stepped, options=options)
         except KeyboardInterrupt:
             interrupted = True
     return Polished(best, value, made, interrupted)

@@ -74,7 +74,7 @@ class Problem:
         if not (self.pooled and self.block.of_mean) or self.tokens.shape[1] == 1:
             return self
         images, tokens, dim = self.tokens.shape
-        wide = torch.empty(max(2**17 // (tokens * dim), 1), tokens, dim, dtype=torch.float64)  # kept in cache
+        wide = torch.empty(max(2**19 // (tokens * dim), 1), tokens, dim, dtype=torch.float64)  # kept in cache
         means = torch.empty(images, 1, dim, dtype=torch.float64)
         for start in range(0, images, len(wide)):
             read = self._read(slice(start, min(start + len(wide), images)))
@@ -159,7 +159,14 @@ class Problem:
         return total
 
     def image(self, residual: Float[Tensor, "images rows outputs"], term: int) -> Float[Tensor, "left inner_outputs"]:
-        """``T*(R)`` written out. Cost: see :meth:`AbstractLens.image`."""
+        """``T*(R)`` written out."""
+        seen, image = self.seen(term), self.seen_image(residual, term)
+        return image if seen is None else seen.T @ image
+
+    def seen_image(
+        self, residual: Float[Tensor, "images rows outputs"], term: int
+    ) -> Float[Tensor, "seen inner_outputs"]:
+        """``T*(R)`` in coordinates of what is :meth:`seen`. Cost: see :meth:`AbstractLens.image`."""
         left, inner, _ = self.shape(self.terms[term])
         part = self.terms[term].outputs
         lens = self.lens(0, term)
@@ -168,6 +175,10 @@ class Problem:
             lens = self.lens(at, term)
             total += lens.image(residual[index][:, :, part], left, inner)
         return lens.unfolded(total, inner).flatten(0, 1).T
+
+    def seen(self, term: int) -> Float[Tensor, "seen left"] | None:
+        """Orthonormal left weights: all others have the rows of their projection on these. None where all differ."""
+        return None if self.relu else self.lens(0, term).seen()
 
     def lens(self, at: int, term: int, own: Float[Tensor, "heads left"] | None = None) -> AbstractLens:
         """A term's map on the images of a chunk; with ``relu`` under the gates of these left weights."""

@@ -18,9 +18,10 @@ SIDE, ENTRIES = 2048, 2**27
 def pulled(problem: Problem, residual: Float[Tensor, "images rows outputs"], term: int) -> Operator:
     """``T*(R)`` for one term: written out where it is small enough, else known by passes."""
     left, inner, outputs = problem.shape(problem.terms[term])
-    right = inner * outputs
-    if min(left, right) <= SIDE and left * right <= ENTRIES:
-        return dense(problem.image(residual, term))
+    right, seen = inner * outputs, problem.seen(term)
+    short = left if seen is None else len(seen)
+    if min(short, right) <= SIDE and short * right <= ENTRIES:
+        return dense(problem.seen_image(residual, term), seen)
 
     def apply(rows: Float[Tensor, "rows left"]) -> Float[Tensor, "rows right"]:
         return problem.pull_right(residual, term, rows).flatten(1)

@@ -1,7 +1,8 @@
 """A problem restricted to left weights in given spaces: what passes cost hundreds of times less."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,56 @@ from torch import Tensor
 
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.problem import Problem
+from vitscope.numerics.singular import spectral_norm
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """What a pass in a space tells of heads there."""
+
+    coordinates: Heads
+    beta: float
+    outputs: Float[Tensor, "images rows outputs"]
+    loss: float
+    residual: Float[Tensor, "images rows outputs"]
+    """The loss's gradient ``R`` in the outputs."""
+    images: Sequence[Float[Tensor, "_ _"]]
+    """``B T*(R)`` of each term, ``basis inner_outputs``."""
+
+    @cached_property
+    def value(self) -> float:
+        """The objective with half the squared weights as penalty: at least the one with the nuclear norm."""
+        return self.loss + self.beta * self.coordinates.half_squares
+
+    @property
+    def gradient(self) -> Heads:
+        """Its gradient in the coordinates."""
+        found: list[Factors] = []
+        for factors, image in zip(self.coordinates.terms, self.images, strict=True):
+            left = self.beta * factors.left + factors.right.flatten(1) @ image.T
+            right = self.beta * factors.right + (factors.left @ image).view_as(factors.right)
+            found.append(Factors(left, right))
+        return Heads(tuple(found))
+
+    def compressed(self) -> "Point":
+        """The same point by as few heads as its rank: its value has the nuclear norm as penalty."""
+        return replace(self, coordinates=self.coordinates.compressed())
+
+    @cached_property
+    def norm(self) -> float:
+        """The largest spectral norm of ``B T*(R)``. Cost: that of a small matrix for each term."""
+        return max(map(spectral_norm, self.images))
+
+    @property
+    def bound(self) -> float:
+        """About the lower bound that it gives, from above; an estimate of one where the space is not the whole.
+
+        The dual value is concave in the scale ``s`` of the residual and so at most its tangent at 1, ``loss - s <R,
+        f>``; and ``<R, f> = <T*(R), Z>``.
+        """
+        scale = self.beta / max(self.norm, self.beta)
+        pairs = zip(self.coordinates.terms, self.images, strict=True)
+        return self.loss - scale * sum(float((f.left @ image * f.right.flatten(1)).sum()) for f, image in pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +106,16 @@ class Restricted:
         outputs = written[0] if len(written) == 1 else torch.cat(written)
         return outputs.T.view(len(problem.tokens), problem.rows, -1)
 
+    def at(self, coordinates: Heads) -> Point:
+        """What is known at these heads. Cost: one pass."""
+        outputs = self.outputs(coordinates)
+        loss, residual = self.problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
+        return Point(coordinates, self.problem.beta, outputs, float(loss), residual, self.images(residual))
+
     def value_and_gradient(self, coordinates: Heads) -> tuple[float, Heads]:
         """As :meth:`Problem.value_and_gradient`."""
-        beta, outputs = self.problem.beta, self.outputs(coordinates)
-        loss, residual = self.problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
-        found: list[Factors] = []
-        for factors, image in zip(coordinates.terms, self.images(residual), strict=True):
-            left = beta * factors.left + factors.right.flatten(1) @ image.T
-            right = beta * factors.right + (factors.left @ image).view_as(factors.right)
-            found.append(Factors(left, right))
-        return float(loss) + beta * coordinates.half_squares, Heads(tuple(found))
+        point = self.at(coordinates)
+        return point.value, point.gradient
 
     def images(self, residual: Float[Tensor, "images rows outputs"]) -> list[Float[Tensor, "_ _"]]:
         """``B T*(R)`` of each term, ``basis inner_outputs``. Cost: half a pass."""

@@ -11,6 +11,8 @@ from vitscope.convex.restricted import Restricted
 
 SAMPLE = 1024
 """Rows of images, evenly spaced, of which moments are taken."""
+FEW = 256
+"""Images, evenly spaced, of which the loss's curvature is taken: it is one number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ def _moment(rows: Float[Tensor, "n ..."]) -> Float64[Tensor, "n n"]:
 
 def mean_curvature(space: Restricted, outputs: Float[Tensor, "images rows outputs"], seed: int) -> float:
     """The mean second derivative of the loss, by its gradients' difference along random outputs of some images."""
-    some = slice(0, len(outputs), max(len(outputs) // SAMPLE, 1))
+    some = slice(0, len(outputs), max(len(outputs) // FEW, 1))
     here, loss = outputs[some].double(), space.problem.loss
     generator = torch.Generator().manual_seed(seed)
     step = 1e-3 * torch.randn(here.shape, generator=generator, dtype=torch.float64).to(here)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vitscope.convex.certificate import dual_value, relative_gap
 from vitscope.convex.heads import Heads
 from vitscope.convex.pulled import largest_pairs, pulled
-from vitscope.convex.restricted import Restricted, is_whole
+from vitscope.convex.restricted import Point, Restricted, is_whole
 from vitscope.numerics.singular import Singular, dense, largest
 
 SPARE = 4
@@ -55,13 +55,12 @@ def followed(space: Restricted, here: Heads) -> Search:
     The largest right singular vectors there, as many as the term has heads and a few more, are pulled through the data.
     What they do not touch is not seen, unless the space is whole. Cost: half a pass of so many heads.
     """
-    outputs = space.outputs(here)
-    loss, residual = space.problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
+    point = space.at(here)
     found = [
-        _whole(space, term, image) if is_whole(space.bases[term]) else _followed(space, here, residual, term, image)
-        for term, image in enumerate(space.images(residual))
+        _whole(space, term, image) if is_whole(space.bases[term]) else _followed(space, point, term)
+        for term, image in enumerate(point.images)
     ]
-    return _search(space, here, outputs, float(loss), found)
+    return _search(space, here, point.outputs, point.loss, found)
 
 
 def decomposed(space: Restricted, here: Heads, count: int) -> Search:
@@ -94,12 +93,13 @@ def _whole(space: Restricted, term: int, image: Tensor) -> Found:
     return Found(Singular(top.values, left, top.right, top.bound, 0.0), left[:0], top.left[:0])
 
 
-def _followed(space: Restricted, here: Heads, residual: Tensor, term: int, image: Tensor) -> Found:
-    heads, inner = len(here.terms[term]), here.terms[term].right.shape[1]
+def _followed(space: Restricted, point: Point, term: int) -> Found:
+    factors, image = point.coordinates.terms[term], point.images[term]
+    heads, inner = len(factors), factors.right.shape[1]
     inside = largest(dense(image), heads + SPARE, image[:, :0].T, torch.Generator())
     if len(image) == 0:
         return Found(replace(inside, left=space.bases[term], probability=1.0), space.bases[term], inside.left)
-    seen = space.problem.pull_left(residual, term, inside.right.unflatten(1, (inner, -1)))
+    seen = space.problem.pull_left(point.residual, term, inside.right.unflatten(1, (inner, -1)))
     turned, values, left = torch.linalg.svd(seen, full_matrices=False)
     top = Singular(values.double(), left, turned.T @ inside.right, float(values.max()), 1.0)
     return Found(top, left, inside.left[heads:])

@@ -21,27 +21,28 @@ ATTEMPTS = 4
 class Operator:
     """A matrix ``M`` of ``left x right`` entries, known by its products with blocks of row vectors.
 
-    ``apply`` takes rows ``U`` to ``U M``, ``adjoint`` takes rows ``V`` to ``V M^T``. ``matrix`` is ``M`` itself where
-    it is at hand.
+    ``apply`` takes rows ``U`` to ``U M``, ``adjoint`` takes rows ``V`` to ``V M^T``. Where ``M`` is at hand it is
+    ``matrix``, or ``basis^T matrix`` with orthonormal rows.
     """
 
     left: int
     right: int
     apply: Callable[[Float[Tensor, "rows left"]], Float[Tensor, "rows right"]]
     adjoint: Callable[[Float[Tensor, "rows right"]], Float[Tensor, "rows left"]]
-    matrix: Float[Tensor, "left right"] | None = None
+    matrix: Float[Tensor, "short right"] | None = None
+    basis: Float[Tensor, "short left"] | None = None
 
 
-def dense(matrix: Float[Tensor, "left right"]) -> Operator:
-    """The operator of a matrix at hand."""
+def dense(matrix: Float[Tensor, "short right"], basis: Float[Tensor, "short left"] | None = None) -> Operator:
+    """The operator of a matrix at hand, or of ``basis^T matrix`` with orthonormal rows."""
 
     def apply(rows: Float[Tensor, "rows left"]) -> Float[Tensor, "rows right"]:
-        return rows @ matrix
+        return (rows if basis is None else rows @ basis.T) @ matrix
 
     def adjoint(rows: Float[Tensor, "rows right"]) -> Float[Tensor, "rows left"]:
-        return rows @ matrix.T
+        return rows @ matrix.T if basis is None else rows @ matrix.T @ basis
 
-    return Operator(matrix.shape[0], matrix.shape[1], apply, adjoint, matrix)
+    return Operator(len(matrix) if basis is None else basis.shape[1], matrix.shape[1], apply, adjoint, matrix, basis)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def largest(
     Cost: ``rounds`` products of all these vectors with the matrix and with its transpose.
     """
     if operator.matrix is not None:
-        return _of_matrix(operator.matrix, count)
+        return _of_matrix(operator.matrix, operator.basis, count)
     fresh = torch.randn(count, operator.left, generator=generator, dtype=torch.float64).to(known)
     basis = orthonormal(torch.cat((known, fresh)))
     for _ in range(rounds - 1):
@@ -99,7 +100,7 @@ def norm_bound(
     The matrix must be in float64: rounding is not part of the bound.
     """
     if operator.matrix is not None:
-        return _of_matrix(operator.matrix, 1)
+        return _of_matrix(operator.matrix, operator.basis, 1)
     found, square = largest(operator, len(known) + 4, known, generator, rounds=4), float("inf")
     for attempt in range(ATTEMPTS):
         if attempt > 0:
@@ -154,7 +155,15 @@ def orthonormal(rows: Float[Tensor, "rows size"], tolerance: float = 1e-7) -> Fl
     return basis[values > tolerance * values[:1]].to(rows)
 
 
-def _of_matrix(matrix: Float[Tensor, "left right"], count: int) -> Singular:
+def spectral_norm(matrix: Float[Tensor, "left right"]) -> float:
+    """The largest singular value, by the Gram matrix of the smaller side; 0 of an empty matrix."""
+    if matrix.numel() == 0:
+        return 0.0
+    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    return sqrt(max(float(torch.linalg.eigvalsh(rows @ rows.T)[-1]), 0.0))
+
+
+def _of_matrix(matrix: Float[Tensor, "short right"], basis: Float[Tensor, "short left"] | None, count: int) -> Singular:
     """By the Gram matrix of the smaller side, exact up to the rounding of ``matrix``'s precision."""
     wide = matrix.shape[0] <= matrix.shape[1]
     rows = matrix if wide else matrix.T
@@ -164,4 +173,5 @@ def _of_matrix(matrix: Float[Tensor, "left right"], count: int) -> Singular:
     short = vectors.flip(1)[:, :kept].T.to(matrix)
     long = normalize(short @ rows, dim=1)
     left, right = (short, long) if wide else (long, short)
+    left = left if basis is None else left @ basis
     return Singular(values, left, right, float(values.max()) if kept else 0.0, 0.0)

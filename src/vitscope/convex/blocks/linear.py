@@ -66,4 +66,4 @@ class Linear(AbstractBlock):
 
 
 def _seen(tokens: Tensor, pooled: bool) -> Tensor:
-    return tokens.mean(1, keepdim=True) if pooled else tokens
+    return tokens.mean(1, keepdim=True) if pooled and tokens.shape[1] > 1 else tokens

@@ -85,13 +85,17 @@ class _MeanRow(AbstractLens):
     def image(
         self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
     ) -> Float[Tensor, "inner outputs tokens"]:
-        """One row of the mixing matrix, since all are alike: ``tokens dim outputs`` multiply-adds an image."""
+        """Of the mean row alone: ``tokens dim outputs`` multiply-adds an image."""
         total = residual[:, 0].T @ self.tokens.flatten(1)
         return total.unflatten(1, self.tokens.shape[1:]).permute(2, 0, 1)
 
-    def unfolded(self, image: Float[Tensor, "inner outputs tokens"], inner: int) -> Float[Tensor, "inner outputs left"]:
-        count = image.shape[2]
-        return (image / count).repeat(1, 1, count)
+    def unfolded(self, image: Float[Tensor, "inner outputs tokens"], inner: int) -> Float[Tensor, "inner outputs seen"]:
+        return image / image.shape[2] ** 0.5
+
+    def seen(self) -> Float[Tensor, "tokens left"]:
+        """Matrices whose rows are all alike."""
+        count = self.tokens.shape[1]
+        return torch.eye(count).to(self.tokens).repeat(1, count) / count**0.5
 
 
 @dataclass(frozen=True, eq=False)

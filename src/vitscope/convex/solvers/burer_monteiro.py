@@ -37,7 +37,9 @@ class BurerMonteiro(AbstractSolver):
             progress.reached(heads, primal, dual_value(problem, outputs, max(top.bound for top in tops)))
             if (ended := progress.ended()) is not None:
                 return ended
-            polished = polish(problem, grown(problem, heads, outputs, tops), min(int(passes), progress.left))
+            polished = polish(
+                problem.value_and_gradient, grown(problem, heads, outputs, tops), min(int(passes), progress.left)
+            )
             progress.passes += polished.passes
             heads = polished.heads.compressed(1e-6)
             if polished.interrupted:

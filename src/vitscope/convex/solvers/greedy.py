@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from vitscope.convex.certificate import dual_value, relative_gap
 from vitscope.convex.growth import fresh, sized
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.polish import Polished, polish
@@ -22,7 +23,13 @@ from vitscope.convex.solvers.burer_monteiro import BurerMonteiro
 LATE = 1e-3
 """The relative gap from which on the space keeps what the heads of the round before spanned."""
 REST = 1e-3
-"""Times the tolerance: heads that five steps lower by less than such a part of the objective are at rest."""
+"""Times the tolerance: heads that some steps lower by less than such a part of the objective are at rest."""
+DEAD = 1e-5
+"""Times the largest singular value of a term: what heads are dropped up to."""
+STEPS = 5
+"""How many steps that is."""
+NOTED = 10
+"""After how many steps a point is taken note of."""
 
 
 @SOLVERS.add("greedy")
@@ -84,32 +91,47 @@ class Greedy(AbstractSolver):
             before = padded(here, space)
             begin = before.joined(begun(space, search))
             polished = trained(space, begin, search, min(int(passes), progress.left), progress)
-            here = polished.heads.compressed(1e-5)
+            here = polished.heads.compressed(DEAD)
             if polished.interrupted:
                 progress.reached(space.heads(here), polished.value)
                 raise KeyboardInterrupt
+            if progress.certified():
+                return "certified"
             passes *= 1.2
 
 
 def trained(space: Restricted, begin: Heads, search: Search, passes: int, progress: Progress) -> Polished:
     """Heads polished in a space; where it is the whole, for longer, but only until they are good, or at rest."""
-    scales, before, last = scaling(space, begin, search.outputs), progress.passes, inf
+    scales = scaling(space, begin, search.outputs)
+    if not space.whole:
+        polished = polish(space.value_and_gradient, begin, passes, scaling=scales)
+        progress.passes += polished.passes
+        return polished
+    point, values = None, list[float]()
 
-    def enough(heads: Heads, made: int) -> bool:
-        nonlocal last
-        here = heads.compressed(1e-5)
-        found = followed(space, here)
-        progress.passes = before + made
-        progress.reached(space.heads(here), found.primal, found.dual)
-        last, fallen = found.primal, last - found.primal
-        return found.gap <= progress.tol or fallen <= REST * progress.tol * found.primal
+    def objective(heads: Heads) -> tuple[float, Heads]:
+        nonlocal point
+        point = space.at(heads)
+        progress.passes += 1
+        return point.value, point.gradient
 
-    if space.whole:
-        polished = polish(space, begin, 3 * passes, scaling=scales, until=enough)
-    else:
-        polished = polish(space, begin, passes, scaling=scales)
-    progress.passes = before + polished.passes
-    return polished
+    def enough() -> bool:
+        assert point is not None
+        values.append(value := point.value)
+        if values[-2:][0] - value > progress.tol * value and len(values) % NOTED > 0:
+            return False  # the optimum is further away than the tolerance
+        bound = point.bound
+        if relative_gap(value, bound) <= progress.tol:
+            bound = dual_value(space.problem, point.outputs, point.norm)
+        good = relative_gap(value, bound) <= progress.tol
+        if good or len(values) % NOTED == 0:
+            here = point.compressed()
+            alive = here.coordinates.compressed(DEAD) if good else here.coordinates
+            progress.reached(space.heads(alive), here.value, bound, certain=False)
+        rest = len(values) > STEPS and values[-1 - STEPS] - value <= REST * progress.tol * value
+        return rest or (good and progress.certified())
+
+    return polish(objective, begin, 3 * passes, scaling=scales, until=enough)
 
 
 def kept(search: Search, before: Heads) -> list[Float[Tensor, "_ _"]]:

@@ -57,7 +57,9 @@ class Relu(AbstractSolver):
 def polished_twice(problem: Problem, progress: Progress, norms: Sequence[ReluNorm], heads: Heads, passes: int) -> Heads:
     """Polished on the faces that heads are on, then with their directions fixed; ``passes`` at most each time."""
     for keeps in (partial(on_faces, norms), on_rays):
-        polished = polish(problem, heads, min(passes, progress.left), 1e-6 * progress.tol, along=keeps(heads))
+        polished = polish(
+            problem.value_and_gradient, heads, min(passes, progress.left), 1e-6 * progress.tol, along=keeps(heads)
+        )
         progress.passes += polished.passes
         heads = polished.heads
         if polished.interrupted:
