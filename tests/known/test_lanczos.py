@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitscope.numerics.lanczos import Krylov, extreme_eigenpairs, norm
+from vitscope.numerics.lanczos import Chains, Krylov, extreme_eigenpairs, norm
 from vitscope.numerics.spectral_density import kernel_density, lanczos_quadrature
 
 
@@ -168,3 +168,29 @@ def test_kernel_density_integrates_to_one_and_keeps_the_moments():
     assert float(torch.trapezoid(density * points, points)) == pytest.approx(float(nodes @ weights), abs=1e-9)
     second = float(torch.trapezoid(density * points**2, points))
     assert second == pytest.approx(float(nodes**2 @ weights) + 0.25, abs=1e-9)
+
+
+def test_chains_are_spaces_of_their_own_grown_in_step():
+    matrix = rotated(torch.linspace(0, 1, 60) ** 3)
+    start = torch.randn(3, 60, generator=generator(), dtype=torch.float64)
+    chains = Chains(lambda rows: rows @ matrix, start)
+    alone = [Krylov(lambda vector: matrix @ vector, each, 20, generator()) for each in start]
+    for _ in range(20):
+        chains.extend()
+        for krylov in alone:
+            krylov.extend()
+        assert chains.largest() == pytest.approx(max(float(krylov.ritz()[0][-1]) for krylov in alone), rel=1e-12)
+
+
+def test_a_chain_whose_space_is_exhausted_leaves_the_others_alone():
+    values = torch.tensor([3.0, 2.0, *[0.0] * 10])
+    matrix = rotated(values)
+    vectors = torch.linalg.eigh(matrix)[1]
+    start = torch.stack([vectors[:, -2], vectors.sum(1), vectors[:, 0]])
+    chains = Chains(lambda rows: rows @ matrix, start)
+    found = []
+    for _ in range(12):
+        chains.extend()
+        found.append(chains.largest())
+    assert 2.0 <= found[0] < 3.0
+    assert found[2:] == pytest.approx([3.0] * 10, rel=1e-12)

@@ -172,6 +172,39 @@ class Krylov:
         self.size = k
 
 
+class Chains:
+    """Krylov spaces of some vectors each by itself, grown in step: their products are taken together.
+
+    ``product`` multiplies rows by a positive semidefinite matrix. Cost beside the products of all chains' vectors: ``4
+    steps size`` multiplications a chain and step.
+    """
+
+    def __init__(
+        self, product: Callable[[Float[Tensor, "chains size"]], Float[Tensor, "chains size"]], start: Tensor
+    ) -> None:
+        self._product, self._diagonal, self._beside = product, list[Tensor](), list[Tensor]()
+        self._basis = [start / norm(start)[:, None]]
+
+    def extend(self) -> None:
+        """One product and one more basis vector for each chain; a chain whose space is exhausted goes on with zeros."""
+        vector = self._product(self._basis[-1])
+        scale = norm(vector)
+        self._diagonal.append((self._basis[-1] * vector).sum(1))
+        for known in [*reversed(self._basis), *reversed(self._basis)]:  # twice, for rounding
+            vector = vector - (known * vector).sum(1, keepdim=True) * known
+        length = norm(vector)
+        goes_on = length > 4 * torch.finfo(vector.dtype).eps * scale
+        self._beside.append(torch.where(goes_on, length, 0.0))
+        self._basis.append(torch.where(goes_on, 1 / length, 0.0)[:, None] * vector)
+
+    def largest(self) -> float:
+        """The largest Ritz value of all."""
+        beside = torch.stack(self._beside[:-1], 1) if len(self._beside) > 1 else self._diagonal[0][:, None][:, :0]
+        rows = torch.diag_embed(torch.stack(self._diagonal, 1))
+        rows = rows + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+        return float(torch.linalg.eigvalsh(rows.double().cpu()).max())
+
+
 def _wanted(count: int, top: int, ends: Ends) -> list[int]:
     """Places of the wanted Ritz values among ``count`` ascending ones."""
     low = range(min(top, count)) if ends != "largest" else range(0)
