@@ -108,17 +108,39 @@ def norm_bound(
     for attempt in range(ATTEMPTS):
         if attempt > 0:
             found = largest(operator, len(known) + 4, known, generator, rounds=4)
-        basis = orthonormal(found.left)
-        image = operator.adjoint(operator.apply(basis))
-        inside = image @ basis.T
-        top = float(torch.linalg.matrix_norm((inside + inside.T) / 2, 2))
-        coupling = float(torch.linalg.matrix_norm(image - inside @ basis, 2))
+        basis = torch.linalg.qr(found.left.T).Q.T
+        basis, top, coupling = _apart(operator, basis, found.values)
         whole = len(basis) == operator.left
         bound = top if whole else _with_rest(operator, basis, top, coupling, generator, tolerance, steps)
-        square, known = min(square, bound), basis
+        square, known = min(square, bound), found.left
         if square <= top * (1 + tolerance) ** 2:
             break
     return Singular(found.values[:1], found.left[:1], found.right[:1], sqrt(square), FAILURE)
+
+
+def _apart(
+    operator: Operator, basis: Float[Tensor, "basis left"], values: Float64[Tensor, " basis"]
+) -> tuple[Float[Tensor, "some left"], float, float]:
+    """So many of the first vectors as bound the norm best, the squared norm on them, and their coupling to the rest.
+
+    The later ones have hardly converged and couple to the rest; they are better left there where the bound of it, for
+    which the next value stands in, does not suffer.
+    """
+    image = operator.adjoint(operator.apply(basis))
+    inside, squares = image @ basis.T, image @ image.T
+    found: list[tuple[float, int, float, float]] = []
+    for count, following in enumerate([*values[1:].tolist(), float(values[-1])], 1):
+        part = (inside[:count, :count] + inside[:count, :count].T) / 2
+        top = float(torch.linalg.eigvalsh(part)[-1])
+        coupling = sqrt(max(float(torch.linalg.eigvalsh(squares[:count, :count] - part @ part.T)[-1]), 0.0))
+        found.append((_joined(top, following**2, coupling), count, top, coupling))
+    _, count, top, coupling = min(found)
+    return basis[:count], top, coupling
+
+
+def _joined(top: float, rest: float, coupling: float) -> float:
+    """The largest eigenvalue of two blocks, at most, by their own and the norm of what couples them."""
+    return (top + rest) / 2 + hypot((top - rest) / 2, coupling)
 
 
 def _with_rest(
@@ -143,8 +165,8 @@ def _with_rest(
         missed = 0.0 if step == operator.left else (unlucky / (2 * step - 1)) ** 2
         below = max(chains.largest(), 0.0)
         remaining = below / (1 - missed) if missed < 1 else float("inf")
-        square = (top + remaining) / 2 + hypot((top - remaining) / 2, coupling)
-        if square <= top * (1 + tolerance) ** 2:
+        square = _joined(top, remaining, coupling)
+        if square <= max(top * (1 + tolerance), _joined(top, below, coupling)) * (1 + tolerance):
             break
     return square
 
