@@ -168,3 +168,16 @@ def test_a_certificate_that_was_refused_is_asked_for_again_when_the_estimated_ga
         assert len(made) == certificates
     assert progress.dual == -float("inf")
     assert progress.history[-1].estimate == 1.0
+
+
+def test_of_points_equally_low_but_for_rounding_the_one_with_the_best_bound_is_kept():
+    asked = problem("linear", None, "squared pooled", dtype=torch.float32)
+    progress = Progress(asked, asked.no_heads(), 0.1, 100, None)
+    points = [(1.0, 0.5), (1.0 + 5e-8, 0.9), (1.0 + 1e-5, 0.95), (1.0 - 5e-8, 0.8)]
+    heads = [some_heads(asked, 1, 1.0, seed) for seed in range(len(points))]
+    kept = []
+    for each, (primal, estimate) in zip(heads, points, strict=True):
+        progress.reached(each, primal, estimate, certain=False)
+        kept.append(heads.index(progress.heads))
+    assert kept == [0, 1, 1, 1]
+    assert [step.primal for step in progress.history] == [1.0, 1.0, 1.0, 1.0 - 5e-8]

@@ -11,6 +11,8 @@ from vitscope.convex.restricted import Restricted
 
 SAMPLE = 1024
 """Rows of images, evenly spaced, of which moments are taken."""
+FIRST = 0.2
+"""Length, where the curvature is 1, of L-BFGS's first step: it has length 1 in these coordinates."""
 FEW = 256
 """Images, evenly spaced, of which the loss's curvature is taken: it is one number."""
 
@@ -102,4 +104,4 @@ def mean_curvature(space: Restricted, outputs: Float[Tensor, "images rows output
 
 def _widths(moment: Float64[Tensor, "n n"], weights: Float64[Tensor, " heads"], floor: float) -> tuple[Tensor, Tensor]:
     values, axes = torch.linalg.eigh(moment)
-    return (weights[:, None] * values.clamp(min=0) + floor).rsqrt(), axes
+    return FIRST * (weights[:, None] * values.clamp(min=0) + floor).rsqrt(), axes

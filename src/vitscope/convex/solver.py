@@ -69,11 +69,16 @@ class Progress:
         return max(self.max_passes - self.passes, 0)
 
     def reached(self, heads: Heads, primal: float, dual: float = -float("inf"), certain: bool = True) -> None:
-        """Take note of a point, and of a bound or, where it is not ``certain``, the estimate of one."""
+        """Take note of a point, and of a bound or, where it is not ``certain``, the estimate of one.
+
+        Of points that are equally low but for rounding, the one with the best bound is kept.
+        """
         if certain:
             self.dual = max(self.dual, dual)
-        if primal < self.primal:
-            self.heads, self.primal, self._own = heads, primal, dual
+        rounding = torch.finfo(self.problem.dtype).eps * abs(primal)
+        if primal < self.primal - rounding or (primal <= self.primal + rounding and dual > self._own):
+            self.heads, self._own = heads, dual
+        self.primal = min(self.primal, primal)
         estimate = max(self.dual, dual)
         step = Step(perf_counter() - self._begun, self.passes, self.primal, self.dual, self.heads.count, estimate)
         self.history.append(step)
