@@ -66,16 +66,18 @@ def largest(
 ) -> Singular:
     """The ``count`` largest singular values.
 
-    Exact where the matrix is at hand; otherwise by block subspace iteration from ``known`` left vectors and ``count``
-    random ones: then the values are lower bounds, ``bound`` is the largest of them and its failing has probability 1.
-    Cost: ``rounds`` products of all these vectors with the matrix and with its transpose.
+    Exact where the matrix is at hand; otherwise in the block Krylov space of ``known`` left vectors and ``count``
+    random ones (Musco and Musco 2015): then the values are lower bounds, ``bound`` is the largest of them and its
+    failing has probability 1. Cost: ``rounds`` products of all these vectors with the matrix and its transpose, and as
+    many again with the matrix.
     """
     if operator.matrix is not None:
         return _of_matrix(operator.matrix, operator.basis, count)
     fresh = torch.randn(count, operator.left, generator=generator, dtype=torch.float64).to(known)
-    basis = orthonormal(torch.cat((known, fresh)))
+    blocks = [orthonormal(torch.cat((known, fresh)))]
     for _ in range(rounds - 1):
-        basis = orthonormal(operator.adjoint(operator.apply(basis)))
+        blocks.append(orthonormal(operator.adjoint(operator.apply(blocks[-1]))))
+    basis = orthonormal(torch.cat(blocks))
     u, values, right = torch.linalg.svd(operator.apply(basis), full_matrices=False)
     kept = min(count, len(values))
     left = u[:, :kept].T @ basis
@@ -99,7 +101,7 @@ def norm_bound(
     at most :math:`1.648 \sqrt{n}\, e^{-\sqrt\epsilon (2k - 1)}` (Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl.
     1992, theorem 4.1); of eight independent starts the largest estimate is, with the eighth power of it. It ends when
     the bound of the norm is within ``tolerance`` of the estimate, or after ``steps`` products of eight vectors; where
-    that leaves it loose, ``Q`` is refined and widened, up to four times in all.
+    that leaves it loose, ``Q`` is refined and widened, up to four times in all and as long as it pays.
     The matrix must be in float64: rounding is not part of the bound.
     """
     if operator.matrix is not None:
@@ -107,13 +109,13 @@ def norm_bound(
     found, square = largest(operator, len(known) + 4, known, generator, rounds=4), float("inf")
     for attempt in range(ATTEMPTS):
         if attempt > 0:
-            found = largest(operator, len(known) + 4, known, generator, rounds=4)
+            found = largest(operator, len(found.left) + 4, found.left, generator, rounds=4)
         basis = torch.linalg.qr(found.left.T).Q.T
         basis, top, coupling = _apart(operator, basis, found.values)
         whole = len(basis) == operator.left
-        bound = top if whole else _with_rest(operator, basis, top, coupling, generator, tolerance, steps)
-        square, known = min(square, bound), found.left
-        if square <= top * (1 + tolerance) ** 2:
+        bound = top if whole else _with_rest(operator, basis, top, coupling, generator, tolerance, steps, square)
+        before, square = square, min(square, bound)
+        if square <= top * (1 + tolerance) ** 2 or square > 0.9 * before + 0.1 * top:
             break
     return Singular(found.values[:1], found.left[:1], found.right[:1], sqrt(square), FAILURE)
 
@@ -151,8 +153,12 @@ def _with_rest(
     generator: torch.Generator,
     tolerance: float,
     steps: int,
+    known: float,
 ) -> float:
-    """The bound of the squared norm, from what Lanczos says of the space beside the basis."""
+    """The bound of the squared norm, from what Lanczos says of the space beside the basis.
+
+    It ends where a better bound of that space would not lower it, or would not below what is ``known``.
+    """
 
     def beside(rows: Float[Tensor, "rows left"]) -> Float[Tensor, "rows left"]:
         return rows - (rows @ basis.T) @ basis
@@ -165,8 +171,8 @@ def _with_rest(
         missed = 0.0 if step == operator.left else (unlucky / (2 * step - 1)) ** 2
         below = max(chains.largest(), 0.0)
         remaining = below / (1 - missed) if missed < 1 else float("inf")
-        square = _joined(top, remaining, coupling)
-        if square <= max(top * (1 + tolerance), _joined(top, below, coupling)) * (1 + tolerance):
+        square, least = _joined(top, remaining, coupling), _joined(top, below, coupling)
+        if square <= max(top * (1 + tolerance), least) * (1 + tolerance) or least >= known:
             break
     return square
 
