@@ -14,7 +14,7 @@ from vitscope.numerics.lanczos import Chains
 FAILURE = 1e-6
 """The probability with which a probable bound fails, at most."""
 ATTEMPTS = 4
-"""How often the known space is refined where the bound is loose; they share the probability of failing."""
+"""How often the known space is refined where the bound is loose; all their steps share the probability of failing."""
 CHAINS = 8
 """Random starts of Lanczos' method whose products are taken together; all of them would have to be unlucky."""
 
@@ -165,8 +165,9 @@ def _with_rest(
 
     start = torch.randn(CHAINS, operator.left, generator=generator, dtype=torch.float64).to(basis)
     chains = Chains(lambda rows: beside(operator.adjoint(operator.apply(beside(rows)))), beside(start))
-    unlucky, square = log(1.648 * sqrt(operator.left)) + log(ATTEMPTS / FAILURE) / CHAINS, float("inf")
-    for step in range(1, min(steps, operator.left) + 1):
+    steps, square = min(steps, operator.left), float("inf")
+    unlucky = log(1.648 * sqrt(operator.left)) + log(ATTEMPTS * steps / FAILURE) / CHAINS
+    for step in range(1, steps + 1):
         chains.extend()
         missed = 0.0 if step == operator.left else (unlucky / (2 * step - 1)) ** 2
         below = max(chains.largest(), 0.0)
