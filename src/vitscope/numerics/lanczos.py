@@ -199,7 +199,7 @@ class Chains:
 
     def largest(self) -> float:
         """The largest Ritz value of all."""
-        beside = torch.stack(self._beside[:-1], 1) if len(self._beside) > 1 else self._diagonal[0][:, None][:, :0]
+        beside = torch.stack(self._beside, 1)[:, :-1]
         rows = torch.diag_embed(torch.stack(self._diagonal, 1))
         rows = rows + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
         return float(torch.linalg.eigvalsh(rows.double().cpu()).max())

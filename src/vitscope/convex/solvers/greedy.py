@@ -24,12 +24,12 @@ LATE = 1e-3
 """The relative gap from which on the space keeps what the heads of the round before spanned."""
 REST = 1e-3
 """Times the tolerance: heads that some steps lower by less than such a part of the objective are at rest."""
-DEAD = 1e-5
-"""Times the largest singular value of a term: what heads are dropped up to."""
 STEPS = 5
 """How many steps that is."""
 NOTED = 10
-"""After how many steps a point is taken note of."""
+"""After how many steps in a whole space a point is taken note of."""
+DEAD = 1e-5
+"""Times a term's largest singular value: heads up to this are dropped."""
 
 
 @SOLVERS.add("greedy")
