@@ -42,6 +42,8 @@ class Images:
     annotation: Labels | None
     max_broken: int = 0
     augmentation: Augmenting | None = None
+    notes: tuple[str, ...] = ()
+    """Sentences that every run on them repeats: what was guessed, which of several was taken."""
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -236,7 +236,8 @@ def _run(
     places = work.subject.places
     scene = Scene(places)
     finished = {d.name: d.finish(s, scene) for d, s in zip(work.diagnostics, result.states, strict=True)}
-    notes = [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
+    notes = [*work.subject.notes, *work.images.notes]
+    notes += [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
     notes += [note for dataset in curved.values() for note in dataset.attrs.pop("notes", ())]
     anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
     skipped = {d.name: why_empty(d.reads, work.subject) for d in work.diagnostics if not finished[d.name]}

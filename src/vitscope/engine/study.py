@@ -290,7 +290,7 @@ def _root(
             "provenance": origin,
             "anatomy": json.dumps(anatomy),
             "skipped": json.dumps(skipped),
-            "notes": json.dumps([*study.notes, *left_out]),
+            "notes": json.dumps([*study.subject.notes, *study.images.notes, *study.notes, *left_out]),
             "images": result.images,
         }
     )

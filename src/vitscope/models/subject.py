@@ -119,7 +119,7 @@ class Subject:
 
     ``module`` is the upstream model in evaluation mode and is never changed; ``anatomy`` is how it is walked
     through, ``edits`` included; ``classes`` names its outputs where that is known; ``weights`` says where the weights
-    come from.
+    come from. ``notes`` are sentences that every run of it repeats.
     """
 
     name: str
@@ -131,6 +131,8 @@ class Subject:
     classes: tuple[str, ...] | None = None
     weights: str = "as handed over"
     edits: tuple[AbstractEdit, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader of its numbers must know of how it was loaded: what was guessed, which of several was taken."""
 
     @property
     def places(self) -> tuple[Place, ...]:

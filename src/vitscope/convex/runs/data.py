@@ -58,7 +58,7 @@ class HeadData:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the images."""
-        notes: list[str] = []
+        notes = [*self.subject.notes, *self.images.training.notes, *self.images.test.notes]
         if self.images.held_out:
             notes.append(
                 f"{self.images.training.name} has no split to test on: {len(self.test_labels):,} images, a fifth of "
@@ -70,7 +70,7 @@ class HeadData:
                 f"{len(unseen)} of the test images' classes have no training image, and no head can name them."
             )
         broken = (*self.training.broken, *self.test.broken)
-        return (*notes, *(f"{one.name} was left out: {one.reason}" for one in broken))
+        return (*dict.fromkeys(notes), *(f"{one.name} was left out: {one.reason}" for one in broken))
 
     def asked(self, verb: str, settings: Mapping[str, object]) -> Spec:
         """A question about heads on these features."""
