@@ -16,3 +16,20 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("VITSCOPE_DATA is not set: no real images or weights to test on")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_transform_of_nothing():
+    """Intel's MKL refuses Fourier transforms of empty tensors; other builds of PyTorch learn it here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fftn", "ifftn", "rfft2", "irfft2"):
+            patch.setattr(torch.fft, name, refusing_nothing(getattr(torch.fft, name)))
+        yield
+
+
+def refusing_nothing(transform):
+    def refusing(values, *more, **settings):
+        assert values.numel(), "MKL FFT error: Inconsistent configuration parameters"
+        return transform(values, *more, **settings)
+
+    return refusing

@@ -14,7 +14,14 @@ from vitscope.numerics.attention import (
     query_diversity,
     row_entropy,
 )
-from vitscope.numerics.fourier import diagonal_basis, diagonal_frequencies, relative_log_amplitude
+from vitscope.numerics.fourier import (
+    diagonal_basis,
+    diagonal_frequencies,
+    relative_log_amplitude,
+    restored,
+    transformed,
+)
+from vitscope.numerics.frequency_band import band_limited, square_band
 from vitscope.numerics.moments import moments
 from vitscope.numerics.tokens import participation_rank, spatial_variance, token_cosine
 
@@ -81,6 +88,16 @@ def test_pairwise_cosine_is_the_mean_over_pairs(generator):
     unit = vectors / vectors.norm(dim=-1, keepdim=True)
     assert mean_pairwise_cosine(unit.sum(0), 7).item() == pytest.approx(expected.item(), rel=1e-9)
     assert token_cosine(vectors[None]).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_transforms_are_numpys_and_of_nothing_nothing(count, generator):
+    values = torch.randn(count, 4, 6, 3, generator=generator, dtype=torch.float64)
+    found = transformed(values, (-3, -2))
+    np.testing.assert_allclose(found.numpy(), np.fft.fftn(values.numpy(), axes=(1, 2)), atol=1e-12)
+    assert found.dtype == torch.complex128
+    torch.testing.assert_close(restored(found, (-3, -2)), values)
+    assert band_limited(values, square_band(6, 3, 0.2, 0.9)).shape == values.shape
 
 
 def test_one_vector_has_no_pair():

@@ -1,10 +1,22 @@
-"""The half-diagonal Fourier spectrum of feature maps."""
+"""Discrete Fourier transforms, and the half-diagonal spectrum of feature maps."""
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
+
+
+def transformed(values: Float[Tensor, "..."], axes: tuple[int, ...]) -> Complex[Tensor, "..."]:
+    """The discrete Fourier transform along some axes. Of nothing it is nothing, which Intel's MKL refuses to compute."""
+    if not values.numel():
+        return values.to(torch.promote_types(values.dtype, torch.complex64))
+    return torch.fft.fftn(values, dim=axes)
+
+
+def restored(spectrum: Complex[Tensor, "..."], axes: tuple[int, ...]) -> Float[Tensor, "..."]:
+    """The real values whose :func:`transformed` this is."""
+    return torch.fft.ifftn(spectrum, dim=axes).real if spectrum.numel() else spectrum.real
 
 
 def diagonal_frequencies(height: int, width: int) -> Float[Tensor, " frequency"]:

@@ -55,8 +55,10 @@ def band_limited(
 ) -> Float[Tensor, "batch channels height width"]:
     """The real part of the images within the band: ``ifft2(band * fft2(images)).real``, by the real transform.
 
-    Cost: two real Fourier transforms of the images.
+    Cost: two real Fourier transforms of the images, and none of no images, which Intel's MKL refuses.
     """
+    if not images.numel():
+        return images
     height, width = band.shape
     weights = transfer(band)[:, : width // 2 + 1].to(images)
     return torch.fft.irfft2(torch.fft.rfft2(images) * weights, s=(height, width))

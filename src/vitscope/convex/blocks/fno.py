@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLens, Sizes
 from vitscope.measurement.errors import UserError
+from vitscope.numerics.fourier import restored, transformed
 
 
 class AbstractFourier(AbstractBlock):
@@ -71,12 +72,12 @@ class AbstractFourier(AbstractBlock):
         """``(..., tokens, dim)`` to ``(..., *grid, dim)``."""
         grid = self.grid or (signal.shape[-2],)
         axes = tuple(range(-1 - len(grid), -1))
-        return torch.fft.fftn(signal.unflatten(-2, grid), dim=axes)
+        return transformed(signal.unflatten(-2, grid), axes)
 
     def _signal(self, spectrum: Tensor) -> Tensor:
         """Back to ``(..., tokens, dim)``; real, as every signal here is."""
         axes = tuple(range(-1 - len(self.grid or (0,)), -1))
-        return torch.fft.ifftn(spectrum, dim=axes).real.flatten(axes[0], -2)
+        return restored(spectrum, axes).flatten(axes[0], -2)
 
     def _check(self, tokens: int) -> None:
         if self.grid is not None and prod(self.grid) != tokens:
