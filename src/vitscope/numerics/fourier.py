@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def transformed(values: Float[Tensor, "..."], axes: tuple[int, ...]) -> Complex[Tensor, "..."]:
-    """The discrete Fourier transform along some axes. Of nothing it is nothing, which Intel's MKL refuses to compute."""
+    """The discrete Fourier transform along some axes; of nothing it is nothing, which Intel's MKL will not compute."""
     if not values.numel():
         return values.to(torch.promote_types(values.dtype, torch.complex64))
     return torch.fft.fftn(values, dim=axes)
