@@ -18,5 +18,5 @@ def test_known_answer(diagnostic, known):
     observed = diagnostic.observe(known.activation)
     for quantity, answer in known.answer.items():
         torch.testing.assert_close(
-            observed[quantity].double(), answer.double(), rtol=known.tolerance, atol=known.tolerance
+            observed[quantity].double(), answer.double(), rtol=known.tolerance, atol=known.tolerance, equal_nan=True
         )

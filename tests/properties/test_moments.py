@@ -31,3 +31,12 @@ def test_any_split_merges_to_the_whole(samples, cut):
 def test_nan_is_not_observed(samples):
     found = moments(torch.from_numpy(samples))
     np.testing.assert_array_equal(found.count, (~np.isnan(samples)).sum(0))
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(st.lists(st.sampled_from([1.0, 2.0, np.inf, np.nan]), min_size=2, max_size=8), st.integers(0, 8))
+def test_an_infinite_sample_is_not_lost_in_any_split(samples, cut):
+    values = torch.tensor(samples, dtype=torch.float64)[:, None]
+    merged = moments(values[:cut]).merge(moments(values[cut:]))
+    assert bool(merged.observed_mean.isinf()) == any(np.isinf(samples))
+    torch.testing.assert_close(merged.observed_mean, moments(values).observed_mean, equal_nan=True)

@@ -45,13 +45,6 @@ _BRIER = Quantity(
 )
 
 
-def _cross_entropy(predictions: Predictions) -> Float[Tensor, " batch"]:
-    log_probabilities = predictions.log_probabilities
-    if predictions.targets is None:
-        return -log_probabilities.gather(1, predictions.labels[:, None])[:, 0]
-    return -(log_probabilities * predictions.targets).sum(1)
-
-
 @DIAGNOSTICS.add("accuracy")
 @final
 @dataclass(frozen=True)
@@ -62,7 +55,8 @@ class Accuracy(AbstractDiagnostic[Predictions]):
 
     Where images are augmented with soft labels, the NLL is the cross-entropy with these. A tie for the largest logit
     goes to the lower class. With fewer than six classes there is no top-5 accuracy. Where only some of the model's
-    classes occur among the images, top-1 accuracy among these is given too.
+    classes occur among the images, top-1 accuracy among these is given too. An image whose logits are not finite is
+    wrong, and left out of the losses.
     """
 
     name = "accuracy"
@@ -77,15 +71,16 @@ class Accuracy(AbstractDiagnostic[Predictions]):
         classes = log_probabilities.shape[1]
         truth = functional.one_hot(labels, classes).to(log_probabilities)
         found = {
-            "top1": (log_probabilities.argmax(1) == labels).float(),
-            "nll": _cross_entropy(activation),
+            "top1": activation.right.float(),
+            "nll": activation.loss,
             "brier": (log_probabilities.exp() - truth).square().sum(1),
         }
         if activation.present is not None:
             among = activation.present[log_probabilities[:, activation.present].argmax(1)]
-            found["top1_present"] = (among == labels).float()
+            found["top1_present"] = ((among == labels) & activation.finite).float()
         if classes > 5:
-            found["top5"] = (log_probabilities.topk(5).indices == labels[:, None]).any(1).float()
+            within = (log_probabilities.topk(5).indices == labels[:, None]).any(1)
+            found["top5"] = (within & activation.finite).float()
         return found
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
@@ -101,10 +96,16 @@ class Accuracy(AbstractDiagnostic[Predictions]):
             "nll": torch.tensor([math.log(4 / 3), math.log(4)]),
             "brier": torch.tensor([0.125, 1.125]),
         }
+        nothing = torch.tensor([[math.nan, 0.0], [0.0, math.log(3.0)]])
         three = torch.tensor([[0.0, 2.0, 1.0], [1.0, 2.0, 0.0]])
         among = Predictions(three, torch.tensor([2, 2]), torch.tensor([0, 2]))
         return (
             Known("3/4 right, 3/4 wrong", Predictions(logits, torch.tensor([0, 1])), answer),
+            Known(
+                "logits that are not finite are wrong, whatever the label",
+                Predictions(nothing, torch.tensor([0, 1])),
+                {"top1": torch.tensor([0.0, 1.0]), "nll": torch.tensor([math.nan, math.log(4 / 3)])},
+            ),
             Known(
                 "class 1 wins both times but does not occur; without it the first is right",
                 among,

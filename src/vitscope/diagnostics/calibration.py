@@ -55,7 +55,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
     with the confidence c (largest probability) and a = 1 where the prediction is right, over bins of equal width.
     From 0 to 1. Its standard error is the delta method's at the signs of the bins; the estimate is biased upwards by
     sampling, the more the fewer images a bin holds. Signed, the same sum without absolute values is the
-    overconfidence.
+    overconfidence. Images whose logits are not finite are left out.
     """
 
     name = "calibration"
@@ -70,9 +70,10 @@ class Calibration(AbstractDiagnostic[Predictions]):
     def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """Each image's bin, and in it its confidence, correctness and their difference."""
         best = activation.log_probabilities.max(1)
-        confidence, right = best.values.exp(), (best.indices == activation.labels).float()
-        index = (confidence * self.bins).ceil().long().sub(1).clamp(0, self.bins - 1)
+        confidence, right = best.values.exp(), activation.right.float()
+        index = (confidence.nan_to_num() * self.bins).ceil().long().sub(1).clamp(0, self.bins - 1)
         member = functional.one_hot(index, self.bins).to(confidence)
+        member = torch.where(activation.finite[:, None], member, torch.nan)
         return {
             "overconfidence": confidence - right,
             "bin_share": member,

@@ -64,6 +64,23 @@ class Predictions:
         """Log-softmax of the logits."""
         return self.logits.float().log_softmax(-1)
 
+    @cached_property
+    def finite(self) -> Bool[Tensor, " batch"]:
+        """The images whose logits say something; the others are never right."""
+        return ~self.log_probabilities.isnan().any(1)
+
+    @cached_property
+    def right(self) -> Bool[Tensor, " batch"]:
+        """The images whose most probable class is the true one; a tie goes to the lower class."""
+        return (self.log_probabilities.argmax(1) == self.labels) & self.finite
+
+    @cached_property
+    def loss(self) -> Float[Tensor, " batch"]:
+        """The cross-entropy with the label, or with the soft target where there is one; NaN without finite logits."""
+        if self.targets is None:
+            return -self.log_probabilities.gather(1, self.labels[:, None])[:, 0]
+        return -torch.where(self.targets > 0, self.log_probabilities * self.targets, 0.0).sum(1)
+
 
 @dataclass
 class Workspace:

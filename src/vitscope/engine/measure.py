@@ -14,7 +14,10 @@ from vitscope.engine.activation import Kind
 from vitscope.engine.curvature import AbstractCurvature, CurvatureWork
 from vitscope.engine.diagnostic import AnyDiagnostic, Scene
 from vitscope.engine.executor import AbstractExecutor, InProcess
+from vitscope.engine.finite import refuse_if_silent, wanting_weights
 from vitscope.engine.hessian import refuse_without_loss, why_no_loss
+from vitscope.engine.mistakes import MISTAKES, mistakes
+from vitscope.engine.scores import SCORES
 from vitscope.engine.shard import Pass, ShardResult
 from vitscope.engine.work import AbstractWork, Result, Shard
 from vitscope.measurement.errors import UserError
@@ -125,7 +128,7 @@ class Measurement:
         if plan.batch_size < 1:
             raise UserError(f"The batch size is {plan.batch_size}; it must be at least 1.")
         started = time.perf_counter()
-        refuse_unmeasurable(self.subject, self.images)
+        notes = checked(self.subject, self.images)
         reading, curving = self.reading(plan.batch_size), self.curving
         if not reading.diagnostics and self.curvatures:
             refuse_without_loss(self.subject, self.images.labels is not None)
@@ -136,10 +139,11 @@ class Measurement:
         broken = tuple(dict.fromkeys((*result.broken, *curved.broken)))
         self.images.check_broken(broken)
         count = result.images if reading.diagnostics else min(curved.images, len(self.images))
-        seen = ShardResult(count, broken, result.states)
+        seen = replace(result, images=count, broken=broken)
         skipped = {one.name: self.no_loss for one in self.curvatures if self.no_loss}
+        groups = {**_judged(reading, seen), **curving.finished(curved)}
         origin = provenance(time.perf_counter() - started, plan.command)
-        return _run(self.spec, reading, seen, origin, curving.finished(curved), skipped)
+        return _run(self.spec, reading, seen, origin, groups, skipped, notes)
 
 
 def behind(plan: Plan, done: int) -> Plan:
@@ -217,12 +221,31 @@ def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], pl
     return {shard: work.read(kept[_part(shard, plan)]) for shard in shards if _part(shard, plan) in kept}
 
 
-def refuse_unmeasurable(subject: Subject, images: Images) -> None:
-    """Raise ``UserError`` where the subject is random, judged by the first two images."""
+def checked(subject: Subject, images: Images) -> tuple[str, ...]:
+    """What must be said of the subject's weights, judged by the first two images.
+
+    Raises ``UserError`` where nothing could be believed: it is random, or weights that are not finite spoil all logits.
+    """
+    weights = wanting_weights(subject.module)
     parameter = next(iter(subject.module.parameters()), torch.empty(0))
     for batch in images.batches(subject.preprocessing.transform, 2, 0, 1):
         if len(batch.indices):
-            refuse_if_random(subject, batch.pixels.to(parameter.device))
+            pixels = batch.pixels.to(parameter.device)
+            if weights:
+                refuse_if_silent(subject, pixels, weights)
+            refuse_if_random(subject, pixels)
+    return tuple(f"The weights hold {text} that are not finite." for text in weights)
+
+
+def _judged(work: Pass, result: ShardResult) -> dict[str, xr.Dataset]:
+    """What the model said of each image and what of it is wrong, where predictions are read at all."""
+    if result.scores is None or not any(one.reads is Kind.PREDICTIONS for one in work.diagnostics):
+        return {}
+    names = work.subject.classes or work.images.classes
+    return {
+        SCORES: result.scores.dataset(work.images),
+        MISTAKES: mistakes(result.scores, work.images, names),
+    }
 
 
 def _run(
@@ -230,15 +253,16 @@ def _run(
     work: Pass,
     result: ShardResult,
     origin: str,
-    curved: Mapping[str, xr.Dataset],
+    further: Mapping[str, xr.Dataset],
     uncurved: Mapping[str, str],
+    notes: Sequence[str],
 ) -> Run:
     places = work.subject.places
     scene = Scene(places)
     finished = {d.name: d.finish(s, scene) for d, s in zip(work.diagnostics, result.states, strict=True)}
-    notes = [*work.subject.notes, *work.images.notes]
-    notes += [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
-    notes += [note for dataset in curved.values() for note in dataset.attrs.pop("notes", ())]
+    said = [*work.subject.notes, *work.images.notes, *notes, *(one.told(work.subject) for one in result.wanting)]
+    said += [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
+    said += [note for dataset in further.values() for note in dataset.attrs.pop("notes", ())]
     anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
     skipped = {d.name: why_empty(d.reads, work.subject) for d in work.diagnostics if not finished[d.name]}
     root = xr.Dataset(
@@ -247,11 +271,11 @@ def _run(
             "provenance": origin,
             "anatomy": json.dumps(anatomy),
             "skipped": json.dumps({**skipped, **uncurved}),
-            "notes": json.dumps(notes),
+            "notes": json.dumps(said),
             "images": result.images,
         }
     )
-    groups = {**{name: found for name, found in finished.items() if found}, **curved}
+    groups = {**{name: found for name, found in finished.items() if found}, **further}
     return Run(xr.DataTree.from_dict({"/": root, **groups}))
 
 

@@ -14,7 +14,9 @@ from vitscope.data import Broken, Images
 from vitscope.data.batch import Batch
 from vitscope.engine.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
 from vitscope.engine.diagnostic import AnyDiagnostic
+from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Slot
+from vitscope.engine.scores import Scores
 from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
@@ -31,24 +33,37 @@ BATCHES_PER_SHARD = 4
 
 @dataclass(frozen=True)
 class ShardResult(AbstractImagesResult):
-    """What a shard came to: the images seen, those left out, and a state for each diagnostic."""
+    """What a shard came to: the images seen, those left out, and a state for each diagnostic.
+
+    ``scores`` are what the model said of each image, and ``wanting`` the images that met numbers that are not finite.
+    """
 
     states: tuple[Means, ...]
+    scores: Scores | None = None
+    wanting: tuple[Wanting, ...] = ()
 
     def merge(self, other: "ShardResult") -> "ShardResult":
         """Both shards together."""
         states = tuple(one.merge(two) for one, two in zip(self.states, other.states, strict=True))
-        return ShardResult(self.images + other.images, self.broken + other.broken, states)
+        scores = [one for one in (self.scores, other.scores) if one is not None]
+        return ShardResult(
+            self.images + other.images,
+            self.broken + other.broken,
+            states,
+            Scores.together(scores) if scores else None,
+            counted((*self.wanting, *other.wanting)),
+        )
 
     def to_bytes(self) -> bytes:
         """Safetensors, the slots and counts in its metadata."""
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {} if self.scores is None else self.scores.tensors
         for index, state in enumerate(self.states):
             if state.moments is not None:
                 tensors |= {f"{index}.{name}": value for name, value in vars(state.moments).items()}
         slots = [[asdict(slot) for slot in state.slots] for state in self.states]
         broken = [asdict(broken) for broken in self.broken]
-        head = json.dumps({"slots": slots, "images": self.images, "broken": broken})
+        wanting = [asdict(one) for one in self.wanting]
+        head = json.dumps({"slots": slots, "images": self.images, "broken": broken, "wanting": wanting})
         return save(tensors | {"head": torch.tensor(list(head.encode()), dtype=torch.uint8)})
 
     @classmethod
@@ -61,7 +76,10 @@ class ShardResult(AbstractImagesResult):
             slots = tuple(Slot(s["layer"], s["quantity"], tuple(s["shape"]), s["start"]) for s in stored)
             parts = [tensors[f"{index}.{name}"] for name in ("count", "mean", "squares") if slots]
             states.append(Means(slots, Moments(*parts)) if slots else Means())
-        return cls(head["images"], tuple(Broken(**broken) for broken in head["broken"]), tuple(states))
+        broken, wanting = (
+            [kind(**one) for one in head[name]] for kind, name in ((Broken, "broken"), (Wanting, "wanting"))
+        )
+        return cls(head["images"], tuple(broken), tuple(states), Scores.from_tensors(tensors), tuple(wanting))
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,8 @@ class Pass(AbstractSubjectWork[ShardResult]):
         device = next(iter(self.subject.module.parameters()), torch.empty(0)).device
         states = [diagnostic.init() for diagnostic in self.diagnostics]
         present = present_classes(self.images, self.subject.class_count, device)
-        seen, broken, workspace = 0, [], Workspace()
+        seen, workspace = 0, Workspace()
+        broken, scores, wanted = list[Broken](), list[Scores](), list[Wanting]()
         for batch in self.images.batches(
             self.subject.preprocessing.transform, self.batch_size, shard.start, shard.stop
         ):
@@ -96,11 +115,17 @@ class Pass(AbstractSubjectWork[ShardResult]):
                 with torch.inference_mode():
                     logits = self.subject.anatomy.walk(batch.pixels.to(device), reading)
                     if batch.labels is not None and self.subject.class_count:
-                        reading.predictions(predictions(batch, logits, present))
+                        said = predictions(batch, logits, present)
+                        reading.predictions(said)
+                        scores.append(Scores.of(batch, said))
+                if reading.saw_unfinite or bool(unpredicting(logits, self.subject.class_count).any()):
+                    wanted.extend(wanting(self.subject, self.images, batch))
                 states = [d.update(s, o) for d, s, o in zip(self.diagnostics, states, reading.results(), strict=True)]
                 seen += len(batch.indices)
             advance(len(batch.indices) + len(batch.broken))
-        return ShardResult(seen, tuple(broken), tuple(states))
+        return ShardResult(
+            seen, tuple(broken), tuple(states), Scores.together(scores) if scores else None, counted(wanted)
+        )
 
 
 def predictions(batch: Batch, logits: Float[Tensor, "batch classes"], present: Tensor | None) -> Predictions:
@@ -132,6 +157,7 @@ class Reading(AbstractObserver):
     workspace: Workspace
     _stream: Stream | None = None
     _seen: dict[tuple[int, int, str], list[Tensor]] = field(default_factory=dict)
+    _sums: list[Tensor] = field(default_factory=list)
 
     def fork(self) -> "Reading":
         """A reading that goes on from here by itself."""
@@ -143,6 +169,7 @@ class Reading(AbstractObserver):
         Where tokens were removed the patches no longer fill the grid, and nothing is fed of them or their attention.
         """
         self._stream = stream
+        self._sums.append(stream.values.sum(dtype=torch.float32))
         if stream.kept is not None or (layer and self.places[layer - 1].kind is UnitKind.REARRANGEMENT):
             return
         features = Features.of(stream)
@@ -173,6 +200,11 @@ class Reading(AbstractObserver):
             self._feed(Kind.ATTENTION, layer, rows)
             contexts.append(rows.context)
         return torch.cat(contexts)
+
+    @property
+    def saw_unfinite(self) -> bool:
+        """Whether some sum over a layer's values is not finite, so that one of them may not be."""
+        return bool(self._sums) and not bool(torch.stack(self._sums).isfinite().all())
 
     def predictions(self, predictions: Predictions) -> None:
         """Feed the predictions; they stand at layer 0, there being one of them."""

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, reduce
 
 import torch
@@ -13,10 +13,11 @@ from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.activation import Workspace
 from vitscope.engine.diagnostic import AnyDiagnostic, Scene
+from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Observations
 from vitscope.engine.grid import AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
-from vitscope.engine.measure import Plan, asked, folded, refuse_unmeasurable, why_empty
+from vitscope.engine.measure import Plan, asked, checked, folded, why_empty
 from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
 from vitscope.engine.together import walk_together
 from vitscope.engine.work import AbstractSubjectWork, Advance, Shard
@@ -93,7 +94,7 @@ class Settled:
     def answer(self, plan: Plan) -> Run:
         """The run."""
         started = time.perf_counter()
-        refuse_unmeasurable(self.subject, self.images)
+        notes = checked(self.subject, self.images)
         work = self.work(plan.batch_size)
         results = folded(work, self.spec, plan, self.passes())
         blocks = [
@@ -101,7 +102,9 @@ class Settled:
             for number in range(len(work.blocks))
         ]
         self.images.check_broken(blocks[0].broken)
-        return _run(self, work, blocks, provenance(time.perf_counter() - started, plan.command))
+        told = (*notes, *(one.told(self.subject) for one in blocks[0].wanting))
+        said = replace(self, notes=(*told, *self.notes))
+        return _run(said, work, blocks, provenance(time.perf_counter() - started, plan.command))
 
 
 def settled(
@@ -168,17 +171,19 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         batches = list(self.images.batches(transform, self.batch_size, shard.start, shard.stop))
         states = [[(Means(), Means()) for _ in self.diagnostics] for _ in range(self.passes(shard))]
         intact: list[list[Observations]] = []
+        wanted: list[Wanting] = []
         for walks, subjects in self._together(self.blocks[shard.block]):
             for number, batch in enumerate(batches):
-                seen = self._observed(subjects, batch)
+                seen, silent = self._observed(subjects, batch)
                 if walks[0] == 0:
                     intact.append(seen[0])
+                    wanted.extend(wanting(self.subject, self.images, batch) if silent else ())
                 for walk, found in zip(walks, seen, strict=True):
                     states[walk] = self._updated(states[walk], found, intact[number])
                 advance(len(walks) * (len(batch.indices) + len(batch.broken)))
         flat = tuple(state for walk in states for pair in walk for state in pair)
         broken = tuple(one for batch in batches for one in batch.broken)
-        return ShardResult(sum(len(batch.indices) for batch in batches), broken, flat)
+        return ShardResult(sum(len(batch.indices) for batch in batches), broken, flat, None, counted(wanted))
 
     def _together(self, settings: Sequence[Setting]) -> Iterator[tuple[tuple[int, ...], tuple[Subject, ...]]]:
         """The block's subjects by number, 0 the intact one: those that share its module, then each of the others."""
@@ -190,10 +195,10 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
             if changes_weights(setting):
                 yield (number,), (touched(self.subject, setting),)
 
-    def _observed(self, subjects: Sequence[Subject], batch: Batch) -> list[list[Observations]]:
-        """For each subject, what every diagnostic sees on the batch."""
+    def _observed(self, subjects: Sequence[Subject], batch: Batch) -> tuple[list[list[Observations]], bool]:
+        """For each subject, what every diagnostic sees on the batch; whether some logits of the first say nothing."""
         if not len(batch.indices):
-            return [[{} for _ in self.diagnostics] for _ in subjects]
+            return [[{} for _ in self.diagnostics] for _ in subjects], False
         device = next(iter(self.subject.module.parameters()), torch.empty(0)).device
         present = present_classes(self.images, self.subject.class_count, device)
         pixels = batch.pixels.to(device)
@@ -202,7 +207,8 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
             for logits, reading in walked:
                 if batch.labels is not None and self.subject.class_count:
                     reading.predictions(predictions(batch, logits, present))
-        return [list(reading.results()) for _, reading in walked]
+        silent = bool(unpredicting(walked[0][0], self.subject.class_count).any())
+        return [list(reading.results()) for _, reading in walked], silent
 
     def _reading(self, pixels: torch.Tensor) -> Reading:
         image = (pixels.shape[2], pixels.shape[3])

@@ -15,7 +15,8 @@ class Moments:
 
     .. math:: \bar x = \bar x_a + \delta n_b / n, \qquad M = M_a + M_b + \delta^2 n_a n_b / n .
 
-    It is associative and commutative up to float64 rounding. A NaN sample counts as not observed.
+    It is associative and commutative up to float64 rounding. A NaN sample counts as not observed; an infinite one makes
+    the mean infinite, and its error NaN.
     """
 
     count: Int[Tensor, " size"]
@@ -26,10 +27,10 @@ class Moments:
         """The moments of both sets of samples together."""
         count = self.count + other.count
         share = other.count.double() / count.clamp(min=1)
-        delta = other.mean - self.mean
-        return Moments(
-            count, self.mean + delta * share, self.squares + other.squares + delta.square() * self.count * share
-        )
+        delta = torch.where((self.count > 0) & (other.count > 0), other.mean - self.mean, 0.0)
+        finite = torch.where(self.count > 0, self.mean, other.mean) + delta * share
+        mean = torch.where(delta.isfinite(), finite, self.mean + other.mean)  # infinite, or NaN of both infinities
+        return Moments(count, mean, self.squares + other.squares + delta.square() * self.count * share)
 
     @property
     def standard_error(self) -> Float[Tensor, " size"]:
@@ -48,6 +49,6 @@ def moments(samples: Float[Tensor, "samples size"]) -> Moments:
     values = samples.double()
     seen = ~values.isnan()
     count = seen.sum(0)
-    mean = values.nan_to_num(0.0).sum(0) / count.clamp(min=1)
+    mean = torch.where(seen, values, 0.0).sum(0) / count.clamp(min=1)
     deviation = torch.where(seen, values - mean, 0.0)
     return Moments(count, mean, deviation.square().sum(0))

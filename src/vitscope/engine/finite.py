@@ -1,0 +1,115 @@
+"""Numbers that are not finite: which weights hold them, in which images they turn up, and after which layer first."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitscope.data import Images
+from vitscope.data.batch import Batch
+from vitscope.measurement.errors import UserError
+from vitscope.models.attention import Attention
+from vitscope.models.stream import Stream
+from vitscope.models.subject import AbstractObserver, Subject, Unwatched
+
+
+def wanting_weights(module: nn.Module) -> tuple[str, ...]:
+    """Which parameters hold numbers that are not finite, and how many. Cost: one pass over the weights."""
+    found: list[str] = []
+    for name, parameter in module.named_parameters():
+        count = int((~parameter.detach().isfinite()).sum())
+        if count:
+            found.append(f"{count:,} of {parameter.numel():,} numbers in {name}")
+    return tuple(found)
+
+
+def refuse_if_silent(
+    subject: Subject, images: Float[Tensor, "batch channels height width"], weights: Sequence[str]
+) -> None:
+    """Raise where weights are not finite and no image's logits say anything: nothing could be believed."""
+    with torch.inference_mode():
+        silent = unpredicting(subject.anatomy.walk(images, Unwatched()), subject.class_count)
+    if bool(silent.all()):
+        more = f" and {len(weights) - 3} parameters more" if len(weights) > 3 else ""
+        raise UserError(
+            f"{subject.name} has weights that are not finite ({'; '.join(weights[:3])}{more}), and no logit is finite; "
+            "load the weights of an earlier step, or train again with a lower learning rate."
+        )
+
+
+def unpredicting(logits: Float[Tensor, "batch outputs"], classes: int) -> Bool[Tensor, " batch"]:
+    """The images of which the logits say nothing: with a NaN, or without a largest number that is finite.
+
+    A single logit of minus infinity is a class that is masked. Without a classifier every output must be finite.
+    """
+    values = logits.flatten(1).float()
+    return ~values.logsumexp(1).isfinite() if classes else ~values.isfinite().all(1)
+
+
+@dataclass(frozen=True)
+class Wanting:
+    """Images of which something was not finite, for the first time after the same ``layer``.
+
+    Layer 0 is the stem; one past the last unit are the logits. ``silent`` says whether their logits say nothing.
+    """
+
+    layer: int
+    silent: bool
+    images: int
+    example: str
+
+    def told(self, subject: Subject) -> str:
+        """A sentence on them."""
+        units = [f"after layer {i} ({place.name})" for i, place in enumerate(subject.places, start=1)]
+        where = ["after the stem", *units, "in the logits"][self.layer]
+        many = f"{self.images:,} image{'s' * (self.images > 1)} (such as {self.example})"
+        consequence = (
+            "give logits that are not finite: they count as wrong, and losses leave them out"
+            if self.silent
+            else "give finite logits all the same"
+        )
+        return f"{many} {consequence}; the first numbers that are not finite are {where}."
+
+
+def counted(found: Iterable[Wanting]) -> tuple[Wanting, ...]:
+    """Those of one kind as one, most images first."""
+    kinds: dict[tuple[int, bool], Wanting] = {}
+    for one in found:
+        held = kinds.get((one.layer, one.silent))
+        total = one.images + (held.images if held else 0)
+        kinds[one.layer, one.silent] = Wanting(one.layer, one.silent, total, held.example if held else one.example)
+    return tuple(sorted(kinds.values(), key=lambda one: (-one.images, one.layer)))
+
+
+@dataclass
+class _First(AbstractObserver):
+    """Notes for each image the first layer after which a number is not finite."""
+
+    layers: list[int | None]
+
+    def stream(self, layer: int, stream: Stream) -> None:
+        """Look at each image's values."""
+        for image, fine in enumerate(stream.values.flatten(1).isfinite().all(1).tolist()):
+            if not fine and self.layers[image] is None:
+                self.layers[image] = layer
+
+    def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
+        """Nothing is noted."""
+        return attention.context()
+
+
+def wanting(subject: Subject, images: Images, batch: Batch) -> tuple[Wanting, ...]:
+    """Which images of a batch meet numbers that are not finite, and where first. Cost: a further walk."""
+    device = next(iter(subject.module.parameters()), torch.empty(0)).device
+    names = [images.pictures.name(int(images.positions[index])) for index in batch.indices.tolist()]
+    first = _First([None] * len(names))
+    with torch.inference_mode():
+        silent = unpredicting(subject.anatomy.walk(batch.pixels.to(device), first), subject.class_count).tolist()
+    last = len(subject.places) + 1
+    return counted(
+        Wanting(last if layer is None else layer, quiet, 1, name)
+        for layer, quiet, name in zip(first.layers, silent, names, strict=True)
+        if quiet or layer is not None
+    )
