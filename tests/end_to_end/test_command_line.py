@@ -68,7 +68,7 @@ def test_checkup_without_arguments_examines_digits(tmp_path: Path, monkeypatch: 
     assert f"{100 * float(run['accuracy']):.1f} ± " in answer.out
     assert all(claim.statement.split()[0] in answer.out for claim in run.claims[:3])
     assert run.tree.attrs["images"] == 445
-    assert len(run.tree.children) == 11
+    assert len(run.measured) == 11
     assert run.provenance["command"] == "vitscope checkup"
 
 

@@ -78,7 +78,7 @@ def test_classes_pairs_and_pictures():
         [0, 0, 0, 2, 2, 1], [0, 1, 1, 2, 0, -1], [0.9, 0.6, 0.8, 0.7, 0.5, math.nan], [0.1, 1, 2, 0.4, 3, math.nan]
     )
     found = mistakes(scores, pictures([0, 0, 0, 2, 2, 1]), ("ant", "bee", "cat"))
-    assert found["class_name"].values.tolist() == ["ant", "bee", "cat"]
+    assert found["classes_name"].values.tolist() == ["ant", "bee", "cat"]
     np.testing.assert_allclose(found["class_accuracy"], [1 / 3, 0, 1 / 2])
     np.testing.assert_allclose(found["class_accuracy_error"][[0, 2]], [1 / 3, 1 / 2])
     assert found["class_accuracy_count"].values.tolist() == [3, 1, 2]
@@ -101,7 +101,7 @@ def test_a_wide_picture_lies_on_grey_and_a_model_without_mistakes_has_none():
     assert thumbnail[SIDE // 2, 0].tolist() == [255] * 3
     none = mistakes(made([1], [1], [0.9], [1.0]), shown, None)
     assert none.sizes["example"] == none.sizes["mistake"] == 0
-    assert none["class_name"].values.tolist() == ["1"]
+    assert none["classes_name"].values.tolist() == ["1"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (0, 5, 4, 3, 2, 1)])

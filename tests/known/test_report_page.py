@@ -2,11 +2,18 @@ import csv
 import io
 import os
 import re
+from dataclasses import replace
 from html import unescape
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from report_run import HOSTILE, claim, dataset, group, run
 
+from vitscope import images
+from vitscope.engine.mistakes import mistakes
+from vitscope.engine.scores import Scores
 from vitscope.measurement.errors import UserError
 from vitscope.report import figures, report
 from vitscope.report.page import page
@@ -189,3 +196,15 @@ def test_the_same_run_gives_the_same_figure_files(tmp_path):
 def test_another_figure_format_is_refused(tmp_path):
     with pytest.raises((UserError, TypeError), match="gif"):
         figures(run(GROUPS), tmp_path, "gif")
+
+
+def test_what_it_gets_wrong_comes_first_with_its_pictures_and_hostile_names_as_text():
+    scores = Scores(*(torch.tensor(one) for one in ([0, 1, 2], [0, 1, 1], [0, 0, 1])), torch.ones(3), torch.ones(3))
+    shown = images(([Image.new("RGB", (8, 8), "red")] * 3, np.array([0, 1, 1])))
+    found = own_part(page([run({"mistakes": mistakes(scores, shown, (HOSTILE, "b")), **GROUPS})]))
+    assert "<script>alert" not in found
+    assert "1 of 3 images, 2 classes among them." in found
+    assert len(re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+"', found)) == 1
+    assert found.index("What it gets wrong</h2>") < found.index("Findings</h2>")
+    right = own_part(page([run({"mistakes": mistakes(replace(scores, predicted=scores.label), shown, None)})]))
+    assert "all 3 images are right" in right

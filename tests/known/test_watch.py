@@ -574,7 +574,7 @@ def test_the_command_line_watches(tmp_path):
     done = command(*fixed, "--out", out, "--watch", "token-similarity,accuracy", "--watch-images", "10")
     assert done.exit_code == 0, done.stderr
     run = read_run(f"{out}/step-000002")
-    assert sorted(run.tree.children) == ["accuracy", "token-similarity"]
+    assert sorted(run.measured) == ["accuracy", "token-similarity"]
     assert run.tree.attrs["images"] == 10
     assert run.spec.images["name"] == "digits/test"
     assert sorted(path.name for path in Path(out).glob("step-*")) == ["step-000000", "step-000002"]

@@ -34,8 +34,8 @@ def print_summary(run: "Run", page: str) -> None:
         table.add_row("note", note)
     table.add_row("page", Text(page, style="bold"))
     console = stdout()
-    for node in run.tree.children.values():
-        _print_settings(node.to_dataset())
+    for dataset in run.measured.values():
+        _print_settings(dataset)
     console.print(table, highlight=False)
 
 

@@ -13,6 +13,7 @@ from vitscope.data import Images
 from vitscope.data.decode import BrokenImage
 from vitscope.engine.scores import NOTHING, Scores
 from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.runs.run import APART
 
 MISTAKES = "mistakes"
 """The group of a run that holds them."""
@@ -42,8 +43,8 @@ def mistakes(scores: Scores, images: Images, classes: Sequence[str] | None) -> x
     preprocessing. Cost: reading these pictures once more.
     """
     parts = [_by_class(scores, classes), _pairs(scores, classes), _examples(scores, images, classes)]
-    title = {"title": "What it gets wrong", "definition": (mistakes.__doc__ or "").strip()}
-    return xr.merge(parts, compat="no_conflicts", join="exact").assign_attrs(title)
+    words = {"title": "What it gets wrong", "definition": (mistakes.__doc__ or "").strip(), APART: 1}
+    return xr.merge(parts, compat="no_conflicts", join="exact").assign_attrs(words)
 
 
 def _by_class(scores: Scores, classes: Sequence[str] | None) -> xr.Dataset:
@@ -54,7 +55,7 @@ def _by_class(scores: Scores, classes: Sequence[str] | None) -> xr.Dataset:
     error = [one.std(ddof=1) / np.sqrt(len(one)) if len(one) > 1 else np.nan for one in samples]
     coords = {
         "classes": ("classes", present, {"long_name": _CLASSES}),
-        **_names("class_name", present, classes, "classes"),
+        **_names("classes_name", present, classes, "classes"),
     }
     return labelled(_ACCURACY, ("classes",), np.array([one.mean() for one in samples]), np.array(error), count, coords)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.activation import Predictions
+from vitscope.runs.run import APART
 
 SCORES = "predictions"
 """The group of a run that holds them."""
@@ -82,4 +83,4 @@ class Scores:
             name: ("image", getattr(self, name).numpy(), {"long_name": label, "units": unit, "meaning": meaning})
             for name, (label, unit, meaning) in words.items()
         }
-        return xr.Dataset(arrays, coords, {"title": "Predictions, image by image"})
+        return xr.Dataset(arrays, coords, {"title": "Predictions, image by image", APART: 1})

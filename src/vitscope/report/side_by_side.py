@@ -161,7 +161,7 @@ class CompareView:
     @cached_property
     def diagnostics(self) -> tuple[DiagnosticView, ...]:
         """What two runs have at least."""
-        names = dict.fromkeys(name for side in self.sides for name in side.run.tree.children)
+        names = dict.fromkeys(name for side in self.sides for name in side.run.measured)
         shared = [name for name in names if sum(name in side.run for side in self.sides) > 1]
         found = (self._diagnostic(name) for name in shared)
         return tuple(one for one in found if one.main)
@@ -184,7 +184,7 @@ class CompareView:
     @cached_property
     def alone(self) -> tuple[tuple[str, str], ...]:
         """What only some runs have: the diagnostic, and who lacks it and why."""
-        names = dict.fromkeys(name for side in self.sides for name in (*side.run.tree.children, *side.run.skipped))
+        names = dict.fromkeys(name for side in self.sides for name in (*side.run.measured, *side.run.skipped))
         found: list[tuple[str, str]] = []
         for name in names:
             lacking = [side for side in self.sides if name not in side.run]

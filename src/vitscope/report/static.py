@@ -56,8 +56,8 @@ def write_figures(run: Run, folder: str | os.PathLike[str], format: Format) -> t
 
 def _all(run: Run) -> Iterator[tuple[str, AbstractDrawing]]:
     anatomy = strip(run.anatomy)
-    for diagnostic, node in run.tree.children.items():
-        for group in drawings(measured(diagnostic, node.to_dataset()), anatomy):
+    for diagnostic, dataset in run.measured.items():
+        for group in drawings(measured(diagnostic, dataset), anatomy):
             yield from ((drawing.file, drawing) for drawing in group if drawing.on_paper)
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from vitscope.report.measured import Measured
 from vitscope.report.number import amount, with_error, with_unit
 
-_UNIT_COLUMNS = ("unit", "kind")
+_BESIDE = ("unit", "kind", "name")
 MOST_ROWS, _MOST_COLUMNS = 200, 25
 """On the page; the file has all."""
 
@@ -82,7 +82,7 @@ def _listing(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
 
 
 def _leading(quantity: Measured, dim: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    named = [*_UNIT_COLUMNS, *(f"{dim}_{column}" for column in _UNIT_COLUMNS)]
+    named = [*_BESIDE, *(f"{dim}_{column}" for column in _BESIDE)]
     beside = [name for name in named if name in quantity.mean.coords and quantity.mean[name].dims == (dim,)]
     columns = [_coordinate(quantity.mean, name) for name in (dim, *beside)]
     words = tuple(name.replace("_", " ") for name in (dim, *beside))

@@ -15,6 +15,7 @@ from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import MARGIN_TOP
 from vitscope.report.measured import Measured, listed, measured
+from vitscope.report.mistakes import MistakesView, mistakes_of
 from vitscope.report.number import amount
 from vitscope.report.strip import Strip, strip
 from vitscope.report.table import Table, tables
@@ -145,7 +146,12 @@ class RunView:
     @cached_property
     def diagnostics(self) -> tuple[DiagnosticView, ...]:
         """In the order of the run."""
-        return tuple(self._diagnostic(name, node.to_dataset()) for name, node in self.run.tree.children.items())
+        return tuple(self._diagnostic(name, dataset) for name, dataset in self.run.measured.items())
+
+    @cached_property
+    def mistakes(self) -> MistakesView | None:
+        """What the model gets wrong, where that was measured."""
+        return mistakes_of(self.run)
 
     @property
     def headlines(self) -> tuple[tuple[DiagnosticView, Measured], ...]:

@@ -12,6 +12,9 @@ from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import headline
 from vitscope.runs.spec import Spec, read_spec
 
+APART = "apart"
+"""The attribute of a group that is no diagnostic's: what was said image by image, and what follows from it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -23,13 +26,19 @@ class Run:
         """A diagnostic's headline quantity, as in ``run["fourier-spectrum"]``, or ``run["accuracy/nll"]``."""
         diagnostic, _, quantity = name.partition("/")
         if diagnostic not in self.tree.children:
-            reason = self.skipped.get(diagnostic, f"this run holds {', '.join(self.tree.children)}")
+            reason = self.skipped.get(diagnostic, f"this run holds {', '.join(self.measured)}")
             raise UserError(f"There is no {diagnostic!r} in this run: {reason}.")
         dataset = self.tree[diagnostic].to_dataset()
         return dataset[quantity] if quantity else headline(dataset)
 
     def __contains__(self, name: object) -> bool:
         return name in self.tree.children
+
+    @property
+    def measured(self) -> Mapping[str, xr.Dataset]:
+        """The diagnostics' groups by name, in order."""
+        groups = {name: node.to_dataset() for name, node in self.tree.children.items()}
+        return {name: group for name, group in groups.items() if APART not in group.attrs}
 
     @property
     def spec(self) -> Spec:

@@ -33,8 +33,7 @@ def scalars(run: Run) -> tuple[Scalar, ...]:
     (spectra, curves, single mini-batches) and layers without a value are left to the run. Where numbers are averaged,
     the error is the mean of theirs: that of the mean can be no larger, however the numbers depend on each other.
     """
-    groups = ((name, child.to_dataset()) for name, child in run.tree.children.items())
-    return tuple(scalar for name, dataset in groups for scalar in _of_dataset(name, dataset))
+    return tuple(scalar for name, dataset in run.measured.items() for scalar in _of_dataset(name, dataset))
 
 
 def plain_values(found: Sequence[Scalar]) -> dict[str, float]:
