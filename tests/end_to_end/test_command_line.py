@@ -108,7 +108,7 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_gives_the_same_run(
         stopped = Answer(*arguments)
     assert stopped.code == 130
     assert stopped.err.count("\n") == 1
-    assert stopped.err.startswith("interrupted; 16 of 40 images are kept; go on with: vitscope checkup --limit 40")
+    assert stopped.err.startswith("interrupted; 40% of the work is kept; go on with: vitscope checkup --limit 40")
     assert stopped.err.endswith(" --resume\n")
     assert not (tmp_path / "run" / "run.nc").exists()
 
@@ -154,7 +154,7 @@ def test_ctrl_c_of_a_real_process(tmp_path: Path) -> None:
     error = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert error.count("\n") == 1
-    assert "of 445 images are kept; go on with: vitscope checkup --batch-size 1" in error
+    assert "of the work is kept; go on with: vitscope checkup --batch-size 1" in error
 
 
 MISTAKES = [

@@ -100,12 +100,12 @@ class Question:
 
     model: str
     spec: "Spec"
-    passes: int
+    passes: float | int
     answer: "Callable[[Plan], Run]"
-    kept: "Callable[[Plan], int]"
+    kept: "Callable[[Plan], float | int]"
     """How many of the passes an interrupted attempt has left."""
-    of: str = "images"
-    """What the passes are of."""
+    of: str = ""
+    """What there is to do, where it can be counted: trials."""
 
     def show(self, folder: str, out: str | None, plan: "Plan") -> None:
         """Answer it, keep the run in ``out`` or a place of its own under ``folder``, write its page, and say both."""
@@ -124,11 +124,13 @@ class Question:
             return held
         plan = replace(plan, folder=RunFolder(where))
         try:
-            with ProgressBar("Measuring" if self.of == "images" else "Running", self.passes, self.of) as progress:
-                return self.answer(replace(plan, progress=progress))
+            with ProgressBar("Running" if self.of else "Measuring", self.passes, self.of) as progress:
+                return self.answer(replace(plan, progress=progress, say=progress.say))
         except KeyboardInterrupt:
             again = plan.command if plan.resume else f"{plan.command} --resume"
-            kept = f"{self.kept(plan)} of {self.passes} {self.of} are kept"
+            done = self.kept(plan)
+            counted = f"{done:.0f} of {self.passes:.0f} {self.of} are kept"
+            kept = counted if self.of else f"{done / max(self.passes, 1):.0%} of the work is kept"
             fail(f"interrupted; {kept}; go on with: {again}", INTERRUPTED, "")
 
 

@@ -33,7 +33,6 @@ class Studies(RegisteredGroup):
         def studied(**fields: object) -> None:
             request, asked = made(Request, fields), made(chosen, fields)
             with waiting("Loading the model and the images"):
-                from vitscope.engine.measure import kept
                 from vitscope.engine.study import settled
                 from vitscope.findings.checkup import concluded
 
@@ -42,11 +41,7 @@ class Studies(RegisteredGroup):
             with waiting("Settling the study"):
                 study = settled(subject, pictures, asked, None, plan)
             question = Question(
-                subject.name,
-                study.spec,
-                study.passes(),
-                lambda plan: concluded(study.answer(plan), plan),
-                lambda plan: kept(study.work(plan.batch_size), study.spec, plan),
+                subject.name, study.spec, study.passes, lambda plan: concluded(study.answer(plan), plan), study.kept
             )
             question.show("studies", request.out, plan)
 

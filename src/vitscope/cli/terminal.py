@@ -1,13 +1,26 @@
 """What is seen on the terminal: results on stdout, all else on stderr, and progress only where someone watches."""
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
+from vitscope.measurement.duration import spoken
+
+SILENCE = 30.0
+"""Seconds between the lines that stand for a bar where nobody watches a terminal."""
 VERDICT_COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
 
@@ -38,21 +51,25 @@ def waiting(text: str) -> Generator[None]:
 
 
 class ProgressBar:
-    """A bar with the images (or else) done and the time left; nothing where stderr is not a terminal."""
+    """A bar with the share that is done and the time left; without a terminal a line every half minute instead."""
 
-    def __init__(self, what: str, total: int, of: str = "images") -> None:
-        console = stderr()
+    def __init__(self, what: str, total: float | int, of: str = "") -> None:
+        self._console = stderr()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn(f"{of},"),
+            TaskProgressColumn() if not of else MofNCompleteColumn(),
+            TextColumn(f"{of}," if of else ","),
             TimeRemainingColumn(),
             TextColumn("left,"),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._watched = self._console.is_terminal
+        self._progress = Progress(*columns, console=self._console, transient=True, disable=not self._watched)
         self._task = self._progress.add_task(what, total=total)
+        self._what, self._began = what, time.monotonic()
+        self._found: float | None = None
+        self._spoke = self._began
 
     def __enter__(self) -> "ProgressBar":
         self._progress.start()
@@ -61,13 +78,25 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def __call__(self, done: int, total: int) -> None:
-        """So many of so many are done."""
+    def __call__(self, done: float | int, total: float | int) -> None:
+        """So much of so much is done."""
         self._progress.update(self._task, completed=done, total=total)
+        self._found = done if self._found is None else self._found
+        now = time.monotonic()
+        if not self._watched and now - self._spoke > SILENCE and done > self._found:
+            left = (now - self._began) / (done - self._found) * (total - done)
+            self._spoke = now
+            hint(f"{self._what}: {done / total:.0%}, {spoken(now - self._began)} so far, about {spoken(left)} left")
 
     def at(self, what: str) -> None:
         """What is being done now."""
+        self._what = what
         self._progress.update(self._task, description=what)
+
+    def say(self, text: str) -> None:
+        """What begins now: a line that stays, and the bar's name."""
+        self.at(text.partition(",")[0])
+        self._console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def columns(*names: str, right: tuple[str, ...] = (), fold: tuple[str, ...] = (), gap: int = 2) -> Table:

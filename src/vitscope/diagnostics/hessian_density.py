@@ -108,6 +108,10 @@ class HessianDensity(AbstractCurvature):
         """On what it is measured."""
         return Sample(self.batch, self.batches, self.per, self.precision, self.seed)
 
+    def products(self, parts: int) -> int:
+        """One a step, from each vector, for each part."""
+        return parts * self.steps * self.vectors
+
     def examine(self, problem: Problem) -> Record:
         """Nodes in ascending order and weights, one row for each vector."""
         nodes: list[torch.Tensor] = []

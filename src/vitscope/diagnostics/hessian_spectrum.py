@@ -141,6 +141,10 @@ class HessianSpectrum(AbstractCurvature):
         """On what it is measured."""
         return Sample(self.batch, self.batches, self.per, self.precision, self.seed)
 
+    def products(self, parts: int) -> int:
+        """About as many as a trained transformer's ends take; at most ``steps`` for each part."""
+        return parts * min(self.steps, 15 * (1 + (self.ends == "both")) * (1 + self.top // 2))
+
     def examine(self, problem: Problem) -> Record:
         """Eigenvalues and residuals of each end, outermost first, NaN where there are fewer weights."""
         found = [self._part(hessian, problem.generator) for hessian in problem.blocks()]

@@ -86,6 +86,11 @@ class HessianTrace(AbstractCurvature):
         """On what it is measured."""
         return Sample(self.batch, self.batches, self.per, self.precision, self.seed)
 
+    def products(self, parts: int) -> int:
+        """One for each vector, which all parts share."""
+        del parts
+        return self.vectors
+
     def examine(self, problem: Problem) -> Record:
         """Each vector's estimate, for every part."""
         hessian, estimates = problem.hessian, list[torch.Tensor]()

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from typing import ClassVar
@@ -26,14 +26,16 @@ from vitscope.engine.hessian import (
     refuse_without_loss,
     shadow,
 )
-from vitscope.engine.part import Part, Per, coordinates, parts_of, read_part
-from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
+from vitscope.engine.part import Part, Per, coordinates, part_count, parts_of, read_part
+from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.models.subject import Subject
 from vitscope.numerics.lanczos import extreme_eigenpairs
 from vitscope.runs.registry import Registry
 
+GRAPH, PRODUCT = 3.0, 6.0
+"""What a loss with its gradient's graph, and what a Hessian product costs, in forward passes of the mini-batch."""
 BASIS_BYTES = 4 << 30
 """What the basis of a Krylov space may take; a longer one is restarted."""
 
@@ -114,6 +116,10 @@ class AbstractCurvature(ABC):
     @abstractmethod
     def sample(self) -> "Sample":
         """On what it is measured."""
+
+    @abstractmethod
+    def products(self, parts: int) -> int:
+        """About how many Hessian products a mini-batch takes, looked at in so many parts."""
 
     @abstractmethod
     def examine(self, problem: Problem) -> Record:
@@ -230,6 +236,24 @@ class CurvatureResult(AbstractImagesResult):
         return cls(head["images"], tuple(Broken(**broken) for broken in head["broken"]), states)
 
 
+@dataclass
+class Meter:
+    """Tells of what is spent as it is spent, and in all of exactly what was expected, be it more or less."""
+
+    advance: Advance
+    left: Amount
+
+    def spend(self, cost: Amount) -> None:
+        """So much more is done; what goes beyond the expected is not told."""
+        told = min(cost, self.left)
+        self.left -= told
+        self.advance(told)
+
+    def close(self) -> None:
+        """All is done."""
+        self.spend(self.left)
+
+
 @dataclass(frozen=True)
 class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
     """The mini-batches of every curvature diagnostic; those of the same mini-batches share the graphs."""
@@ -253,10 +277,19 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
         )
 
     @property
-    def image_count(self) -> int:
-        """How many images all mini-batches have."""
+    def cost(self) -> Amount:
+        """About what it costs in all, in forward passes of one image."""
         samples = [self.diagnostics[group[0]].sample for group in self.groups]
-        return sum(min(sample.count(self.images) * sample.batch, len(self.images)) for sample in samples)
+        counts = [min(sample.count(self.images) * sample.batch, len(self.images)) for sample in samples]
+        return sum(count * self._passes(group) for count, group in zip(counts, self.groups, strict=True))
+
+    def passes(self, shard: Shard) -> Amount:
+        """About what each image costs."""
+        return self._passes(self.groups[shard.block - 1])
+
+    def _passes(self, group: Sequence[int]) -> Amount:
+        chosen = [self.diagnostics[number] for number in group]
+        return GRAPH + PRODUCT * sum(one.products(part_count(self.subject, one.sample.per)) for one in chosen)
 
     def read(self, content: bytes) -> CurvatureResult:
         """The result whose ``to_bytes`` these are."""
@@ -269,13 +302,16 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
         subject = shadow(self.subject, sample.precision)
         batch = sample.minibatch(subject, self.images, shard.start)
         states = [diagnostic.init() for diagnostic in self.diagnostics]
+        images = len(batch.indices) + len(batch.broken)
+        meter = Meter(advance, images * self.passes(shard))
         if len(batch.indices):
-            hessian = minibatch_hessian(subject, batch)
+            hessian = replace(minibatch_hessian(subject, batch), told=lambda: meter.spend(PRODUCT * images))
+            meter.spend(GRAPH * images)
             for number in group:
                 own = self.diagnostics[number].sample
                 problem = Problem(hessian, parts_of(subject, batch, own.per), own.generator(shard.start))
                 states[number] = self.diagnostics[number].update(states[number], shard.start, problem)
-        advance(len(batch.indices) + len(batch.broken))
+        meter.close()
         return CurvatureResult(len(batch.indices), batch.broken, tuple(states))
 
     def together(self, results: Iterable[CurvatureResult]) -> CurvatureResult:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -60,14 +60,16 @@ class AbstractHessian(ABC):
 class LossHessian(AbstractHessian):
     """The Hessian of one loss, from its gradient's graph, which is made once and kept for all products.
 
-    ``gradients`` are those by ``weights``, with their graph. A product costs about six times the multiplications of a
-    forward pass (twice those of a forward and a backward pass, which it differentiates); making the graph anew each
-    time would make it nine. Memory: the graph of the forward and the backward pass.
+    ``gradients`` are those by ``weights``, with their graph; ``told`` is called after each product. A product costs
+    about six times the multiplications of a forward pass (twice those of a forward and a backward pass, which it
+    differentiates); making the graph anew each time would make it nine. Memory: the graph of the forward and the
+    backward pass.
     """
 
     loss: float
     named_weights: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor]
+    told: Callable[[], None] = lambda: None
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
@@ -93,6 +95,7 @@ class LossHessian(AbstractHessian):
             allow_unused=True,
             materialize_grads=True,
         )
+        self.told()
         return torch.cat([product.reshape(-1) for product in products])
 
     def restricted(self, names: Sequence[str]) -> "LossHessian":
@@ -101,6 +104,7 @@ class LossHessian(AbstractHessian):
             self.loss,
             {name: self.named_weights[name] for name in names},
             {name: self.gradients[name] for name in names},
+            self.told,
         )
 
 

@@ -19,7 +19,7 @@ from vitscope.engine.hessian import refuse_without_loss, why_no_loss
 from vitscope.engine.mistakes import MISTAKES, mistakes
 from vitscope.engine.scores import SCORES
 from vitscope.engine.shard import Pass, ShardResult
-from vitscope.engine.work import AbstractWork, Result, Shard
+from vitscope.engine.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject, refuse_if_random
 from vitscope.runs.provenance import provenance
@@ -27,15 +27,15 @@ from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder
 
-Progress = Callable[[int, int], None]
-"""Told how many images (or trials) are done, and how many there are."""
+Progress = Callable[[Amount, Amount], None]
+"""Told how much is done and how much there is."""
 
 
 Measurable = AnyDiagnostic | AbstractCurvature
 """What ``measure`` measures."""
 
 
-def silent(done: int, total: int) -> None:
+def silent(done: Amount, total: Amount) -> None:
     """Progress that nobody watches."""
 
 
@@ -50,6 +50,8 @@ class Plan:
     resume: bool = False
     """Go on with the finished shards that an interrupted pass left in ``folder``."""
     progress: Progress = silent
+    say: Callable[[str], None] = lambda _: None
+    """Told what begins, and how long it will take."""
     command: str = ""
     """The command line or call that asks for this run, for its provenance."""
 
@@ -90,6 +92,11 @@ class Measurement:
         return asked("measure", self.subject, self.images, settings)
 
     @property
+    def title(self) -> str:
+        """What it is called while it is done."""
+        return "Curvature of the loss" if len(self.curvatures) == len(self.diagnostics) else "Diagnostics in one pass"
+
+    @property
     def curvatures(self) -> tuple[AbstractCurvature, ...]:
         """The diagnostics of the loss as a function of the weights."""
         return tuple(one for one in self.diagnostics if isinstance(one, AbstractCurvature))
@@ -115,11 +122,11 @@ class Measurement:
         return len(self.images) if self.reading(1).diagnostics else 0
 
     @property
-    def passes(self) -> int:
-        """How many images there are to do in all, which progress counts."""
-        return self.read + self.curving.image_count
+    def passes(self) -> Amount:
+        """What there is to do in all, in forward passes of one image, which progress counts."""
+        return self.read + self.curving.cost
 
-    def kept(self, plan: Plan) -> int:
+    def kept(self, plan: Plan) -> Amount:
         """How many of the passes an interrupted attempt left in the plan's folder."""
         return kept(self.reading(plan.batch_size), self.spec, plan) + kept(self.curving, self.spec, plan)
 
@@ -146,11 +153,11 @@ class Measurement:
         return _run(self.spec, reading, seen, origin, groups, skipped, notes)
 
 
-def behind(plan: Plan, done: int) -> Plan:
+def behind(plan: Plan, done: Amount) -> Plan:
     """The plan of what comes after ``done`` passes of the same progress."""
 
-    def progress(images: int, total: int) -> None:
-        plan.progress(done + images, total)
+    def progress(more: Amount, total: Amount) -> None:
+        plan.progress(done + more, total)
 
     return replace(plan, progress=progress)
 
@@ -181,17 +188,17 @@ def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, ob
     return Spec(verb, model, {**pictures, "fingerprint": images.fingerprint}, settings)
 
 
-def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: int) -> dict[Shard, Result]:
+def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount) -> dict[Shard, Result]:
     """All shards' results in order, those of an interrupted attempt included; each is kept as soon as it is there.
 
-    ``total`` is how much there is to do, every setting counted, for the progress.
+    ``total`` is how much there is to do in all, for the progress.
     """
     shards = work.shards()
     results = _resumed(work, spec, shards, plan)
     done = sum(work.passes(shard) * result.done for shard, result in results.items())
     plan.progress(done, total)
 
-    def advance(more: int) -> None:
+    def advance(more: Amount) -> None:
         nonlocal done
         done += more
         plan.progress(done, total)
@@ -204,7 +211,7 @@ def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: int) -> di
     return {shard: results[shard] for shard in shards}
 
 
-def kept(work: AbstractWork[Result], spec: Spec, plan: Plan) -> int:
+def kept(work: AbstractWork[Result], spec: Spec, plan: Plan) -> Amount:
     """How many of the work's passes an interrupted attempt left in the plan's folder."""
     results = _resumed(work, spec, work.shards(), replace(plan, resume=True))
     return sum(work.passes(shard) * result.done for shard, result in results.items())

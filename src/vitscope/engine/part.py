@@ -68,6 +68,14 @@ def parts_of(subject: Subject, batch: Batch, per: Per) -> tuple[Part, ...]:
     return _distinct(_blocks(units, subject.places) if per == "block" else units)
 
 
+def part_count(subject: Subject, per: Per) -> int:
+    """About how many parts there are: what no weight belongs to is counted too. Cost: none."""
+    if per == "module":
+        return len({name.rpartition(".")[0] for name, _ in subject.module.named_parameters()})
+    places = {(place.stage, place.block) for place in subject.places} if per == "block" else subject.places
+    return 1 if per == "model" else len(places) + 2
+
+
 @dataclass
 class _Owners(ExplicitAttention):
     """Watches which weights each unit's output is the first to depend on."""

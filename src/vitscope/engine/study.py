@@ -17,10 +17,10 @@ from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Observations
 from vitscope.engine.grid import AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
-from vitscope.engine.measure import Plan, asked, checked, folded, why_empty
+from vitscope.engine.measure import Plan, asked, checked, folded, kept, why_empty
 from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
-from vitscope.engine.together import walk_together
-from vitscope.engine.work import AbstractSubjectWork, Advance, Shard
+from vitscope.engine.together import cost_together, walk_together
+from vitscope.engine.work import AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Composition, Subject
 from vitscope.runs.provenance import provenance
@@ -87,16 +87,21 @@ class Settled:
         settings = tuple(setting for setting in self.grid.settings if setting is not None)
         return StudyWork(self.subject, self.images, settings, self.diagnostics, batch_size)
 
-    def passes(self) -> int:
-        """How many images go through a model in all, which progress counts."""
-        return len(self.images) * sum(len(block) + 1 for block in self.work(1).blocks)
+    @property
+    def passes(self) -> Amount:
+        """What it costs in forward passes of one image, which progress counts."""
+        return len(self.images) * sum(self.work(1).costs)
+
+    def kept(self, plan: Plan) -> Amount:
+        """How many of the passes an interrupted attempt left in the plan's folder."""
+        return kept(self.work(plan.batch_size), self.spec, plan)
 
     def answer(self, plan: Plan) -> Run:
         """The run."""
         started = time.perf_counter()
         notes = checked(self.subject, self.images)
         work = self.work(plan.batch_size)
-        results = folded(work, self.spec, plan, self.passes())
+        results = folded(work, self.spec, plan, self.passes)
         blocks = [
             reduce(ShardResult.merge, (result for shard, result in results.items() if shard.block == number))
             for number in range(len(work.blocks))
@@ -140,7 +145,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
     diagnostics: tuple[AnyDiagnostic, ...]
     batch_size: int
 
-    @property
+    @cached_property
     def blocks(self) -> tuple[tuple[Setting, ...], ...]:
         """Settings that are done together: those that share the subject's module, and others a few at a time."""
         blocks: list[list[Setting]] = []
@@ -157,9 +162,14 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         count = self.images.batch_count(self.batch_size)
         return tuple(shard for block in range(len(self.blocks)) for shard in batch_shards(count, block))
 
-    def passes(self, shard: Shard) -> int:
-        """The block's settings, and the intact subject."""
-        return len(self.blocks[shard.block]) + 1
+    @cached_property
+    def costs(self) -> tuple[Amount, ...]:
+        """What each block costs an image, in forward passes."""
+        return tuple(sum(cost_together(subjects) for _, subjects in self._together(block)) for block in self.blocks)
+
+    def passes(self, shard: Shard) -> Amount:
+        """What the block's settings and the intact subject have not in common."""
+        return self.costs[shard.block]
 
     def read(self, content: bytes) -> ShardResult:
         """The result whose ``to_bytes`` these are."""
@@ -169,10 +179,11 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         """For the intact subject, then every setting: each diagnostic's state, and that of its changes."""
         transform = self.subject.preprocessing.transform
         batches = list(self.images.batches(transform, self.batch_size, shard.start, shard.stop))
-        states = [[(Means(), Means()) for _ in self.diagnostics] for _ in range(self.passes(shard))]
+        states = [[(Means(), Means()) for _ in self.diagnostics] for _ in range(len(self.blocks[shard.block]) + 1)]
         intact: list[list[Observations]] = []
         wanted: list[Wanting] = []
         for walks, subjects in self._together(self.blocks[shard.block]):
+            cost = cost_together(subjects)
             for number, batch in enumerate(batches):
                 seen, silent = self._observed(subjects, batch)
                 if walks[0] == 0:
@@ -180,7 +191,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
                     wanted.extend(wanting(self.subject, self.images, batch) if silent else ())
                 for walk, found in zip(walks, seen, strict=True):
                     states[walk] = self._updated(states[walk], found, intact[number])
-                advance(len(walks) * (len(batch.indices) + len(batch.broken)))
+                advance(cost * (len(batch.indices) + len(batch.broken)))
         flat = tuple(state for walk in states for pair in walk for state in pair)
         broken = tuple(one for batch in batches for one in batch.broken)
         return ShardResult(sum(len(batch.indices) for batch in batches), broken, flat, None, counted(wanted))
@@ -190,7 +201,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         numbered = list(enumerate(settings, start=1))
         light = [(number, setting) for number, setting in numbered if not changes_weights(setting)]
         subjects = (self.subject, *(touched(self.subject, setting) for _, setting in light))
-        yield (0, *(number for number, _ in light)), subjects
+        yield (0, *(number for number, _ in light)), subjects  # the intact one first: the others are compared with it
         for number, setting in numbered:
             if changes_weights(setting):
                 yield (number,), (touched(self.subject, setting),)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vitscope.engine.activation import Kind
 from vitscope.engine.shard import Reading
 from vitscope.models.stream import Stream
-from vitscope.models.subject import Composition, after
+from vitscope.models.subject import AbstractAnatomy, Composition, Subject, after
 from vitscope.models.unit import AbstractUnit
 
 IMAGES_TOGETHER = 64
@@ -51,6 +51,24 @@ def walk_together(
         own.stream(0, stream)
         found |= _walked(_Branch(walks, stream, own), anatomies, images)
     return tuple(found[walk] for walk in range(len(anatomies)))
+
+
+def cost_together(subjects: Sequence[Subject]) -> float:
+    """What :func:`walk_together` costs an image, in forward passes: one, and of each further subject what differs.
+
+    Units count alike. Subjects that are not taken apart into units share nothing.
+    """
+    first, *others = (subject.anatomy for subject in subjects)
+    return 1.0 + sum(1 - _in_common(first, other) for other in others)
+
+
+def _in_common(one: AbstractAnatomy, other: AbstractAnatomy) -> float:
+    """The share of its units that a walk has in common with another, from the stem on."""
+    if not (isinstance(one, Composition) and isinstance(other, Composition)) or one.stem != other.stem:
+        return 0.0
+    pairs = zip(one.units, other.units, strict=True)
+    alike = next((place for place, (own, its) in enumerate(pairs) if own is not its and own != its), len(one.units))
+    return alike / max(len(one.units), 1)
 
 
 def _walked(root: _Branch, anatomies: Sequence[Composition], images: Tensor) -> dict[int, tuple[Tensor, Reading]]:

@@ -8,8 +8,10 @@ from typing import Generic, TypeVar
 from vitscope.data import Broken, Images
 from vitscope.models.subject import Subject
 
-Advance = Callable[[int], None]
-"""Told how much is done as it is done, in what the work counts: images or trials, once for each pass."""
+Amount = float | int
+"""How much there is to do: forward passes of one image through the model, or trials."""
+Advance = Callable[[Amount], None]
+"""Told how much is done as it is done."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ class AbstractWork(ABC, Generic[Result]):
     def shards(self) -> tuple[Shard, ...]:
         """The fixed shards, in the order they are begun in; they do not depend on who folds them."""
 
-    def passes(self, shard: Shard) -> int:
-        """How often what it counts is gone through, as images by a study's models."""
+    def passes(self, shard: Shard) -> Amount:
+        """What each image of the shard costs, in forward passes through the model; what each trial costs."""
         del shard
         return 1
 
     @abstractmethod
     def fold(self, shard: Shard, advance: Advance) -> Result:
-        """One shard's result; ``advance`` is told of what is done, once for each of its passes."""
+        """One shard's result; ``advance`` is told of what is done, in all ``passes`` for each of its images."""
 
     @abstractmethod
     def read(self, content: bytes) -> Result:

@@ -1,8 +1,9 @@
 """``checkup``: measure everything, and say what it comes to."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import xarray as xr
@@ -12,13 +13,15 @@ from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.engine.curvature import AbstractCurvature
 from vitscope.engine.grid import AbstractStudy
-from vitscope.engine.measure import Measurable, Measurement, Plan, behind, keep, kept
+from vitscope.engine.measure import Measurable, Measurement, Plan, keep
 from vitscope.engine.study import Settled, settled
+from vitscope.engine.work import Amount
 from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
 from vitscope.interventions.studies.lesion import LesionStudy
 from vitscope.interventions.studies.token_keep import TokenKeepStudy
 from vitscope.measurement.claim import Claim
+from vitscope.measurement.duration import spoken
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 from vitscope.runs.registry import import_all
@@ -54,7 +57,11 @@ def checkup(
 
 @dataclass(frozen=True)
 class Checkup:
-    """A checkup settled for a subject and images; ``refused`` are the studies that do not suit it, with the reason."""
+    """A checkup settled for a subject and images: one pass, then studies, the cheapest first, then curvature.
+
+    ``measurement`` is all that is measured without a study; ``refused`` are the studies that do not suit the subject,
+    with the reason.
+    """
 
     measurement: Measurement
     studies: tuple[Settled, ...]
@@ -74,7 +81,16 @@ class Checkup:
                 suited.append(settled(subject, shown, study, None, Plan()))
             except UserError as error:
                 refused[study.name] = str(error).rstrip(".")
-        return cls(measurement, tuple(suited), refused)
+        return cls(measurement, tuple(sorted(suited, key=lambda study: study.passes)), refused)
+
+    @property
+    def steps(self) -> tuple[Measurement | Settled, ...]:
+        """What is done one after the other, the dearest last."""
+        curvatures = self.measurement.curvatures
+        plain = tuple(one for one in self.measurement.diagnostics if one not in curvatures)
+        parts = [replace(self.measurement, diagnostics=some) for some in (plain, curvatures) if some]
+        first = parts[:1] if plain else []
+        return (*first, *self.studies, *parts[len(first) :])
 
     @cached_property
     def spec(self) -> Spec:
@@ -84,31 +100,60 @@ class Checkup:
         return replace(spec, settings={**spec.settings, "studies": studies}) if studies or self.refused else spec
 
     @property
-    def passes(self) -> int:
-        """How many images go through the model in all, which progress counts."""
-        return self.measurement.passes + sum(study.passes() for study in self.studies)
+    def passes(self) -> Amount:
+        """What there is to do in all, in forward passes of one image, which progress counts."""
+        return sum(step.passes for step in self.steps)
 
-    def kept(self, plan: Plan) -> int:
+    def kept(self, plan: Plan) -> Amount:
         """How many of the passes an interrupted attempt left in the plan's folder."""
-        studies = sum(kept(study.work(plan.batch_size), study.spec, plan) for study in self.studies)
-        return self.measurement.kept(plan) + studies
+        return sum(step.kept(plan) for step in self.steps)
 
     def answer(self, plan: Plan) -> Run:
         """The run with its claims, kept in the plan's folder."""
-
-        def progress(done: int, _: int) -> None:
-            plan.progress(done, self.passes)
-
-        whole = replace(plan, progress=progress)
-        runs = [self.measurement.answer(whole)]
-        done = self.measurement.passes
-        for study in self.studies:
-            runs.append(study.answer(behind(whole, done)))
-            done += study.passes()
+        clock = Clock(plan, self.passes)
+        runs: list[Run] = []
+        for step in self.steps:
+            clock.begin(step)
+            runs.append(step.answer(clock.plan))
         if len(runs) == 1 and not self.refused:
             return concluded(runs[0], plan)
         notes = [f"{study.title}: on {len(study.images)} images." for study in self.studies]
         return concluded(_joined(runs, self.spec, self.refused, notes), plan)
+
+
+@dataclass
+class Clock:
+    """Counts what is done over several steps, and says before a step begins how long it will take.
+
+    That is judged by what the steps before it took for a forward pass of one image.
+    """
+
+    whole: Plan
+    total: Amount
+    done: Amount = 0
+    found: Amount = 0
+    """What of it an attempt before had left, and took no time now."""
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the step that comes next."""
+        before, begins = self.done, True
+
+        def progress(done: Amount, _: Amount) -> None:
+            nonlocal begins
+            self.found += done if begins else 0
+            begins, self.done = False, before + done
+            self.whole.progress(self.done, self.total)
+
+        return replace(self.whole, progress=progress)
+
+    def begin(self, step: Measurement | Settled) -> None:
+        """Say what begins, and how long it will take as far as that can be known."""
+        made = self.done - self.found
+        long = f", about {spoken((time.monotonic() - self.began) / made * step.passes)}" if made else ""
+        if step.passes < self.total:
+            self.whole.say(f"{step.title}{long}")
 
 
 def concluded(run: Run, plan: Plan) -> Run:
