@@ -143,7 +143,7 @@ class HessianSpectrum(AbstractCurvature):
 
     def products(self, parts: int) -> int:
         """About as many as a trained transformer's ends take; at most ``steps`` for each part."""
-        return parts * min(self.steps, 15 * (1 + (self.ends == "both")) * (1 + self.top // 2))
+        return parts * min(self.steps, (8 + 3 * self.top) * (1 + (self.ends == "both")))
 
     def examine(self, problem: Problem) -> Record:
         """Eigenvalues and residuals of each end, outermost first, NaN where there are fewer weights."""

@@ -35,7 +35,7 @@ STUDIED = 256
 def deep() -> tuple[tuple[AbstractCurvature, ...], tuple[AbstractStudy, ...]]:
     """The curvature diagnostics and the studies that a deep checkup has besides its one pass: the affordable ones."""
     studies = (LesionStudy(), FrequencyNoiseStudy(), TokenKeepStudy(keep="0.9:0.3:4"))
-    return (HessianSpectrum(batches=4),), studies
+    return (HessianSpectrum(batch=8),), studies
 
 
 def checkup(
