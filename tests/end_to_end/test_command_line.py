@@ -405,3 +405,22 @@ def test_help_names_every_command() -> None:
     text = Answer("--help").out
     commands = ("checkup", "list", "show", "anatomy", "train", "runs", "report")
     assert [command for command in commands if f"│ {command} " not in text] == []
+
+
+CHOSEN = """
+import os, sys
+from vitscope.cli import main
+sys.argv = ["vitscope", "--help"]
+try:
+    main()
+except SystemExit:
+    print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("given", [None, "active"])
+def test_idle_threads_sleep_unless_the_user_says_otherwise_and_before_torch_is_there(given):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    found = subprocess.run([sys.executable, "-c", CHOSEN], capture_output=True, text=True, env=environment, check=True)
+    assert found.stdout.splitlines()[-1] == f"{given or 'passive'} False"

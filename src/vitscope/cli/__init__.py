@@ -14,6 +14,7 @@ from vitscope.cli.rim import Rim
 from vitscope.cli.runs import runs
 from vitscope.cli.show import show
 from vitscope.cli.study import Studies
+from vitscope.cli.threads import wait_passively
 from vitscope.cli.train import train
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app.command("compare")(compare)
 
 def main() -> None:
     """The ``vitscope`` command."""
+    wait_passively()
     app(prog_name="vitscope")
 
 
