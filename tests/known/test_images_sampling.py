@@ -31,8 +31,10 @@ def test_classes_of_one_size_differ_by_at_most_one() -> None:
 def test_every_image_is_as_likely_whatever_its_class() -> None:
     hits = np.bincount(np.concatenate([subset(UNEVEN, 100, 30, seed) for seed in range(1000)]), minlength=100)
     assert np.abs(hits - 300).max() < 4.5 * (1000 * 0.3 * 0.7) ** 0.5
-    by_class = np.array([hits[UNEVEN == label].mean() for label in range(4)])
-    assert np.abs(by_class - 300).max() < 15, by_class  # of 2 images: standard deviation 10; a class-balanced draw: 1000
+    by_class = np.array([hits[label == UNEVEN].mean() for label in range(4)])
+    assert np.abs(by_class - 300).max() < 15, (
+        by_class
+    )  # of 2 images: standard deviation 10; a class-balanced draw: 1000
 
 
 def test_means_are_those_of_all_images_and_vary_less_than_a_simple_sample_would() -> None:

@@ -22,6 +22,7 @@ from vitscope.data.source import (
     Opened,
     choose_split,
     parsing,
+    reason_of,
     refuse_split,
 )
 from vitscope.measurement.errors import UserError
@@ -63,7 +64,11 @@ class ArrowPictures(AbstractEncodedPictures):
     def content(self, position: int) -> bytes:
         """The encoded image: the cell's bytes, or the file that it names."""
         number, row = self._place(position)
-        return cell_bytes(self.columns[number][row].as_py(), beside(self.files[number]), self.name(position))
+        try:
+            cell = self.columns[number][row].as_py()
+        except Exception as error:  # what is damaged fails in whatever way the library meets it
+            raise BrokenImage(self.name(position), reason_of(error)) from error
+        return cell_bytes(cell, beside(self.files[number]), self.name(position))
 
 
 @final

@@ -8,6 +8,8 @@ from typing import final
 from vitscope.data import imagenet
 
 PLACEHOLDER = re.compile(r"^(?:label|class)[ _-]?(\d+)$", re.IGNORECASE)
+SYNONYMS = re.compile(r",| - ")
+"""What separates them: `tench, Tinca tinca`, and `3 - three` in torchvision's MNIST."""
 SEVERAL = "several"
 ALIKE, MANY = 0.95, 20
 """Share of at least so many names that must agree, each at its place, for lists of one length to be one list."""
@@ -117,11 +119,11 @@ def _plain(name: str) -> set[str]:
 
 
 def _first_synonym(name: str) -> set[str]:
-    return {_normal(name.partition(",")[0])}
+    return {_normal(SYNONYMS.split(name)[0])}
 
 
 def _all_synonyms(name: str) -> set[str]:
-    return {_normal(synonym) for synonym in name.split(",") if synonym.strip()}
+    return {_normal(synonym) for synonym in SYNONYMS.split(name) if synonym.strip()}
 
 
 SPELLINGS: tuple[Callable[[str], set[str]], ...] = (_plain, _first_synonym, _all_synonyms)

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from vitscope.data.decode import BrokenImage
 
@@ -19,12 +19,12 @@ MOST_BYTES = 2**32
 
 def is_clutter(name: str) -> bool:
     """Whether a file or folder of this name is none of the user's."""
-    return name.startswith(".") or name.lower() in CLUTTER
+    return (name.startswith(".") and name != "..") or name.lower() in CLUTTER
 
 
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
     """Whether a file's name ends in one of these, whatever the case."""
-    return PurePath(name).suffix.lower() in suffixes
+    return name[name.rfind(".") :].lower() in suffixes
 
 
 def read_file(path: str | Path, name: str, most: int = MOST_BYTES) -> bytes:

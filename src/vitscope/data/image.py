@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import final, overload
+from typing import SupportsIndex, final, overload
 
 import numpy as np
 import torch
@@ -51,16 +51,15 @@ class Images:
         return len(self.positions)
 
     @overload
-    def __getitem__(self, index: int) -> Image.Image: ...
+    def __getitem__(self, index: SupportsIndex) -> Image.Image: ...
 
     @overload
     def __getitem__(self, index: slice) -> "Images": ...
 
-    def __getitem__(self, index: "int | slice") -> "Image.Image | Images":
-        """A picture, by its number (-1 is the last one), or some of the images."""
+    def __getitem__(self, index: SupportsIndex | slice) -> "Image.Image | Images":
+        """A picture, by its number (-1 is the last one), or some of the images, in their own order."""
         if isinstance(index, slice):
-            taken = np.arange(len(self))[index]
-            return self.take(np.sort(taken))
+            return self.take(np.sort(np.arange(len(self))[index]))
         return self.read(range(len(self))[index])
 
     def __iter__(self) -> Iterator[Image.Image]:

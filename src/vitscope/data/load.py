@@ -23,7 +23,7 @@ from vitscope.data.npz import NpzSource
 from vitscope.data.parquet import ParquetSource
 from vitscope.data.paths import PathsSource
 from vitscope.data.rows import RowsSource
-from vitscope.data.source import AbstractSource, Choice, Opened, reason_of
+from vitscope.data.source import AbstractSource, Choice, Opened, reason_of, refuse_root
 from vitscope.data.table import TableSource
 from vitscope.data.torch_dataset import TorchSource
 from vitscope.data.webdataset import WebDatasetSource
@@ -115,8 +115,8 @@ def _open(source: object, choice: Choice) -> Opened:
         kind = next((kind for kind in SOURCES if kind.claims(source)), None)
         if kind is None:
             _refuse(source)
-        if choice.root is not None and not isinstance(kind, TableSource | ParquetSource | PathsSource):
-            raise UserError("--root says where the paths of a table lead from, and these images are no table.")
+        if not isinstance(kind, TableSource | ParquetSource | PathsSource):
+            refuse_root(choice.root)
         return kind.open(source, choice)
     except OSError as error:
         raise UserError(f"{source} cannot be read: {reason_of(error)}.") from error

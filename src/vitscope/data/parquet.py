@@ -24,6 +24,7 @@ from vitscope.data.source import (
     choose_split,
     parsing,
     reason_of,
+    refuse_root,
 )
 from vitscope.data.table import open_table
 from vitscope.data.table_file import read_columns
@@ -109,28 +110,34 @@ class ParquetSource(AbstractSource):
 
     def open(self, source: object, choice: Choice) -> Opened:
         """Read the files' footers and the label column, no image."""
-        where = printable(str(source))
-        files = by_split(shards(str(source), ".parquet"))
+        where, found = printable(str(source)), shards(str(source), ".parquet")
+        with parsing(where, "Parquet"):
+            layout = read_layout(pq.read_schema(found[0]))
+        names_files = not (layout.images or layout.media)
+        if names_files and len(found) == 1:
+            return _of_paths(printable(found[0].stem), where, found, choice)
+        files = by_split(found)
         chosen = choose_split(where, list(files), choice.split)
-        paths = [str(path.resolve()) for path in files[chosen]]
         refuse_gaps(files[chosen], str(source), chosen)
         stem = Path(str(source)).resolve()
         name = printable(f"{(stem if stem.is_dir() else stem.parent).name}/{chosen}")
+        if names_files:
+            return _of_paths(name, where, files[chosen], replace(choice, split=None))
+        refuse_root(choice.root)
+        paths = [str(path.resolve()) for path in files[chosen]]
         with parsing(where, "Parquet"):
             layout = read_layout(pq.read_schema(paths[0]))
-            if not (layout.images or layout.media):
-                return _of_paths(name, where, paths, choice)
             pictures = _pictures(paths, one_image_column(layout, where))
             labels = _labels(paths, layout, choice.label, where)
         return Opened(name, pictures, labels)
 
 
-def _of_paths(name: str, where: str, paths: Sequence[str], choice: Choice) -> Opened:
+def _of_paths(name: str, where: str, paths: Sequence[Path], choice: Choice) -> Opened:
     """Tables that name files, for want of a column that holds images."""
-    tables = [read_columns(Path(path)) for path in paths]
+    tables = [read_columns(path) for path in paths]
     columns = {each: [value for table in tables for value in table.get(each, ())] for each in tables[0]}
-    root = os.path.abspath(choice.root or Path(paths[0]).parent)
-    return open_table(name, where, columns, root, replace(choice, split=None), bounded=True)
+    root = os.path.abspath(choice.root or paths[0].parent)
+    return open_table(name, where, columns, root, choice, bounded=True)
 
 
 def _pictures(paths: Sequence[str], column: str) -> ParquetPictures:

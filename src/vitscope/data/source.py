@@ -105,6 +105,12 @@ def refuse_label(where: str, label: str | None, why: str) -> None:
         raise UserError(f"{where} has no label column {label!r}: {why}; leave --label out.")
 
 
+def refuse_root(root: Path | None) -> None:
+    """Refuse a folder for paths to lead from where there is no table of paths."""
+    if root is not None:
+        raise UserError(f"--root {root} says where the paths of a table lead from, and these images are no table.")
+
+
 @contextmanager
 def parsing(where: str, kind: str) -> Iterator[None]:
     """Turns whatever a parser of foreign bytes raises in the block into one sentence that names the file.

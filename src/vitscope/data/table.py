@@ -50,7 +50,7 @@ class TableSource(AbstractSource):
 
 def is_frame(source: object) -> bool:
     """Whether this is a data frame of pandas, which need not be installed."""
-    return type(source).__name__ == "DataFrame" and type(source).__module__.startswith("pandas.")
+    return type(source).__name__ == "DataFrame" and type(source).__module__.partition(".")[0] == "pandas"
 
 
 def _plain(value: object) -> object:
@@ -76,7 +76,7 @@ def open_table(name: str, where: str, columns: Columns, root: str, choice: Choic
 
 def path_column(columns: Columns, where: str) -> str:
     """The column that names image files."""
-    texts = {name: values for name, values in columns.items() if _all(values, str)}
+    texts = {name: values for name, values in columns.items() if _all(values, str) or not values}
     for usual in PATH_NAMES:
         named = [name for name in texts if name.lower() == usual or name.lower() == f"image_{usual}"]
         if named:

@@ -11,5 +11,5 @@ class UserError(ValueError):
     """
 
     def __init__(self, said: str, splits: tuple[str, ...] | None = None) -> None:
-        super().__init__("\n".join(map(printable, said.split("\n"))))
+        super().__init__(printable(said))
         self.splits = splits
