@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 
+from vitscope.data.decode import BrokenImage
 from vitscope.data.files import read_file
 from vitscope.data.label import choose_column, column_labels
 from vitscope.data.layout import beside, cell_bytes, one_image_column, read_layout
@@ -42,9 +43,9 @@ class ArrowPictures(AbstractEncodedPictures):
     ends: Int[np.ndarray, "files"]
 
     @cached_property
-    def columns(self) -> tuple[pa.ChunkedArray, ...]:
-        """The column of each file."""
-        return tuple(mapped(file).column(self.column) for file in self.files)
+    def tables(self) -> tuple[Any, ...]:
+        """The column of each file, as a table."""
+        return tuple(_mapped(file).select([self.column]) for file in self.files)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self.files, "column": self.column, "ends": self.ends}
@@ -65,7 +66,7 @@ class ArrowPictures(AbstractEncodedPictures):
         """The encoded image: the cell's bytes, or the file that it names."""
         number, row = self._place(position)
         try:
-            cell = self.columns[number][row].as_py()
+            cell = self.tables[number].column(0)[row].as_py()
         except Exception as error:  # what is damaged fails in whatever way the library meets it
             raise BrokenImage(self.name(position), reason_of(error)) from error
         return cell_bytes(cell, beside(self.files[number]), self.name(position))
@@ -96,7 +97,7 @@ class ArrowSource(AbstractSource):
         named = [cast("Mapping[str, object]", entry).get("filename") for entry in entries if isinstance(entry, Mapping)]
         paths = [str(root / file) for file in _strings(named, where, STATE)]
         with parsing(where, "Arrow"):
-            tables = [mapped(path) for path in paths]
+            tables = [_mapped(path) for path in paths]
             layout = read_layout(tables[0].schema)
             column = one_image_column(layout, where)
             for table in tables:
@@ -112,7 +113,7 @@ class ArrowSource(AbstractSource):
         return Opened(name, ArrowPictures(tuple(paths), column, ends), labels)
 
 
-def mapped(path: str) -> pa.Table:
+def _mapped(path: str) -> Any:  # noqa: ANN401 - pyarrow has no types
     """The table of an Arrow stream, mapped into memory."""
     if not os.path.isfile(path):
         raise UserError(f"{path} is no file.")

@@ -1,9 +1,9 @@
 """Image files in a folder: one folder per class, or all in one without labels."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NoReturn, final
 
 import numpy as np
@@ -79,15 +79,18 @@ class FolderSource(AbstractSource):
 
 
 def _opened(name: str, where: str, root: Path, choice: Choice) -> Opened:
-    folders = {path.name: _below(path) for path in _visible(root) if path.is_dir()}
-    loose = tuple(path.name for path in _visible(root) if not path.is_dir() and has_suffix(path.name, IMAGES))
+    inner = [path.name for path in _visible(root) if path.is_dir()]
+    if choice.label != FOLDER and inner and all(map(names_split, inner)):  # decided without a look at all files
+        full = [folder for folder in inner if any(True for _ in _images_below(root / folder))]
+        if full:
+            return _of_split(name, where, root, choose_split(where, full, choice.split), choice)
+    folders = {folder: _below(root / folder) for folder in inner}
+    loose = tuple(path.name for path in _visible(root) if path.name not in folders and has_suffix(path.name, IMAGES))
     _refuse_annotations(where, folders)
     if choice.label != FOLDER:
-        split = _split(where, folders, choice.split)
-        if split is not None:
-            inner = Choice(label=choice.label)
-            below = root / split
-            return _opened(f"{name}/{printable(split)}", f"{where.rstrip('/')}/{printable(split)}", below, inner)
+        if _may_be_splits(where, folders, choice.split):
+            full = [folder for folder, below in folders.items() if below.files]
+            return _of_split(name, where, root, choose_split(where, full, choice.split), choice)
         only = _only_folder(folders, loose)
         if only is not None and only.lower() in PICTURE_FOLDERS:
             return _opened(name, f"{where.rstrip('/')}/{printable(only)}", root / only, choice)
@@ -100,18 +103,19 @@ def _opened(name: str, where: str, root: Path, choice: Choice) -> Opened:
     return _labelled(name, where, root, folders, loose, choice.label != NO_LABELS)
 
 
-def _split(where: str, folders: Mapping[str, Below], split: str | None) -> str | None:
-    """The folder of the split to read; None where the folders are no splits."""
+def _of_split(name: str, where: str, root: Path, split: str, choice: Choice) -> Opened:
+    shown = printable(split)
+    return _opened(f"{name}/{shown}", f"{where.rstrip('/')}/{shown}", root / split, Choice(label=choice.label))
+
+
+def _may_be_splits(where: str, folders: Mapping[str, Below], split: str | None) -> bool:
+    """Whether folders are to be read as splits: those that may be any are, once one of them is named."""
     full = [folder for folder, below in folders.items() if below.files]
-    called = [folder for folder in full if names_split(folder)]
-    if full and len(called) == len(full):
-        return choose_split(where, full, split)
     shared = hold_the_same(folders)
-    mixed = called or speak_of_splits(full)
-    if not (shared or mixed):
-        return None
-    if split is not None:
-        return choose_split(where, full, split)
+    if not shared and not speak_of_splits(full):
+        return False
+    if split is not None or all(map(names_split, full)):
+        return True
     why = f"each hold such folders as {_few(shared)}" if shared else "are partly called as splits"
     raise UserError(
         f"the folders of {where} ({_few(full)}) {why}, so they may be splits: choose one with --split, or say by "
@@ -191,17 +195,23 @@ def _visible(folder: Path) -> list[Path]:
 
 def _below(folder: Path) -> Below:
     """What is in a folder, at any depth, as sorted paths from it."""
-    files: list[str] = []
-    others: list[str] = []
+    found = list(walked(folder))
+    files = sorted(path for path in found if has_suffix(path, IMAGES))
+    others = sorted(path for path in found if not has_suffix(path, IMAGES))
+    inner = frozenset(path.partition("/")[0] for path in files if "/" in path)
+    return Below(tuple(files), any("/" not in path for path in files), inner, tuple(others))
+
+
+def walked(folder: Path) -> Iterator[str]:
+    """The files at any depth below a folder but for clutter, as paths from it; `OSError` where one cannot be listed."""
     for parent, children, names in os.walk(folder, onerror=_fail):
         children[:] = [child for child in children if not is_clutter(child)]
-        for name in names:
-            if not is_clutter(name):
-                kept = files if has_suffix(name, IMAGES) else others
-                kept.append(Path(parent, name).relative_to(folder).as_posix())
-    parts = [PurePath(file).parts for file in files]
-    inner = frozenset(each[0] for each in parts if len(each) > 1)
-    return Below(tuple(sorted(files)), any(len(each) == 1 for each in parts), inner, tuple(sorted(others)))
+        prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
+        yield from (prefix + name for name in names if not is_clutter(name))
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    return (path for path in walked(folder) if has_suffix(path, IMAGES))
 
 
 def _fail(error: OSError) -> NoReturn:

@@ -48,7 +48,7 @@ def _first(name: str) -> str:
 @cache
 def _subset(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Wnids and synonyms of the part of ImageNet that has so many classes; nothing where there is none."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset  # slow to import, and only needed here
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset  # slow to import, and only needed here
 
     subset = infer_imagenet_subset({"num_classes": count})
     if subset is None:
@@ -59,7 +59,7 @@ def _subset(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @cache
 def _synonyms() -> dict[str, str]:
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
-    parts = (ImageNetInfo(name).label_descriptions(as_dict=True) for name in ("imagenet-21k-goog", "imagenet-1k"))
-    return {number: text for part in parts for number, text in part.items()}
+    parts = [ImageNetInfo(name) for name in ("imagenet-21k-goog", "imagenet-1k")]
+    return {number: part.label_name_to_description(number) for part in parts for number in part.label_names()}

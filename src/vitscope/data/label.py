@@ -19,6 +19,7 @@ LABEL_NAMES = ("label", "labels", "class", "classes", "class_name", "category", 
 SEVERAL = "several labels an image (multi-label)"
 BOXES = "boxes (detection)"
 MASKS = "masks (segmentation)"
+FRACTIONS = "numbers that are no classes"
 
 REMEDY = "choose a label column with --label, or map the labels with --label-map FILE"
 
@@ -195,10 +196,9 @@ def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where:
         return found
     settled = labels.mapped or (labels.chosen and labels.numbering == "own")
     most = int(labels.values.max())
-    if not settled and labels.numbering != "told" and None not in (labels.classes, names):
-        raise UserError(
-            f"the classes of {where} ({listed(labels.classes)}) are not the model's ({listed(names)}): {REMEDY}."
-        )
+    ours = None if settled or labels.numbering == "told" else labels.classes
+    if ours is not None and names is not None:
+        raise UserError(f"the classes of {where} ({listed(ours)}) are not the model's ({listed(names)}): {REMEDY}.")
     if most >= count:
         one = called(most, labels.classes)
         raise UserError(f"the label {one} of {where} has no class in a model of {count} classes: {REMEDY}.")
@@ -231,9 +231,9 @@ def _by_name(labels: Labels, count: int, names: tuple[str, ...] | None, where: s
         return labels
     if names is None:
         numbers = placeholder_numbers(labels.classes)
-        certain = numbers is not None and max(numbers) < count
-        found = Match(numbers, "by the numbers in their names") if certain else None
-        return None if found is None else _placed(labels, found, count, None, where)
+        if numbers is None or max(numbers) >= count or len(set(numbers)) < len(numbers):
+            return None
+        return _placed(labels, Match(numbers, "by the numbers in their names"), count, None, where)
     found = match(labels.classes, names)
     if found is None and not any(name.isdecimal() for name in labels.classes):
         found = _match_of_shown(labels, labels.classes, names)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vitscope.data.decode import BrokenImage
 from vitscope.data.files import inside, read_file
-from vitscope.data.label import BOXES, MASKS, SEVERAL, Column, is_label_name
+from vitscope.data.label import BOXES, FRACTIONS, MASKS, SEVERAL, Column, is_label_name
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -30,7 +30,7 @@ class Layout:
     """What else the schema declares: videos, sounds."""
 
 
-def read_layout(schema: pa.Schema) -> Layout:
+def read_layout(schema: Any) -> Layout:  # noqa: ANN401 - pyarrow has no types
     """The layout of a table: as the Hugging Face schema in its metadata declares it, else by the columns' types."""
     features = _features(schema)
     kinds = {name: str(_mapping(feature).get("_type")) for name, feature in features.items()}
@@ -78,7 +78,7 @@ def beside(file: str) -> Callable[[str], str | None]:
     return lambda path: None if Path(path).is_absolute() else inside(Path(file).parent, path)
 
 
-def _features(schema: pa.Schema) -> Mapping[str, object]:
+def _features(schema: Any) -> Mapping[str, object]:  # noqa: ANN401
     try:
         return _mapping(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -89,13 +89,13 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 
-def _may_hold_images(kind: pa.DataType) -> bool:
+def _may_hold_images(kind: Any) -> bool:  # noqa: ANN401
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _column(field: pa.Field, feature: object, images: Sequence[str]) -> Column | None:
+def _column(field: Any, feature: object, images: Sequence[str]) -> Column | None:  # noqa: ANN401
     """What a column is good for as a label: a class of each image, an annotation of another kind, or nothing."""
     kinds, kind, name = pa.types, field.type, str(field.name)
     if kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind):
@@ -107,5 +107,7 @@ def _column(field: pa.Field, feature: object, images: Sequence[str]) -> Column |
     if name in images or _may_hold_images(kind):
         others = len(images) > 1 and (is_label_name(name) or any(word in name.lower() for word in ("mask", "segment")))
         return Column(name, holds=MASKS) if others or name.lower() == "annotation" else None
+    if kinds.is_floating(kind) and is_label_name(name):
+        return Column(name, holds=FRACTIONS)
     several = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
     return Column(name, holds=SEVERAL) if several and is_label_name(name) else None

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import final
 
 from vitscope.data.files import IMAGES, has_suffix, inside, is_clutter
-from vitscope.data.folder import FilePictures, FolderSource
+from vitscope.data.folder import FilePictures, FolderSource, walked
 from vitscope.data.label import FOLDER
 from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_split
 from vitscope.data.splits import names_split
@@ -56,7 +56,7 @@ class MetadataSource(AbstractSource):
             folder = FolderSource().open(source, choice)
             return replace(folder, notes=(*folder.notes, note))
         rows = [row for path, columns in tables.items() for row in _rows(root, path, columns, where)]
-        unlisted = len(_images_below(root) - {row.file for row in rows})
+        unlisted = len({path for path in walked(root) if has_suffix(path, IMAGES)} - {row.file for row in rows})
         name = printable(root.name)
         if rows and all(row.split for row in rows):
             chosen = choose_split(where, list(dict.fromkeys(row.split for row in rows)), choice.split)
@@ -71,17 +71,18 @@ class MetadataSource(AbstractSource):
 
 def _tables(root: Path) -> list[Path]:
     """The tables in a folder, in its folders, and in those of its splits."""
+    folders = _folders(root)
+    deeper = [
+        inner for folder in folders if names_split(folder.name) or folder.name == "data" for inner in _folders(folder)
+    ]
+    return [path for folder in (root, *folders, *deeper) for name in TABLES if (path := folder / name).is_file()]
+
+
+def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
-    folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir() and not is_clutter(path.name))]
-    deeper = [
-        path
-        for folder in folders[1:]
-        if names_split(folder.name) or folder.name == "data"
-        for path in sorted(folder.iterdir())
-        if path.is_dir()
-    ]
-    return [folder / name for folder in (*folders, *deeper) for name in TABLES if (folder / name).is_file()]
+    with os.scandir(root) as entries:
+        return sorted(Path(entry) for entry in entries if entry.is_dir() and not is_clutter(entry.name))
 
 
 def _rows(root: Path, path: Path, columns: Columns, where: str) -> list[_Row]:
@@ -103,12 +104,3 @@ def _joined(rows: Sequence[_Row]) -> Columns:
     tables = {id(row.columns): row.columns for row in rows}
     shared = [name for name in next(iter(tables.values()), {}) if all(name in table for table in tables.values())]
     return {name: [row.columns[name][row.place] for row in rows] for name in shared}
-
-
-def _images_below(root: Path) -> set[str]:
-    found: set[str] = set()
-    for parent, children, names in os.walk(root):
-        children[:] = [child for child in children if not is_clutter(child)]
-        images = (name for name in names if not is_clutter(name) and has_suffix(name, IMAGES))
-        found |= {Path(parent, name).relative_to(root).as_posix() for name in images}
-    return found

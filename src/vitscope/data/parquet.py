@@ -28,6 +28,7 @@ from vitscope.data.source import (
 )
 from vitscope.data.table import open_table
 from vitscope.data.table_file import read_columns
+from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
 GROUPS_KEPT = 4  # rows are read in order, so more would only cost memory
@@ -148,6 +149,8 @@ def _pictures(paths: Sequence[str], column: str) -> ParquetPictures:
         sizes = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
         groups += [(path, number, sum(sizes[:number])) for number in range(len(sizes))]
         rows += sizes
+        if sum(sizes) > os.path.getsize(path):
+            raise UserError(f"{path} declares {sum(sizes):,} rows and has {os.path.getsize(path):,} bytes.")
     return ParquetPictures(tuple(groups), np.cumsum(np.array(rows, dtype=np.int64)), RecentGroups(column))
 
 

@@ -18,6 +18,8 @@ from vitscope.data.source import (
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
+MODULES = ("datasets.arrow_dataset", "datasets.dataset_dict", "datasets.iterable_dataset")
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class RowsSource(AbstractSource):
 
     def claims(self, source: object) -> bool:
         """Objects of that library, which need not be installed."""
-        return any(each.__module__.startswith("datasets.") for each in type(source).__mro__)
+        return any(each.__module__ in MODULES for each in type(source).__mro__)
 
     def open(self, source: object, choice: Choice) -> Opened:
         """Find the image and label columns."""

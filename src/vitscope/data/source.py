@@ -1,7 +1,7 @@
 """What a source of images is: a kind that recognises what the user gave, and the pictures that it opens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +112,7 @@ def refuse_root(root: Path | None) -> None:
 
 
 @contextmanager
-def parsing(where: str, kind: str) -> Iterator[None]:
+def parsing(where: str, kind: str) -> Generator[None]:
     """Turns whatever a parser of foreign bytes raises in the block into one sentence that names the file.
 
     Parsers raise what they met: `OSError`, `KeyError`, `UnicodeDecodeError`, `MemoryError`, errors of their own.

@@ -9,7 +9,17 @@ import numpy as np
 
 from vitscope.data.files import IMAGES, has_suffix, inside
 from vitscope.data.folder import FilePictures
-from vitscope.data.label import BOXES, NO_LABELS, SEVERAL, Column, Labels, choose_column, column_labels, is_label_name
+from vitscope.data.label import (
+    BOXES,
+    FRACTIONS,
+    NO_LABELS,
+    SEVERAL,
+    Column,
+    Labels,
+    choose_column,
+    column_labels,
+    is_label_name,
+)
 from vitscope.data.layout import OBJECTS
 from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_split
 from vitscope.data.table_file import READERS, Columns, read_columns
@@ -54,7 +64,10 @@ def is_frame(source: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """A cell of a data frame, of which NaN is null."""
+    """A cell of a data frame as Python has it, of which NaN is null."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
+    value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and value != value else value
 
 
@@ -121,15 +134,16 @@ def table_labels(
 
 
 def _column(name: str, values: Sequence[object]) -> Column | None:
-    if _all(values, int) or _all(values, str):
+    if _all(values, int, str):
         return Column(name)
     if name.lower() in OBJECTS:
         return Column(name, holds=BOXES)
-    several = _all(values, list) or _all(values, tuple) or _all(values, Mapping)
-    return Column(name, holds=SEVERAL) if several and is_label_name(name) else None
+    if not is_label_name(name) or all(value is None for value in values):
+        return None
+    return Column(name, holds=SEVERAL if _all(values, list, tuple, Mapping) else FRACTIONS)
 
 
-def _all(values: Sequence[object], kind: type) -> bool:
-    """Whether all values but nulls are of this type, and some are."""
+def _all(values: Sequence[object], *kinds: type) -> bool:
+    """Whether all values but nulls are of these types, and some are."""
     known = [value for value in values if value is not None]
-    return bool(known) and all(isinstance(value, kind) for value in known)
+    return bool(known) and all(isinstance(value, kinds) for value in known)

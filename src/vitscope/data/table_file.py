@@ -90,6 +90,8 @@ def _records(rows: object, path: Path) -> Columns:
 def _read_parquet(path: Path) -> Columns:
     if not path.is_file():
         raise UserError(f"{path} is no file.")
+    if pq.read_metadata(path).num_rows > path.stat().st_size:
+        raise UserError(f"{path} declares more rows than it has bytes.")
     table = pq.read_table(path)
     return {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
 

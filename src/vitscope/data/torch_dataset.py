@@ -24,6 +24,7 @@ from vitscope.data.files import IMAGES, has_suffix
 from vitscope.data.folder import FilePictures
 from vitscope.data.items import ItemPictures, Items, item_labels
 from vitscope.data.label import NO_LABELS, read_labels
+from vitscope.data.rows import RowsSource
 from vitscope.data.source import AbstractSource, Choice, Opened, refuse_label, refuse_split
 from vitscope.data.taken import TakenPictures
 from vitscope.measurement.errors import UserError
@@ -47,19 +48,11 @@ class TorchSource(AbstractSource):
     def open(self, source: object, choice: Choice) -> Opened:
         """Look at a few items; labels that the data set does not list are read from all."""
         dataset, indices, notes = _of_loader(source)
-        where = printable(f"the data set {type(dataset).__name__}")
-        refuse_split(where, choice.split)
-        refuse_label(where, choice.label, "labels are the second of each of its items")
         while isinstance(dataset, Subset):
-            inner = cast("Sequence[int]", dataset.indices)
+            inner = dataset.indices
             indices = list(inner) if indices is None else [inner[index] for index in indices]
             dataset = dataset.dataset
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-            raise UserError(f"{where} has no fixed order or length: give a map-style data set.")
-        name = printable(type(dataset).__name__)
-        if len(cast(Any, dataset)) == 0:
-            raise UserError(f"{where} holds no images.")
-        opened = _opened(name, where, dataset, choice)
+        opened = RowsSource().open(dataset, choice) if RowsSource().claims(dataset) else _opened(dataset, choice)
         opened = replace(opened, notes=(*notes, *opened.notes))
         return opened if indices is None else _taken(opened, indices)
 
@@ -89,7 +82,15 @@ def _taken(opened: Opened, indices: Sequence[int]) -> Opened:
     return replace(opened, pictures=TakenPictures(opened.pictures, places), labels=labels)
 
 
-def _opened(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
+def _opened(dataset: object, choice: Choice) -> Opened:
+    name = printable(type(dataset).__name__)
+    where = f"the data set {name}"
+    refuse_split(where, choice.split)
+    refuse_label(where, choice.label, "labels are the second of each of its items")
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Items):
+        raise UserError(f"{where} has no fixed order or length: give a map-style data set.")
+    if not len(dataset):
+        raise UserError(f"{where} holds no images.")
     if not type(dataset).__getitem__.__module__.startswith("torchvision.datasets"):
         return _of_items(name, where, dataset, choice)
     plain = _without_transform(dataset)
@@ -103,7 +104,7 @@ def _without_transform(dataset: Items) -> Items:
     """A data set of torchvision that gives pictures as they are; the one given stays as it is."""
     if getattr(dataset, "transform", None) is None and getattr(dataset, "transforms", None) is None:
         return dataset
-    plain = copy.copy(dataset)
+    plain = cast(Any, copy.copy(dataset))
     plain.transform = plain.transforms = None
     return plain
 
@@ -134,8 +135,9 @@ def _of_items(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
 def _in_memory(dataset: Items, items: ItemPictures, name: str) -> ArrayPictures | None:
     """The array that a data set such as torchvision's CIFAR-10 holds, if its items are the pictures in it."""
     data = getattr(dataset, "data", None)
-    whole = isinstance(data, np.ndarray | torch.Tensor) and data.dtype in (np.uint8, torch.uint8)
-    if not whole or len(data) != len(items) or data.ndim not in (3, 4):
+    if not isinstance(data, np.ndarray | torch.Tensor) or data.dtype not in (np.uint8, torch.uint8):
+        return None
+    if len(data) != len(items) or data.ndim not in (3, 4):
         return None
     held = ArrayPictures(picture_values(data, name), name)
     places = {0, len(items) // 2, len(items) - 1}

@@ -69,14 +69,11 @@ class WebDatasetSource(AbstractSource):
 
     def claims(self, source: object) -> bool:
         """Paths, globs and patterns that lead to `.tar` files, and folders that hold such and no others."""
-        if not isinstance(source, str | os.PathLike):
+        if not isinstance(source, str | os.PathLike) or not shards(str(source), ".tar"):
             return False
         path = Path(source)
         held = [each for each in path.iterdir() if not is_clutter(each.name)] if path.is_dir() else []
-        others = [
-            each for each in held if has_suffix(each.name, IMAGES) or (each.is_dir() and not any(each.glob("*.tar")))
-        ]
-        return not others and bool(shards(str(source), ".tar"))
+        return all(any(each.glob("*.tar")) if each.is_dir() else not has_suffix(each.name, IMAGES) for each in held)
 
     def open(self, source: object, choice: Choice) -> Opened:
         """Read the headers of all members and what the labels are in, no image."""
@@ -125,9 +122,11 @@ def _samples(number: int, path: str) -> list[Sample]:
             if info.offset_data + info.size > length:
                 raise UserError(f"{path} is cut short: {info.name} goes on past its end.")
             key, _, extension = parts.name.partition(".")
-            member = Member(number, info.offset_data, info.size, info.name)
-            samples.setdefault(str(parts.parent / key), {})[extension.lower()] = member
-            archive.members.clear()  # else the archive would keep what it has read
+            sample = samples.setdefault(str(parts.parent / key), {})
+            if extension.lower() in sample:
+                raise UserError(f"{path} holds {info.name} twice.")
+            sample[extension.lower()] = Member(number, info.offset_data, info.size, info.name)
+            cast(Any, archive).members.clear()  # else the archive would keep what it has read
         _check_end(path, archive.offset, length)
     return list(samples.values())
 
