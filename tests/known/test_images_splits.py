@@ -102,6 +102,9 @@ def test_classes_that_share_their_folders_can_be_told_from_splits(tmp_path: Path
     with pytest.raises(UserError, match=r"\(cat, dog\) each hold such folders as day, night.*--label folder"):
         images(root)
     assert found(images(root, label="folder")) == (("cat", "dog"), 8)
+    grow(root, "cat/a.png")  # an image that strayed changes nothing
+    with pytest.raises(UserError, match="each hold such folders"):
+        images(root)
 
 
 def test_empty_folders_and_those_of_other_files_beside_splits_do_not_count(tmp_path: Path) -> None:

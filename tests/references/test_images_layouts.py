@@ -487,3 +487,53 @@ def test_tables_of_other_tasks_are_refused_by_name(pictures: Path) -> None:
         images(pictures / "coco.json")
     with pytest.raises(UserError, match="12 x 3, several labels an image"):
         images((COLOUR, np.eye(3, dtype=int)[LABELS]))
+
+
+@pytest.mark.parametrize(("kind", "media"), [("Video", "videos"), ("Audio", "sounds")])
+def test_rows_of_other_media_are_refused_by_name(tmp_path: Path, kind: str, media: str) -> None:
+    cells = pa.array([{"bytes": b"1", "path": "a"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    described = json.dumps({"info": {"features": {"clip": {"_type": kind}, "label": {"_type": "Value"}}}})
+    table = pa.table({"clip": cells, "label": [0]}).replace_schema_metadata({"huggingface": described})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=f"holds {media}, no images"):
+        images(tmp_path / "a.parquet")
+
+
+def test_fractions_are_no_classes(pictures: Path) -> None:
+    frame = pd.DataFrame({"path": [f"pictures/{n}.png" for n in range(3)], "target": [0.5, 1.0, None]})
+    frame.to_parquet(pictures / "a.parquet")
+    for source in (frame, pictures / "a.parquet"):
+        with pytest.raises(UserError, match=r"holds numbers that are no classes in 'target'.*--label none"):
+            images(source)
+        assert images(source, label="none").labels is None
+    whole = frame.assign(target=np.array([2, 0, 1], dtype=object), path=[Path(path) for path in frame["path"]])
+    assert images(whole).labels.tolist() == [2, 0, 1]
+
+
+def test_loaders_of_rows_and_packages_called_datasets() -> None:
+    check(images(DataLoader(in_memory())))
+    check(images(Subset(in_memory(), [4, 2])), [4, 2])
+
+    class Own(Listed):
+        __module__ = "datasets.own"
+
+    check(images(Own([(picture, label) for picture, label in zip(COLOUR, LABELS, strict=True)])), classes=None)
+
+
+def test_a_parquet_file_of_more_rows_than_bytes_is_refused(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"image": pa.nulls(10**6, pa.binary()), "label": pa.array(np.zeros(10**6, int))}),
+        tmp_path / "a.parquet",
+    )
+    with pytest.raises(UserError, match="declares 1,000,000 rows and has"):
+        images(tmp_path / "a.parquet")
+
+
+def test_members_that_are_there_twice_are_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        with tarfile.open(tmp_path / "a.tar", "a") as archive:
+            info = tarfile.TarInfo("0.png")
+            info.size = len(png(0))
+            archive.addfile(info, io.BytesIO(png(0)))
+    with pytest.raises(UserError, match=r"holds 0\.png twice"):
+        images(tmp_path / "a.tar")

@@ -70,8 +70,6 @@ def _by_spelling(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
     for spelling in SPELLINGS:
         waiting = [number for number in range(len(ours)) if number not in places]
         found = _unique([spelling(left[number]) for number in waiting], [spelling(name) for name in right])
-        if SEVERAL in found:
-            return None
         places |= {number: place for number, place in zip(waiting, found, strict=True) if isinstance(place, int)}
     if len(places) < len(ours):
         return None

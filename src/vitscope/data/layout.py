@@ -34,7 +34,7 @@ def read_layout(schema: Any) -> Layout:  # noqa: ANN401 - pyarrow has no types
     """The layout of a table: as the Hugging Face schema in its metadata declares it, else by the columns' types."""
     features = _features(schema)
     kinds = {name: str(_mapping(feature).get("_type")) for name, feature in features.items()}
-    shaped = [each.name for each in schema if _may_hold_images(each.type)]
+    shaped = [each.name for each in schema if _may_hold_images(each.type) and kinds.get(each.name) not in OTHER_MEDIA]
     declared = [name for name in schema.names if kinds.get(name) == "Image"]
     images = tuple(declared or shaped)
     labels = [_column(each, features.get(each.name), images) for each in schema]

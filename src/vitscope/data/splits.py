@@ -1,6 +1,7 @@
 """Which folders are splits, and which are classes."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -46,13 +47,12 @@ class Below:
 
 
 def hold_the_same(folders: Mapping[str, Below]) -> tuple[str, ...]:
-    """The folders that several of these hold, if all hold folders of images and none an image: class folders, likely.
+    """The folders that several of these hold: class folders, likely, so that these are splits.
 
-    Nothing where these have a name that says no more than that pictures are in them.
+    One is enough where no image lies beside it, two otherwise. Names that say no more than that pictures are in them do
+    not count.
     """
     full = [below for below in folders.values() if below.files]
-    if len(full) < 2 or any(below.direct for below in full):
-        return ()
-    names = [name for below in full for name in sorted(below.folders)]
-    shared = sorted({name for name in names if names.count(name) > 1})
-    return () if PICTURE_FOLDERS.issuperset(name.lower() for name in shared) else tuple(shared)
+    names = Counter(name for below in full for name in below.folders if name.lower() not in PICTURE_FOLDERS)
+    shared = sorted(name for name, count in names.items() if count > 1)
+    return () if len(shared) < 2 and any(below.direct for below in full) else tuple(shared)

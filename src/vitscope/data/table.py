@@ -49,13 +49,12 @@ class TableSource(AbstractSource):
     def open(self, source: object, choice: Choice) -> Opened:
         """Read the table; no image is opened."""
         if is_frame(source):
-            frame = cast(Any, source)
+            frame, root = cast(Any, source), os.path.abspath(choice.root or "")
             columns = {str(name): [_plain(value) for value in frame[name].tolist()] for name in frame.columns}
-            return open_table("data frame", "the data frame", columns, str(choice.root or ""), choice, bounded=False)
-        path = Path(str(source))
-        root = choice.root or path.parent
-        where = printable(str(source))
-        return open_table(printable(path.stem), where, read_columns(path), os.path.abspath(root), choice, bounded=True)
+            return open_table("data frame", "the data frame", columns, root, choice, bounded=False)
+        path, where = Path(str(source)), printable(str(source))
+        root = os.path.abspath(choice.root or path.parent)
+        return open_table(printable(path.stem), where, read_columns(path), root, choice, bounded=True)
 
 
 def is_frame(source: object) -> bool:

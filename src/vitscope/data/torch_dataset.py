@@ -1,6 +1,7 @@
 """Data sets of PyTorch: a map-style `Dataset`, one of torchvision, or the data set of a `DataLoader`."""
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast, final
@@ -121,7 +122,7 @@ def _of_files(name: str, dataset: Items, choice: Choice) -> Opened | None:
     labels = read_labels(values, name, "the data set's targets", classes)
     if labels is not None and classes == tuple(sorted(classes or ())):
         labels = replace(labels, numbering="sorted")
-    pictures = FilePictures("", tuple(str(path) for path, _ in samples))
+    pictures = FilePictures(os.getcwd(), tuple(str(path) for path, _ in samples))
     return Opened(name, pictures, None if choice.label == NO_LABELS else labels)
 
 
