@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vitscope.cli.request import first_split
 from vitscope.cli.train import _images
 from vitscope.data import Images, images
 from vitscope.measurement.errors import UserError
@@ -172,3 +173,13 @@ def test_training_takes_a_split_and_never_learns_one(tmp_path: Path) -> None:
     assert _images(str(plain), ("train", None), "--split", **options).classes == ("cat", "dog")
     with pytest.raises(UserError, match="no label column 'kind'"):
         _images(str(plain), ("train", None), "--split", label="kind")
+
+
+def test_a_split_is_passed_over_only_where_there_is_none_of_its_name() -> None:
+    def read(split: str | None) -> Images:
+        return images("digits", split=split, max_broken=-1 if split == "train" else 0)
+
+    assert first_split(("val", "test"), read).name == "digits/test"
+    assert first_split(("val", "dev"), read) is None
+    with pytest.raises(UserError, match="--max-broken cannot be negative"):
+        first_split(("train", "test"), read)

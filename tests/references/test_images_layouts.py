@@ -227,7 +227,16 @@ def test_tars_may_have_their_labels_in_json_or_have_none(tmp_path: Path) -> None
         images(tmp_path, label="size")
     assert images(tmp_path, label="none").labels is None
     write_shards(tmp_path, "")
-    assert images(tmp_path).labels is None
+    assert (images(tmp_path).labels, images(tmp_path).notes) == (None, ())
+    write_tar(tmp_path / "train-0000.tar", {"ant/0.png": png(0), "bee/1.png": png(1)})
+    assert "were not taken for classes; unpack it" in images(tmp_path).notes[0]
+    write_tar(tmp_path / "train-0000.tar", {"0.png": png(0), "0.json": b'{"objects": [{"bbox": [0]}]}'})
+    with pytest.raises(UserError, match=r"boxes \(detection\) in 'objects'"):
+        images(tmp_path)
+    write_tar(tmp_path / "train-0000.tar", {"0.png": png(0), "1.png": png(1), "1.txt": b"a caption"})
+    assert "--label chooses one of: txt" in images(tmp_path).notes[0]
+    with pytest.raises(UserError, match=r"9 of the 10 images .* have no label"):
+        images(tmp_path, label="txt")
 
 
 def test_tars_of_several_splits_are_asked_for(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import final
 
 from vitscope.data import imagenet
 
-PLACEHOLDER = re.compile(r"^(?:label|class)[ _-]?(\d+)$", re.IGNORECASE)
+PLACEHOLDER = re.compile(r"^(?:label|class)[ _-]?(\d{1,9})$", re.IGNORECASE)
 SYNONYMS = re.compile(r",| - ")
 """What separates them: `tench, Tinca tinca`, and `3 - three` in torchvision's MNIST."""
 SEVERAL = "several"
@@ -109,7 +109,7 @@ def _normal(name: str) -> str:
     words = " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
     number = PLACEHOLDER.match(words)
     digits = number[1] if number else words
-    return str(int(digits)) if digits.isdecimal() else words
+    return digits.lstrip("0") or "0" if digits.isdecimal() else words
 
 
 def _plain(name: str) -> set[str]:

@@ -1,9 +1,9 @@
 """Labels: where they come from, how their classes are numbered, and whether they are the model's."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from jaxtyping import Int
@@ -25,10 +25,7 @@ REMEDY = "choose a label column with --label, or map the labels with --label-map
 
 Numbering = Literal["own", "sorted", "told"]
 Order = Literal["text", "natural"]
-ORDERS: dict[Order, str] = {
-    "text": "as torchvision and datasets sort, 10 before 2 and Z before a",
-    "natural": "as timm sorts, 2 before 10 and a before Z",
-}
+"""How class names are sorted: as torchvision and datasets do, 10 before 2 and Z before a; or as timm, the reverse."""
 
 
 @final
@@ -166,19 +163,28 @@ def column_labels(values: Sequence[int | str | None], column: Column, where: str
     return read_labels(raw, where, f"column {column.name!r}", column.classes, chosen)
 
 
-def natural(name: str) -> tuple[list[int | str], str]:
+def text(name: str) -> str:
+    """The key by which torchvision sorts class names: the name itself."""
+    return name
+
+
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """The key by which timm sorts class names: digits as numbers, letters without case; then the name itself."""
     parts = re.split(r"(\d+)", name.lower())
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+    numbers = [part.lstrip("0") if place % 2 else part for place, part in enumerate(parts)]
+    return [(len(part) * (place % 2), part) for place, part in enumerate(numbers)], name
+
+
+ORDERS: dict[str, Callable[[str], Any]] = {"text": text, "natural": natural}
 
 
 def order_labels(labels: Labels | None, order: Order, where: str) -> Labels:
     """The labels with their classes numbered in this order of their names, which the user says is the model's."""
     if order not in ORDERS:
-        raise UserError(f"--label-order is text or natural, not {order!r}.")
+        raise UserError(f"--label-order is {' or '.join(ORDERS)}, not {order!r}.")
     if labels is None or labels.classes is None or labels.numbering != "sorted":
         raise UserError(f"{where} has no class names that could be put into an order: leave --label-order out.")
-    classes = sorted(labels.classes, key=natural if order == "natural" else None)
+    classes = sorted(labels.classes, key=ORDERS[order])
     numbers = np.array([classes.index(name) for name in labels.classes], dtype=np.int64)
     source = f"{labels.source}, in {order} order"
     return replace(labels, values=numbers[labels.values], classes=tuple(classes), source=source, numbering="told")
@@ -214,11 +220,11 @@ def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where:
 
 def _refuse_two_orders(classes: tuple[str, ...], where: str) -> None:
     """Refuse names whose order is not the same by all the rules that models are trained with."""
-    orders = [", ".join(sorted(classes, key=key)[:3]) for key in (None, natural)]
-    if sorted(classes) != sorted(classes, key=natural):
+    by_text, by_number = (sorted(classes, key=key) for key in (text, natural))
+    if by_text != by_number:
         raise UserError(
             f"the model does not name its classes, and the order of those of {where} is not certain: text "
-            f"({orders[0]}, ..., as torchvision sorts) or natural ({orders[1]}, ..., as timm does); say which with "
+            f"({listed(by_text)}, as torchvision sorts) or natural ({listed(by_number)}, as timm does); say which with "
             "--label-order, or map the labels with --label-map FILE."
         )
 
@@ -254,9 +260,10 @@ def _match_of_shown(labels: Labels, classes: tuple[str, ...], names: tuple[str, 
 
 def _by_number(labels: Labels, names: tuple[str, ...], where: str) -> Labels | None:
     """Numbers that are names of the model: 3 is its class "3", unless that might be its class number 3."""
-    numerals = [int(name) for name in names if name.isdecimal()]
-    values = {int(value) for value in labels.values}
-    if len(numerals) < len(names) or numerals == list(range(len(names))) or not values <= set(numerals):
+    places = {name: place for place, name in enumerate(names)}
+    values = np.unique(labels.values).tolist()
+    counted = all(name == str(place) for name, place in places.items())
+    if counted or not all(map(str.isdecimal, names)) or not all(str(value) in places for value in values):
         return None
     if max(values) < len(names):
         raise UserError(
@@ -264,8 +271,8 @@ def _by_number(labels: Labels, names: tuple[str, ...], where: str) -> Labels | N
             f"({listed(names)}), in another order: say by --label-map FILE whether 1 is the class number 1 or the "
             'class "1".'
         )
-    places = tuple(numerals.index(value) if value in numerals else -1 for value in range(max(values) + 1))
-    return _placed(labels, Match(places, "by the numbers that are their names"), len(names), names, where)
+    found = Match(tuple(places.get(str(value), -1) for value in range(max(values) + 1)), "by numbers that are names")
+    return _placed(labels, found, len(names), names, where)
 
 
 def _placed(labels: Labels, found: Match, count: int, names: tuple[str, ...] | None, where: str) -> Labels:

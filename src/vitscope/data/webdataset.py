@@ -13,7 +13,18 @@ from jaxtyping import Int
 
 from vitscope.data.decode import BrokenImage
 from vitscope.data.files import IMAGES, SOUNDS, VIDEOS, has_suffix, is_clutter
-from vitscope.data.label import MASKS, SEVERAL, Column, Labels, choose_column, column_labels, is_label_name
+from vitscope.data.label import (
+    BOXES,
+    MASKS,
+    NO_LABELS,
+    SEVERAL,
+    Column,
+    Labels,
+    choose_column,
+    column_labels,
+    is_label_name,
+)
+from vitscope.data.layout import OBJECTS
 from vitscope.data.shards import by_split, shards
 from vitscope.data.source import AbstractEncodedPictures, AbstractSource, Choice, Opened, choose_split, parsing
 from vitscope.measurement.errors import UserError
@@ -91,12 +102,8 @@ class WebDatasetSource(AbstractSource):
         members = [member for _, member in pictures]
         places = np.array([(each.shard, each.start, each.size) for each in members], dtype=np.int64).reshape(-1, 3)
         names = tuple(member.name for member in members)
-        return Opened(
-            f"{printable(Path(paths[0]).parent.name)}/{printable(chosen)}",
-            TarPictures(paths, places, names),
-            labels,
-            notes,
-        )
+        name = printable(f"{Path(paths[0]).parent.name}/{chosen}")
+        return Opened(name, TarPictures(paths, places, names), labels, notes)
 
 
 Sample = Mapping[str, Member]
@@ -135,10 +142,8 @@ def _check_end(path: str, end: int, length: int) -> None:
     """Refuse a tar whose members do not end in a block of zeros: `tarfile` takes a damaged header for the end."""
     block = read_part(path, end, tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE or any(block):
-        why = (
-            "has no end, as if it were cut short" if end + tarfile.BLOCKSIZE > length else f"is damaged at byte {end:,}"
-        )
-        raise UserError(f"{path} {why}.")
+        cut = end + tarfile.BLOCKSIZE > length
+        raise UserError(f"{path} {'has no end, as if it were cut short' if cut else f'is damaged at byte {end:,}'}.")
 
 
 def _picture(sample: Sample, where: str) -> Member | None:
@@ -166,15 +171,14 @@ def _labels(
     samples: Sequence[Sample], files: Sequence[str], label: str | None, where: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
     """The labels that are chosen or evident, and a note where there is a choice that nobody made."""
-    texts = [extension for extension in samples[0] if not has_suffix(f".{extension}", IMAGES)]
-    fields = _fields(samples[0], files, where) if "json" in texts else {}
+    extensions = dict.fromkeys(extension for sample in samples for extension in sample)
+    texts = [extension for extension in extensions if not has_suffix(f".{extension}", IMAGES)]
+    fields = _fields(next((sample for sample in samples if "json" in sample), {}), files, where)
     columns = [Column(extension) for extension in texts if extension != "json"]
     columns += [column for name, value in fields.items() if (column := _column(name, value)) is not None]
     chosen = choose_column(columns, label, where)
     if chosen is None:
-        listed = ", ".join(column.name for column in columns if column.holds is None)
-        note = f"Nothing in {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}."
-        return None, (note,) if listed and label is None else ()
+        return None, () if label == NO_LABELS else _notes(samples, columns, where)
     own = chosen.name in texts
     values = [
         _text(sample.get(chosen.name), files) if own else _cell(_fields(sample, files, where).get(chosen.name))
@@ -183,9 +187,20 @@ def _labels(
     return column_labels(values, chosen, where, chosen=label is not None), ()
 
 
+def _notes(samples: Sequence[Sample], columns: Sequence[Column], where: str) -> tuple[str, ...]:
+    """What might have been labels."""
+    listed = ", ".join(column.name for column in columns if column.holds is None)
+    if listed:
+        return (f"Nothing in {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}.",)
+    several = len({PurePosixPath(member.name).parent for sample in samples for member in sample.values()}) > 1
+    return (f"The folders in {where} were not taken for classes; unpack it to have them read.",) if several else ()
+
+
 def _column(name: str, value: object) -> Column | None:
     if isinstance(value, int | str):
         return Column(name)
+    if name.lower() in OBJECTS:
+        return Column(name, holds=BOXES)
     return Column(name, holds=SEVERAL) if isinstance(value, list) and is_label_name(name) else None
 
 
