@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Subse
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, MNIST, DatasetFolder, FakeData, ImageFolder
 
-from vitscope.data import Images, images
+from vitscope.data import BrokenImage, Images, images
 from vitscope.measurement.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -434,6 +434,23 @@ def test_items_that_are_no_pictures_are_refused() -> None:
         images(Listed([("a.png", 3)]))
     with pytest.raises(UserError, match="holds no images"):
         images(Listed([]))
+
+
+def test_what_goes_wrong_in_a_data_set_is_said(tmp_path: Path) -> None:
+    class Failing(Listed):
+        def __getitem__(self, index: int) -> object:
+            if index >= self.given:
+                raise KeyError("no such\nrow")
+            return self.items[index]
+
+    source = Failing(list(COLOUR))
+    with pytest.raises(UserError, match="the data set Failing cannot be read as pictures and their classes: 'no such"):
+        images(source)
+    source.given = COUNT
+    ours = images(source, max_broken=COUNT)
+    source.given = 3
+    with pytest.raises(BrokenImage, match=r"Failing\[5\]: 'no such"):
+        ours.read(5)
 
 
 def test_loaders_and_data_sets_whose_order_is_not_known_are_refused(class_folders: Path) -> None:

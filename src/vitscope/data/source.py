@@ -9,7 +9,7 @@ from typing import final
 
 from PIL import Image
 
-from vitscope.data.decode import DEFAULT, BrokenImage, Decoding, decode
+from vitscope.data.decode import DEFAULT, Decoding, decode
 from vitscope.data.label import NO_LABELS, Labels
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -119,7 +119,7 @@ def parsing(where: str, kind: str) -> Generator[None]:
     """
     try:
         yield
-    except (UserError, BrokenImage):
+    except UserError:
         raise
     except Exception as error:
         raise UserError(f"{where} cannot be read as {kind}: {reason_of(error)}.") from error

@@ -74,7 +74,7 @@ def open_table(name: str, where: str, columns: Columns, root: str, choice: Choic
     """The pictures that a table's rows name, of the split chosen; `bounded` keeps their paths below `root`."""
     column = path_column(columns, where)
     rows = np.arange(len(columns[column]))
-    if SPLIT_NAME in columns and column != SPLIT_NAME and choice.label != SPLIT_NAME:
+    if any(columns.get(SPLIT_NAME, ())) and column != SPLIT_NAME and choice.label != SPLIT_NAME:
         splits = [str(value) for value in columns[SPLIT_NAME]]
         chosen = choose_split(where, list(dict.fromkeys(splits)), choice.split)
         name, rows = f"{name}/{printable(chosen)}", rows[[split == chosen for split in splits]]

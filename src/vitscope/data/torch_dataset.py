@@ -26,7 +26,7 @@ from vitscope.data.folder import FilePictures
 from vitscope.data.items import ItemPictures, Items, item_labels
 from vitscope.data.label import NO_LABELS, read_labels
 from vitscope.data.rows import RowsSource
-from vitscope.data.source import AbstractSource, Choice, Opened, refuse_label, refuse_split
+from vitscope.data.source import AbstractSource, Choice, Opened, parsing, refuse_label, refuse_split
 from vitscope.data.taken import TakenPictures
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -92,6 +92,11 @@ def _opened(dataset: object, choice: Choice) -> Opened:
         raise UserError(f"{where} has no fixed order or length: give a map-style data set.")
     if not len(dataset):
         raise UserError(f"{where} holds no images.")
+    with parsing(where, "pictures and their classes"):  # it runs code of its own
+        return _looked_into(name, where, dataset, choice)
+
+
+def _looked_into(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
     if not type(dataset).__getitem__.__module__.startswith("torchvision.datasets"):
         return _of_items(name, where, dataset, choice)
     plain = _without_transform(dataset)
