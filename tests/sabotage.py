@@ -26,6 +26,13 @@ STUDY, LESION, TOKENS = (
     "tests/known/test_lesion.py",
     "tests/known/test_token_keep.py",
 )
+NAMES, HOSTILE, LAYOUTS, DAMAGED = (
+    "tests/known/test_images_names.py",
+    "tests/known/test_images_hostile.py",
+    "tests/references/test_images_layouts.py",
+    "tests/properties/test_images_damaged.py",
+)
+SPLITS, SAMPLING = "tests/known/test_images_splits.py", "tests/known/test_images_sampling.py"
 LANCZOS, WEIGHTS, MERGE, FINDINGS = (
     "tests/known/test_lanczos.py",
     "tests/known/test_weight_displacement.py",
@@ -74,6 +81,30 @@ SABOTAGES = [
     ("numerics/direction.py", "weights.flatten(1), 1).reshape", "weights.flatten(1), 0).reshape", WEIGHTS),
     ("findings/spare_units.py", "of_shares(entry.estimate)", "entry.estimate", FINDINGS),
     ("findings/low_frequencies_matter.py", "if at > 0.5", "if at >= 0.5", FINDINGS),
+    ("data/class_names.py", "len(set(found.places)) == len(ours)", "True", NAMES),
+    ("data/imagenet.py", "agreeing >= ALIKE * len(numbers)", "True", NAMES),
+    ("data/label.py", "if by_text != by_number:", "if False:", NAMES),
+    ("data/label.py", 'numbering="sorted" if words else "own"', 'numbering="own"', NAMES),
+    ("data/sampling.py", " / sizes[classes]", "", SAMPLING),
+    ("data/sampling.py", " + generator.random(len(sizes))[classes]", "", SAMPLING),
+    ("data/splits.py", "if count > 1", "if count > 2", SPLITS),
+    ("data/splits.py", "any(map(names_split, names)) or", "False or", SPLITS),
+    ("cli/request.py", "if error.splits is None:", "if False:", SPLITS),
+    ("data/decode.py", "image.format not in SHOWN_FORMATS", "False", HOSTILE),
+    ("data/decode.py", "if width * height > decoding.max_pixels:", "if False:", HOSTILE),
+    ("data/decode.py", "0 < most <= DARKEST", "0 < most <= 255", HOSTILE),
+    ("data/files.py", "not stat.S_ISREG(state.st_mode)", "stat.S_ISFIFO(state.st_mode)", HOSTILE),
+    ("data/files.py", "full.startswith(base.rstrip(os.sep) + os.sep)", "full.startswith(base)", HOSTILE),
+    ("data/layout.py", "None if Path(path).is_absolute() else inside", "inside", HOSTILE),
+    ("measurement/errors.py", "printable(said)", "said", HOSTILE),
+    ("data/webdataset.py", "_check_end(path, archive.offset, length)", "pass", DAMAGED),
+    ("data/npz.py", "if file.tell() + size != info.file_size:", "if False:", DAMAGED),
+    ("data/arrow.py", "table.select([column]).validate(full=True)", "pass", DAMAGED),
+    ("data/items.py", "if self.content(0) != self.content(0):", "if False:", LAYOUTS),
+    ("data/items.py", "all(values[place] == label for place, label in seen.items())", "True", LAYOUTS),
+    ("data/torch_dataset.py", "if kind is SubsetRandomSampler else None", "if False else None", LAYOUTS),
+    ("data/metadata.py", "folder if split is None else str(split)", '""', LAYOUTS),
+    ("data/table.py", "if bounded and inside(root, path) is None:", "if False:", LAYOUTS),
 ]
 
 

@@ -19,7 +19,7 @@ LAYERS = {"cli", "report", "findings", "labs", "diagnostics", "interventions", "
     "numerics",
 }
 ONLY_IN = {
-    "timm": {"models/timm", "training/augmentation.py", "data/augmentation.py"},
+    "timm": {"models/timm", "training/augmentation.py", "data/augmentation.py", "data/imagenet.py"},
     "torchvision": {"models/torchvision", "models/transformers/library.py", "models/timm/library.py"},  # transforms
     "transformers": {"models/transformers", "training/watch/transformers.py"},
     "lightning": {"training/watch/lightning.py"},

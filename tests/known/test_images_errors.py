@@ -11,6 +11,7 @@ from PIL import Image
 
 from vitscope.data import images
 from vitscope.data.load import _open
+from vitscope.data.source import Choice
 from vitscope.measurement.errors import UserError
 
 
@@ -36,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         put(Path(name))
     for name in ("mixed/a.png", "mixed/cat/b.png", "hollow/cat/a.png", "hollow/dog/a.txt"):
         put(Path(name).with_suffix(".png"))
-    Path("hollow/dog/a.png").unlink()
+    Path("hollow/dog/a.png").rename("hollow/dog/a.txt")
     cells = [b"a", b"b"]
     table(Path("shards/train-00000-of-00002.parquet"), image=cells, label=[0, 1])
     table(Path("halves/train.parquet"), image=cells, label=[0, 1])
@@ -67,7 +68,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (Path("nowhere"), {}, "nowhere does not exist"),
         ("flat/b.png", {}, "flat/b.png does not exist"),
         ("flat/sub", {}, "flat/sub does not exist"),
-        ("notes.txt", {}, "notes.txt is neither a folder nor a .parquet, .npz or image file"),
+        ("notes.txt", {}, "notes.txt is neither a folder nor a .parquet, .npz, .tar, .csv, .tsv, .jsonl or image file"),
         ("empty", {}, "empty holds no image files"),
         ("flat", {"split": "test"}, "flat has no splits, so there is no split 'test': leave --split out"),
         ("flat", {"label": "kind"}, "flat has no label column 'kind': the labels of a folder are the names"),
@@ -98,7 +99,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("splits.npz", {"split": "val"}, "splits.npz has no split 'val'"),
         ("objects.npz", {}, "objects.npz cannot be read as plain arrays"),
         ([], {}, "images holds no images"),
-        (["a.png"], {}, "hold a str: give Pillow images, arrays or tensors"),
+        ([3], {}, "hold a int: give Pillow images, arrays or tensors"),
         (np.zeros((4, 4)), {}, "have the shape 4x4"),
         (np.zeros((2, 5, 4, 6)), {}, "have the shape 2x5x4x6"),
         (np.full((1, 2, 2), 255.0), {}, r"run from 255 to 255: floats must lie in \[0, 1\]"),
@@ -118,7 +119,7 @@ def test_a_mistake_is_said_in_one_sentence(place: Path, source: object, options:
 
 def test_what_is_no_source_is_named_by_its_type() -> None:
     with pytest.raises(UserError, match="cannot be read from a float: give a path, an array or Pillow images"):
-        _open(3.5, None, None)
+        _open(3.5, Choice())
 
 
 def test_without_the_datasets_library_the_hub_says_what_to_install(

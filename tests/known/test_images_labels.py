@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vitscope.data import images
-from vitscope.data.label import Column, Labels, choose_column, fit_labels, map_labels, read_labels
+from vitscope.data.label import Column, Labels, choose_column, fit_labels, read_labels
+from vitscope.data.label_map import map_labels
 from vitscope.measurement.errors import UserError
 
 CATS = Labels(np.array([0, 2, 1, 2]), ("ant", "bee", "cat"), "column 'label'", 3)

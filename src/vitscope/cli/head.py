@@ -12,7 +12,7 @@ import typer
 from vitscope.cli.flags import made, with_flags
 from vitscope.cli.head_progress import FitProgress, fitting
 from vitscope.cli.head_summary import print_comparison, print_fit, print_path
-from vitscope.cli.request import Request, held_run, place_of, write_page
+from vitscope.cli.request import Request, first_split, held_run, place_of, write_page
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.train import TEST_SPLITS
@@ -39,7 +39,7 @@ class HeadRequest:
     test_split: str | None = None
     """Split to test on; test or validation where there is one, else a fifth of the images, held out by --seed."""
     test_limit: int | None = None
-    """Test on so many images, balanced by class."""
+    """Test on so many images, of each class in proportion to its size."""
     pool: int = 7
     """Side of the token grid, at most: neighbouring patches are averaged. Time grows with the number of tokens."""
     width: int = 64
@@ -221,24 +221,16 @@ def _images(request: Request, head: HeadRequest) -> "tuple[Images, Images | None
     training = _training(request, head)
     if head.test_split:
         return training, replace(request, split=head.test_split, limit=head.test_limit).pictures()
-    for split in TEST_SPLITS:
-        try:
-            test = replace(request, split=split, limit=head.test_limit).pictures()
-        except UserError:
-            continue
-        if test.name != training.name:
-            return training, test
-    return training, None
+    test = first_split(TEST_SPLITS, lambda split: replace(request, split=split, limit=head.test_limit).pictures())
+    return training, None if test is None or test.name == training.name else test
 
 
 def _training(request: Request, head: HeadRequest) -> "Images":
     """The split that is named, else the one called train, else what the source is without a split."""
     if head.split:
         return request.pictures()
-    try:
-        return replace(request, split="train").pictures()
-    except UserError:
-        return request.pictures()
+    found = first_split(("train",), lambda split: replace(request, split=split).pictures())
+    return request.pictures() if found is None else found
 
 
 def _where(request: Request, spec: "Spec") -> str:

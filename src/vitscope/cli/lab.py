@@ -44,7 +44,8 @@ class PlantedRequest:
     classes: str = "0,1"
     """Two of their classes by number, +1 and -1; for spurious-tokens four, the last two of the spurious patches."""
     limit: int | None = None
-    """Take so many of their images, balanced by class, half to train on and half to test on; chosen by --seed."""
+    """Take so many of their images, of each class in proportion to its size, chosen by --seed; half of them to train
+    on and half to test on."""
     patch: int = 4
     """Pixels along a side of a patch, which is a token."""
     side: int | None = None

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,17 +29,25 @@ class Request:
     """digits (embedded), vit-micro ... vit-base, timm/NAME, torchvision/NAME, transformers/NAME, a save_pretrained
     folder, or a checkpoint of vitscope train."""
     images: str | None = None
-    """Folder, Parquet, .npz, glob, hub:OWNER/NAME, or digits (embedded)."""
+    """Folder, Parquet, .npz, .tar, .csv, glob, hub:OWNER/NAME, or digits (embedded)."""
     split: str | None = None
     """Which of several splits."""
     limit: int | None = None
-    """Take so many images, balanced by class."""
+    """Take so many images, of each class in proportion to its size."""
     seed: int = 0
     """Which images --limit takes, and everything else that is random."""
     label: str | None = None
-    """Column or key of the labels."""
+    """Column or key of the labels; none to go without, folder where folders that might be splits are classes."""
     label_map: str | None = None
     """JSON file from the images' classes to the model's."""
+    label_order: Literal["text", "natural"] | None = None
+    """How a model that names no classes numbers them: text (10 before 2), as torchvision sorts, or natural, as timm."""
+    root: str | None = None
+    """Folder that the paths in a table lead from, and may not leave; the table's own if left out."""
+    bits: int | None = None
+    """Depth of samples that are stored in 16 bits, such as 12."""
+    max_pixels: int = 178_956_970
+    """Pixels of the largest picture that is read."""
     augment: Literal["none", "weak", "strong"] = "none"
     """Show the images as training would, the same way each time: weak is crop and mirror; strong is RandAugment, Mixup
     and CutMix too."""
@@ -79,6 +87,10 @@ class Request:
             seed=self.seed,
             label=self.label,
             label_map=self.label_map,
+            label_order=self.label_order,
+            root=self.root,
+            bits=self.bits,
+            max_pixels=self.max_pixels,
             max_broken=self.max_broken,
         )
         if self.augment == "none":
@@ -92,6 +104,17 @@ class Request:
         from vitscope.engine.measure import Plan
 
         return Plan(self.batch_size, workers.executor, None, self.resume, command=command_line())
+
+
+def first_split(splits: Iterable[str | None], read: "Callable[[str | None], Images]") -> "Images | None":
+    """The images of the first of these splits that there is; None where there is none of them."""
+    for split in splits:
+        try:
+            return read(split)
+        except UserError as error:
+            if error.splits is None:
+                raise
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """``vitscope train``: a recipe's fields as flags."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitscope.cli.checkup import chosen
 from vitscope.cli.flags import made, with_flags
+from vitscope.cli.request import first_split
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.measurement.errors import UserError
@@ -25,8 +27,11 @@ def train_on(
     out: Annotated[str, typer.Option(help="Folder for weights, metrics and the state to resume from.")],
     split: Annotated[str | None, typer.Option(help="Split to train on; train where there is one.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split to test on; test or validation if there.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Train on so many images, balanced by class.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Train on so many images, of each class in proportion.")] = None,
     label: Annotated[str | None, typer.Option(help="Column or key of the labels.")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder that the paths in a table lead from.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Depth of samples that are stored in 16 bits, such as 12.")] = None,
+    max_pixels: Annotated[int, typer.Option(help="Pixels of the largest picture that is read.")] = 178_956_970,
     max_broken: Annotated[int, typer.Option(help="Unreadable images to put up with.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training ended.")] = False,
     watch: Annotated[str | None, typer.Option(help="Take these diagnostics meanwhile, with commas between.")] = None,
@@ -40,10 +45,11 @@ def train_on(
     with waiting("Loading the images"):
         from vitscope.training.train import train as trained
 
-        shown = _images(images, (split,) if split else ("train", None), label, limit, settings.seed, max_broken)
+        read = partial(_images, images, label=label, root=root, bits=bits, max_pixels=max_pixels, max_broken=max_broken)
+        shown = read((split,) if split else ("train", None), "--split", limit=limit, seed=settings.seed)
         splits = (test_split,) if test_split else (*TEST_SPLITS, None)
-        test = _images(images, splits, label, None, 0, max_broken)
-        few = None if watch is None else _images(images, splits, label, watch_images, 0, max_broken)
+        test = read(splits, "--test-split")
+        few = None if watch is None else read(splits, "--test-split", limit=watch_images)
         observer = _observer(watch, watch_every, watch_budget, few, out)
     if shown.name == test.name:
         hint(f"{images} has no split to test on; the training goes untested.")
@@ -74,18 +80,17 @@ def _observer(
     return Several((ProgressBar(), WatchObserver(monitor)))
 
 
-def _images(
-    source: str, splits: tuple[str | None, ...], label: str | None, limit: int | None, seed: int, max_broken: int
-) -> "Images":
-    """The images of the first of these splits that the source has."""
+def _images(source: str, splits: tuple[str | None, ...], flag: str, **options: Any) -> "Images":  # noqa: ANN401
+    """The images of the first of these splits that the source has; ``flag`` names one."""
     from vitscope.data import images
 
-    for split in splits[:-1]:
-        try:
-            return images(source, split=split, label=label, limit=limit, seed=seed, max_broken=max_broken)
-        except UserError:
-            continue
-    return images(source, split=splits[-1], label=label, limit=limit, seed=seed, max_broken=max_broken)
+    found = first_split(splits[:-1], lambda split: images(source, split=split, **options))
+    if found is not None:
+        return found
+    try:
+        return images(source, split=splits[-1], **options)
+    except UserError as error:
+        raise UserError(str(error).replace("--split", flag)) from error
 
 
 train = with_flags(train_on, Recipe)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Shaped
 from PIL import Image
 
-from vitscope.data.decode import BrokenImage, displayed, from_array
-from vitscope.data.label import read_labels
-from vitscope.data.source import AbstractPictures, AbstractSource, Opened, refuse_label, refuse_split
+from vitscope.data.decode import DEEPEST, BrokenImage, Decoding, displayed, from_array, refuse_dark
+from vitscope.data.label import NO_LABELS, SEVERAL, Labels, read_labels
+from vitscope.data.source import AbstractPictures, AbstractSource, Choice, Opened, refuse_label, refuse_split
 from vitscope.measurement.errors import UserError
 
 CHANNELS = (1, 3, 4)
@@ -39,15 +39,15 @@ class ArrayPictures(AbstractPictures):
         """Shape, type and samples."""
         value = self.values[position]
         if isinstance(value, Image.Image):
-            value = self.read(position)
+            value = self.read(position, Decoding(bits=DEEPEST))
         array = np.asarray(value)
         return repr((array.shape, array.dtype.str)).encode() + array.tobytes()
 
-    def read(self, position: int) -> Image.Image:
+    def read(self, position: int, decoding: Decoding) -> Image.Image:
         """The picture."""
         value = self.values[position]
         try:
-            return displayed(value) if isinstance(value, Image.Image) else from_array(value)
+            return displayed(value, decoding) if isinstance(value, Image.Image) else from_array(value, decoding)
         except Exception as error:  # a lazily opened file fails here, in whatever way its decoder chooses
             raise BrokenImage(self.name(position), str(error) or type(error).__name__) from error
 
@@ -60,44 +60,71 @@ class ArraySource(AbstractSource):
         """Arrays, tensors, lists and tuples."""
         return isinstance(source, np.ndarray | torch.Tensor | list | tuple)
 
-    def open(self, source: object, split: str | None, label: str | None) -> Opened:
+    def open(self, source: object, choice: Choice) -> Opened:
         """Check shape and range; copies only where the layout or the number type calls for it."""
         where = "the given images"
-        refuse_split(where, split)
-        refuse_label(where, label, "labels are given as the second of a pair (images, labels)")
-        pixels, given = _pair(source)
-        pictures = ArrayPictures(picture_values(pixels, where), "images")
-        if given is None:
-            return Opened("images", pictures, None)
-        given = given.cpu().numpy() if isinstance(given, torch.Tensor) else given
-        labels = read_labels(given, where, "the labels given", chosen=True)
-        if labels is not None and len(labels.values) != len(pictures):
-            raise UserError(f"{len(pictures)} images were given with {len(labels.values)} labels: give one for each.")
-        return Opened("images", pictures, labels)
+        refuse_split(where, choice.split)
+        refuse_label(where, choice.label, "labels are given as the second of a pair (images, labels)")
+        pixels, given = split_pair(source)
+        pictures = ArrayPictures(picture_values(pixels, where, choice.decoding.bits), "images")
+        return Opened("images", pictures, labels_given(given, len(pictures), where, choice))
 
 
-def _pair(source: object) -> tuple[object, object]:
+def split_pair(source: object) -> tuple[object, object]:
     """Images and labels, of a pair whose second is a vector; otherwise all of it are images."""
-    if isinstance(source, tuple) and len(source) == 2 and not isinstance(source[1], Image.Image):
-        shape = tuple(source[1].shape) if isinstance(source[1], torch.Tensor) else np.shape(source[1])
-        if len(shape) == 1 or shape[1:] == (1,):
-            return source
-    return source, None
+    if not (isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], np.ndarray | torch.Tensor | list)):
+        return source, None
+    first, second = source
+    shape = tuple(second.shape) if isinstance(second, torch.Tensor | np.ndarray) else np.array(second, object).shape
+    stacked = isinstance(first, list) or (isinstance(first, np.ndarray | torch.Tensor) and first.ndim > 2)
+    if stacked and len(shape) == 2 and shape[1] > 1 and len(first) == shape[0]:
+        raise UserError(f"the labels given are {shape[0]} x {shape[1]}, {SEVERAL}: give one class for each image.")
+    return (first, second) if len(shape) == 1 or shape[1:] == (1,) else (source, None)
 
 
-def picture_values(pixels: object, where: str) -> Rows:
+def labels_given(given: object, count: int, where: str, choice: Choice) -> Labels | None:
+    """The labels that were given beside so many images, one for each."""
+    if given is None or choice.label == NO_LABELS:
+        return None
+    given = given.cpu().numpy() if isinstance(given, torch.Tensor) else given
+    labels = read_labels(given, where, "the labels given", chosen=True)
+    if labels is not None and len(labels.values) != count:
+        raise UserError(f"{count} images were given with {len(labels.values)} labels: give one for each.")
+    return labels
+
+
+def picture_values(pixels: object, where: str, bits: int | None = None) -> Rows:
     """Pixels in the layout of pictures: (images, height, width) or (images, height, width, channels), or a list.
 
     Channels may come first or last; where both readings are possible, tensors are read as channels first and arrays
-    as channels last. Floats must lie in [0, 1] and integers in [0, 255] (16-bit ones in [0, 65535]).
+    as channels last. Floats must lie in [0, 1] and integers in [0, 255] (16-bit ones in the range of their ``bits``).
     """
     if isinstance(pixels, list | tuple):
-        return [value if isinstance(value, Image.Image) else _one(value, where) for value in cast("list[Any]", pixels)]
+        values = [
+            value if isinstance(value, Image.Image) else one_picture(value, where)
+            for value in cast("list[Any]", pixels)
+        ]
+        _check_depth([value for value in values if isinstance(value, np.ndarray)], where, bits)
+        return values
     array = _numpy(pixels)
+    _check_depth([array], where, bits)
     return _checked(_channels_last(array, isinstance(pixels, torch.Tensor), where), where)
 
 
-def _one(value: object, where: str) -> Samples:
+def _check_depth(arrays: Sequence[Samples], where: str, bits: int | None) -> None:
+    """Refuse 16-bit samples whose depth nobody said and their largest leaves open, or that exceed what was said."""
+    deep = [array for array in arrays if array.dtype == np.uint16 and array.size]
+    most = float(max((array.max() for array in deep), default=0))
+    if bits is not None and most >= 2**bits:
+        raise UserError(f"the 16-bit samples of {where} reach {most:g}, and {bits} bits hold less.")
+    try:
+        refuse_dark(most, bits, f"the 16-bit samples of {where}")
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+
+
+def one_picture(value: object, where: str) -> Samples:
+    """The samples of one picture, checked as those of many are."""
     if not isinstance(value, np.ndarray | torch.Tensor):
         raise UserError(f"{where} hold a {type(value).__name__}: give Pillow images, arrays or tensors.")
     array = _numpy(value)[None]

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitscope.data.array import ArrayPictures
 from vitscope.data.label import read_labels
-from vitscope.data.source import AbstractSource, Opened, choose_split, refuse_label
+from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_label
 
 CLASSES = tuple("0123456789")
 
@@ -24,10 +24,10 @@ class DigitsSource(AbstractSource):
         """Nothing at all, or the word "digits" (a folder of that name is ./digits)."""
         return source is None or (isinstance(source, str) and source == "digits")
 
-    def open(self, source: object, split: str | None, label: str | None) -> Opened:
+    def open(self, source: object, choice: Choice) -> Opened:
         """The images of the split, in the data set's order."""
-        refuse_label("digits", label, "each image's label is its digit")
-        chosen = choose_split("digits", ("test", "train", "all"), split or "test")
+        refuse_label("digits", choice.label, "each image's label is its digit")
+        chosen = choose_split("digits", ("test", "train", "all"), choice.split or "test")
         from sklearn.datasets import load_digits  # slow to import, and only needed here
 
         digits: Any = load_digits()

@@ -1,35 +1,39 @@
 """Image files in a folder: one folder per class, or all in one without labels."""
 
 import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NoReturn, final
 
 import numpy as np
-from PIL import Image
 
-from vitscope.data.decode import BrokenImage, decode
-from vitscope.data.label import Labels
+from vitscope.data.files import IMAGES, SOUNDS, VIDEOS, has_suffix, is_clutter, read_file
+from vitscope.data.label import FOLDER, NO_LABELS, Labels
 from vitscope.data.source import (
-    SPLITS,
-    AbstractPictures,
+    AbstractEncodedPictures,
     AbstractSource,
+    Choice,
     Opened,
     choose_split,
     refuse_label,
     refuse_split,
 )
-from vitscope.measurement.errors import UserError
-
-SUFFIXES = frozenset(
-    {".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg"}
-    | {".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+from vitscope.data.splits import (
+    ANNOTATION_FOLDERS,
+    PICTURE_FOLDERS,
+    Below,
+    hold_the_same,
+    names_split,
+    speak_of_splits,
 )
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 
 
 @final
 @dataclass(frozen=True)
-class FilePictures(AbstractPictures):
+class FilePictures(AbstractEncodedPictures):
     """Image files below one folder."""
 
     root: str
@@ -40,18 +44,11 @@ class FilePictures(AbstractPictures):
 
     def name(self, position: int) -> str:
         """The file's path from the folder."""
-        return self.files[position]
+        return printable(self.files[position])
 
     def content(self, position: int) -> bytes:
         """The file."""
-        try:
-            return Path(self.root, self.files[position]).read_bytes()
-        except OSError as error:
-            raise BrokenImage(self.name(position), error.strerror or str(error)) from error
-
-    def read(self, position: int) -> Image.Image:
-        """The picture."""
-        return decode(self.content(position), self.name(position))
+        return read_file(os.path.join(self.root, self.files[position]), self.name(position))
 
 
 @final
@@ -59,7 +56,8 @@ class FolderSource(AbstractSource):
     """A folder of class folders (classes sorted by name), a flat folder without labels, or a single image file.
 
     If every folder in it is called train, val, test or the like, these are splits, each again a folder of one of the
-    two kinds. Files that are no images, and names that begin with a dot, are passed over.
+    two kinds. Where folders may be splits or classes, `split` or the label "folder" says which they are. An empty class
+    folder is a class; files that are no images, names that begin with a dot and what systems leave are passed over.
     """
 
     def claims(self, source: object) -> bool:
@@ -67,61 +65,154 @@ class FolderSource(AbstractSource):
         if not isinstance(source, str | os.PathLike):
             return False
         path = Path(source)
-        return path.is_dir() or (path.is_file() and path.suffix.lower() in SUFFIXES)
+        return path.is_dir() or (path.is_file() and has_suffix(path.name, IMAGES))
 
-    def open(self, source: object, split: str | None, label: str | None) -> Opened:
+    def open(self, source: object, choice: Choice) -> Opened:
         """List the files; none is opened."""
-        where, root = str(source), Path(str(source)).resolve()
-        refuse_label(where, label, "the labels of a folder are the names of its class folders")
+        where, root = printable(str(source)), Path(str(source)).resolve()
+        if choice.label != FOLDER:
+            refuse_label(where, choice.label, "the labels of a folder are the names of its class folders")
         if root.is_file():
-            refuse_split(where, split)
-            return Opened(root.name, FilePictures(str(root.parent), (root.name,)), None)
-        folders = _folders(root)
-        splits = [folder.name for folder in folders]
-        name = root.name
-        if splits and SPLITS.issuperset(each.lower() for each in splits):
-            chosen = choose_split(where, splits, split)
-            root, where, name = root / chosen, f"{where.rstrip('/')}/{chosen}", f"{name}/{chosen}"
-            folders = _folders(root)
-        else:
-            refuse_split(where, split)
-        return _labelled(name, where, root, folders)
+            refuse_split(where, choice.split)
+            return Opened(printable(root.name), FilePictures(str(root.parent), (root.name,)), None)
+        return _opened(printable(root.name), where, root, choice)
 
 
-def _labelled(name: str, where: str, root: Path, folders: list[Path]) -> Opened:
-    loose = [path.name for path in _visible(root) if path.is_file() and path.suffix.lower() in SUFFIXES]
-    by_class = {folder.name: _files_below(folder) for folder in folders}
-    found = sum(map(len, by_class.values()))
+def _opened(name: str, where: str, root: Path, choice: Choice) -> Opened:
+    inner = [path.name for path in _visible(root) if path.is_dir()]
+    if choice.label != FOLDER and inner and all(map(names_split, inner)):  # decided without a look at all files
+        full = [folder for folder in inner if any(True for _ in _images_below(root / folder))]
+        if full:
+            return _of_split(name, where, root, choose_split(where, full, choice.split), choice)
+    folders = {folder: _below(root / folder) for folder in inner}
+    loose = tuple(path.name for path in _visible(root) if path.name not in folders and has_suffix(path.name, IMAGES))
+    _refuse_annotations(where, folders)
+    if choice.label != FOLDER:
+        if _may_be_splits(where, folders, choice.split):
+            full = [folder for folder, below in folders.items() if below.files]
+            return _of_split(name, where, root, choose_split(where, full, choice.split), choice)
+        only = _only_folder(folders, loose)
+        if only is not None and only.lower() in PICTURE_FOLDERS:
+            return _opened(name, f"{where.rstrip('/')}/{printable(only)}", root / only, choice)
+        if only is not None and len(folders[only].folders) > 1 and not folders[only].direct:
+            raise UserError(
+                f"{where} holds a single folder, {only}, with folders of its own ({_few(folders[only].folders)}): name "
+                f"that one, or say by --label {FOLDER} that {only} is a class."
+            )
+    refuse_split(where, choice.split)
+    return _labelled(name, where, root, folders, loose, choice.label != NO_LABELS)
+
+
+def _of_split(name: str, where: str, root: Path, split: str, choice: Choice) -> Opened:
+    shown = printable(split)
+    return _opened(f"{name}/{shown}", f"{where.rstrip('/')}/{shown}", root / split, Choice(label=choice.label))
+
+
+def _may_be_splits(where: str, folders: Mapping[str, Below], split: str | None) -> bool:
+    """Whether folders are to be read as splits: those that may be any are, once one of them is named."""
+    full = [folder for folder, below in folders.items() if below.files]
+    shared = hold_the_same(folders)
+    if not shared and not speak_of_splits(full):
+        return False
+    if split is not None or all(map(names_split, full)):
+        return True
+    why = f"each hold such folders as {_few(shared)}" if shared else "are partly called as splits"
+    raise UserError(
+        f"the folders of {where} ({_few(full)}) {why}, so they may be splits: choose one with --split, or say by "
+        f"--label {FOLDER} that they are classes.",
+        tuple(full),
+    )
+
+
+def _only_folder(folders: Mapping[str, Below], loose: tuple[str, ...]) -> str | None:
+    """The folder that all images are in."""
+    full = [folder for folder, below in folders.items() if below.files]
+    return full[0] if len(full) == 1 and len(folders) == 1 and not loose else None
+
+
+def _refuse_annotations(where: str, folders: Mapping[str, Below]) -> None:
+    """Refuse pictures beside masks or boxes of their own."""
+    annotations = [name for name in folders if name.lower() in ANNOTATION_FOLDERS]
+    pictures = [
+        name
+        for name, below in folders.items()
+        if below.files and (name.lower() in PICTURE_FOLDERS or names_split(name) or name.lower() == "leftimg8bit")
+    ]
+    if annotations and pictures:
+        raise UserError(
+            f"{where} holds images ({pictures[0]}) beside their annotations ({annotations[0]}), as for segmentation or "
+            f"detection, and accuracy here is of one class an image: name {pictures[0]} itself to go without labels."
+        )
+
+
+def _labelled(
+    name: str, where: str, root: Path, folders: Mapping[str, Below], loose: tuple[str, ...], wanted: bool
+) -> Opened:
+    found = sum(len(below.files) for below in folders.values())
     if not found and not loose:
-        raise UserError(f"{where} holds no image files.")
+        _refuse_without_images(where, root, folders)
     if found and loose:
         raise UserError(
-            f"{where} holds both image files (such as {loose[0]}) and class folders (such as {folders[0].name}): "
+            f"{where} holds both image files (such as {loose[0]}) and class folders (such as {next(iter(folders))}): "
             "move the files out, or name the folder that is meant."
         )
     if not found:
-        return Opened(name, FilePictures(str(root), tuple(loose)), None)
-    empty = [folder for folder, files in by_class.items() if not files]
-    if empty:
-        raise UserError(f"the class folder {empty[0]} of {where} holds no image files: remove it or fill it.")
-    files = tuple(f"{folder}/{file}" for folder, files in by_class.items() for file in files)
-    values = np.repeat(np.arange(len(by_class)), [len(files) for files in by_class.values()])
-    return Opened(name, FilePictures(str(root), files), Labels(values, tuple(by_class), "class folders", len(by_class)))
+        return Opened(name, FilePictures(str(root), loose), None)
+    for folder, below in folders.items():
+        if below.others and not below.files:
+            raise UserError(
+                f"the class folder {folder} of {where} holds no image files (but {below.others[0]}): remove it or "
+                "fill it."
+            )
+    files = tuple(f"{folder}/{file}" for folder, below in folders.items() for file in below.files)
+    pictures = FilePictures(str(root), files)
+    if not wanted:
+        return Opened(name, pictures, None)
+    values = np.repeat(np.arange(len(folders)), [len(below.files) for below in folders.values()])
+    classes = tuple(map(printable, folders))
+    labels = Labels(values, classes, "class folders", len(classes), numbering="sorted")
+    empty = [folder for folder, below in zip(classes, folders.values(), strict=True) if not below.files]
+    return Opened(name, pictures, labels, (f"{where} has no images of {_few(empty)}.",) if empty else ())
+
+
+def _refuse_without_images(where: str, root: Path, folders: Mapping[str, Below]) -> NoReturn:
+    """Say that there are no images, and what there is instead where it is something that people look at."""
+    others = [path.name for path in _visible(root)] + [name for below in folders.values() for name in below.others]
+    for kind, suffixes in {"videos": VIDEOS, "sounds": SOUNDS}.items():
+        for name in others:
+            if has_suffix(name, suffixes):
+                raise UserError(f"{where} holds {kind} (such as {name}), no images: give it as image files.")
+    raise UserError(f"{where} holds no image files.")
+
+
+def _few(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + ", ..." * (len(names) > 3)
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if not is_clutter(path.name))
 
 
-def _folders(root: Path) -> list[Path]:
-    return [path for path in _visible(root) if path.is_dir()]
+def _below(folder: Path) -> Below:
+    """What is in a folder, at any depth, as sorted paths from it."""
+    found = list(walked(folder))
+    files = sorted(path for path in found if has_suffix(path, IMAGES))
+    others = sorted(path for path in found if not has_suffix(path, IMAGES))
+    inner = frozenset(path.partition("/")[0] for path in files if "/" in path)
+    return Below(tuple(files), any("/" not in path for path in files), inner, tuple(others))
 
 
-def _files_below(folder: Path) -> list[str]:
-    """Image files at any depth below `folder`, as sorted paths from it."""
-    files: list[str] = []
-    for parent, children, names in os.walk(folder):
-        children[:] = [child for child in children if not child.startswith(".")]
-        wanted = (name for name in names if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
-        files += [Path(parent, name).relative_to(folder).as_posix() for name in wanted]
-    return sorted(files)
+def walked(folder: Path) -> Iterator[str]:
+    """The files at any depth below a folder but for clutter, as paths from it; `OSError` where one cannot be listed."""
+    for parent, children, names in os.walk(folder, onerror=_fail):
+        children[:] = [child for child in children if not is_clutter(child)]
+        prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
+        yield from (prefix + name for name in names if not is_clutter(name))
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    return (path for path in walked(folder) if has_suffix(path, IMAGES))
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise error

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import final
+from typing import SupportsIndex, final, overload
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from vitscope.data.augmented import Augmentation, Augmenting
 from vitscope.data.batch import Batch, Broken
-from vitscope.data.decode import BrokenImage
-from vitscope.data.label import Labels, fit_labels
+from vitscope.data.decode import DEFAULT, BrokenImage, Decoding
+from vitscope.data.gallery import gallery, spread
+from vitscope.data.label import Labels, called, fit_labels
 from vitscope.data.lookahead import ahead
 from vitscope.data.sampling import subset
 from vitscope.data.source import AbstractPictures
@@ -44,9 +45,43 @@ class Images:
     augmentation: Augmenting | None = None
     notes: tuple[str, ...] = ()
     """Sentences that every run on them repeats: what was guessed, which of several was taken."""
+    decoding: Decoding = DEFAULT
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Image.Image: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Images": ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> "Image.Image | Images":
+        """A picture, by its number (-1 is the last one), or some of the images, in their own order."""
+        if isinstance(index, slice):
+            return self.take(np.sort(np.arange(len(self))[index]))
+        return self.read(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        """The pictures, one after the other."""
+        return map(self.read, range(len(self)))
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.classes is None else f"{len(self.classes)} classes"
+        labels = labels if self.labels is None or self.classes else "labels without names"
+        return f"Images({self.name!r}: {len(self):,} images, {labels})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a few of them."""
+        return gallery(repr(self), [self._shown(index) for index in spread(len(self))])
+
+    def _shown(self, index: int) -> "tuple[Image.Image | None, str]":
+        """A picture, or None where it is broken, and what is written below it."""
+        picture = self._picture(index)
+        if isinstance(picture, Broken):
+            return None, f"{picture.name}: {picture.reason}"
+        label = None if self.labels is None else int(self.labels[index])
+        return picture, "" if label is None else called(label, self.classes)
 
     @property
     def labels(self) -> Int[np.ndarray, "chosen"] | None:
@@ -65,13 +100,15 @@ class Images:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over each chosen image's place, bytes and label, the class names and the augmentation; not the path.
+        """SHA-256 over each chosen image's place, bytes and label, the class names, the augmentation; not the path.
 
         Costs one reading of the images, without decoding.
         """
         digest = hashlib.sha256(repr((len(self), self.classes, self.labels is None)).encode())
         if self.augmentation is not None:
             digest.update(repr((self.augmentation.augmentation, self.augmentation.seed)).encode())
+        if self.decoding.bits is not None:
+            digest.update(repr(("bits", self.decoding.bits)).encode())
         for index, position in enumerate(self.positions.tolist()):
             try:
                 content = self.pictures.content(position)
@@ -84,7 +121,7 @@ class Images:
 
     def read(self, index: int) -> Image.Image:
         """Image number `index`, in mode `L` where it is grey and `RGB` otherwise; `BrokenImage` if it is that."""
-        return self.pictures.read(int(self.positions[index]))
+        return self.pictures.read(int(self.positions[index]), self.decoding)
 
     def batch_count(self, batch_size: int) -> int:
         """How many batches of `batch_size` the images make; the last may be smaller."""
@@ -193,7 +230,7 @@ class Images:
             )
 
     def sample(self, limit: int, seed: int = 0) -> "Images":
-        """At most `limit` of the images, as equal per class as can be; for one seed the smaller lies in the larger."""
+        """At most `limit` of the images, of each class in proportion; for one seed the smaller lies in the larger."""
         return self.take(subset(self.labels, len(self), limit, seed))
 
     def take(self, indices: Int[np.ndarray, "taken"]) -> "Images":
@@ -213,12 +250,13 @@ class Images:
     def for_classes(self, count: int, names: tuple[str, ...] | None) -> "Images":
         """The images with labels as class numbers of a model of `count` classes called `names` (None: unknown).
 
-        Where both name the same classes in another order, labels are put into the model's order. Raises `UserError`
-        for a label that the model has no class for, and for classes that are not evidently the model's unless the
-        user chose the labels by column or map.
+        Where both name their classes, labels are put into the model's order by name. Raises `UserError` for a label
+        that the model has no class for, for names whose order is not certain, and for classes that are not evidently
+        the model's unless the user chose the labels by column or map.
         """
         if self.annotation is None:
             return self
         augmentation = self.augmentation and replace(self.augmentation, classes=count)
         annotation = fit_labels(self.annotation, count, names, self.name)
-        return replace(self, annotation=annotation, augmentation=augmentation)
+        notes = tuple(dict.fromkeys((*self.notes, *annotation.notes)))
+        return replace(self, annotation=annotation, augmentation=augmentation, notes=notes)

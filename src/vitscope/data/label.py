@@ -1,17 +1,31 @@
-"""Labels: where they come from, how they are mapped, and whether they are the model's."""
+"""Labels: where they come from, how their classes are numbered, and whether they are the model's."""
 
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import cast, final
+from typing import Any, Literal, final
 
 import numpy as np
 from jaxtyping import Int
 
+from vitscope.data.class_names import Match, are_placeholders, match, placeholder_numbers
 from vitscope.measurement.errors import UserError
 
-LabelMap = Mapping[int | str, int] | Mapping[str, int] | Mapping[int, int]
+NO_LABELS = "none"
+"""The choice of label that leaves labels out."""
+FOLDER = "folder"
+"""The choice of label that takes folders for classes, whatever they are called or hold beside images."""
+LABEL_NAMES = ("label", "labels", "class", "classes", "class_name", "category", "target", "cls")
+SEVERAL = "several labels an image (multi-label)"
+BOXES = "boxes (detection)"
+MASKS = "masks (segmentation)"
+FRACTIONS = "numbers that are no classes"
+
+REMEDY = "choose a label column with --label, or map the labels with --label-map FILE"
+
+Numbering = Literal["own", "sorted", "told"]
+Order = Literal["text", "natural"]
+"""How class names are sorted: as torchvision and datasets do, 10 before 2 and Z before a; or as timm, the reverse."""
 
 
 @final
@@ -29,6 +43,10 @@ class Labels:
     count: int
     chosen: bool = False
     mapped: bool = False
+    numbering: Numbering = "own"
+    """Whose the numbers are: the data's own, or places of the names when sorted here, or in the order the user told."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was taken for what."""
 
     def take(self, positions: Int[np.ndarray, "chosen"]) -> "Labels":
         """The labels of the images at `positions`."""
@@ -41,26 +59,48 @@ class Column:
     """A column of a table that may hold labels; `classes` where its schema names them."""
 
     name: str
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...] | None = None
+    holds: str | None = None
+    """What it holds, where that is no class of each image."""
 
 
 def choose_column(columns: Sequence[Column], label: str | None, where: str) -> Column | None:
     """The column called `label`; else the one called "label"; else the only one with class names or so named; or None.
 
-    `columns` are those that hold integers or strings.
+    `columns` are those that hold integers or strings, and those that hold annotations of another kind, which are
+    refused where they are chosen or where there is nothing else.
     """
+    usable = [column for column in columns if column.holds is None]
+    found = next((column for column in columns if column.name == label), None)
+    if found is not None and found.holds is not None:
+        raise UserError(f"{where} holds {found.holds} in {found.name!r}, and a label here is one class of each image.")
+    if found is not None or label == NO_LABELS:
+        return found
     if label is not None:
-        for column in columns:
-            if column.name == label:
-                return column
-        listed = ", ".join(column.name for column in columns) or "none"
+        listed = ", ".join(column.name for column in usable) or "none"
         raise UserError(f"{where} has no label column {label!r}; columns that can hold labels: {listed}.")
-    likely = [column for column in columns if column.classes is not None or column.name.endswith(("label", "labels"))]
+    likely = [column for column in usable if column.classes is not None or is_label_name(column.name)]
     exact = [column for column in likely if column.name == "label"]
     if not exact and len(likely) > 1:
         listed = ", ".join(column.name for column in likely)
         raise UserError(f"{where} has several label columns ({listed}): choose one with --label.")
+    other = next((column for column in columns if column.holds is not None), None)
+    if not likely and other is not None:
+        refuse_annotation(where, f"{other.holds} in {other.name!r}")
     return next(iter(exact or likely), None)
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a column of this name is likely to hold labels."""
+    return name.lower() in LABEL_NAMES or name.lower().endswith(("label", "labels"))
+
+
+def refuse_annotation(where: str, what: str) -> None:
+    """Refuse annotations that are no class of each image."""
+    raise UserError(
+        f"{where} holds {what}, and accuracy here is of one class an image: choose labels with --label, or go without "
+        f"any by --label {NO_LABELS}."
+    )
 
 
 def read_labels(
@@ -77,10 +117,12 @@ def read_labels(
     if values.ndim != 1 or values.dtype.kind not in "iubUO":
         shape = "x".join(map(str, values.shape))
         raise UserError(f"the labels of {where} ({source}) must be one integer per image, not {shape} {values.dtype}.")
-    if values.dtype.kind in "UO":
+    words = values.dtype.kind in "UO"
+    if words:
         known = np.array([value is not None and str(value) != "" for value in values], dtype=bool)
         names, numbers = np.unique([str(value) for value in values[known]], return_inverse=True)
         classes = tuple(map(str, names))
+        _refuse_joined(classes, where, source)
         values = np.full(len(known), -1)
         values[known] = numbers
     values = values.astype(np.int64)
@@ -95,7 +137,23 @@ def read_labels(
     most = int(values.max())
     if classes is not None and most >= len(classes):
         raise UserError(f"{where} has the label {most} ({source}), but only {len(classes)} class names.")
-    return Labels(values, classes, source, most + 1 if classes is None else len(classes), chosen)
+    return Labels(
+        values,
+        classes,
+        source,
+        most + 1 if classes is None else len(classes),
+        chosen,
+        numbering="sorted" if words else "own",
+    )
+
+
+def _refuse_joined(classes: tuple[str, ...], where: str, source: str) -> None:
+    """Refuse strings such as `cat|dog`, several classes in one."""
+    joined = next((name for name in classes if "|" in name or ";" in name), None)
+    if joined is not None:
+        raise UserError(
+            f"{where} has the label {joined!r} ({source}), which reads as {SEVERAL}: give one class for each image."
+        )
 
 
 def column_labels(values: Sequence[int | str | None], column: Column, where: str, chosen: bool) -> Labels | None:
@@ -105,110 +163,141 @@ def column_labels(values: Sequence[int | str | None], column: Column, where: str
     return read_labels(raw, where, f"column {column.name!r}", column.classes, chosen)
 
 
-def map_labels(labels: Labels | None, label_map: LabelMap | str | Path, where: str) -> Labels:
-    """The labels with every value replaced as `label_map` says: a mapping, or a JSON file of one.
-
-    Keys are class names of the images, or label values (in a JSON file as strings; a name wins over a value); the
-    results are class numbers of the model. Every label that occurs must have an entry.
-    """
-    if labels is None:
-        raise UserError(f"{where} has no labels to map: leave --label-map out.")
-    origin = str(label_map) if isinstance(label_map, str | Path) else "the given map"
-    targets = _targets(_entries(label_map, origin), labels.classes, where, origin)
-    unmapped = sorted({int(value) for value in labels.values} - targets.keys())
-    if unmapped:
-        shown = ", ".join(_called(value, labels.classes) for value in unmapped[:3])
-        raise UserError(f"the label map {origin} has no entry for {len(unmapped)} labels of {where}, such as {shown}.")
-    values = np.array([targets[int(value)] for value in labels.values], dtype=np.int64)
-    classes = _mapped_names(targets, labels.classes)
-    source = f"{labels.source}, mapped by {origin}"
-    return Labels(values, classes, source, int(values.max()) + 1, chosen=True, mapped=True)
+def text(name: str) -> str:
+    """The key by which torchvision sorts class names: the name itself."""
+    return name
 
 
-def _entries(label_map: LabelMap | str | Path, origin: str) -> dict[int | str, int]:
-    parsed: object = label_map
-    if isinstance(label_map, str | Path):
-        try:
-            parsed = json.loads(Path(label_map).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"the label map {origin} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise UserError(f"the label map {origin} is not JSON: {error}.") from error
-    if not isinstance(parsed, Mapping):
-        raise UserError(f'the label map {origin} must be an object such as {{"tench": 0, "church": 497}}.')
-    entries = cast("dict[int | str, object]", dict(parsed))
-    for key, target in entries.items():
-        if isinstance(target, bool) or not isinstance(target, int) or target < 0:
-            raise UserError(f"the label map {origin} sends {key!r} to {target!r}, which is no class number.")
-    return cast("dict[int | str, int]", entries)
+def natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """The key by which timm sorts class names: digits as numbers, letters without case; then the name itself."""
+    parts = re.split(r"(\d+)", name.lower())
+    numbers = [part.lstrip("0") if place % 2 else part for place, part in enumerate(parts)]
+    return [(len(part) * (place % 2), part) for place, part in enumerate(numbers)], name
 
 
-def _targets(entries: dict[int | str, int], classes: tuple[str, ...] | None, where: str, origin: str) -> dict[int, int]:
-    targets: dict[int, int] = {}
-    for key, target in entries.items():
-        if isinstance(key, str) and classes is not None and key in classes:
-            targets |= {value: target for value, name in enumerate(classes) if name == key}
-        elif isinstance(key, int) or key.lstrip("-").isdecimal():
-            targets.setdefault(int(key), target)
-        else:
-            known = "its labels have no names" if classes is None else f"its classes are {_listed(classes)}"
-            raise UserError(f"the label map {origin} names the class {key!r}, which {where} does not have: {known}.")
-    return targets
+ORDERS: dict[str, Callable[[str], Any]] = {"text": text, "natural": natural}
 
 
-def _mapped_names(targets: dict[int, int], classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Names of the mapped values, if they are 0, 1, ... without a gap; classes that were merged share a name."""
-    if classes is None or set(targets.values()) != set(range(len(set(targets.values())))):
-        return None
-    names: list[list[str]] = [[] for _ in set(targets.values())]
-    for value, target in sorted(targets.items()):
-        if 0 <= value < len(classes):
-            names[target].append(classes[value])
-    return tuple(" / ".join(each) for each in names)
+def order_labels(labels: Labels | None, order: Order, where: str) -> Labels:
+    """The labels with their classes numbered in this order of their names, which the user says is the model's."""
+    if order not in ORDERS:
+        raise UserError(f"--label-order is {' or '.join(ORDERS)}, not {order!r}.")
+    if labels is None or labels.classes is None or labels.numbering != "sorted":
+        raise UserError(f"{where} has no class names that could be put into an order: leave --label-order out.")
+    classes = sorted(labels.classes, key=ORDERS[order])
+    numbers = np.array([classes.index(name) for name in labels.classes], dtype=np.int64)
+    source = f"{labels.source}, in {order} order"
+    return replace(labels, values=numbers[labels.values], classes=tuple(classes), source=source, numbering="told")
 
 
 def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where: str) -> Labels:
     """The labels as class numbers of a model of `count` classes called `names`, or a `UserError` where they are not.
 
-    Class names in another order than the model's are put into the model's. Beyond that nothing is guessed: other
-    classes than the model's are refused unless the user chose the labels.
+    Where the model names its classes, those of the images are found by name. Otherwise the numbers must be the data's
+    own, or places in an order that the user told, or the names must have one order alone. Other classes than the
+    model's are refused unless the user chose the labels.
     """
-    remedy = "choose a label column with --label, or map the labels with --label-map FILE"
+    names = None if names is None or are_placeholders(names) else names
+    if not labels.mapped and (found := _by_name(labels, count, names, where)) is not None:
+        return found
+    settled = labels.mapped or (labels.chosen and labels.numbering == "own")
     most = int(labels.values.max())
+    ours = None if settled or labels.numbering == "told" else labels.classes
+    if ours is not None and names is not None:
+        raise UserError(f"the classes of {where} ({listed(ours)}) are not the model's ({listed(names)}): {REMEDY}.")
     if most >= count:
-        called = _called(most, labels.classes)
-        raise UserError(f"the label {called} of {where} has no class in a model of {count} classes: {remedy}.")
-    if not labels.chosen and labels.count != count:
+        one = called(most, labels.classes)
+        raise UserError(f"the label {one} of {where} has no class in a model of {count} classes: {REMEDY}.")
+    if not settled and labels.count != count:
         raise UserError(
             f"{where} has {labels.count} classes ({labels.source}), the model {count}, so the labels cannot be taken "
-            f"for the model's: {remedy}."
+            f"for the model's: {REMEDY}."
         )
-    if labels.mapped or labels.classes is None or names is None or labels.classes == names:
-        return labels
-    if len(set(names)) == len(names) == len(labels.classes) and set(names) == set(labels.classes):
-        order = np.array([names.index(name) for name in labels.classes], dtype=np.int64)
-        source = f"{labels.source}, in the model's order by name"
-        return replace(labels, values=order[labels.values], classes=names, source=source)
-    if not labels.chosen and not _alike(labels.classes, names):
-        raise UserError(
-            f"the classes of {where} ({_listed(labels.classes)}) are not the model's ({_listed(names)}): {remedy}."
-        )
+    if labels.numbering == "sorted" and labels.classes is not None:
+        _refuse_two_orders(labels.classes, where)
     return labels
 
 
-def _alike(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
-    """Whether two spellings of class names may mean the same: some agree, and none is at another place."""
-    places: dict[str, set[int]] = {}
-    for place, name in enumerate(theirs):
-        places.setdefault(name.casefold(), set()).add(place)
-    shared = [place in places[name.casefold()] for place, name in enumerate(ours) if name.casefold() in places]
-    return bool(shared) and all(shared)
+def _refuse_two_orders(classes: tuple[str, ...], where: str) -> None:
+    """Refuse names whose order is not the same by all the rules that models are trained with."""
+    by_text, by_number = (sorted(classes, key=key) for key in (text, natural))
+    if by_text != by_number:
+        raise UserError(
+            f"the model does not name its classes, and the order of those of {where} is not certain: text "
+            f"({listed(by_text)}, as torchvision sorts) or natural ({listed(by_number)}, as timm does); say which with "
+            "--label-order, or map the labels with --label-map FILE."
+        )
 
 
-def _called(value: int, classes: tuple[str, ...] | None) -> str:
+def _by_name(labels: Labels, count: int, names: tuple[str, ...] | None, where: str) -> Labels | None:
+    """The labels in the model's classes where names say which these are."""
+    if labels.classes is None:
+        return None if names is None or labels.chosen else _by_number(labels, names, where)
+    if labels.classes == names:
+        return labels
+    if names is None:
+        numbers = placeholder_numbers(labels.classes)
+        if numbers is None or max(numbers) >= count or len(set(numbers)) < len(numbers):
+            return None
+        return _placed(labels, Match(numbers, "by the numbers in their names"), count, None, where)
+    found = match(labels.classes, names)
+    if found is None and not any(name.isdecimal() for name in labels.classes):
+        found = _match_of_shown(labels, labels.classes, names)
+    return None if found is None else _placed(labels, found, count, names, where)
+
+
+def _match_of_shown(labels: Labels, classes: tuple[str, ...], names: tuple[str, ...]) -> Match | None:
+    """The match of the classes that have images, where others are no classes of the model."""
+    shown = sorted({int(value) for value in labels.values})
+    found = match([classes[value] for value in shown], names)
+    if found is None or len(shown) == len(classes):
+        return None
+    places = dict(zip(shown, found.places, strict=True))
+    missing = [name for value, name in enumerate(classes) if value not in places]
+    how = f"{found.how or 'by name'}, but for those without images ({listed(missing)})"
+    return Match(tuple(places.get(value, -1) for value in range(len(classes))), how)
+
+
+def _by_number(labels: Labels, names: tuple[str, ...], where: str) -> Labels | None:
+    """Numbers that are names of the model: 3 is its class "3", unless that might be its class number 3."""
+    places = {name: place for place, name in enumerate(names)}
+    values = np.unique(labels.values).tolist()
+    counted = all(name == str(place) for name, place in places.items())
+    if counted or not all(map(str.isdecimal, names)) or not all(str(value) in places for value in values):
+        return None
+    if max(values) < len(names):
+        raise UserError(
+            f"the labels of {where} ({labels.source}) are numbers, and so are the names of the model's classes "
+            f"({listed(names)}), in another order: say by --label-map FILE whether 1 is the class number 1 or the "
+            'class "1".'
+        )
+    found = Match(tuple(places.get(str(value), -1) for value in range(max(values) + 1)), "by numbers that are names")
+    return _placed(labels, found, len(names), names, where)
+
+
+def _placed(labels: Labels, found: Match, count: int, names: tuple[str, ...] | None, where: str) -> Labels:
+    """The labels as the model's classes that were found."""
+    shown = len([place for place in found.places if place >= 0])
+    notes = [f"The classes of {where} were matched to the model's {found.how}."] if found.how else []
+    if shown < count:
+        notes.append(f"{where} has {shown} of the model's {count} classes; predictions are among all of them.")
+    return replace(
+        labels,
+        values=np.array(found.places, dtype=np.int64)[labels.values],
+        classes=names,
+        source=f"{labels.source}, in the model's order by name",
+        count=count,
+        numbering="own",
+        notes=(*labels.notes, *notes),
+    )
+
+
+def called(value: int, classes: tuple[str, ...] | None) -> str:
+    """A label as a person would name it."""
     named = classes is not None and value < len(classes)
     return f"{value} ({classes[value]})" if named and classes is not None else str(value)
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first few of these names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,5 +1,6 @@
 """Arrays in a NumPy `.npz` file."""
 
+import math
 import os
 import zipfile
 from dataclasses import dataclass
@@ -8,17 +9,20 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from PIL import Image
 
 from vitscope.data.array import ArrayPictures, picture_values
-from vitscope.data.label import Labels, read_labels
-from vitscope.data.source import AbstractPictures, AbstractSource, Opened, choose_split, refuse_split
+from vitscope.data.decode import Decoding
+from vitscope.data.label import NO_LABELS, Labels, read_labels
+from vitscope.data.source import AbstractPictures, AbstractSource, Choice, Opened, choose_split, parsing, refuse_split
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 
 IMAGE_KEYS = ("images", "x", "X", "pixels", "data")
 LABEL_KEYS = ("labels", "y", "Y", "label", "targets")
 CLASS_KEYS = ("classes", "class_names")
+SMALL, TIGHTEST = 2**28, 200
+"""An array beyond so many bytes must not have been compressed so many times: images are not, zip bombs are."""
 
 
 @final
@@ -28,15 +32,19 @@ class NpzPictures(AbstractPictures):
 
     path: str
     key: str
+    bits: int | None = None
+    """Depth of its samples, if they are of 16 bits."""
 
     @cached_property
     def rows(self) -> ArrayPictures:
         """The array, in the layout of pictures."""
-        with np.load(self.path, allow_pickle=False) as arrays:
-            return ArrayPictures(picture_values(arrays[self.key], self.path), f"{Path(self.path).name}:{self.key}")
+        with zipfile.ZipFile(self.path) as archive:
+            array = read_array(archive, self.key, printable(self.path))
+        where = printable(self.path)
+        return ArrayPictures(picture_values(array, where, self.bits), f"{Path(where).name}:{printable(self.key)}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "key": self.key}
+        return {"path": self.path, "key": self.key, "bits": self.bits}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,9 +57,9 @@ class NpzPictures(AbstractPictures):
         """Shape, type and samples."""
         return self.rows.content(position)
 
-    def read(self, position: int) -> Image.Image:
+    def read(self, position: int, decoding: Decoding) -> Image.Image:
         """The picture."""
-        return self.rows.read(position)
+        return self.rows.read(position, decoding)
 
 
 @final
@@ -67,26 +75,41 @@ class NpzSource(AbstractSource):
         """A path that ends in .npz."""
         return isinstance(source, str | os.PathLike) and str(source).endswith(".npz") and Path(source).is_file()
 
-    def open(self, source: object, split: str | None, label: str | None) -> Opened:
+    def open(self, source: object, choice: Choice) -> Opened:
         """Read the images' array, the labels and the class names."""
-        path = Path(str(source)).resolve()
+        path, where = Path(str(source)).resolve(), printable(str(source))
         if not zipfile.is_zipfile(path):
-            raise UserError(f"{source} is no .npz file, whatever its name.")
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                image_key, chosen = _image_key(arrays.files, split, str(source))
-                labels = _labels(arrays, label, chosen, str(source))
-            pictures = NpzPictures(str(path), image_key)
+            raise UserError(f"{where} is no .npz file, whatever its name.")
+        with parsing(where, "plain arrays"), zipfile.ZipFile(path) as archive:
+            keys = [name.removesuffix(".npy") for name in archive.namelist()]
+            image_key, chosen = _image_key(keys, choice.split, where)
+            labels = None if choice.label == NO_LABELS else _labels(archive, keys, choice.label, chosen, where)
+            pictures = NpzPictures(str(path), image_key, choice.decoding.bits)
             count = len(pictures)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise UserError(f"{source} cannot be read as .npz: {error}.") from error
-        except ValueError as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{source} cannot be read as plain arrays: {error}.") from error
         if labels is not None and len(labels.values) != count:
-            raise UserError(f"{source} has {count} images and {len(labels.values)} labels: give one for each.")
-        return Opened(path.stem if chosen is None else f"{path.stem}/{chosen}", pictures, labels)
+            raise UserError(f"{where} has {count} images and {len(labels.values)} labels: give one for each.")
+        name = path.stem if chosen is None else f"{path.stem}/{chosen}"
+        return Opened(printable(name), pictures, labels)
+
+
+def read_array(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:
+    """One array of a `.npz` file, after what its header declares was held against what the file has."""
+    info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read_header(file)
+        size = math.prod(shape) * kind.itemsize
+        if kind.hasobject:
+            raise UserError(f"{where} cannot be read as plain arrays: {key!r} holds objects.")
+        if file.tell() + size != info.file_size:
+            raise UserError(
+                f"{where} is damaged: {key!r} declares {size:,} bytes and has {info.file_size:,} with them."
+            )
+        if size > SMALL and size > TIGHTEST * max(info.compress_size, 1):
+            raise UserError(f"{where} would grow to {size:,} bytes from {info.compress_size:,}, more than images do.")
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _splits(keys: list[str], stems: tuple[str, ...]) -> dict[str, str]:
@@ -108,13 +131,15 @@ def _image_key(keys: list[str], split: str | None, where: str) -> tuple[str, str
     return splits[chosen], chosen
 
 
-def _labels(arrays: NpzFile, label: str | None, split: str | None, where: str) -> Labels | None:
-    keys = list(arrays)
+def _labels(
+    archive: zipfile.ZipFile, keys: list[str], label: str | None, split: str | None, where: str
+) -> Labels | None:
     if label is not None and label not in keys:
         raise UserError(f"{where} has no labels under {label!r}; its keys are {', '.join(keys)}.")
     found = [key for key in LABEL_KEYS if key in keys] if split is None else []
     key = label or next(iter(found), None) or _splits(keys, LABEL_KEYS).get(split or "")
     if key is None:
         return None
-    classes = next((tuple(map(str, arrays[name])) for name in CLASS_KEYS if name in keys), None)
-    return read_labels(arrays[key], where, f"key {key!r}", classes, chosen=label is not None)
+    names = next((read_array(archive, name, where) for name in CLASS_KEYS if name in keys), None)
+    classes = None if names is None else tuple(printable(str(name)) for name in names.reshape(-1))
+    return read_labels(read_array(archive, key, where), where, f"key {key!r}", classes, chosen=label is not None)

@@ -1,28 +1,36 @@
 """Images in Parquet files, in the layout of the Hugging Face hub."""
 
-import json
 import os
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from glob import glob, has_magic
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
-from PIL import Image
 
-from vitscope.data.decode import BrokenImage, decode
-from vitscope.data.label import Column, Labels, choose_column, column_labels
-from vitscope.data.source import SPLITS, AbstractPictures, AbstractSource, Opened, choose_split
+from vitscope.data.decode import BrokenImage
+from vitscope.data.label import Labels, choose_column, column_labels
+from vitscope.data.layout import Layout, beside, cell_bytes, one_image_column, read_layout
+from vitscope.data.shards import by_split, refuse_gaps, shards
+from vitscope.data.source import (
+    AbstractEncodedPictures,
+    AbstractSource,
+    Choice,
+    Opened,
+    choose_split,
+    parsing,
+    reason_of,
+    refuse_root,
+)
+from vitscope.data.table import open_table
+from vitscope.data.table_file import read_columns
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 
-SHARD = re.compile(r"^(?P<split>.+?)-(?P<number>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?$")
 GROUPS_KEPT = 4  # rows are read in order, so more would only cost memory
 
 
@@ -53,7 +61,7 @@ class RecentGroups:
 
 @final
 @dataclass(frozen=True, eq=False)
-class ParquetPictures(AbstractPictures):
+class ParquetPictures(AbstractEncodedPictures):
     """The rows of several files, read a row group at a time.
 
     `groups` lists (file, row group, row of the file at which it starts); `ends` the total rows up to each one's end.
@@ -76,34 +84,16 @@ class ParquetPictures(AbstractPictures):
     def name(self, position: int) -> str:
         """File and row."""
         path, _, _, row = self._place(position)
-        return f"{Path(path).name}, row {row}"
+        return f"{printable(Path(path).name)}, row {row}"
 
     def content(self, position: int) -> bytes:
         """The encoded image: the cell's bytes, or the file that it names."""
         path, group, row, _ = self._place(position)
         try:
             cell = self.recent.cell(path, group, row)
-        except (OSError, pa.ArrowException) as error:
-            raise BrokenImage(self.name(position), f"its row group cannot be read: {error}") from error
-        return cell_bytes(cell, Path(path).parent, self.name(position))
-
-    def read(self, position: int) -> Image.Image:
-        """The picture."""
-        return decode(self.content(position), self.name(position))
-
-
-def cell_bytes(cell: object, folder: Path, name: str) -> bytes:
-    """The encoded image of one cell: plain bytes, or `{"bytes", "path"}` of which one is enough."""
-    fields = cast("Mapping[str, object]", cell) if isinstance(cell, Mapping) else {"bytes": cell}
-    content, path = fields.get("bytes"), fields.get("path")
-    if isinstance(content, bytes):
-        return content
-    if not isinstance(path, str):
-        raise BrokenImage(name, "the cell is empty")
-    try:
-        return (folder / path).read_bytes()
-    except OSError as error:
-        raise BrokenImage(name, f"{path}: {error.strerror}") from error
+        except Exception as error:  # a damaged page fails in whatever way the decoder meets it
+            raise BrokenImage(self.name(position), f"its row group cannot be read: {reason_of(error)}") from error
+        return cell_bytes(cell, beside(path), self.name(position))
 
 
 @final
@@ -117,96 +107,38 @@ class ParquetSource(AbstractSource):
 
     def claims(self, source: object) -> bool:
         """Paths and globs that lead to `.parquet` files."""
-        return isinstance(source, str | os.PathLike) and bool(parquet_files(str(source)))
+        return isinstance(source, str | os.PathLike) and bool(shards(str(source), ".parquet"))
 
-    def open(self, source: object, split: str | None, label: str | None) -> Opened:
+    def open(self, source: object, choice: Choice) -> Opened:
         """Read the files' footers and the label column, no image."""
-        where = str(source)
-        files = by_split(parquet_files(where))
-        chosen = choose_split(where, list(files), split)
+        where, found = printable(str(source)), shards(str(source), ".parquet")
+        with parsing(where, "Parquet"):
+            layout = read_layout(pq.read_schema(found[0]))
+        names_files = not (layout.images or layout.media)
+        if names_files and len(found) == 1:
+            return _of_paths(printable(found[0].stem), where, found, choice)
+        files = by_split(found)
+        chosen = choose_split(where, list(files), choice.split)
+        refuse_gaps(files[chosen], str(source), chosen)
+        stem = Path(str(source)).resolve()
+        name = printable(f"{(stem if stem.is_dir() else stem.parent).name}/{chosen}")
+        if names_files:
+            return _of_paths(name, where, files[chosen], replace(choice, split=None))
+        refuse_root(choice.root)
         paths = [str(path.resolve()) for path in files[chosen]]
-        _refuse_gaps(files[chosen], where, chosen)
-        try:
-            layout = read_layout(paths[0])
-            pictures = _pictures(paths, one_image_column(layout.images, layout.names, where))
-            labels = _labels(paths, layout, label, where)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{where} cannot be read as Parquet: {error}.") from error
-        stem = Path(where).resolve()
-        folder = stem if stem.is_dir() else stem.parent
-        return Opened(f"{folder.name}/{chosen}", pictures, labels)
+        with parsing(where, "Parquet"):
+            layout = read_layout(pq.read_schema(paths[0]))
+            pictures = _pictures(paths, one_image_column(layout, where))
+            labels = _labels(paths, layout, choice.label, where)
+        return Opened(name, pictures, labels)
 
 
-def parquet_files(source: str) -> list[Path]:
-    """The Parquet files that a path or glob leads to, sorted."""
-    path = Path(source)
-    if path.is_dir():
-        found = [each for name in (".", "data", *SPLITS) for each in (path / name).glob("*.parquet")]
-    elif path.is_file():
-        found = [path]
-    else:
-        found = [Path(each) for each in glob(source, recursive=True)] if has_magic(source) else []
-    return sorted(each for each in found if each.suffix == ".parquet")
-
-
-def by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """The files of each split, the splits sorted by name."""
-    splits: dict[str, list[Path]] = {}
-    for path in files:
-        shard = SHARD.match(path.stem)
-        numbered = path.parent.name if path.stem.isdecimal() else path.stem
-        splits.setdefault(shard["split"] if shard else numbered, []).append(path)
-    return dict(sorted(splits.items()))
-
-
-def _refuse_gaps(files: Sequence[Path], where: str, split: str) -> None:
-    """Refuse a folder that lacks some of its numbered files; a file or a glob names what is meant."""
-    shards = [shard for path in files if (shard := SHARD.match(path.stem))]
-    if shards and Path(where).is_dir() and len(shards) < int(shards[0]["count"]):
-        raise UserError(
-            f"{where} has only {len(shards)} of the {int(shards[0]['count'])} files of split {split!r}: "
-            "complete it, or name the files with a glob."
-        )
-
-
-@final
-@dataclass(frozen=True)
-class Layout:
-    """What the columns of a file are for: those that may hold images, those that may hold labels, and all names."""
-
-    images: tuple[str, ...]
-    labels: tuple[Column, ...]
-    names: tuple[str, ...]
-
-
-def read_layout(path: str) -> Layout:
-    """The layout of a Parquet file: as the hub's schema in its metadata declares it, else by the columns' types."""
-    schema, kinds = pq.read_schema(path), pa.types
-    try:
-        features = dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
-    except (KeyError, TypeError, ValueError):
-        features = {}
-    shaped: list[str] = []
-    labels: list[Column] = []
-    for each in schema:
-        kind = each.type
-        if kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind):
-            names = features.get(each.name, {}).get("names")
-            labels.append(Column(each.name, tuple(names) if names else None))
-        elif kinds.is_struct(kind) and kind.get_field_index("bytes") < 0:
-            continue
-        elif kinds.is_struct(kind) or kinds.is_binary(kind) or kinds.is_large_binary(kind):
-            shaped.append(each.name)
-    declared = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-    return Layout(tuple(declared or shaped), tuple(labels), tuple(schema.names))
-
-
-def one_image_column(found: Sequence[str], columns: Sequence[str], where: str) -> str:
-    """The only image column found, or the one of them called image or img."""
-    usual = [name for name in ("image", "img") if name in found]
-    if not usual and len(found) != 1:
-        raise UserError(f"{where} has {len(found) or 'no'} image columns; its columns are {', '.join(columns)}.")
-    return usual[0] if usual else found[0]
+def _of_paths(name: str, where: str, paths: Sequence[Path], choice: Choice) -> Opened:
+    """Tables that name files, for want of a column that holds images."""
+    tables = [read_columns(path) for path in paths]
+    columns = {each: [value for table in tables for value in table.get(each, ())] for each in tables[0]}
+    root = os.path.abspath(choice.root or paths[0].parent)
+    return open_table(name, where, columns, root, choice, bounded=True)
 
 
 def _pictures(paths: Sequence[str], column: str) -> ParquetPictures:
@@ -217,6 +149,8 @@ def _pictures(paths: Sequence[str], column: str) -> ParquetPictures:
         sizes = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
         groups += [(path, number, sum(sizes[:number])) for number in range(len(sizes))]
         rows += sizes
+        if sum(sizes) > os.path.getsize(path):
+            raise UserError(f"{path} declares {sum(sizes):,} rows and has {os.path.getsize(path):,} bytes.")
     return ParquetPictures(tuple(groups), np.cumsum(np.array(rows, dtype=np.int64)), RecentGroups(column))
 
 

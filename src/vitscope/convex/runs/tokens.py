@@ -90,8 +90,8 @@ _REST = """
 
     Shown are the heads with the largest singular values, under whatever gate. Tokens are standardised as in the fit.
     Clusters: k-means, seeded, of the patches of these examples by the weights of up to 8 heads, each head's brought to
-    mean 0 and variance 1 within each image. Examples are test images, drawn by the seed, balanced by class. Of an
-    ensemble the first member's."""
+    mean 0 and variance 1 within each image. Examples are test images, drawn by the seed, of each class in
+    proportion to its size. Of an ensemble the first member's."""
 _GRAM_WORDS = Words(
     "Pairs of entries",
     "What does it look at?",

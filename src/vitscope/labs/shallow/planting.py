@@ -92,9 +92,9 @@ def planting(
 ) -> Planting:
     """Labelled square images of one size, as objects to plant: of these ``classes``, by default the first two.
 
-    Reads and keeps at most ``limit`` of them, as equal per class as can be, chosen by ``seed``. Without ``side`` a
-    planted image is as large as an object. Raises ``UserError`` for images without labels or of other shapes, and for
-    classes that are not two or four different ones. Memory: 4 bytes a pixel and channel of the objects.
+    Reads and keeps at most ``limit`` of them, of each class in proportion to its size, chosen by ``seed``. Without
+    ``side`` a planted image is as large as an object. Raises ``UserError`` for images without labels or of other
+    shapes, and for classes that are not two or four different ones. Memory: 4 bytes a pixel and channel of the objects.
     """
     if images.labels is None:
         raise UserError(f"{images.name} has no labels: objects of two classes need them.")

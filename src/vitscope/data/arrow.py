@@ -1,0 +1,138 @@
+"""Data sets that `datasets` saved with `save_to_disk`: Arrow files in a folder."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast, final
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int
+
+from vitscope.data.decode import BrokenImage
+from vitscope.data.files import read_file
+from vitscope.data.label import choose_column, column_labels
+from vitscope.data.layout import beside, cell_bytes, one_image_column, read_layout
+from vitscope.data.source import (
+    AbstractEncodedPictures,
+    AbstractSource,
+    Choice,
+    Opened,
+    choose_split,
+    parsing,
+    reason_of,
+    refuse_split,
+)
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
+
+STATE, SPLITS_FILE = "state.json", "dataset_dict.json"
+MOST_BYTES = 2**26
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ArrowPictures(AbstractEncodedPictures):
+    """The rows of Arrow files of one column, mapped into memory and read when they are needed; pickles as paths."""
+
+    files: tuple[str, ...]
+    column: str
+    ends: Int[np.ndarray, "files"]
+
+    @cached_property
+    def tables(self) -> tuple[Any, ...]:
+        """The column of each file, as a table."""
+        return tuple(_mapped(file).select([self.column]) for file in self.files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files, "column": self.column, "ends": self.ends}
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def _place(self, position: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self.ends, position, side="right"))
+        return number, position - (int(self.ends[number - 1]) if number else 0)
+
+    def name(self, position: int) -> str:
+        """File and row."""
+        number, row = self._place(position)
+        return f"{printable(Path(self.files[number]).name)}, row {row}"
+
+    def content(self, position: int) -> bytes:
+        """The encoded image: the cell's bytes, or the file that it names."""
+        number, row = self._place(position)
+        try:
+            cell = self.tables[number].column(0)[row].as_py()
+        except Exception as error:  # what is damaged fails in whatever way the library meets it
+            raise BrokenImage(self.name(position), reason_of(error)) from error
+        return cell_bytes(cell, beside(self.files[number]), self.name(position))
+
+
+@final
+class ArrowSource(AbstractSource):
+    """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; the library itself is not needed."""
+
+    def claims(self, source: object) -> bool:
+        """A folder with `state.json` or `dataset_dict.json`."""
+        if not isinstance(source, str | os.PathLike):
+            return False
+        return any((Path(source) / name).is_file() for name in (STATE, SPLITS_FILE))
+
+    def open(self, source: object, choice: Choice) -> Opened:
+        """Map the files and read the label column, no image."""
+        root, where = Path(str(source)).resolve(), printable(str(source))
+        name = printable(root.name)
+        if (root / SPLITS_FILE).is_file():
+            splits = _strings(_json(root / SPLITS_FILE, where).get("splits"), where, SPLITS_FILE)
+            chosen = choose_split(where, splits, choice.split)
+            root, name = root / chosen, f"{name}/{printable(chosen)}"
+        else:
+            refuse_split(where, choice.split)
+        described = _json(root / STATE, where).get("_data_files")
+        entries = cast("list[object]", described) if isinstance(described, list) else []
+        named = [cast("Mapping[str, object]", entry).get("filename") for entry in entries if isinstance(entry, Mapping)]
+        paths = [str(root / file) for file in _strings(named, where, STATE)]
+        with parsing(where, "Arrow"):
+            tables = [_mapped(path) for path in paths]
+            layout = read_layout(tables[0].schema)
+            column = one_image_column(layout, where)
+            for table in tables:
+                table.select([column]).validate(full=True)
+            ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64)
+            labelling = choose_column(layout.labels, choice.label, where)
+            labels = None
+            if labelling is not None:
+                cells = pa.concat_tables(table.select([labelling.name]) for table in tables)
+                cells.validate(full=True)
+                values = cells.column(0).to_pylist()
+                labels = column_labels(values, labelling, where, chosen=choice.label is not None)
+        return Opened(name, ArrowPictures(tuple(paths), column, ends), labels)
+
+
+def _mapped(path: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """The table of an Arrow stream, mapped into memory."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is no file.")
+    with pa.memory_map(path) as file:
+        return pa.ipc.open_stream(file).read_all()
+
+
+def _json(path: Path, where: str) -> Mapping[str, object]:
+    with parsing(f"{path.name} of {where}", "JSON"):
+        parsed = json.loads(read_file(path, path.name, MOST_BYTES))
+        if not isinstance(parsed, Mapping):
+            raise UserError(f"{path.name} of {where} is no JSON object.")
+        return cast("Mapping[str, object]", parsed)
+
+
+def _strings(values: object, where: str, file: str) -> list[str]:
+    """File or folder names, none of which leads elsewhere."""
+    names = cast("list[object]", values) if isinstance(values, list) else []
+    plain = [name for name in names if isinstance(name, str) and name not in ("", ".", "..") and "\0" not in name]
+    if not names or len(plain) < len(names) or any(Path(name).name != name for name in plain):
+        raise UserError(f"{file} of {where} does not list plain file names, as save_to_disk writes them.")
+    return plain

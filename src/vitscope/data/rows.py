@@ -1,0 +1,92 @@
+"""Data sets of the `datasets` library: rows whose images are left encoded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, final
+
+from vitscope.data.files import inside
+from vitscope.data.label import choose_column, column_labels
+from vitscope.data.layout import cell_bytes, one_image_column, read_layout
+from vitscope.data.source import (
+    AbstractEncodedPictures,
+    AbstractSource,
+    Choice,
+    Opened,
+    choose_split,
+    refuse_split,
+)
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
+
+MODULES = ("datasets.arrow_dataset", "datasets.dataset_dict", "datasets.iterable_dataset")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RowPictures(AbstractEncodedPictures):
+    """The rows of a `datasets.Dataset` of one column.
+
+    Images that are files must lie below one of `folders`; None for a data set that was made in this process.
+    """
+
+    rows: Any
+    column: str
+    called: str
+    folders: tuple[Path, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, position: int) -> str:
+        """Data set and row."""
+        return f"{self.called}, row {position}"
+
+    def content(self, position: int) -> bytes:
+        """The encoded image."""
+        return cell_bytes(self.rows[position][self.column], self._found, self.name(position))
+
+    def _found(self, path: str) -> str | None:
+        if self.folders is None:
+            return path
+        return next((found for folder in self.folders if (found := inside(folder, path)) is not None), None)
+
+
+@final
+class RowsSource(AbstractSource):
+    """A `datasets.Dataset`, or a `DatasetDict` of splits; transforms that were set on it are left out."""
+
+    def claims(self, source: object) -> bool:
+        """Objects of that library, which need not be installed."""
+        return any(each.__module__ in MODULES for each in type(source).__mro__)
+
+    def open(self, source: object, choice: Choice) -> Opened:
+        """Find the image and label columns."""
+        rows: Any = source
+        kind = type(source).__name__
+        if kind.startswith("Iterable"):
+            raise UserError(f"an {kind} cannot be read in any order: give a datasets.Dataset (streaming=False).")
+        where = "the data set"
+        if isinstance(source, dict):
+            chosen = choose_split(where, [str(name) for name in source], choice.split)
+            rows, where = rows[chosen], f"{where}/{printable(chosen)}"
+        elif choice.split is not None and choice.split != str(rows.split):
+            refuse_split(where, choice.split)
+        return open_rows(where.removeprefix("the "), where, rows, choice, None)
+
+
+def open_rows(name: str, where: str, data: object, choice: Choice, folders: tuple[Path, ...] | None) -> Opened:
+    """The images and labels of a `datasets.Dataset`."""
+    import datasets  # whoever has such rows has the library
+
+    rows = cast(Any, data).with_format(None)
+    layout = read_layout(rows.features.arrow_schema)
+    column = one_image_column(layout, where)
+    pictures = rows.select_columns([column])
+    if isinstance(rows.features[column], datasets.Image):
+        pictures = pictures.cast_column(column, datasets.Image(decode=False))
+    labelling = choose_column(layout.labels, choice.label, where)
+    labels = None
+    if labelling is not None:
+        raw = rows.select_columns([labelling.name]).with_format("arrow")[:][labelling.name].to_pylist()
+        labels = column_labels(raw, labelling, where, chosen=choice.label is not None)
+    return Opened(name, RowPictures(pictures, column, where, folders), labels)

@@ -1,0 +1,58 @@
+"""Which folders are splits, and which are classes."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+SPLITS = frozenset(
+    {"train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing", "trainval"}
+    | {"holdout", "heldout"}
+)
+"""Folders of these names are splits, not classes."""
+PICTURE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "img_dir", "photos", "pictures", "jpg"})
+"""Folders of these names hold the pictures of whatever they stand in."""
+ANNOTATION_FOLDERS = frozenset(
+    {"annotations", "annotation", "labels", "masks", "mask", "segmentationclass", "segmentationobject", "ann_dir"}
+    | {"groundtruth", "ground_truth", "gt", "gtfine", "gtcoarse"}
+)
+
+
+def names_split(name: str) -> bool:
+    """Whether a name is that of a split, perhaps with a number: `test`, `val2017`, `hold-out`."""
+    return re.sub(r"[\W_]|\d+", "", name.lower()) in SPLITS
+
+
+def _words_of_split(name: str) -> set[str]:
+    """The splits among the words of a name: `seg_train` speaks of train."""
+    return {word for word in re.split(r"[\W_\d]+", name.lower()) if word in SPLITS}
+
+
+def speak_of_splits(names: Sequence[str]) -> bool:
+    """Whether some of these folders are called as splits, each by itself or two of them by one of their words."""
+    return any(map(names_split, names)) or len(set[str]().union(*map(_words_of_split, names))) > 1
+
+
+@final
+@dataclass(frozen=True)
+class Below:
+    """What a folder holds: image files at any depth, whether some lie in it directly, its folders that have any."""
+
+    files: tuple[str, ...]
+    direct: bool
+    folders: frozenset[str]
+    others: tuple[str, ...]
+    """Files that are no images."""
+
+
+def hold_the_same(folders: Mapping[str, Below]) -> tuple[str, ...]:
+    """The folders that several of these hold: class folders, likely, so that these are splits.
+
+    One is enough where no image lies beside it, two otherwise. Names that say no more than that pictures are in them do
+    not count.
+    """
+    full = [below for below in folders.values() if below.files]
+    names = Counter(name for below in full for name in below.folders if name.lower() not in PICTURE_FOLDERS)
+    shared = sorted(name for name, count in names.items() if count > 1)
+    return () if len(shared) < 2 and any(below.direct for below in full) else tuple(shared)

@@ -1,0 +1,148 @@
+"""Tables with a column of paths: CSV, TSV, JSON, Parquet, or a pandas data frame."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, final
+
+import numpy as np
+
+from vitscope.data.files import IMAGES, has_suffix, inside
+from vitscope.data.folder import FilePictures
+from vitscope.data.label import (
+    BOXES,
+    FRACTIONS,
+    NO_LABELS,
+    SEVERAL,
+    Column,
+    Labels,
+    choose_column,
+    column_labels,
+    is_label_name,
+)
+from vitscope.data.layout import OBJECTS
+from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_split
+from vitscope.data.table_file import READERS, Columns, read_columns
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
+
+PATH_NAMES = ("path", "file_name", "filename", "filepath", "file_path", "file", "image_path", "img_path", "image_file")
+PICTURE_NAMES = ("image", "img", "picture", "photo")
+SPLIT_NAME = "split"
+
+
+@final
+class TableSource(AbstractSource):
+    """A table whose rows name image files, with a column of labels if there is one.
+
+    Paths are in the column called `path`, `file_name` or the like, or the only one that names image files. Those in a
+    file are relative to the file's folder, or to `root`, and must stay below it; those in a data frame lead anywhere.
+    A column `split` says which rows belong together.
+    """
+
+    def claims(self, source: object) -> bool:
+        """A file that ends in .csv, .tsv, .jsonl, .ndjson or .json, or a data frame."""
+        if isinstance(source, str | os.PathLike):
+            return Path(source).suffix.lower() in READERS and Path(source).is_file()
+        return is_frame(source)
+
+    def open(self, source: object, choice: Choice) -> Opened:
+        """Read the table; no image is opened."""
+        if is_frame(source):
+            frame, root = cast(Any, source), os.path.abspath(choice.root or "")
+            columns = {str(name): [_plain(value) for value in frame[name].tolist()] for name in frame.columns}
+            return open_table("data frame", "the data frame", columns, root, choice, bounded=False)
+        path, where = Path(str(source)), printable(str(source))
+        root = os.path.abspath(choice.root or path.parent)
+        return open_table(printable(path.stem), where, read_columns(path), root, choice, bounded=True)
+
+
+def is_frame(source: object) -> bool:
+    """Whether this is a data frame of pandas, which need not be installed."""
+    return type(source).__name__ == "DataFrame" and type(source).__module__.partition(".")[0] == "pandas"
+
+
+def _plain(value: object) -> object:
+    """A cell of a data frame as Python has it, of which NaN is null."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and value != value else value
+
+
+def open_table(name: str, where: str, columns: Columns, root: str, choice: Choice, bounded: bool) -> Opened:
+    """The pictures that a table's rows name, of the split chosen; `bounded` keeps their paths below `root`."""
+    column = path_column(columns, where)
+    rows = np.arange(len(columns[column]))
+    if any(columns.get(SPLIT_NAME, ())) and column != SPLIT_NAME and choice.label != SPLIT_NAME:
+        splits = [str(value) for value in columns[SPLIT_NAME]]
+        chosen = choose_split(where, list(dict.fromkeys(splits)), choice.split)
+        name, rows = f"{name}/{printable(chosen)}", rows[[split == chosen for split in splits]]
+    else:
+        refuse_split(where, choice.split)
+    paths = [checked_path(columns[column][row], root, where, row, bounded) for row in rows.tolist()]
+    taken = {each: [values[row] for row in rows.tolist()] for each, values in columns.items()}
+    labels, notes = table_labels(taken, (column, SPLIT_NAME), choice.label, where)
+    return Opened(name, FilePictures(root, tuple(paths)), labels, notes)
+
+
+def path_column(columns: Columns, where: str) -> str:
+    """The column that names image files."""
+    texts = {name: values for name, values in columns.items() if _all(values, str) or not values}
+    for usual in PATH_NAMES:
+        named = [name for name in texts if name.lower() == usual or name.lower() == f"image_{usual}"]
+        if named:
+            return named[0]
+    files = [name for name, values in texts.items() if values and all(has_suffix(str(v), IMAGES) for v in values if v)]
+    usual = [name for name in files if name.lower() in PICTURE_NAMES]
+    if not usual and len(files) != 1:
+        listed = ", ".join(columns) or "none"
+        raise UserError(
+            f"{where} has {len(files) or 'no'} image columns; its columns are {listed}: call the one that names image "
+            "files 'path'."
+        )
+    return (usual or files)[0]
+
+
+def checked_path(value: object, root: str, where: str, row: int, bounded: bool) -> str:
+    """The path of one row, which must lead to a place below `root` if it is `bounded`."""
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise UserError(f"row {row} of {where} names no file.")
+    path = str(value)
+    if bounded and inside(root, path) is None:
+        raise UserError(
+            f"row {row} of {where} names {path}, which is not below {root}: say with --root which folder its paths may "
+            "lead to."
+        )
+    return path
+
+
+def table_labels(
+    columns: Columns, other: Sequence[str], label: str | None, where: str
+) -> tuple[Labels | None, tuple[str, ...]]:
+    """The labels in the column that is chosen or evident, and a note where there is a choice that nobody made."""
+    found = [_column(name, values) for name, values in columns.items() if name == label or name not in other]
+    candidates = [column for column in found if column is not None]
+    column = choose_column(candidates, label, where)
+    if column is not None:
+        values = cast("Sequence[int | str | None]", columns[column.name])
+        return column_labels(values, column, where, chosen=label is not None), ()
+    listed = ", ".join(column.name for column in candidates if column.holds is None)
+    note = f"No column of {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}."
+    return None, (note,) if listed and label != NO_LABELS else ()
+
+
+def _column(name: str, values: Sequence[object]) -> Column | None:
+    if _all(values, int, str):
+        return Column(name)
+    if name.lower() in OBJECTS:
+        return Column(name, holds=BOXES)
+    if not is_label_name(name) or all(value is None for value in values):
+        return None
+    return Column(name, holds=SEVERAL if _all(values, list, tuple, Mapping) else FRACTIONS)
+
+
+def _all(values: Sequence[object], *kinds: type) -> bool:
+    """Whether all values but nulls are of these types, and some are."""
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, kinds) for value in known)

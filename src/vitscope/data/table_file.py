@@ -1,0 +1,106 @@
+"""Tables as people keep them, read into columns: CSV, TSV, JSON lines, JSON records, Parquet."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+
+from vitscope.data.decode import BrokenImage
+from vitscope.data.files import read_file
+from vitscope.data.source import parsing
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
+
+Columns = Mapping[str, Sequence[object]]
+INTEGER = re.compile(r"^[+-]?\d{1,18}$")
+MOST_BYTES = 2**31
+
+
+def read_columns(path: Path) -> Columns:
+    """The columns of a table, all of one length; `UserError` names the file where it is damaged.
+
+    What a CSV file holds is text, taken for integers in columns that hold nothing else; an empty cell is null.
+    """
+    where = printable(str(path))
+    with parsing(where, READERS[path.suffix.lower()][0]):
+        columns = READERS[path.suffix.lower()][1](path)
+        if len({len(values) for values in columns.values()}) > 1:
+            raise UserError(f"{where} has columns of different lengths.")
+        return columns
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_file(path, path.name, MOST_BYTES).decode("utf-8-sig")
+    except BrokenImage as error:
+        raise UserError(f"{path} cannot be read: {error.reason}.") from error
+
+
+def _read_csv(path: Path) -> Columns:
+    lines = _text(path).splitlines(keepends=True)
+    header = lines[0] if lines else ""
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
+    rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row]
+    if not rows:
+        return {}
+    names = rows[0]
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} names a column twice; its columns are {', '.join(names)}.")
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names):
+            raise UserError(f"row {number} of {path} has {len(row)} cells, and its first row names {len(names)}.")
+    return {name: _typed([row[place] for row in rows[1:]]) for place, name in enumerate(names)}
+
+
+def _typed(cells: Sequence[str]) -> list[object]:
+    """Integers where all cells but empty ones are, else text."""
+    whole = all(INTEGER.match(cell) for cell in cells if cell) and not any(
+        len(cell.lstrip("+-")) > 1 and cell.lstrip("+-").startswith("0")
+        for cell in cells  # 007 is a name
+    )
+    return [None if not cell else int(cell) if whole else cell for cell in cells]
+
+
+def _read_lines(path: Path) -> Columns:
+    return _records([json.loads(line) for line in _text(path).splitlines() if line.strip()], path)
+
+
+def _read_json(path: Path) -> Columns:
+    parsed = json.loads(_text(path))
+    if isinstance(parsed, dict) and "images" in parsed and "annotations" in parsed:
+        raise UserError(
+            f"{path} holds annotations as of COCO, for detection or segmentation, and accuracy here is of one class an "
+            "image: name the folder of the images to go without labels."
+        )
+    return _records(parsed, path)
+
+
+def _records(rows: object, path: Path) -> Columns:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast("list[object]", rows)):
+        raise UserError(f'{path} is no table: each row must be an object such as {{"path": "a.png", "label": 0}}.')
+    records = cast("list[dict[str, Any]]", rows)
+    names = dict.fromkeys(name for row in records for name in row)
+    return {name: [row.get(name) for row in records] for name in names}
+
+
+def _read_parquet(path: Path) -> Columns:
+    if not path.is_file():
+        raise UserError(f"{path} is no file.")
+    if pq.read_metadata(path).num_rows > path.stat().st_size:
+        raise UserError(f"{path} declares more rows than it has bytes.")
+    table = pq.read_table(path)
+    return {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
+
+
+READERS: dict[str, tuple[str, Callable[[Path], Columns]]] = {
+    ".csv": ("CSV", _read_csv),
+    ".tsv": ("TSV", _read_csv),
+    ".jsonl": ("JSON lines", _read_lines),
+    ".ndjson": ("JSON lines", _read_lines),
+    ".json": ("JSON", _read_json),
+    ".parquet": ("Parquet", _read_parquet),
+}

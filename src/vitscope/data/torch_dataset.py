@@ -1,0 +1,151 @@
+"""Data sets of PyTorch: a map-style `Dataset`, one of torchvision, or the data set of a `DataLoader`."""
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast, final
+
+import numpy as np
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
+
+from vitscope.data.array import ArrayPictures, picture_values
+from vitscope.data.decode import DEFAULT
+from vitscope.data.files import IMAGES, has_suffix
+from vitscope.data.folder import FilePictures
+from vitscope.data.items import ItemPictures, Items, item_labels
+from vitscope.data.label import NO_LABELS, read_labels
+from vitscope.data.rows import RowsSource
+from vitscope.data.source import AbstractSource, Choice, Opened, parsing, refuse_label, refuse_split
+from vitscope.data.taken import TakenPictures
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
+
+LEFT_OUT = "The transform of {} was left out: the model brings its own preprocessing."
+
+
+@final
+class TorchSource(AbstractSource):
+    """A data set whose items are pictures, or pictures and classes; of a loader or a subset, the data set within.
+
+    torchvision's are read without their transforms, from their files or arrays if they have these. Those of others are
+    read item by item, as their transforms leave them: Pillow images, uint8, or floats that lie in [0, 1].
+    """
+
+    def claims(self, source: object) -> bool:
+        """Data sets and loaders."""
+        return isinstance(source, Dataset | DataLoader)
+
+    def open(self, source: object, choice: Choice) -> Opened:
+        """Look at a few items; labels that the data set does not list are read from all."""
+        dataset, indices, notes = _of_loader(source)
+        while isinstance(dataset, Subset):
+            inner = dataset.indices
+            indices = list(inner) if indices is None else [inner[index] for index in indices]
+            dataset = dataset.dataset
+        opened = RowsSource().open(dataset, choice) if RowsSource().claims(dataset) else _opened(dataset, choice)
+        opened = replace(opened, notes=(*notes, *opened.notes))
+        return opened if indices is None else _taken(opened, indices)
+
+
+def _of_loader(source: object) -> tuple[Any, list[int] | None, tuple[str, ...]]:
+    """The data set, which of its items a loader draws (None: all), and a note."""
+    if not isinstance(source, DataLoader):
+        return source, None, ()
+    dataset, sampler = cast(Any, source.dataset), cast(Any, source.sampler)
+    if isinstance(dataset, IterableDataset):
+        return dataset, None, ()
+    kind = type(sampler)
+    shuffled = kind is RandomSampler and not sampler.replacement and sampler.num_samples == len(dataset)
+    part = sorted(map(int, sampler.indices)) if kind is SubsetRandomSampler else None
+    usual = type(source.batch_sampler) in (BatchSampler, type(None))
+    if not usual or not (kind is SequentialSampler or shuffled or part is not None):
+        raise UserError(
+            f"the loader draws items by a sampler of its own ({kind.__name__}), so it is not known which: give the "
+            "data set, or torch.utils.data.Subset(dataset, indices)."
+        )
+    return dataset, part, ("The images are those of the loader's data set, in its order, without its batches.",)
+
+
+def _taken(opened: Opened, indices: Sequence[int]) -> Opened:
+    places = np.array([int(index) for index in indices], dtype=np.int64)
+    labels = None if opened.labels is None else opened.labels.take(places)
+    return replace(opened, pictures=TakenPictures(opened.pictures, places), labels=labels)
+
+
+def _opened(dataset: object, choice: Choice) -> Opened:
+    name = printable(type(dataset).__name__)
+    where = f"the data set {name}"
+    refuse_split(where, choice.split)
+    refuse_label(where, choice.label, "labels are the second of each of its items")
+    if isinstance(dataset, IterableDataset) or not isinstance(dataset, Items):
+        raise UserError(f"{where} has no fixed order or length: give a map-style data set.")
+    if not len(dataset):
+        raise UserError(f"{where} holds no images.")
+    with parsing(where, "pictures and their classes"):  # it runs code of its own
+        return _looked_into(name, where, dataset, choice)
+
+
+def _looked_into(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
+    if not type(dataset).__getitem__.__module__.startswith("torchvision.datasets"):
+        return _of_items(name, where, dataset, choice)
+    plain = _without_transform(dataset)
+    notes = (LEFT_OUT.format(where),) if plain is not dataset else ()
+    opened = _of_files(name, plain, choice) or _of_items(name, where, plain, choice)
+    held = _in_memory(plain, opened.pictures, name) if isinstance(opened.pictures, ItemPictures) else None
+    return replace(opened, pictures=held or opened.pictures, notes=(*notes, *opened.notes))
+
+
+def _without_transform(dataset: Items) -> Items:
+    """A data set of torchvision that gives pictures as they are; the one given stays as it is."""
+    if getattr(dataset, "transform", None) is None and getattr(dataset, "transforms", None) is None:
+        return dataset
+    plain = cast(Any, copy.copy(dataset))
+    plain.transform = plain.transforms = None
+    return plain
+
+
+def _of_files(name: str, dataset: Items, choice: Choice) -> Opened | None:
+    """Torchvision's `ImageFolder`: its files, with its numbers of their classes."""
+    samples, loader = getattr(dataset, "samples", None), getattr(dataset, "loader", None)
+    ours = getattr(loader, "__module__", "") == "torchvision.datasets.folder"
+    if not ours or not isinstance(samples, list) or not all(has_suffix(str(path), IMAGES) for path, _ in samples):
+        return None
+    change = getattr(dataset, "target_transform", None)
+    values = [int(change(target) if change else target) for _, target in samples]
+    classes = None if change else tuple(map(printable, getattr(dataset, "classes", ())))
+    labels = read_labels(values, name, "the data set's targets", classes)
+    if labels is not None and classes == tuple(sorted(classes or ())):
+        labels = replace(labels, numbering="sorted")
+    pictures = FilePictures(os.getcwd(), tuple(str(path) for path, _ in samples))
+    return Opened(name, pictures, None if choice.label == NO_LABELS else labels)
+
+
+def _of_items(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
+    pictures = ItemPictures(dataset, name)
+    notes = pictures.checked(where)
+    labels = None if choice.label == NO_LABELS else item_labels(dataset, where)
+    return Opened(name, pictures, labels, notes)
+
+
+def _in_memory(dataset: Items, items: ItemPictures, name: str) -> ArrayPictures | None:
+    """The array that a data set such as torchvision's CIFAR-10 holds, if its items are the pictures in it."""
+    data = getattr(dataset, "data", None)
+    if not isinstance(data, np.ndarray | torch.Tensor) or data.dtype not in (np.uint8, torch.uint8):
+        return None
+    if len(data) != len(items) or data.ndim not in (3, 4):
+        return None
+    held = ArrayPictures(picture_values(data, name), name)
+    places = {0, len(items) // 2, len(items) - 1}
+    same = all(held.read(place, DEFAULT).tobytes() == items.read(place, DEFAULT).tobytes() for place in places)
+    return held if same else None

@@ -1,0 +1,17 @@
+"""Text that is safe to show, whatever it was made of."""
+
+import unicodedata
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters, invisible marks and undecodable bytes as escapes; all else as it is.
+
+    Names of files and classes come from strangers: an escape byte would reach the terminal, and a byte that is no
+    UTF-8 (an unpaired surrogate in Python) could not be written at all.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    safe = character.isprintable() or unicodedata.category(character) == "Zs"
+    return character if safe else character.encode("unicode_escape").decode("ascii")
