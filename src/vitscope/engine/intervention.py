@@ -63,4 +63,6 @@ def _plain(value: object) -> object:
     return value
 
 
-INTERVENTIONS: Registry[AbstractIntervention] = Registry("intervention")
+INTERVENTIONS: Registry[AbstractIntervention] = Registry(
+    "intervention", "vitscope.interventions", AbstractIntervention, settled=False
+)
