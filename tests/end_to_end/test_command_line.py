@@ -177,7 +177,7 @@ MISTAKES = [
     (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
     (("checkup", "--device", "abacus"), "The device 'abacus' is not to be had here"),
-    (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks or"),
+    (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks?)"),
     (("anatomy", "timm/nonsense"), "timm has no model named 'nonsense'"),
     (("runs", "/nowhere"), "There is no folder /nowhere"),
     (("report", "/nowhere"), "There is no finished run at '/nowhere'"),

@@ -1,5 +1,6 @@
 """What every measuring command is asked: a model, images, and where the answer goes."""
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -12,6 +13,8 @@ from vitscope.cli.summary import print_summary
 from vitscope.cli.terminal import ProgressBar, hint, waiting
 from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
+from vitscope.models.names import refuse_unknown
 
 if TYPE_CHECKING:
     from vitscope.data import Images
@@ -68,6 +71,16 @@ class Request:
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
 
+    def __post_init__(self) -> None:
+        """Refuse what can be known to be wrong before anything heavy is imported."""
+        if self.images is None and self.model != "digits":
+            raise UserError(
+                f"Say on which images {self.model} is to be examined: --images FOLDER (or --images digits)."
+            )
+        refuse_absent(self.images, "--images")
+        refuse_absent(self.weights, "--weights")
+        refuse_unknown(self.model)
+
     def subject(self) -> "Subject":
         """The model, on a device that is there."""
         return load_model(self.model, self.pretrained, self.weights, self.device, self.crop)
@@ -76,10 +89,6 @@ class Request:
         """The images."""
         from vitscope.data import images
 
-        if self.images is None and self.model != "digits":
-            raise UserError(
-                f"Say on which images {self.model} is to be examined: --images FOLDER (or --images digits)."
-            )
         found = images(
             self.images or "digits",
             split=self.split,
@@ -182,10 +191,20 @@ def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
     )
 
 
+def refuse_absent(source: str | None, flag: str) -> None:
+    """Raise ``UserError`` for a path of this machine that is not there, with those near it; others may be anything."""
+    if source in (None, "digits") or os.path.exists(source) or set(source) & set("*?[]{}:"):
+        return
+    folder, name = os.path.split(source.rstrip(os.sep))
+    beside = os.listdir(folder or os.curdir) if os.path.isdir(folder or os.curdir) else []
+    raise UserError(f"{flag}: {source} does not exist{nearest(name, beside)}; give a path that does.")
+
+
 def load_model(
     model: str, pretrained: bool, weights: str | None, device: str = "cpu", crop: float | None = None
 ) -> "Subject":
     """The subject, on a device that is there."""
+    refuse_unknown(model)
     import torch
 
     from vitscope.models.load import load
