@@ -193,11 +193,19 @@ def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
 
 def refuse_absent(source: str | None, flag: str) -> None:
     """Raise ``UserError`` for a path of this machine that is not there, with those near it; others may be anything."""
-    if source in (None, "digits") or os.path.exists(source) or set(source) & set("*?[]{}:"):
-        return
+    if source not in (None, "digits") and is_absent(source):
+        raise UserError(f"{flag}: {source} does not exist{near_path(source)}; give a path that does.")
+
+
+def is_absent(source: str) -> bool:
+    """Whether this is a path of this machine, no pattern and no URL, and nothing is there."""
+    return not os.path.exists(source) and not set(source) & set("*?[]{}:")
+
+
+def near_path(source: str) -> str:
+    """What a mistyped path may mean, of that which is in its folder."""
     folder, name = os.path.split(source.rstrip(os.sep))
-    beside = os.listdir(folder or os.curdir) if os.path.isdir(folder or os.curdir) else []
-    raise UserError(f"{flag}: {source} does not exist{nearest(name, beside)}; give a path that does.")
+    return nearest(name, os.listdir(folder or os.curdir)) if os.path.isdir(folder or os.curdir) else ""
 
 
 def load_model(

@@ -100,9 +100,9 @@ def read_run_bytes(content: bytes) -> Run:
         return Run(tree.load())
 
 
-def find_runs(url: str) -> Iterator[tuple[str, Run]]:
+def find_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run]]:
     """Every finished run under a folder, with its folder's path, in the order of the paths."""
-    files, path = fsspec.core.url_to_fs(url)
+    files, path = fsspec.core.url_to_fs(os.fspath(url))
     for found in sorted(files.find(path)):
         if posixpath.basename(found) == RUN_FILE:
             yield posixpath.dirname(found), read_run_bytes(_content(files, found))
