@@ -67,7 +67,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from vitscope.measurement.nearest import nearest
+
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{nearest(name, __all__)}")
     found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
     return found
 

@@ -50,8 +50,8 @@ class Plan:
 
     batch_size: int = 32
     executor: AbstractExecutor = field(default_factory=InProcess)
-    folder: RunFolder | None = None
-    """Where finished shards and the run are kept, a path or URL too; None keeps nothing."""
+    folder: RunFolder | str | os.PathLike[str] | None = None
+    """Where finished shards and the run are kept, by path or URL; None keeps nothing."""
     resume: bool = False
     """Go on with the finished shards that an interrupted pass left in ``folder``."""
     progress: Progress = silent
@@ -60,9 +60,10 @@ class Plan:
     command: str = ""
     """The command line or call that asks for this run, for its provenance."""
 
-    def __post_init__(self) -> None:
-        if isinstance(self.folder, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance] - people do
-            object.__setattr__(self, "folder", RunFolder(os.fspath(self.folder)))
+    @property
+    def store(self) -> RunFolder | None:
+        """The folder, as what reads and writes there."""
+        return RunFolder(os.fspath(self.folder)) if isinstance(self.folder, str | os.PathLike) else self.folder
 
 
 def measure(
@@ -178,8 +179,8 @@ def behind(plan: Plan, done: Amount) -> Plan:
 
 def keep(run: Run, plan: Plan) -> Run:
     """The run, put into the plan's folder if it has one; its partial results are dropped there."""
-    if plan.folder is not None:
-        plan.folder.write(run)
+    if plan.store is not None:
+        plan.store.write(run)
     return run
 
 
@@ -220,8 +221,8 @@ def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount) ->
     missing = [shard for shard in shards if shard not in results]
     for shard, result in plan.executor.fold(work, missing, advance):
         results[shard] = result
-        if plan.folder is not None:
-            plan.folder.write_part(spec, _part(shard, plan), result.to_bytes())
+        if plan.store is not None:
+            plan.store.write_part(spec, _part(shard, plan), result.to_bytes())
     return {shard: results[shard] for shard in shards}
 
 
@@ -236,9 +237,9 @@ def _part(shard: Shard, plan: Plan) -> str:
 
 
 def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], plan: Plan) -> dict[Shard, Result]:
-    if plan.folder is None or not plan.resume:
+    if plan.store is None or not plan.resume:
         return {}
-    kept = plan.folder.parts(spec)
+    kept = plan.store.parts(spec)
     return {shard: work.read(kept[_part(shard, plan)]) for shard in shards if _part(shard, plan) in kept}
 
 

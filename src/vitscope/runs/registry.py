@@ -119,7 +119,7 @@ class Registry(Generic[T]):
 
     def _refuse_unfinished(self, name: str, cls: type) -> None:
         whose = f"The {self.kind} {name!r} ({cls.__name__})"
-        if not cls.__doc__:
+        if not cls.__doc__ or cls.__doc__.startswith(f"{cls.__name__}("):  # as a dataclass has that is given none
             raise UserError(f"{whose} has no docstring, which is its help and its definition.")
         if self.base is None:
             return
@@ -168,8 +168,9 @@ def value_of(one: object, *registries: Registry[Any]) -> Any:  # noqa: ANN401 - 
 def _named(name: str, registries: tuple[Registry[Any], ...]) -> type:
     known = {one: registry for registry in registries for one in registry}
     if name not in known:
-        elsewhere = [f" (it is a name of a {one.kind})" for one in _REGISTRIES if one.base and name in one]
-        hint = next(iter(elsewhere), nearest(name, known))
+        others = [one.kind for one in _REGISTRIES if one.base and name in one]
+        kinds = " and ".join(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind in sorted(others))
+        hint = f" (it is {kinds})" if kinds else nearest(name, known)
         raise UserError(f"There is no {registries[0].kind} named {name!r}{hint}; there are: {listed(sorted(known))}.")
     return known[name][name]
 
