@@ -11,7 +11,8 @@ from inspect import cleandoc
 from pathlib import Path
 
 from vitscope.cli.described import registered
-from vitscope.cli.entry import INDEX, Entry
+from vitscope.cli.entry import Entry
+from vitscope.cli.index import INDEX
 
 FOLDER = Path(__file__).parent / "reference"
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.entry import find
 from vitscope.cli.flags import made, with_flags
+from vitscope.cli.index import find
 from vitscope.cli.request import Question, Request
 from vitscope.cli.terminal import waiting
 from vitscope.cli.workers import Workers

@@ -26,6 +26,8 @@ class Flag:
     """Whether it may be left out altogether."""
     choices: tuple[str, ...]
     """The values that there are; empty for any of the type."""
+    many: bool = False
+    """Whether it may be given several times."""
 
     @property
     def dashed(self) -> str:
@@ -35,7 +37,7 @@ class Flag:
     @property
     def annotation(self) -> Any:  # noqa: ANN401 - a type, or a union of types
         """The type that the command line reads."""
-        plain = _TYPES[self.type]
+        plain: Any = list[_TYPES[self.type]] if self.many else _TYPES[self.type]
         return plain | None if self.optional else plain
 
 
@@ -84,11 +86,12 @@ def _flag(field: "dataclasses.Field[Any]") -> Flag | None:
     parts = _parts(field.type)
     values = [part for part in parts if part is not type(None)]
     choices = next((tuple(map(str, get_args(part))) for part in values if get_origin(part) is Literal), ())
-    read = type(get_args(values[0])[0]) if choices else values[0]
+    several = get_origin(values[0]) is tuple and get_args(values[0])[1:] == (...,)
+    read = type(get_args(values[0])[0]) if choices else get_args(values[0])[0] if several else values[0]
     name = field.metadata.get("flag", field.name)
     if not name or len(values) != 1 or read not in _TYPES.values():
         return None
-    return Flag(name, read.__name__, len(parts) > 1, choices)
+    return Flag(name, read.__name__, len(parts) > 1, choices, several)
 
 
 def _parts(annotation: object) -> tuple[Any, ...]:

@@ -45,7 +45,8 @@ def made(cls: type[T], values: Mapping[str, object]) -> T:
     given: dict[str, object] = {}
     for field in fields_of(cls):
         if field.flag and field.flag.name in values:
-            given[field.name] = value = values[field.flag.name]
+            value = values[field.flag.name]
+            given[field.name] = tuple(cast("list[object]", value)) if isinstance(value, list) else value
             choices = field.flag.choices
             if choices and value is not None and str(value) not in choices:
                 near = nearest(str(value), choices)
@@ -59,6 +60,7 @@ def _parameter(field: Field, positional: bool) -> inspect.Parameter:
     if field.flag.choices:
         text = f"{text} One of {', '.join(field.flag.choices)}."
     default = inspect.Parameter.empty if field.default is None else ast.literal_eval(field.default)
+    default = list(default) if isinstance(default, tuple) else default
     switch = (field.flag.dashed,) if default is False else ()
     kind: Any = typer.Argument(help=text) if positional else typer.Option(*switch, help=text)
     annotation = Annotated[field.flag.annotation, kind]

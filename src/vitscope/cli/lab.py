@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
-from vitscope.cli.entry import Entry, entries
+from vitscope.cli.entry import Entry
 from vitscope.cli.flags import made
+from vitscope.cli.index import entries
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Question
 from vitscope.cli.rim import Commands, command_line

@@ -8,8 +8,9 @@ import typer
 from typer.core import TyperGroup
 
 from vitscope.cli.documentation import plain
-from vitscope.cli.entry import Entry, entries, find
+from vitscope.cli.entry import Entry
 from vitscope.cli.flags import with_flags
+from vitscope.cli.index import entries, find
 
 
 class RegisteredGroup(TyperGroup):

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from vitscope.cli.documentation import plain
-from vitscope.cli.entry import Entry, entries
+from vitscope.cli.entry import Entry
+from vitscope.cli.index import entries
 from vitscope.cli.terminal import columns, facts, stdout
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest

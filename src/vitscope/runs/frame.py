@@ -36,7 +36,7 @@ def tidy(groups: Mapping[str, xr.Dataset]) -> "DataFrame":
 
 
 def wide(name: str, dataset: xr.Dataset) -> "DataFrame":
-    """A group whose numbers all stand along one axis, with a column for each. ``UserError`` for one of several tables."""
+    """A group whose numbers all stand along one axis, a column for each. ``UserError`` if it holds several tables."""
     axes = {array.dims for array in dataset.data_vars.values()}
     if len(axes) != 1 or len(next(iter(axes))) != 1:
         known = ", ".join(f"{name}/{one}" for one in quantities(dataset))
