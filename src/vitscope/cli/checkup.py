@@ -30,7 +30,8 @@ def examine(
     Without arguments the embedded model is examined on the embedded images.
     """
     request = made(Request, fields)
-    named(only), named(skip)  # which refuses what is not there, before anything heavy is imported
+    for names in (only, skip):
+        named(names)  # which refuses what is not there, before anything heavy is imported
     with waiting("Loading the model and the images"):
         from vitscope.findings.checkup import Checkup
         from vitscope.findings.checkup import deep as beyond

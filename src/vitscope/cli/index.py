@@ -5,7 +5,7 @@ What plugins register is described as they are loaded.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,15 @@ def _own() -> Mapping[str, Mapping[str, Entry]]:
     return {kind: {one["name"]: _entry(one) for one in named} for kind, named in stored.items()}
 
 
-def _entry(stored: Mapping[str, Any]) -> Entry:
-    pairs = {name: tuple(map(tuple, stored[name])) for name in ("facts", "quantities")}
-    return Entry(**{**stored, **pairs, "fields": tuple(_fields(stored["fields"]))})
+def _entry(stored: dict[str, Any]) -> Entry:
+    for pairs in ("facts", "quantities"):
+        stored[pairs] = tuple(map(tuple, stored[pairs]))
+    stored["fields"] = tuple(map(_field, stored["fields"]))
+    return Entry(**stored)
 
 
-def _fields(stored: list[dict[str, Any]]) -> Iterator[Field]:
-    for one in stored:
-        flag = one["flag"] and Flag(**{**one["flag"], "choices": tuple(one["flag"]["choices"])})
-        yield Field(**{**one, "flag": flag})
+def _field(stored: dict[str, Any]) -> Field:
+    if (flag := stored["flag"]) is not None:
+        flag["choices"] = tuple(flag["choices"])
+        stored["flag"] = Flag(**flag)
+    return Field(**stored)

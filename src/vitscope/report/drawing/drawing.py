@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import takewhile
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -141,7 +142,7 @@ def figure(
     )
 
 
-def below_bar(shown: go.Figure) -> dict[str, object]:
+def below_bar(shown: go.Figure) -> dict[str, Any]:
     """The layout with which a figure's heading stands above its colour bar."""
     heading = shown.layout.annotations[0]
     return {
