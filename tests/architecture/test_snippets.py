@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from test_documentation import ROOT
 from typer.main import get_command
+from typer.testing import CliRunner
 
+from vitscope import images, load, measure
 from vitscope.cli import app
 from vitscope.runs import registry
 
@@ -153,6 +155,24 @@ def parsed(arguments: list[str]) -> None:
 def test_the_commands_of_a_page_have_the_flags_that_are_shown(page):
     for arguments in commands(page):  # those of plugins.md need its package: tests/end_to_end/test_plugins.py
         parsed(arguments)
+
+
+QUICK = ("list", "show", "runs", "report", "compare")
+
+
+def test_the_quick_commands_of_all_pages_run(tmp_path, monkeypatch):
+    """Those that need no model; where a page has a finished run, there is one."""
+    monkeypatch.chdir(tmp_path)
+    run = measure(load("digits"), images("digits", limit=4), ["accuracy", "token-rank"])
+    lines = {tuple(line) for page in PAGES for line in commands(page) if line[0] in QUICK or line == ["lab", "list"]}
+    assert len(lines) > 5
+    for line in sorted(lines):
+        for place in line[1:]:
+            if line[0] in ("report", "compare") and "." not in place and not place.startswith("-"):
+                Path(place, "run.nc").exists() or run.save(place)
+        if "massive-activations" not in line:
+            done = CliRunner().invoke(app, line)
+            assert done.exit_code == 0, (line, done.output)
 
 
 def test_a_command_that_is_not_there_is_found():

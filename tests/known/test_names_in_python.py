@@ -1,5 +1,6 @@
 """Diagnostics and studies by their names: the same run as by their values, at any place that takes them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from vitscope import Plan, checkup, images, load, measure, read_run, study
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.diagnostics.token_rank import TokenRank
+from vitscope.engine import activation, diagnostic
 from vitscope.interventions.studies.weight_prune import WeightPruneStudy
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
@@ -64,6 +66,38 @@ def test_what_does_not_go_together_is_refused(shown):
     for said, call in refused.items():
         with pytest.raises(UserError, match=said):
             call()
+
+
+CELL = """
+@dataclass(frozen=True)
+class Mine(AbstractDiagnostic[Predictions]):
+    \"\"\"So many times the accuracy.\"\"\"
+
+    name, title, question, references = "mine", "Mine", "Which?", ()
+    reads = Kind.PREDICTIONS
+
+    def observe(self, activation):
+        return {"top1": TIMES * (activation.logits.argmax(1) == activation.labels).float()}
+
+    def conclude(self, means, scene):
+        return plainly(means, (Quantity("top1", "Top 1", "1", "."),))
+
+    @classmethod
+    def known(cls):
+        return ()
+"""
+
+
+def test_a_class_of_ones_own_that_has_changed_is_another_question(shown, tmp_path):
+    right = measure(*shown, "accuracy")["accuracy/top1"].item()
+    addresses = set()
+    for times in ("1", "2"):  # the parts of the first are there when the second goes on
+        cell = {**vars(diagnostic), **vars(activation), "__name__": "__main__", "dataclass": dataclass}
+        exec(CELL.replace("TIMES", times), cell)
+        run = measure(*shown, cell["Mine"], Plan(batch_size=4, folder=tmp_path, resume=True))
+        assert run["mine"].item() == int(times) * right
+        addresses.add(run.spec.address)
+    assert len(addresses) == 2
 
 
 def test_a_plan_keeps_its_run_at_a_path(shown, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from vitscope.engine.shard import Pass, ShardResult
 from vitscope.engine.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject, refuse_if_random
+from vitscope.runs.code import versioned
 from vitscope.runs.provenance import provenance
 from vitscope.runs.registry import chosen
 from vitscope.runs.run import Run
@@ -103,7 +104,7 @@ class Measurement:
     @cached_property
     def spec(self) -> Spec:
         """The question that is asked."""
-        settings = {one.name: asdict(one) for one in self.diagnostics}  # pyright: ignore[reportArgumentType]
+        settings = {one.name: settings_of(one) for one in self.diagnostics}
         return asked("measure", self.subject, self.images, settings)
 
     @property
@@ -182,6 +183,11 @@ def keep(run: Run, plan: Plan) -> Run:
     if plan.store is not None:
         plan.store.write(run)
     return run
+
+
+def settings_of(diagnostic: Measurable) -> dict[str, object]:
+    """Its fields for a run's spec, and the version of the code of one that is not the project's."""
+    return {**asdict(diagnostic), **versioned(diagnostic)}  # pyright: ignore[reportArgumentType]
 
 
 def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
 
@@ -18,7 +18,7 @@ from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Observations
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
-from vitscope.engine.measure import Plan, asked, checked, folded, kept, why_empty
+from vitscope.engine.measure import Plan, asked, checked, folded, kept, settings_of, why_empty
 from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
 from vitscope.engine.together import cost_together, walk_together
 from vitscope.engine.work import AbstractSubjectWork, Advance, Amount, Shard
@@ -84,7 +84,7 @@ class Settled:
             "study": self.name,
             "axes": {axis.name: list(axis.values) for axis in self.grid.axes},
             "settings": [setting and [one.settings for one in setting] for setting in self.grid.settings],
-            "diagnostics": {one.name: asdict(one) for one in self.diagnostics},  # pyright: ignore[reportArgumentType]
+            "diagnostics": {one.name: settings_of(one) for one in self.diagnostics},
         }
         if self.grid.facts:
             settings["facts"] = {fact.quantity.name: fact.quantity.meaning for fact in self.grid.facts}

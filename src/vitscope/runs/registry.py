@@ -54,7 +54,7 @@ class Registry(Generic[T]):
         """
 
         def register(cls: type[Member]) -> type[Member]:
-            if not _is_own(cls):
+            if not is_own(cls):
                 self._import()  # so that the project's own names are taken before anybody else's
             self._refuse_taken(name, cls)
             self._refuse_unfinished(name, cls)
@@ -86,7 +86,7 @@ class Registry(Generic[T]):
 
     def foreign(self) -> Mapping[str, type[T]]:
         """The classes that plugins, notebooks and scripts have registered so far."""
-        return {name: cls for name, cls in sorted(self._classes.items()) if not _is_own(cls)}
+        return {name: cls for name, cls in sorted(self._classes.items()) if not is_own(cls)}
 
     def forget(self, names: Iterable[str]) -> None:
         """Take classes out again."""
@@ -110,9 +110,9 @@ class Registry(Generic[T]):
 
     def _refuse_taken(self, name: str, cls: type) -> None:
         held = self._classes.get(name)
-        if held is None or (held.__module__ == cls.__module__ and not _is_own(cls)):
+        if held is None or (held.__module__ == cls.__module__ and not is_own(cls)):
             return
-        whose = "vitscope itself" if _is_own(held) else held.__module__
+        whose = "vitscope itself" if is_own(held) else held.__module__
         raise UserError(
             f"The {self.kind} name {name!r} is taken by {held.__name__} of {whose}; give {cls.__name__} another."
         )
@@ -202,7 +202,8 @@ def _lacking(cls: type, base: type) -> list[str]:
     return sorted({*abstract, *(name for name in declared if not hasattr(cls, name))})
 
 
-def _is_own(cls: type) -> bool:
+def is_own(cls: type) -> bool:
+    """Whether the class is the project's."""
     return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
