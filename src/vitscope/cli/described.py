@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vitscope.cli.documentation import fields_of
-from vitscope.cli.entry import KINDS, Entry
+from vitscope.cli.entry import KINDS, Entry, home_of
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.quantity import Quantity
 from vitscope.runs.registry import Registry
@@ -17,7 +17,7 @@ def described(kind: str, name: str, cls: type[Any]) -> Entry:
     facts = {"Findings": _finding, "Model families": _family}.get(kind, _referenced)
     return Entry(
         name=name,
-        home=f"{cls.__module__}:{cls.__qualname__}",
+        home=home_of(cls),
         definition=inspect.cleandoc(cls.__doc__ or ""),
         facts=tuple(facts(cls)),
         quantities=tuple(_quantities(cls)) if kind == "Diagnostics" else (),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitscope.cli.documentation import Field, plain
+from vitscope.runs.registry import registered_by_others
 
 KINDS: Mapping[str, str] = {
     "diagnostic": "Diagnostics",
@@ -44,4 +45,10 @@ class Entry:
     def load(self) -> type[Any]:
         """The class itself."""
         module, _, name = self.home.partition(":")
-        return getattr(importlib.import_module(module), name)
+        foreign = {home_of(cls): cls for _, _, cls in registered_by_others()}
+        return foreign.get(self.home) or getattr(importlib.import_module(module), name)
+
+
+def home_of(cls: type) -> str:
+    """Where a class is defined."""
+    return f"{cls.__module__}:{cls.__qualname__}"
