@@ -185,7 +185,10 @@ def test_figures_for_a_paper_are_named_by_what_they_show(tmp_path):
         "three-spectrum-map.svg",
         "three-spectrum-curves.svg",
     ]
-    assert all(path.read_text().rstrip().endswith("</svg>") for path in written)
+    drawn = [path.read_text() for path in written]
+    assert all(one.rstrip().endswith("</svg>") for one in drawn)
+    assert ">Top</text>" in drawn[0]
+    assert ">Other</text>" in drawn[1]
 
 
 def test_the_same_run_gives_the_same_figure_files(tmp_path):
