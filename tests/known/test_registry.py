@@ -115,6 +115,8 @@ def test_what_is_not_whole_is_refused_where_it_is_registered(things):
     for said, cls in cases.items():
         with pytest.raises(UserError, match=said):
             things.add("n")(cls)
+    with pytest.raises(UserError, match="Plain is no dataclass"):
+        chosen(plain(), things)
     with pytest.raises(UserError, match="a name that is not of letters, digits"):
         things.add("a/b")(thing("a/b"))
     assert list(things) == ["cube"]

@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -191,6 +192,10 @@ def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
     )
 
 
+_BESIDE = 2_000
+"""Names in a folder that are compared with a mistyped one."""
+
+
 def refuse_absent(source: str | None, flag: str) -> None:
     """Raise ``UserError`` for a path of this machine that is not there, with those near it; others may be anything."""
     if source not in (None, "digits") and is_absent(source):
@@ -205,7 +210,11 @@ def is_absent(source: str) -> bool:
 def near_path(source: str) -> str:
     """What a mistyped path may mean, of that which is in its folder."""
     folder, name = os.path.split(source.rstrip(os.sep))
-    return nearest(name, os.listdir(folder or os.curdir)) if os.path.isdir(folder or os.curdir) else ""
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            return nearest(name, [entry.name for entry in islice(entries, _BESIDE)])
+    except OSError:  # there is no such folder, or it cannot be listed
+        return ""
 
 
 def load_model(

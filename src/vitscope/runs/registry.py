@@ -127,12 +127,9 @@ class Registry(Generic[T]):
             raise UserError(f"{whose} has a name that is not of letters, digits, dashes, dots and underscores alone.")
         if not issubclass(cls, self.base):
             raise UserError(f"{whose} is no {self.base.__name__}; make it a subclass of that.")
-        if lacking := _lacking(cls, self.base):
-            raise UserError(f"{whose} lacks {', '.join(lacking)}, which {self.base.__name__} asks for.")
+        _refuse_partial(whose, cls, self.base)
         if cast(Any, cls).name != name:
             raise UserError(f"{whose} has the attribute name = {cast(Any, cls).name!r}; make both names the same.")
-        if "__dataclass_fields__" not in vars(cls):
-            raise UserError(f"{whose} is no dataclass: put @dataclass(frozen=True) between it and the decorator.")
         if self.settled and (required := _required(cls)):
             raise UserError(f"{whose} has fields without a default: {', '.join(required)}.")
 
@@ -159,6 +156,7 @@ def value_of(one: object, *registries: Registry[Any]) -> Any:  # noqa: ANN401 - 
     if isinstance(one, type) and issubclass(one, bases) and not inspect.isabstract(one):
         return _of_class(one)
     if isinstance(one, bases):
+        _refuse_partial(type(one).__name__, type(one), next(base for base in bases if isinstance(one, base)))
         return one
     shown = one.__name__ if isinstance(one, type) else f"{one!r:.60}"
     names = listed(sorted(name for registry in registries for name in registry))
@@ -181,6 +179,14 @@ def _of_class(cls: type[Any]) -> object:
         settings = ", ".join(f"{name}=..." for name in required)
         raise UserError(f"{cls.__name__} has no default settings; give a value: {cls.__name__}({settings}).")
     return cls()
+
+
+def _refuse_partial(whose: str, cls: type, base: type) -> None:
+    """Raise ``UserError`` for a class of this base that lacks something without which its values are of no use."""
+    if lacking := _lacking(cls, base):
+        raise UserError(f"{whose} lacks {', '.join(lacking)}, which {base.__name__} asks for.")
+    if "__dataclass_fields__" not in vars(cls):
+        raise UserError(f"{whose} is no dataclass: put @dataclass(frozen=True) right above the class.")
 
 
 def _required(cls: type[Any]) -> list[str]:
