@@ -1,47 +1,60 @@
-"""Write docs/reference/ from the registries: ``python docs/generate.py``. A test checks that it is up to date."""
+"""Write what follows from the registries: ``python docs/generate.py``. A test checks that it is up to date.
 
-import dataclasses
+These are the pages of docs/reference/, and the index from which ``vitscope list`` and ``--help`` answer at once.
+"""
+
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
 
-from vitscope.cli.documentation import field_documentation, fields_in_order
-from vitscope.cli.entry import entries
+from vitscope.cli.described import registered
+from vitscope.cli.entry import Entry
+from vitscope.cli.index import INDEX
 
 FOLDER = Path(__file__).parent / "reference"
 
 
-def pages() -> dict[str, str]:
-    """The text of every reference page, by file name."""
-    registered = entries()
-    made = {f"{kind.lower().replace(' ', '-')}.md": page(kind, classes) for kind, classes in registered.items()}
-    index = "\n".join(f"* [{kind}]({name})" for kind, name in zip(registered, made, strict=True))
-    return {"README.md": f"# Reference\n\nGenerated from the registries by `docs/generate.py`.\n\n{index}\n", **made}
+def files() -> dict[Path, str]:
+    """The text of every file that is written."""
+    entries = registered()
+    made = {f"{kind.lower().replace(' ', '-')}.md": page(kind, named) for kind, named in entries.items()}
+    links = "\n".join(f"* [{kind}]({name})" for kind, name in zip(entries, made, strict=True))
+    made["README.md"] = f"# Reference\n\nGenerated from the registries by `docs/generate.py`.\n\n{links}\n"
+    return {INDEX: index(entries), **{FOLDER / name: text for name, text in made.items()}}
 
 
-def page(kind: str, classes: dict[str, type]) -> str:
+def index(entries: Mapping[str, Mapping[str, Entry]]) -> str:
+    """All entries as JSON, one a line, so that a change of one shows as such."""
+    kinds: list[str] = []
+    for kind, named in entries.items():
+        lines = ",\n".join(json.dumps(asdict(entry), ensure_ascii=False) for entry in named.values())
+        kinds.append(f"{json.dumps(kind)}: [\n{lines}\n]")
+    return "{\n" + ",\n".join(kinds) + "\n}\n"
+
+
+def page(kind: str, named: Mapping[str, Entry]) -> str:
     """One registry: each class's docstring, its fields and what it rests on."""
-    return f"# {kind}\n\n" + "\n".join(entry(name, cls) for name, cls in classes.items())
+    return f"# {kind}\n\n" + "\n".join(section(entry) for entry in named.values())
 
 
-def entry(name: str, cls: type) -> str:
+def section(entry: Entry) -> str:
     """One class."""
-    parts = [f"## `{name}`", markdown(cleandoc(cls.__doc__ or ""))]
-    if dataclasses.is_dataclass(cls) and dataclasses.fields(cls):
-        documentation = field_documentation(cls)
-        rows = [f"| `{f.name}` | {default(f)} | {documentation.get(f.name, '')} |" for f in fields_in_order(cls)]
+    parts = [f"## `{entry.name}`", markdown(entry.definition)]
+    if entry.fields:
+        rows = [
+            f"| `{field.name}` | {f'`{field.default}`' if field.default else 'required'} | {field.meaning} |"
+            for field in entry.fields
+        ]
         parts.append("\n".join(["| field | default | meaning |", "|---|---|---|", *rows]))
-    for attribute in ("statement", "rule", "reference"):
-        if isinstance(text := getattr(cls, attribute, None), str):
-            parts.append(f"*{attribute.capitalize()}*: {text}")
-    if references := getattr(cls, "references", ()):
-        parts.append("\n".join(f"* {reference}" for reference in references))
+    facts = [(name, text) for name, text in entry.facts if name in ("statement", "rule", "reference")]
+    if any(name == "statement" for name, _ in facts):
+        parts += [f"*{name.capitalize()}*: {text}" for name, text in facts]
+    elif facts:
+        parts.append("\n".join(f"* {text}" for _, text in facts))
     return "\n\n".join(parts) + "\n"
-
-
-def default(field: dataclasses.Field) -> str:
-    """A field's default as it is written in code; a field without one must be given."""
-    return "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
 
 
 def markdown(docstring: str) -> str:
@@ -55,5 +68,5 @@ def markdown(docstring: str) -> str:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for file, text in pages().items():
-        (FOLDER / file).write_text(text)
+    for file, text in files().items():
+        file.write_text(text, encoding="utf-8")

@@ -7,13 +7,14 @@
     run = vitscope.checkup(subject, vitscope.images("photos/"))
     vitscope.report(run, "page.html")
 
+Diagnostics and studies go by the names that ``vitscope list`` shows: ``vitscope.study(subject, images, "lesion")``.
 Names are imported at their first use, so that the command line answers at once.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-from vitscope.report import report
+from vitscope.report import compare, figures, report
 
 if TYPE_CHECKING:
     from vitscope.data import images
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
     from vitscope.engine.measure import Plan, measure
     from vitscope.engine.study import study
     from vitscope.findings.checkup import checkup
+    from vitscope.measurement.errors import UserError
     from vitscope.models.load import load
     from vitscope.models.pixels import PixelInput
+    from vitscope.runs.run import Run
     from vitscope.runs.store import RunFolder, read_run
+
+__version__ = "0.1.0"
 
 _HOMES = {
     "PixelInput": "vitscope.models.pixels",
     "Plan": "vitscope.engine.measure",
+    "Run": "vitscope.runs.run",
     "RunFolder": "vitscope.runs.store",
+    "UserError": "vitscope.measurement.errors",
     "checkup": "vitscope.findings.checkup",
     "default_diagnostics": "vitscope.diagnostics",
     "images": "vitscope.data",
@@ -41,9 +48,14 @@ _HOMES = {
 __all__ = [
     "PixelInput",
     "Plan",
+    "Run",
     "RunFolder",
+    "UserError",
+    "__version__",
     "checkup",
+    "compare",
     "default_diagnostics",
+    "figures",
     "images",
     "load",
     "measure",
@@ -55,6 +67,12 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from vitscope.measurement.nearest import nearest
+
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{nearest(name, __all__)}")
     found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
     return found
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

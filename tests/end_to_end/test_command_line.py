@@ -177,7 +177,7 @@ MISTAKES = [
     (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
     (("checkup", "--device", "abacus"), "The device 'abacus' is not to be had here"),
-    (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks or"),
+    (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks?)"),
     (("anatomy", "timm/nonsense"), "timm has no model named 'nonsense'"),
     (("runs", "/nowhere"), "There is no folder /nowhere"),
     (("report", "/nowhere"), "There is no finished run at '/nowhere'"),
@@ -185,7 +185,7 @@ MISTAKES = [
     (("train", "--images", "digits", "--epochs", "0"), "epochs is 0; it must be at least 1."),
     (("train", "--images", "digits", "--pool", "max"), "--pool is one of class, average, not 'max'."),
     (("train", "--images", "digits", "--channels", "2"), "--channels is one of 1, 3, not 2."),
-    (("report", "/nowhere", "--format", "pdf"), "--format is one of html, png, svg, not 'pdf'."),
+    (("report", "/nowhere", "--format", "gif"), "--format is one of html, pdf, png, svg, not 'gif'"),
     (("train", "--images", "/nowhere"), "/nowhere does not exist"),
 ]
 

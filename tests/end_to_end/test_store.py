@@ -122,7 +122,7 @@ def test_the_units_that_are_read_are_part_of_the_question(subject, pictures):
 
 def test_a_diagnostic_that_is_not_in_the_run_is_named(subject, pictures):
     run = measure(subject, pictures, DIAGNOSTICS)
-    with pytest.raises(UserError, match="There is no 'fourier-spectrum' in this run: this run holds accuracy"):
+    with pytest.raises(UserError, match="There is no 'fourier-spectrum' in this run: it holds accuracy"):
         run["fourier-spectrum"]
     unlabelled = images([pictures.read(i) for i in range(4)])
     with pytest.raises(UserError, match="the images have no labels"):

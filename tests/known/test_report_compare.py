@@ -241,7 +241,20 @@ def test_the_command_takes_folders_and_files(tmp_path):
     out = tmp_path / "page.html"
     told = CliRunner().invoke(app, ["compare", one, f"{other}/run.nc", "--out", str(out)])
     assert (told.exit_code, told.stdout.strip()) == (0, str(out))
-    assert "b: m" in out.read_text()
+    assert "m, b" in out.read_text()  # both models are called m, so that their folders tell them apart
+
+
+def test_runs_of_one_model_are_told_apart_by_what_differs():
+    runs = [a_run({}), a_run({}), a_run({}, "other")]
+    for run, weights in zip(runs, ("w/clean.pt", "w/tuned.pt", "w/any.pt"), strict=True):
+        spec = json.loads(run.tree.attrs["spec"])
+        run.tree.attrs["spec"] = json.dumps({**spec, "model": {**spec["model"], "weights": weights}})
+    assert [side.label for side in sides(runs)] == ["a: m, clean.pt", "b: m, tuned.pt", "c: other"]
+    assert [side.label for side in sides([a_run({}), a_run({})])] == ["a: m", "b: m"]
+    assert [side.label for side in sides(runs, ["x", "y", "z"])] == ["x", "y", "z"]
+    for labels in (["x"], ["x", "x", "y"]):
+        with pytest.raises(UserError, match="give each one of its own"):
+            sides(runs, labels)
 
 
 @pytest.mark.parametrize(("runs", "said"), [(["a"], "takes two runs at least"), (["a", "gone"], "no finished run")])

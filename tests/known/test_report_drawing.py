@@ -2,9 +2,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 from report_run import ANATOMY, dataset
 
 from vitscope.report.drawing import drawings
+from vitscope.report.drawing.drawing import beside, broken
 from vitscope.report.measured import measured
 from vitscope.report.strip import strip
 
@@ -198,16 +200,66 @@ def test_what_is_missing_is_said_in_its_place():
     lacking = theory_beside("epoch")
     lacking["measured"][1] = np.nan
     ((drawing,),) = drawings(measured("any", lacking), STRIP)
-    (note,) = drawing.interactive().to_plotly_json()["layout"]["annotations"]
+    _, note = drawing.interactive().to_plotly_json()["layout"]["annotations"]
     assert (note["x"], note["text"]) == (2.0, "not<br>reached")
     lacking["guess"][0] = np.nan
-    assert len(drawing.interactive().to_plotly_json()["layout"]["annotations"]) == 1
+    assert len(drawing.interactive().to_plotly_json()["layout"]["annotations"]) == 2
 
 
-@pytest.mark.parametrize(("unit", "said"), [("1", "Label of quantity"), ("nats", "nats")])
-def test_a_pure_number_is_named_above_its_axis_and_others_have_their_unit(unit, said):
-    ((drawing,),) = drawings(measured("any", dataset("quantity", "epoch", unit=unit)), STRIP)
+AXES = [("layer",), ("layer", "head"), ("layer", "frequency"), ("confidence_bin",), ("epoch",), ("epoch", "frequency")]
+
+
+@pytest.mark.parametrize(("unit", "said"), [("1", "Label of quantity"), ("nats", "Label of quantity (nats)")])
+def test_every_figure_says_what_its_vertical_axis_or_its_colour_is_with_the_unit(unit, said):
+    for dims in AXES:
+        for group in drawings(measured("any", dataset("quantity", *dims, unit=unit)), STRIP):
+            for drawing in group:
+                layout = drawing.interactive().to_plotly_json()["layout"]
+                assert layout["annotations"][0]["text"] == said, (dims, drawing)
+                if drawing.name == "map":
+                    assert layout["yaxis"]["title"]["text"] == dims[1]
+                assert said in [axis.get_ylabel().replace("\n", " ") for axis in painted(drawing).figure.axes]
+                assert all(axis.get_ylabel() for axis in painted(drawing).figure.axes)
+
+
+def painted(drawing):
+    axes = Figure().add_subplot()
+    axes.set_ylabel(beside(drawing.quantities))
+    drawing.paint(axes)
+    return axes
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("Largest Hessian eigenvalues", "Smallest Hessian eigenvalues"), "Hessian eigenvalues (nats)"),
+        (("Steps to half", "Steps to half, mean field"), "Steps to half (nats)"),
+        (("accuracy of the bin", "confidence of the bin"), "Bin (nats)"),
+        (("Accuracy", "Confidence"), "Value (nats)"),
+    ],
+)
+def test_quantities_of_one_axis_are_called_by_the_words_that_they_share(labels, said):
+    both = xr.merge([dataset(name, "epoch", unit="nats") for name in "ab"], compat="override", join="outer")
+    for name, label in zip("ab", labels, strict=True):
+        both[name].attrs["long_name"] = label
+    ((drawing,),) = drawings(measured("any", both), STRIP)
     assert drawing.interactive().to_plotly_json()["layout"]["annotations"][0]["text"] == said
+    assert drawing.file == "any-a-b"
+
+
+def test_long_words_of_an_axis_stand_in_lines_as_even_as_can_be():
+    assert broken("Change of the log variance across the unit (log)", 26) == [
+        "Change of the log variance",
+        "across the unit (log)",
+    ]
+    assert broken("Negative log-likelihood (nats)", 26) == ["Negative", "log-likelihood (nats)"]
+    assert (broken("", 26), broken("entropy", 26)) == ([], ["entropy"])
+
+
+def test_whole_numbers_have_no_ticks_between_them():
+    ((drawing,),) = drawings(measured("any", dataset("quantity", "epoch")), STRIP)
+    ticks = painted(drawing).get_xticks()
+    assert np.array_equal(ticks, np.round(ticks))
 
 
 def test_a_legend_stands_above_the_unit():

@@ -185,12 +185,25 @@ def test_figures_for_a_paper_are_named_by_what_they_show(tmp_path):
         "three-spectrum-map.svg",
         "three-spectrum-curves.svg",
     ]
-    assert all(path.read_text().rstrip().endswith("</svg>") for path in written)
+    drawn = [path.read_text() for path in written]
+    assert all(one.rstrip().endswith("</svg>") for one in drawn)
+    assert ">Top</text>" in drawn[0]
+    assert ">Other</text>" in drawn[1]
 
 
 def test_the_same_run_gives_the_same_figure_files(tmp_path):
-    first, second = (figures(run({"one": GROUPS["one"]}), tmp_path / name, "svg") for name in "ab")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    for format in ("svg", "pdf", "png"):
+        first, second = (figures(run({"one": GROUPS["one"]}), tmp_path / f"{name}-{format}", format) for name in "ab")
+        assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+        assert first[0].read_bytes()[:5] in (b"<?xml", b"%PDF-", b"\x89PNG\r")
+
+
+def test_a_path_that_cannot_be_a_file_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a folder; give the file a name"):
+        report(run(GROUPS), tmp_path)
+    with pytest.raises(UserError, match="file is a file, not a folder"):
+        report(run(GROUPS), tmp_path / "file" / "deep" / "page.html")
 
 
 def test_another_figure_format_is_refused(tmp_path):

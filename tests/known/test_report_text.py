@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from vitscope.cli.entry import entries
+from vitscope.cli.index import entries
 from vitscope.report.number import plain, with_error
 from vitscope.report.text import breakable, definition, sentence
 
@@ -68,7 +68,7 @@ def test_formulas_become_mathml(latex, mathml):
 
 @pytest.mark.parametrize("kind", entries())
 def test_every_formula_of_what_is_registered_can_be_read(kind):
-    pages = {name: str(definition(cls.__doc__ or "")) for name, cls in entries()[kind].items()}
+    pages = {name: str(definition(entry.definition)) for name, entry in entries()[kind].items()}
     text = {name: re.sub(r"<[^>]*>", " ", html) for name, html in pages.items()}
     assert [name for name, html in pages.items() if 'class="formula"><code' in html or "<code class=" in html] == []
     assert [(name, re.findall(r"\\\w+", one)) for name, one in text.items() if "\\" in one] == []

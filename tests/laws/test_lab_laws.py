@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vitscope.cli.documentation import field_documentation
+from vitscope.cli.documentation import fields_of
 from vitscope.engine.measure import Plan
 from vitscope.labs.experiment import Experiment, grid_of
 from vitscope.labs.lab import AbstractLab, all_labs
@@ -48,7 +48,7 @@ def test_there_are_labs():
 def test_every_field_is_a_flag_with_help_and_an_axis_of_the_vocabulary(name):
     lab = LABS[name]
     flags = {one.name: one.type for one in dataclasses.fields(lab) if one.name in lab().settings}
-    assert {one.name for one in dataclasses.fields(lab)} == set(field_documentation(lab))
+    assert {one.name for one in dataclasses.fields(lab)} == {field.name for field in fields_of(lab) if field.meaning}
     assert {one.name for one in dataclasses.fields(lab)} - set(flags) <= {"planted"}
     assert [name for name, kind in flags.items() if kind is not str and name not in AXES] == []
     assert all(one.default is not dataclasses.MISSING for one in dataclasses.fields(lab))

@@ -1,30 +1,51 @@
 """The command line: a thin rim around the library. Nothing heavy is imported before a command needs it."""
 
+from typing import Annotated
+
 import typer
 
+import vitscope
 from vitscope.cli.anatomy import anatomy
 from vitscope.cli.checkup import checkup
 from vitscope.cli.compare import compare
-from vitscope.cli.entry import list_entries
 from vitscope.cli.head import head
 from vitscope.cli.lab import lab, sweep
 from vitscope.cli.measure import Diagnostics
 from vitscope.cli.report import report
 from vitscope.cli.rim import Rim
 from vitscope.cli.runs import runs
-from vitscope.cli.show import show
+from vitscope.cli.show import list_entries, show
 from vitscope.cli.study import Studies
+from vitscope.cli.terminal import stdout
 from vitscope.cli.threads import wait_passively
 from vitscope.cli.train import train
 
 app = typer.Typer(
     cls=Rim,
-    help="How vision transformers work, measured: a checkup of any vision model on real images.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def show_version(asked: bool) -> bool:
+    """Say which version this is, and end."""
+    if asked:
+        stdout().print(f"vitscope {vitscope.__version__}", highlight=False)
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def begin(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """How vision transformers work, measured: a checkup of any vision model on real images."""
+
+
 app.command("checkup")(checkup)
 for name, group, text in (
     ("study", Studies, "What changes when the model is touched: a grid of interventions."),

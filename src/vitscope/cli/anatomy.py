@@ -1,5 +1,6 @@
 """``vitscope anatomy``: the units of a model, from one pass over zeros."""
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = ("#", "unit", "kind", "at", "grid", "tokens", "dim", "heads", "window", "size")
+_GAP = 1
 
 
 def anatomy(
@@ -29,13 +31,15 @@ def anatomy(
     console = stdout()
     console.print(f"[bold]{subject.name}[/]  {subject.family}, {subject.parameter_count:,} parameters, {classes}")
     console.print(f"input: {subject.preprocessing.text}", style="dim", highlight=False)
-    table = columns(*_COLUMNS, right=("#", "tokens", "dim", "heads", "size"), fold=("unit",), gap=1)
-    stage = 0
-    for unit in units:
+    table = columns(*_COLUMNS, right=("#", "tokens", "dim", "heads", "size"), fold=("unit",), gap=_GAP)
+    rows, stage = [_cells(unit) for unit in units], 0
+    room = console.width - sum(max(map(len, column)) + _GAP for column in zip(_COLUMNS, *rows, strict=True))
+    room += max(len(name) for _, name, *_ in rows)
+    for unit, (layer, name, *more) in zip(units, rows, strict=True):
         if unit.stage != stage:
             table.add_section()
             stage = unit.stage
-        table.add_row(*_cells(unit))
+        table.add_row(layer, "\n".join(_at_dots(name, room)), *more)
     console.print(table, highlight=False)
     console.print(
         "#: layer. at: stage.block. tokens: prefix tokens among them. window: windows x queries. "
@@ -64,3 +68,13 @@ def _cells(unit: "SurveyedUnit") -> tuple[str, ...]:
 
 def _short(count: int) -> str:
     return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.0f}k" if count >= 1e4 else str(count)
+
+
+def _at_dots(name: str, room: int) -> list[str]:
+    """A submodule's name in lines that have room, broken after its dots."""
+    lines = [""]
+    for part in re.findall(r"[^.]+\.?|\.", name):
+        if lines[-1] and len(lines[-1]) + len(part) > room:
+            lines.append("")
+        lines[-1] += part
+    return lines

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitscope.cli.flags import made, with_flags
+from vitscope.cli.index import find
 from vitscope.cli.request import Question, Request
 from vitscope.cli.terminal import waiting
 from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
+from vitscope.runs import registry
 
 if TYPE_CHECKING:
-    from vitscope.engine.diagnostic import AnyDiagnostic
+    from vitscope.engine.measure import Measurable
 
 
 def examine(
@@ -28,6 +30,8 @@ def examine(
     Without arguments the embedded model is examined on the embedded images.
     """
     request = made(Request, fields)
+    for names in (only, skip):
+        named(names)  # which refuses what is not there, before anything heavy is imported
     with waiting("Loading the model and the images"):
         from vitscope.findings.checkup import Checkup
         from vitscope.findings.checkup import deep as beyond
@@ -40,19 +44,22 @@ def examine(
     Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept).show("checkups", request.out, plan)
 
 
-def chosen(only: str | None, skip: str | None) -> "tuple[AnyDiagnostic, ...]":
-    """The diagnostics that are asked for, in the registry's order."""
-    from vitscope.diagnostics import default_diagnostics
+def chosen(only: str | None, skip: str | None) -> "tuple[Measurable, ...]":
+    """The diagnostics that are asked for, in the order of their names; the curvature of the loss only by its name."""
+    wanted, unwanted = named(only), named(skip)
+    from vitscope.engine.curvature import CURVATURES
+    from vitscope.engine.diagnostic import DIAGNOSTICS
 
-    known = {diagnostic.name: diagnostic for diagnostic in default_diagnostics()}
-    wanted, unwanted = (None if text is None else re.split(r"[,\s]+", text.strip(", ")) for text in (only, skip))
-    for name in [*(wanted or ()), *(unwanted or ())]:
-        if name not in known:
-            raise UserError(f"There is no diagnostic named {name!r}; there are: {', '.join(known)}.")
-    names = [name for name in known if (wanted is None or name in wanted) and name not in (unwanted or ())]
+    names = sorted(set(DIAGNOSTICS if only is None else wanted) - set(unwanted))
     if not names:
         raise UserError("--only and --skip leave no diagnostic to measure.")
-    return tuple(known[name] for name in names)
+    return registry.chosen(names, DIAGNOSTICS, CURVATURES)
+
+
+def named(text: str | None) -> tuple[str, ...]:
+    """The names of diagnostics in a text with commas between. ``UserError`` for one that is not there."""
+    names = tuple(filter(None, re.split(r"[,\s]+", text or "")))
+    return tuple(find("Diagnostics", name, "diagnostic").name for name in names)
 
 
 checkup = with_flags(examine, Request, Workers)

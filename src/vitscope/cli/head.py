@@ -13,7 +13,7 @@ from vitscope.cli.flags import made, with_flags
 from vitscope.cli.head_progress import FitProgress, fitting
 from vitscope.cli.head_summary import print_comparison, print_fit, print_path
 from vitscope.cli.request import Request, first_split, held_run, place_of, write_page
-from vitscope.cli.rim import INTERRUPTED, command_line, fail
+from vitscope.cli.rim import INTERRUPTED, Commands, command_line, fail
 from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.train import TEST_SPLITS
 from vitscope.convex.runs.settings import KINDS, HeadSettings, checked_beta, checked_kinds
@@ -253,6 +253,7 @@ def _with_article(kind: str) -> str:
 
 
 head = typer.Typer(
+    cls=Commands,
     help="Convex heads: trained to certified global optimality on a frozen model's tokens.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
-from vitscope.cli.entry import first_sentence
+from vitscope.cli.entry import Entry
 from vitscope.cli.flags import made
+from vitscope.cli.index import entries
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Question
-from vitscope.cli.rim import command_line
-from vitscope.cli.terminal import columns, stdout, waiting
+from vitscope.cli.rim import Commands, command_line
+from vitscope.cli.show import print_summaries
+from vitscope.cli.terminal import stdout, waiting
 from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
 
@@ -71,28 +73,25 @@ class PlantedRequest:
 class LabGroup(RegisteredGroup):
     """One command for each registered lab."""
 
-    noun = "lab"
+    kind, noun = "Labs", "lab"
 
-    def classes(self) -> Mapping[str, type[Any]]:
-        """The labs by name."""
-        return _labs()
-
-    def requests(self, chosen: type[Any]) -> tuple[type[Any], ...]:
+    def requests(self, entry: Entry) -> tuple[type[Any], ...]:
         """Where the answer goes, the workers and, of a lab that can be made of images, these."""
-        return (LabRequest, Workers, *((PlantedRequest,) if _plants(chosen) else ()))
+        plants = "planted" in (field.name for field in entry.fields)
+        return (LabRequest, Workers, *((PlantedRequest,) if plants else ()))
 
 
 @final
 class Labs(LabGroup):
     """The labs by themselves."""
 
-    def command(self, chosen: type[Any]) -> Callable[..., None]:
+    def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
         """Run the lab."""
 
         def run(**fields: object) -> None:
             from vitscope.labs.experiment import Experiment
 
-            _show(Experiment(_lab(chosen, fields)), fields)
+            _show(Experiment(_lab(chosen(), fields)), fields)
 
         return run
 
@@ -101,7 +100,7 @@ class Labs(LabGroup):
 class Sweeps(LabGroup):
     """The labs with a grid over their settings."""
 
-    def command(self, chosen: type[Any]) -> Callable[..., None]:
+    def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
         """Run the lab at every point of the grid."""
 
         def run(
@@ -116,21 +115,15 @@ class Sweeps(LabGroup):
         ) -> None:
             from vitscope.labs.experiment import grid_of
 
-            _show(grid_of(_lab(chosen, fields), _texts([*grid, *(more or ())])), fields)
+            _show(grid_of(_lab(chosen(), fields), _texts([*grid, *(more or ())])), fields)
 
         return run
 
 
 def list_labs() -> None:
     """List the labs."""
-    with waiting("Loading"):
-        labs = _labs()
-    table = columns("name", "what it asks", fold=("what it asks",))
-    for name, lab in labs.items():
-        table.add_row(name, first_sentence(lab))
-    console = stdout()
-    console.print(table, highlight=False)
-    console.print(
+    print_summaries(entries()["Labs"].values())
+    stdout().print(
         "vitscope lab run NAME runs one; vitscope lab run NAME --help tells more.", style="dim", highlight=False
     )
 
@@ -138,15 +131,11 @@ def list_labs() -> None:
 def _lab(chosen: "type[AbstractLab[Any]]", given: Mapping[str, object]) -> "AbstractLab[Any]":
     """The lab, its images planted where some are given."""
     lab = made(chosen, given)
-    if not _plants(chosen):
+    if "planted" not in (one.name for one in fields(lab)):
         return lab
     with waiting("Reading the images"):
         planted = made(PlantedRequest, given).planting(int(str(lab.settings["seed"])))
     return replace(lab, planted=planted)  # pyright: ignore[reportCallIssue] - it has the field
-
-
-def _plants(lab: type[Any]) -> bool:
-    return "planted" in (one.name for one in fields(lab))
 
 
 def _show(experiment: "Experiment", given: Mapping[str, object]) -> None:
@@ -170,13 +159,8 @@ def _texts(given: list[str]) -> dict[str, str]:
     return texts
 
 
-def _labs() -> Mapping[str, type[Any]]:
-    from vitscope.labs.lab import all_labs
-
-    return all_labs()
-
-
 lab = typer.Typer(
+    cls=Commands,
     help="Theory labs: small transformers trained by the thousand and held against the theorems.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -1,8 +1,9 @@
 """``vitscope measure NAME``: one diagnostic with settings of its own, its run and its page."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, final
 
+from vitscope.cli.entry import Entry
 from vitscope.cli.flags import made
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Question, Request
@@ -14,28 +15,23 @@ from vitscope.cli.workers import Workers
 class Diagnostics(RegisteredGroup):
     """One command for each registered diagnostic."""
 
-    noun = "diagnostic"
+    kind, noun = "Diagnostics", "diagnostic"
 
-    def classes(self) -> Mapping[str, type[Any]]:
-        """The diagnostics by name."""
-        from vitscope.cli.entry import diagnostics
-
-        return diagnostics()
-
-    def requests(self, chosen: type[Any]) -> tuple[type[Any], ...]:
+    def requests(self, entry: Entry) -> tuple[type[Any], ...]:
         """A model and images, and the workers."""
-        del chosen
+        del entry
         return Request, Workers
 
-    def command(self, chosen: type[Any]) -> Callable[..., None]:
+    def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
         """Measure it on the images, and write its page."""
 
         def measured(**fields: object) -> None:
-            request, diagnostic = made(Request, fields), made(chosen, fields)
+            request = made(Request, fields)
             with waiting("Loading the model and the images"):
                 from vitscope.findings.checkup import Checkup
 
                 plan = request.plan(made(Workers, fields))
+                diagnostic = made(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
                 asked = Checkup.of(subject, pictures, (diagnostic,), ())
             question = Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept)

@@ -1,27 +1,33 @@
 """``vitscope report``: pages and figures of finished runs."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from vitscope.cli.request import is_absent, near_path
 from vitscope.cli.terminal import stdout, waiting
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
 
-FIGURES: Mapping[str, Literal["png", "svg"]] = {"png": "png", "svg": "svg"}
+if TYPE_CHECKING:
+    from vitscope.runs.run import Run
+
+FORMATS = ("html", "pdf", "png", "svg")
 
 
 def report(
     runs: Annotated[list[str], typer.Argument(help="Folders of finished runs, or their run.nc.", metavar="RUN...")],
     out: Annotated[
-        str | None, typer.Option(help="page.html, or a folder for figures; beside the run if left out.")
+        str | None, typer.Option(help="The page, or a folder for it or for figures; beside the run if left out.")
     ] = None,
-    format: Annotated[str, typer.Option(help="html, or png or svg for the figures of a paper.")] = "html",
+    format: Annotated[str, typer.Option(help="html, or pdf, png or svg for the figures of a paper.")] = "html",
 ) -> None:
     """Make the page of one run, or of several side by side, or their figures."""
-    if format != "html" and format not in FIGURES:
-        raise UserError(f"--format is one of html, {', '.join(FIGURES)}, not {format!r}.")
+    if format not in FORMATS:
+        raise UserError(f"--format is one of {', '.join(FORMATS)}, not {format!r}{nearest(format, FORMATS)}.")
     with waiting("Drawing"):
         written = _written(runs, out, format)
     for path in written:
@@ -29,15 +35,36 @@ def report(
 
 
 def _written(urls: list[str], out: str | None, format: str) -> tuple[Path, ...]:
-    from vitscope.report import figures, report
-    from vitscope.runs.store import read_run
-
-    found = [read_run(url) for url in urls]
     if out is None and (len(urls) > 1 or "://" in urls[0]):
         raise UserError("Say where the report of several or of remote runs goes: --out page.html, or a folder.")
-    beside = Path(urls[0]).parent if urls[0].endswith("run.nc") else Path(urls[0])
+    if format != "html" and len(urls) > 1:
+        raise UserError(f"--format {format} draws the figures of one run; {len(urls)} were given.")
+    refuse_elsewhere(out)
+    from vitscope.report import figures, report
+
+    found = read_runs(urls)
+    beside = Path(urls[0]).parent if urls[0].endswith(".nc") else Path(urls[0])
     if format == "html":
-        return (report(found, Path(out) if out else beside / "page.html"),)
-    if len(found) > 1:
-        raise UserError(f"--format {format} draws the figures of one run; {len(found)} were given.")
-    return figures(found[0], Path(out) if out else beside / "figures", FIGURES[format])
+        return (report(found, page_at(out, "page.html") if out else beside / "page.html"),)
+    return figures(found[0], out or beside / "figures", cast(Literal["pdf", "png", "svg"], format))
+
+
+def read_runs(urls: Sequence[str]) -> "list[Run]":
+    """The finished runs; ``UserError`` for one that is not there, with the folders near it."""
+    for url in urls:
+        if is_absent(url):
+            raise UserError(f"There is no finished run at {url!r}{near_path(url)}: the path does not exist.")
+    from vitscope.runs.store import read_run
+
+    return [read_run(url) for url in urls]
+
+
+def refuse_elsewhere(out: str | None) -> None:
+    """Raise ``UserError`` for a URL: pages and figures are files of this machine."""
+    if out is not None and "://" in out:
+        raise UserError(f"--out is {out}, but pages and figures are written on this machine; give a path.")
+
+
+def page_at(out: str, name: str) -> Path:
+    """The file that ``--out`` names: ``name`` in a folder, or the file itself."""
+    return Path(out, name) if os.path.isdir(out) or out.endswith(("/", os.sep)) else Path(out)

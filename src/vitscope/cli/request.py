@@ -1,9 +1,11 @@
 """What every measuring command is asked: a model, images, and where the answer goes."""
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +14,8 @@ from vitscope.cli.summary import print_summary
 from vitscope.cli.terminal import ProgressBar, hint, waiting
 from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
+from vitscope.models.names import refuse_unknown
 
 if TYPE_CHECKING:
     from vitscope.data import Images
@@ -68,6 +72,16 @@ class Request:
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps."""
 
+    def __post_init__(self) -> None:
+        """Refuse what can be known to be wrong before anything heavy is imported."""
+        if self.images is None and self.model != "digits":
+            raise UserError(
+                f"Say on which images {self.model} is to be examined: --images FOLDER (or --images digits)."
+            )
+        refuse_absent(self.images, "--images")
+        refuse_absent(self.weights, "--weights")
+        refuse_unknown(self.model)
+
     def subject(self) -> "Subject":
         """The model, on a device that is there."""
         return load_model(self.model, self.pretrained, self.weights, self.device, self.crop)
@@ -76,10 +90,6 @@ class Request:
         """The images."""
         from vitscope.data import images
 
-        if self.images is None and self.model != "digits":
-            raise UserError(
-                f"Say on which images {self.model} is to be examined: --images FOLDER (or --images digits)."
-            )
         found = images(
             self.images or "digits",
             split=self.split,
@@ -182,10 +192,36 @@ def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
     )
 
 
+_BESIDE = 2_000
+"""Names in a folder that are compared with a mistyped one."""
+
+
+def refuse_absent(source: str | None, flag: str) -> None:
+    """Raise ``UserError`` for a path of this machine that is not there, with those near it; others may be anything."""
+    if source not in (None, "digits") and is_absent(source):
+        raise UserError(f"{flag}: {source} does not exist{near_path(source)}; give a path that does.")
+
+
+def is_absent(source: str) -> bool:
+    """Whether this is a path of this machine, no pattern and no URL, and nothing is there."""
+    return not os.path.exists(source) and not set(source) & set("*?[]{}:")
+
+
+def near_path(source: str) -> str:
+    """What a mistyped path may mean, of that which is in its folder."""
+    folder, name = os.path.split(source.rstrip(os.sep))
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            return nearest(name, [entry.name for entry in islice(entries, _BESIDE)])
+    except OSError:  # there is no such folder, or it cannot be listed
+        return ""
+
+
 def load_model(
     model: str, pretrained: bool, weights: str | None, device: str = "cpu", crop: float | None = None
 ) -> "Subject":
     """The subject, on a device that is there."""
+    refuse_unknown(model)
     import torch
 
     from vitscope.models.load import load

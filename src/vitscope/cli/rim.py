@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from vitscope.cli.terminal import stderr
+from vitscope.cli.terminal import plugins_told, stderr
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
 
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what the user gave cannot be; the machine failed; Ctrl-C."""
@@ -17,7 +18,19 @@ MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
 
-class Rim(TyperGroup):
+class Commands(TyperGroup):
+    """A group of commands that knows which one a mistyped name may mean."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's or typer's own
+        """The command of the first argument; ``UserError`` for a name that is not there."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names:
+            near, known = nearest(args[0], names), ", ".join(names)
+            raise UserError(f"There is no command {args[0]!r}{near}; {ctx.command_path} has: {known}.")
+        return super().resolve_command(ctx, args)
+
+
+class Rim(Commands):
     """The group of all commands, which turns what the user can mend into one line on stderr, without a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's or typer's own
@@ -28,7 +41,8 @@ class Rim(TyperGroup):
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with plugins_told():
+                return super().invoke(ctx)
         except UserError as error:
             fail(str(error), MISUSE)
         except KeyboardInterrupt:

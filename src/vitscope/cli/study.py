@@ -1,8 +1,9 @@
 """``vitscope study NAME``: a grid of interventions, its run and its page."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, final
 
+from vitscope.cli.entry import Entry
 from vitscope.cli.flags import made
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Question, Request
@@ -14,29 +15,24 @@ from vitscope.cli.workers import Workers
 class Studies(RegisteredGroup):
     """One command for each registered study."""
 
-    noun = "study"
+    kind, noun = "Studies", "study"
 
-    def classes(self) -> Mapping[str, type[Any]]:
-        """The studies by name."""
-        from vitscope.interventions.studies import all_studies
-
-        return {study.name: study for study in all_studies()}
-
-    def requests(self, chosen: type[Any]) -> tuple[type[Any], ...]:
+    def requests(self, entry: Entry) -> tuple[type[Any], ...]:
         """A model and images, and the workers."""
-        del chosen
+        del entry
         return Request, Workers
 
-    def command(self, chosen: type[Any]) -> Callable[..., None]:
+    def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
         """Settle the study for the model and the images, run it, and write its page."""
 
         def studied(**fields: object) -> None:
-            request, asked = made(Request, fields), made(chosen, fields)
+            request = made(Request, fields)
             with waiting("Loading the model and the images"):
                 from vitscope.engine.study import settled
                 from vitscope.findings.checkup import concluded
 
                 plan = request.plan(made(Workers, fields))
+                asked = made(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
             with waiting("Settling the study"):
                 study = settled(subject, pictures, asked, None, plan)

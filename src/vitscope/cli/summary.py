@@ -4,18 +4,15 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from vitscope.cli.terminal import VERDICT_COLOURS, columns, facts, stdout
+from vitscope.cli.settings import LINES, print_settings
+from vitscope.cli.terminal import VERDICT_COLOURS, facts, stdout
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from vitscope.measurement.claim import Claim
     from vitscope.runs.run import Run
 
 SHOWN = 3
 """Findings in the summary; the page has them all."""
-LINES = 48
-"""Settings of a study that are shown as a table, at most."""
 
 
 def print_summary(run: "Run", page: str) -> None:
@@ -34,8 +31,7 @@ def print_summary(run: "Run", page: str) -> None:
         table.add_row("note", note)
     table.add_row("page", Text(page, style="bold"))
     console = stdout()
-    for dataset in run.measured.values():
-        _print_settings(dataset)
+    print_settings(run)
     console.print(table, highlight=False)
 
 
@@ -54,35 +50,9 @@ def _has_model(run: "Run") -> bool:
     return "parameters" in run.spec.model
 
 
-def _print_settings(dataset: "xr.Dataset") -> None:
-    """What a study of one axis came to: a line for each setting."""
-    name = str(next(iter(dataset.data_vars)))
-    if f"{name}_change" not in dataset or dataset[name].ndim != 1 or dataset[name].size > LINES:
-        return
-    axis = str(dataset[name].dims[0])
-    label = str(dataset[axis].attrs.get("long_name", axis))
-    table = columns(label, str(dataset[name].attrs["long_name"]), "change from intact")
-    for index, value in enumerate(dataset[axis].values):
-        unit = f" {dataset[f'{axis}_unit'].values[index]}" if f"{axis}_unit" in dataset.coords else ""
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
-        table.add_row(f"{shown}{unit}", _number(dataset[name][index]), _with_error(dataset, f"{name}_change", index))
-    stdout().print(table, highlight=False)
-
-
-def _with_error(dataset: "xr.Dataset", name: str, index: int) -> str:
-    return f"{float(dataset[name][index]):+.4f} ± {float(dataset[f'{name}_error'][index]):.4f}"
-
-
-def _number(value: "xr.DataArray") -> str:
-    return f"{float(value):.4f}"
-
-
 def accuracy_of(run: "Run") -> str | None:
     """Top-1 accuracy with its standard error, where it was measured."""
-    if "accuracy" not in run:
-        return None
-    accuracy = run.tree["accuracy"].to_dataset()
-    return f"{100 * float(accuracy['top1']):.1f} ± {100 * float(accuracy['top1_error']):.1f} %"
+    return run.accuracy
 
 
 def finding(claim: "Claim") -> Text:

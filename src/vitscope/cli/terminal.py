@@ -1,8 +1,10 @@
 """What is seen on the terminal: results on stdout, all else on stderr, and progress only where someone watches."""
 
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -18,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from vitscope.measurement.duration import spoken
+from vitscope.runs.registry import PluginWarning
 
 SILENCE = 30.0
 """Seconds between the lines that stand for a bar where nobody watches a terminal."""
@@ -47,6 +50,29 @@ def waiting(text: str) -> Generator[None]:
         yield
         return
     with console.status(text):
+        yield
+
+
+@contextmanager
+def plugins_told() -> Generator[None]:
+    """Tell of a plugin that is left out in a line of its own, without the place in the source that a warning has."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def told(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, PluginWarning):
+                hint(str(message))
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = told
         yield
 
 

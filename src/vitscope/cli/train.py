@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitscope.cli.checkup import chosen
+from vitscope.cli.checkup import chosen, named
 from vitscope.cli.flags import made, with_flags
-from vitscope.cli.request import first_split
+from vitscope.cli.request import first_split, refuse_absent
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.measurement.errors import UserError
+from vitscope.models.names import refuse_unknown
 from vitscope.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def train_on(
 ) -> None:
     """Train a model on labelled images, test it after each epoch, and keep its weights."""
     settings = made(Recipe, recipe)
+    refuse_absent(images, "--images")
+    refuse_unknown(settings.model)
+    named(watch)  # all three refuse what is not there, before anything heavy is imported
     with waiting("Loading the images"):
         from vitscope.training.train import train as trained
 

@@ -183,4 +183,4 @@ class FeatureLens(AbstractLens):
         return torch.einsum("bhro,brl->hl", rows, self.features)
 
 
-BLOCKS: Registry[AbstractBlock] = Registry("block")
+BLOCKS: Registry[AbstractBlock] = Registry("block", "vitscope.convex.blocks")

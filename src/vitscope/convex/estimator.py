@@ -370,4 +370,4 @@ class AbstractConvexRegressor(RegressorMixin, AbstractConvexHead):
         return tags
 
 
-ESTIMATORS: Registry[AbstractConvexHead] = Registry("convex estimator")
+ESTIMATORS: Registry[AbstractConvexHead] = Registry("convex estimator", "vitscope.convex.estimators")

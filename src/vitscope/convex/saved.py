@@ -23,7 +23,6 @@ from vitscope.convex.tokens import Standardisation
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
 from vitscope.models.checkpoint import atomic_file
-from vitscope.runs.registry import import_all
 
 HEAD_FILE = "head.safetensors"
 _KEY = "vitscope.convex"
@@ -114,7 +113,6 @@ def _json(estimator: AbstractConvexHead) -> str:
 
 
 def _estimator(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> AbstractConvexHead:
-    import_all("vitscope.convex.estimators")
     parameters = {name: _decoded(value) for name, value in facts["parameters"].items()}
     estimator = ESTIMATORS[facts["estimator"]](**parameters)
     for name, value in facts["learned"].items():

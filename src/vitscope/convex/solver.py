@@ -12,7 +12,7 @@ from vitscope.convex.certificate import Certificate, certify, relative_gap
 from vitscope.convex.heads import Heads
 from vitscope.convex.problem import Problem
 from vitscope.measurement.errors import UserError
-from vitscope.runs.registry import Registry, import_all
+from vitscope.runs.registry import Registry
 
 Stopped = Literal["certified", "passes", "interrupted", "stuck"]
 """Why a solver stopped: the gap is small enough, no passes are left, the user, or no way down in this precision."""
@@ -149,7 +149,7 @@ class AbstractSolver(ABC):
         return Solution(progress.heads, certificate, tuple(progress.history), stopped)
 
 
-SOLVERS: Registry[AbstractSolver] = Registry("solver")
+SOLVERS: Registry[AbstractSolver] = Registry("solver", "vitscope.convex.solvers")
 
 
 def chosen(problem: Problem) -> AbstractSolver:
@@ -158,7 +158,6 @@ def chosen(problem: Problem) -> AbstractSolver:
     "relu" for ReLU heads; "lifted" for many gates of one output, whose lifted variables are vectors and cost little
     together; "greedy" for all others.
     """
-    import_all("vitscope.convex.solvers")
     if problem.relu:
         return SOLVERS["relu"]()
     vectors = all(problem.shape(term)[1:] == (1, 1) for term in problem.terms)
@@ -175,7 +174,6 @@ def solve(
     watch: Callable[[Step], None] | None = None,
 ) -> Solution:
     """Train by the solver of that name: see :meth:`AbstractSolver.solve`."""
-    import_all("vitscope.convex.solvers")
     if solver != "auto" and problem.relu != (solver == "relu"):
         raise UserError(
             f"Solver {solver!r} was given for {'ReLU' if problem.relu else 'linear or gated'} heads; take 'auto', or "

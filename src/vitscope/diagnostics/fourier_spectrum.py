@@ -89,7 +89,7 @@ class FourierSpectrum(AbstractDiagnostic[Features]):
             for read in (means.mean, means.error)
         )
         count = np.stack([np.full(len(axis), means.count(layer, "spectrum")[0]) for layer in layers])
-        coords = scene.coordinates(layers) | {"frequency": axis}
+        coords = scene.coordinates(layers) | {"frequency": ("frequency", axis, {"units": "Nyquist"})}
         spectrum = labelled(_SPECTRUM, ("layer", "frequency"), mean, error, count, coords)
         return spectrum.assign(over_depth(means, scene, (_HIGHEST, _SHARPENING)))
 

@@ -157,7 +157,7 @@ class AbstractCurvature(ABC):
         )
 
 
-CURVATURES: Registry[AbstractCurvature] = Registry("curvature diagnostic")
+CURVATURES: Registry[AbstractCurvature] = Registry("curvature diagnostic", "vitscope.diagnostics", AbstractCurvature)
 
 
 @dataclass(frozen=True)

@@ -151,4 +151,4 @@ def _filled(layers: tuple[int, ...], rows: Mapping[int, NDArray[Any]]) -> NDArra
 
 AnyDiagnostic = AbstractDiagnostic[Features] | AbstractDiagnostic[Rows] | AbstractDiagnostic[Predictions]
 
-DIAGNOSTICS: Registry[AnyDiagnostic] = Registry("diagnostic")
+DIAGNOSTICS: Registry[AnyDiagnostic] = Registry("diagnostic", "vitscope.diagnostics", AbstractDiagnostic)

@@ -120,4 +120,4 @@ class AbstractStudy(ABC):
         return ()
 
 
-STUDIES: Registry[AbstractStudy] = Registry("study")
+STUDIES: Registry[AbstractStudy] = Registry("study", "vitscope.interventions.studies", AbstractStudy)

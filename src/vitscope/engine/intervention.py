@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vitscope.models.subject import Subject
+from vitscope.runs.code import versioned
 from vitscope.runs.registry import Registry
 
 
@@ -45,9 +46,10 @@ class AbstractIntervention(ABC):
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """Its fields for a run's spec: a tensor is named by the SHA-256 of its bytes."""
+        """Its fields for a run's spec, a tensor by the SHA-256 of its bytes; the code's version if it is a user's."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"intervention": self.name, **{name: _plain(value) for name, value in fields.items()}}
+        plain = {name: _plain(value) for name, value in fields.items()}
+        return {"intervention": self.name, **plain, **versioned(self)}
 
 
 def _plain(value: object) -> object:
@@ -63,4 +65,6 @@ def _plain(value: object) -> object:
     return value
 
 
-INTERVENTIONS: Registry[AbstractIntervention] = Registry("intervention")
+INTERVENTIONS: Registry[AbstractIntervention] = Registry(
+    "intervention", "vitscope.interventions", AbstractIntervention, settled=False
+)

@@ -1,18 +1,20 @@
 """``measure``: one pass over images, any number of diagnostics, a run."""
 
 import json
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, reduce
+from typing import Any
 
 import torch
 import xarray as xr
 
 from vitscope.data import Images
 from vitscope.engine.activation import Kind
-from vitscope.engine.curvature import AbstractCurvature, CurvatureWork
-from vitscope.engine.diagnostic import AnyDiagnostic, Scene
+from vitscope.engine.curvature import CURVATURES, AbstractCurvature, CurvatureWork
+from vitscope.engine.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
 from vitscope.engine.executor import AbstractExecutor, InProcess
 from vitscope.engine.finite import refuse_if_silent, wanting_weights
 from vitscope.engine.hessian import refuse_without_loss, why_no_loss
@@ -22,7 +24,9 @@ from vitscope.engine.shard import Pass, ShardResult
 from vitscope.engine.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject, refuse_if_random
+from vitscope.runs.code import versioned
 from vitscope.runs.provenance import provenance
+from vitscope.runs.registry import chosen
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder
@@ -33,6 +37,8 @@ Progress = Callable[[Amount, Amount], None]
 
 Measurable = AnyDiagnostic | AbstractCurvature
 """What ``measure`` measures."""
+AsMeasurable = str | type[Any] | Measurable
+"""A diagnostic, or the name or class of one, which stand for its default settings."""
 
 
 def silent(done: Amount, total: Amount) -> None:
@@ -45,8 +51,8 @@ class Plan:
 
     batch_size: int = 32
     executor: AbstractExecutor = field(default_factory=InProcess)
-    folder: RunFolder | None = None
-    """Where finished shards and the run are kept; None keeps nothing."""
+    folder: RunFolder | str | os.PathLike[str] | None = None
+    """Where finished shards and the run are kept, by path or URL; None keeps nothing."""
     resume: bool = False
     """Go on with the finished shards that an interrupted pass left in ``folder``."""
     progress: Progress = silent
@@ -55,10 +61,19 @@ class Plan:
     command: str = ""
     """The command line or call that asks for this run, for its provenance."""
 
+    @property
+    def store(self) -> RunFolder | None:
+        """The folder, as what reads and writes there."""
+        return RunFolder(os.fspath(self.folder)) if isinstance(self.folder, str | os.PathLike) else self.folder
 
-def measure(subject: Subject, images: Images, diagnostics: Sequence[Measurable], plan: Plan | None = None) -> Run:
+
+def measure(
+    subject: Subject, images: Images, diagnostics: AsMeasurable | Iterable[AsMeasurable], plan: Plan | None = None
+) -> Run:
     """What the subject does on the images: one pass, every diagnostic; then the curvature of its loss, if asked for.
 
+    ``diagnostics`` are values (``HessianSpectrum(top=3)``), or the names that ``vitscope list`` shows, at their default
+    settings: ``["accuracy", "fourier-spectrum"]``; one of them need not be in a list.
     Returns a run with one group a diagnostic, which :func:`keep` puts into ``plan.folder``. A diagnostic that finds
     nothing to read is named in ``run.skipped`` with the reason. With ``plan.folder`` every finished shard is kept at
     once, so that an interrupt loses at most the shards under way. Cost: the model's own forward passes plus, for
@@ -80,15 +95,16 @@ class Measurement:
     diagnostics: tuple[Measurable, ...]
 
     @classmethod
-    def of(cls, subject: Subject, images: Images, diagnostics: Sequence[Measurable]) -> "Measurement":
+    def of(cls, subject: Subject, images: Images, diagnostics: AsMeasurable | Iterable[AsMeasurable]) -> "Measurement":
         """The measurement, its images' labels fitted to the model's classes."""
+        asked_for = chosen(diagnostics, DIAGNOSTICS, CURVATURES)
         fitted = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
-        return cls(subject, fitted, tuple(diagnostics))
+        return cls(subject, fitted, asked_for)
 
     @cached_property
     def spec(self) -> Spec:
         """The question that is asked."""
-        settings = {one.name: asdict(one) for one in self.diagnostics}  # pyright: ignore[reportArgumentType]
+        settings = {one.name: settings_of(one) for one in self.diagnostics}
         return asked("measure", self.subject, self.images, settings)
 
     @property
@@ -164,9 +180,14 @@ def behind(plan: Plan, done: Amount) -> Plan:
 
 def keep(run: Run, plan: Plan) -> Run:
     """The run, put into the plan's folder if it has one; its partial results are dropped there."""
-    if plan.folder is not None:
-        plan.folder.write(run)
+    if plan.store is not None:
+        plan.store.write(run)
     return run
+
+
+def settings_of(diagnostic: Measurable) -> dict[str, object]:
+    """Its fields for a run's spec, and the version of the code of one that is not the project's."""
+    return {**asdict(diagnostic), **versioned(diagnostic)}  # pyright: ignore[reportArgumentType]
 
 
 def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:
@@ -206,8 +227,8 @@ def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount) ->
     missing = [shard for shard in shards if shard not in results]
     for shard, result in plan.executor.fold(work, missing, advance):
         results[shard] = result
-        if plan.folder is not None:
-            plan.folder.write_part(spec, _part(shard, plan), result.to_bytes())
+        if plan.store is not None:
+            plan.store.write_part(spec, _part(shard, plan), result.to_bytes())
     return {shard: results[shard] for shard in shards}
 
 
@@ -222,9 +243,9 @@ def _part(shard: Shard, plan: Plan) -> str:
 
 
 def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], plan: Plan) -> dict[Shard, Result]:
-    if plan.folder is None or not plan.resume:
+    if plan.store is None or not plan.resume:
         return {}
-    kept = plan.folder.parts(spec)
+    kept = plan.store.parts(spec)
     return {shard: work.read(kept[_part(shard, plan)]) for shard in shards if _part(shard, plan) in kept}
 
 

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from typing import Any
 
 import torch
 import xarray as xr
@@ -12,18 +13,19 @@ import xarray as xr
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.activation import Workspace
-from vitscope.engine.diagnostic import AnyDiagnostic, Scene
+from vitscope.engine.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
 from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Observations
-from vitscope.engine.grid import AbstractStudy, Grid, Setting
+from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
-from vitscope.engine.measure import Plan, asked, checked, folded, kept, why_empty
+from vitscope.engine.measure import Plan, asked, checked, folded, kept, settings_of, why_empty
 from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
 from vitscope.engine.together import cost_together, walk_together
 from vitscope.engine.work import AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Composition, Subject
 from vitscope.runs.provenance import provenance
+from vitscope.runs.registry import chosen, value_of
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
@@ -32,17 +34,23 @@ WALKS_PER_BLOCK = 128
 MODULES_PER_BLOCK = 16
 """Settings with weights of their own, between two readings of the same images: what an interrupt can lose."""
 
+AsStudy = str | type[Any] | AbstractStudy
+"""A study, or the name or class of one, which stand for its default settings."""
+AsDiagnostic = str | type[Any] | AnyDiagnostic
+"""A diagnostic that is no curvature, or the name or class of one."""
+
 
 def study(
     subject: Subject,
     images: Images,
-    question: AbstractStudy | Grid,
-    diagnostics: Sequence[AnyDiagnostic] | None = None,
+    question: AsStudy | Grid,
+    diagnostics: AsDiagnostic | Iterable[AsDiagnostic] | None = None,
     plan: Plan | None = None,
 ) -> Run:
     """Diagnostics at every point of a grid of interventions, and at the subject as it is.
 
-    ``question`` is a study (``LesionStudy()``) or a grid of one's own, which needs ``diagnostics``. Returns a run with
+    ``question`` is a study (``LesionStudy(of="head")``), the name of one at its default settings (``"lesion"``), or a
+    grid of one's own, which needs ``diagnostics``; these are given as to :func:`vitscope.measure`. Returns a run with
     one group for each diagnostic, named ``<study>-<diagnostic>``: beside each quantity, along the grid's axes, stand
     ``<quantity>_intact`` (nothing done) and, for diagnostics that are means over images, ``<quantity>_change`` from
     it, whose standard error is of the differences image by image. The subject is untouched. Cost: a forward pass for
@@ -76,7 +84,7 @@ class Settled:
             "study": self.name,
             "axes": {axis.name: list(axis.values) for axis in self.grid.axes},
             "settings": [setting and [one.settings for one in setting] for setting in self.grid.settings],
-            "diagnostics": {one.name: asdict(one) for one in self.diagnostics},  # pyright: ignore[reportArgumentType]
+            "diagnostics": {one.name: settings_of(one) for one in self.diagnostics},
         }
         if self.grid.facts:
             settings["facts"] = {fact.quantity.name: fact.quantity.meaning for fact in self.grid.facts}
@@ -115,26 +123,27 @@ class Settled:
 def settled(
     subject: Subject,
     images: Images,
-    question: AbstractStudy | Grid,
-    diagnostics: Sequence[AnyDiagnostic] | None,
+    question: AsStudy | Grid,
+    diagnostics: AsDiagnostic | Iterable[AsDiagnostic] | None,
     plan: Plan,
 ) -> Settled:
     """The study of ``question``, settled; data are looked at only where the grid needs to know something of them."""
+    measured = None if diagnostics is None else chosen(diagnostics, DIAGNOSTICS)
     images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
     if isinstance(question, Grid):
-        if not diagnostics:
+        if not measured:
             raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
         words = ("grid", "Grid of interventions", "What does it depend on?", "", (), "")
-        return Settled(subject, images, *words, question, tuple(diagnostics), ())
-    given, images = images, question.chosen(subject, images, plan)
-    definition = (type(question).__doc__ or "").strip()
-    words = (question.name, question.title, question.question, definition, question.references, question.headline)
-    grid = question.grid(subject, images, plan)
-    chosen = question.diagnostics() if diagnostics is None else tuple(diagnostics)
-    notes = question.notes(subject)
+        return Settled(subject, images, *words, question, measured, ())
+    asked_for = value_of(question, STUDIES)
+    given, images = images, asked_for.chosen(subject, images, plan)
+    definition = (type(asked_for).__doc__ or "").strip()
+    words = (asked_for.name, asked_for.title, asked_for.question, definition, asked_for.references, asked_for.headline)
+    grid = asked_for.grid(subject, images, plan)
+    notes = asked_for.notes(subject)
     if len(images) < len(given):
         notes = (*notes, f"Measured on {len(images)} of the {len(given)} images.")
-    return Settled(subject, images, *words, grid, chosen, notes)
+    return Settled(subject, images, *words, grid, measured or asked_for.diagnostics(), notes)
 
 
 @dataclass(frozen=True)

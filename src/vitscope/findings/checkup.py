@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,9 +12,9 @@ from vitscope.data import Images
 from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.engine.curvature import AbstractCurvature
-from vitscope.engine.grid import AbstractStudy
-from vitscope.engine.measure import Measurable, Measurement, Plan, keep
-from vitscope.engine.study import Settled, settled
+from vitscope.engine.grid import STUDIES, AbstractStudy
+from vitscope.engine.measure import AsMeasurable, Measurement, Plan, keep
+from vitscope.engine.study import AsStudy, Settled, settled
 from vitscope.engine.work import Amount
 from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
@@ -24,7 +24,7 @@ from vitscope.measurement.claim import Claim
 from vitscope.measurement.duration import spoken
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
-from vitscope.runs.registry import import_all
+from vitscope.runs.registry import chosen
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
@@ -41,18 +41,19 @@ def deep() -> tuple[tuple[AbstractCurvature, ...], tuple[AbstractStudy, ...]]:
 def checkup(
     subject: Subject,
     images: Images,
-    diagnostics: Sequence[Measurable] | None = None,
+    diagnostics: AsMeasurable | Iterable[AsMeasurable] | None = None,
     plan: Plan | None = None,
-    studies: Sequence[AbstractStudy] = (),
+    studies: AsStudy | Iterable[AsStudy] = (),
 ) -> Run:
     """One pass with every diagnostic (or those given), ``studies``, and the findings' claims, weightiest first.
 
+    Diagnostics and studies are values or the names that ``vitscope list`` shows: ``studies=["lesion"]``.
     The run is kept in ``plan.folder`` where there is one. A study that does not suit the subject is named in
     ``run.skipped`` with the reason; the others take :data:`STUDIED` of the images. Cost: that of
     :func:`vitscope.measure` and of :func:`vitscope.study`.
     """
-    chosen = default_diagnostics() if diagnostics is None else diagnostics
-    return Checkup.of(subject, images, chosen, studies).answer(plan or Plan())
+    measured = default_diagnostics() if diagnostics is None else diagnostics
+    return Checkup.of(subject, images, measured, studies).answer(plan or Plan())
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,18 @@ class Checkup:
 
     @classmethod
     def of(
-        cls, subject: Subject, images: Images, diagnostics: Sequence[Measurable], studies: Sequence[AbstractStudy]
+        cls,
+        subject: Subject,
+        images: Images,
+        diagnostics: AsMeasurable | Iterable[AsMeasurable],
+        studies: AsStudy | Iterable[AsStudy],
     ) -> "Checkup":
         """The checkup, its images' labels fitted to the model's classes."""
         measurement = Measurement.of(subject, images, diagnostics)
         shown = measurement.images.sample(STUDIED) if len(images) > STUDIED else measurement.images
         suited: list[Settled] = []
         refused: dict[str, str] = {}
-        for study in studies:
+        for study in chosen(studies, STUDIES):
             try:
                 suited.append(settled(subject, shown, study, None, Plan()))
             except UserError as error:
@@ -178,7 +183,6 @@ def _joined(runs: Sequence[Run], spec: Spec, refused: Mapping[str, str], notes: 
 
 def findings() -> tuple[AbstractFinding, ...]:
     """Every registered finding."""
-    import_all("vitscope.findings")
     return tuple(finding() for _, finding in FINDINGS.items())
 
 

@@ -84,4 +84,4 @@ class AbstractFinding(ABC):
         )
 
 
-FINDINGS: Registry[AbstractFinding] = Registry("finding")
+FINDINGS: Registry[AbstractFinding] = Registry("finding", "vitscope.findings", AbstractFinding)

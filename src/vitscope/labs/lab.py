@@ -11,7 +11,7 @@ import xarray as xr
 
 from vitscope.labs.dataset import Numbers
 from vitscope.measurement.claim import Claim
-from vitscope.runs.registry import Registry, import_all
+from vitscope.runs.registry import Registry
 
 Trial = TypeVar("Trial")
 Values = Mapping[str, Numbers]
@@ -101,10 +101,9 @@ class AbstractLab(ABC, Generic[Trial]):
         return xr.merge(parts, compat="no_conflicts", join="outer", combine_attrs="override").assign_attrs(words)
 
 
-LABS: Registry[AbstractLab[Any]] = Registry("lab")
+LABS: Registry[AbstractLab[Any]] = Registry("lab", "vitscope.labs", AbstractLab)
 
 
 def all_labs() -> Mapping[str, type[AbstractLab[Any]]]:
     """Every registered lab by name."""
-    import_all("vitscope.labs")
     return dict(LABS.items())

@@ -1,6 +1,7 @@
 """Edited subjects saved as ordinary models: their edits are written into the weights, or they are refused."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Saved:
     zeroed: tuple[str, ...]
 
 
-def save(subject: Subject, path: Path) -> Saved:
+def save(subject: Subject, path: str | os.PathLike[str]) -> Saved:
     """Write the subject, its edits included, to a ``.safetensors`` file that any program can load as usual.
 
     Changed weights are saved as they are. A unit or head that is left out is written as zeros into the last weights
@@ -48,8 +49,9 @@ def save(subject: Subject, path: Path) -> Saved:
     shape of attention, means that differ from token to token. Cost: some forward passes of two images for each unit
     that is left out.
     """
-    if path.suffix != ".safetensors":
-        raise UserError(f"Weights are saved as .safetensors, not as {path.name!r}; give {path.stem}.safetensors.")
+    target = Path(path)
+    if target.suffix != ".safetensors":
+        raise UserError(f"Weights are saved as .safetensors, not as {target.name!r}; give {target.stem}.safetensors.")
     module, zeroed = baked(subject)
     weights = cast("dict[str, Tensor]", module.state_dict())
     made = _description(subject, module, weights)
@@ -62,8 +64,8 @@ def save(subject: Subject, path: Path) -> Saved:
         input=given if isinstance(given, PixelInput) else None,
         training={"edits": [type(edit).__name__ for edit in subject.edits], "zeroed": zeroed, "from": subject.weights},
     )
-    save_checkpoint(checkpoint, path)
-    return Saved(path, checkpoint.model, zeroed)
+    save_checkpoint(checkpoint, target)
+    return Saved(target, checkpoint.model, zeroed)
 
 
 @dataclass(frozen=True)

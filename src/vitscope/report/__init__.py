@@ -25,9 +25,10 @@ def report(runs: "Run | Sequence[Run]", path: str | os.PathLike[str]) -> Path:
     return write_page(runs, path)
 
 
-def compare(runs: "Sequence[Run]", path: str | os.PathLike[str]) -> Path:
+def compare(runs: "Sequence[Run]", path: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
     """Write one page that compares 2 to 12 runs, in the order given, and return its path.
 
+    ``labels`` name the runs, one each; without them their models do, or their moments in one training.
     What two runs at least have is drawn once with a line for each run: unit by unit where all models have the same
     units (checkpoints of one model show a training), else aligned by relative depth. Differences are from the first
     run, their errors those of independent errors. The file is of the kind that :func:`report` writes. Raises
@@ -35,14 +36,16 @@ def compare(runs: "Sequence[Run]", path: str | os.PathLike[str]) -> Path:
     """
     from vitscope.report.side_by_side import write_comparison
 
-    return write_comparison(runs, path)
+    return write_comparison(runs, path, labels)
 
 
-def figures(run: "Run", folder: str | os.PathLike[str], format: Literal["png", "svg"]) -> tuple[Path, ...]:
+def figures(
+    run: "Run", folder: str | os.PathLike[str], format: Literal["pdf", "png", "svg"] = "png"
+) -> tuple[Path, ...]:
     """Write every quantity with an axis as a figure of one column's width, without a title, and return the files.
 
-    The files are named ``<diagnostic>-<quantity>.<format>``; png has 400 dots an inch, svg keeps its text as text.
-    Each is written whole or not at all. Raises ``UserError`` for another format.
+    The files are named by what they show, ``<diagnostic>-<quantity>.<format>``; png has 400 dots an inch, pdf and svg
+    keep their text as text. Each is written whole or not at all. Raises ``UserError`` for another format.
     """
     from vitscope.report.static import write_figures
 

@@ -51,12 +51,23 @@ def rendered(template: str, **shown: object) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write under another name in the same folder, which is made if need be, then rename."""
+    """Write under another name in the same folder, which is made if need be, then rename.
+
+    Raises ``UserError`` for a path that is a folder, or that lies below a file.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the file a name, such as {path / 'page.html'}.")
+    if files := [parent for parent in path.parents if parent.is_file()]:
+        raise UserError(f"{path} cannot be written: {files[0]} is a file, not a folder; give another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         waiting.write_bytes(content)
         os.replace(waiting, path)
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = os.fspath(path)  # not the name that nobody gave
+        raise
     finally:
         waiting.unlink(missing_ok=True)
     return path

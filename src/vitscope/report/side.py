@@ -7,6 +7,7 @@ from string import ascii_lowercase
 
 import numpy as np
 
+from vitscope.measurement.errors import UserError
 from vitscope.report.drawing.series import Style, styles
 from vitscope.runs.run import Run
 
@@ -36,19 +37,25 @@ class Side:
         return len(self.run.anatomy)
 
 
-def sides(runs: Sequence[Run]) -> tuple[Side, ...]:
-    """The runs in the order given: by their moment in training where all have one, else by letter and model."""
+def sides(runs: Sequence[Run], labels: Sequence[str] | None = None) -> tuple[Side, ...]:
+    """The runs in the order given, by their ``labels`` or what tells them apart.
+
+    That is their moment in training if all have one, else a letter and the model, with what differs between runs of
+    models of one name. Raises ``UserError`` for labels that are not one for each run.
+    """
+    if labels is not None and (len(labels) != len(runs) or len(set(labels)) != len(runs)):
+        raise UserError(f"{len(runs)} runs were given the labels {', '.join(labels)}; give each one of its own.")
     moments = [_moment(run) for run in runs]
     told = [moment for moment in moments if moment is not None]
     is_training = len(told) == len(runs) and len({name for name, _ in told}) == 1 and len(set(told)) == len(runs)
     looks = styles(len(runs), is_training)
-    if is_training:
+    if is_training and labels is None:
         return tuple(
             Side(run, f"{name} {value:g}", look, value)
             for run, (name, value), look in zip(runs, told, looks, strict=True)
         )
-    letters = zip(runs, ascii_lowercase, looks, strict=False)
-    return tuple(Side(run, f"{letter}: {_short(run)}", look, None) for run, letter, look in letters)
+    told_apart = labels or [f"{letter}: {name}" for letter, name in zip(ascii_lowercase, _names(runs), strict=False)]
+    return tuple(Side(run, label, look, None) for run, label, look in zip(runs, told_apart, looks, strict=True))
 
 
 def is_training(compared: Sequence[Side]) -> bool:
@@ -73,8 +80,31 @@ def timeless(model: str) -> str:
     return _WRITTEN.sub("", model).strip("-_ ,.") or model
 
 
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The models' names, with the first of the runs' facts that differs between those of one name."""
+    facts = [(_short(run), *_facts(run)) for run in runs]
+    named: list[str] = []
+    for name, *own in facts:
+        namesakes = [others for other, *others in facts if other == name]
+        differing = (fact for place, fact in enumerate(own) if len({others[place] for others in namesakes}) > 1)
+        named.append(", ".join(filter(None, (name, _cut(next(differing, ""))))))
+    return named
+
+
+def _facts(run: Run) -> tuple[str, ...]:
+    """What may tell two runs of one model apart, the most telling first."""
+    model, images = run.spec.model, run.spec.images
+    edits = model.get("edits", ())
+    weights = str(model.get("weights", "")).rstrip("/").rpartition("/")[2]
+    edited = " ".join(map(str, edits)) if isinstance(edits, list | tuple) else ""
+    return weights, edited or "intact", str(images.get("name", "")), str(run.spec.settings.get("study", run.spec.verb))
+
+
 def _short(run: Run) -> str:
-    name = str(run.spec.model.get("name", run.spec.verb)).rpartition("/")[2]
+    return _cut(str(run.spec.model.get("name", run.spec.verb)).rpartition("/")[2])
+
+
+def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 

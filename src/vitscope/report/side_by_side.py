@@ -28,12 +28,12 @@ FEWEST, MOST = 2, 12
 _PREFIX = "compare"
 
 
-def write_comparison(runs: Sequence[Run], path: str | os.PathLike[str]) -> Path:
+def write_comparison(runs: Sequence[Run], path: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
     """Write the page, as :func:`vitscope.report.compare` says."""
     chosen = tuple(runs)
     if not FEWEST <= len(chosen) <= MOST:
         raise UserError(f"A comparison takes {FEWEST} to {MOST} runs; {len(chosen)} were given.")
-    html = rendered("compare.html.j2", view=CompareView(sides(chosen)), marks=MARKS, colour=css)
+    html = rendered("compare.html.j2", view=CompareView(sides(chosen, labels)), marks=MARKS, colour=css)
     return write_whole(Path(path), html.encode())
 
 

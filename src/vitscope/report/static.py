@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from vitscope.measurement.errors import UserError
 from vitscope.report.colour import LIGHT
 from vitscope.report.drawing import AbstractDrawing, drawings
-from vitscope.report.drawing.drawing import in_two_lines
+from vitscope.report.drawing.drawing import beside
 from vitscope.report.measured import measured
 from vitscope.report.page import write_whole
 from vitscope.report.strip import strip
 from vitscope.runs.run import Run
 
-Format = Literal["png", "svg"]
+Format = Literal["pdf", "png", "svg"]
 
 _WIDTH, _HEIGHT = 3.3, 2.1
 """Inches: a column of the usual two-column page."""
@@ -40,9 +40,18 @@ _STYLE: dict[Any, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "legend.fontsize": 7,
+    "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "vitscope",
 }
+
+
+_UNDATED: dict[Format, dict[str, None]] = {
+    "pdf": {"CreationDate": None, "Producer": None},
+    "png": {"Software": None},
+    "svg": {"Date": None},
+}
+"""What a file would say that differs from one day or version to the next."""
 
 
 def write_figures(run: Run, folder: str | os.PathLike[str], format: Format) -> tuple[Path, ...]:
@@ -67,11 +76,9 @@ def _painted(drawing: AbstractDrawing, format: Format) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
         axes = figure.add_subplot()
-        if len(drawing.quantities) == 1 and not axes.get_ylabel():
-            axes.set_ylabel(in_two_lines(first))
+        axes.set_ylabel(beside(drawing.quantities))
         if first.entry:
             axes.set_title(first.entry, fontsize=7)
         drawing.paint(axes)
-        metadata = {"Date": None} if format == "svg" else {"Software": None}
-        figure.savefig(target, format=format, dpi=400, metadata=metadata)
+        figure.savefig(target, format=format, dpi=400, metadata=_UNDATED[format])
     return target.getvalue()

@@ -1,16 +1,26 @@
 """A run: what was asked, where the answer comes from, and the answer, as one xarray tree."""
 
+import importlib
 import json
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from enum import Enum
+from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
 from vitscope.measurement.claim import Claim, Verdict
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
 from vitscope.measurement.quantity import headline
+from vitscope.runs.frame import quantities, tidy, wide
+from vitscope.runs.shown import html_table
 from vitscope.runs.spec import Spec, read_spec
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 APART = "apart"
 """The attribute of a group that is no diagnostic's: what was said image by image, and what follows from it."""
@@ -23,12 +33,11 @@ class Run:
     tree: xr.DataTree
 
     def __getitem__(self, name: str) -> xr.DataArray:
-        """A diagnostic's headline quantity, as in ``run["fourier-spectrum"]``, or ``run["accuracy/nll"]``."""
-        diagnostic, _, quantity = name.partition("/")
-        if diagnostic not in self.tree.children:
-            reason = self.skipped.get(diagnostic, f"this run holds {', '.join(self.measured)}")
-            raise UserError(f"There is no {diagnostic!r} in this run: {reason}.")
-        dataset = self.tree[diagnostic].to_dataset()
+        """A diagnostic's headline quantity, as in ``run["fourier-spectrum"]``, or ``run["accuracy/nll"]``.
+
+        ``UserError`` for what the run does not hold, with the reason or what it holds.
+        """
+        dataset, quantity = self._found(name)
         return dataset[quantity] if quantity else headline(dataset)
 
     def __contains__(self, name: object) -> bool:
@@ -39,6 +48,61 @@ class Run:
         """The diagnostics' groups by name, in order."""
         groups = {name: node.to_dataset() for name, node in self.tree.children.items()}
         return {name: group for name, group in groups.items() if APART not in group.attrs}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.measured)
+
+    def __len__(self) -> int:
+        return len(self.measured)
+
+    def __bool__(self) -> bool:
+        return True  # a run whose diagnostics were all skipped is a run
+
+    def keys(self) -> KeysView[str]:
+        """The names of the diagnostics' groups."""
+        return self.measured.keys()
+
+    def to_dataframe(self, name: str | None = None) -> "DataFrame":
+        """The numbers as a tidy pandas table, those of all groups or of a ``name`` that ``run[name]`` takes.
+
+        A line for each number: ``diagnostic``, ``quantity``, its place on the axes, ``value``, ``error`` (the standard
+        error), ``count`` and ``units``. What was said image by image, ``"predictions"``, has a line for each image.
+        """
+        if name is None:
+            return tidy(self.measured)
+        dataset, quantity = self._found(name)
+        if APART in dataset.attrs and not quantity:
+            return wide(name, dataset)
+        own = [f"{quantity}{end}" for end in ("", "_error", "_count") if f"{quantity}{end}" in dataset]
+        return tidy({name.partition("/")[0]: dataset[own] if quantity else dataset})
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Keep the run in a folder (as ``run.nc``), a file that ends in ``.nc``, or at a URL; returns the file's.
+
+        :func:`vitscope.read_run` reads it. Another run that is there is never written over.
+        """
+        store = importlib.import_module("vitscope.runs.store")  # by name: the store is written in terms of runs
+        return store.place(path).write(self)
+
+    def _found(self, name: str) -> tuple[xr.Dataset, str]:
+        """The group and the quantity of ``group`` or ``group/quantity``."""
+        group, _, quantity = name.partition("/")
+        if group not in self.tree.children:
+            near, held = nearest(group, self.tree.children), f"it holds {', '.join(self) or 'nothing'}"
+            raise UserError(f"There is no {group!r} in this run{near}: {self.skipped.get(group, held)}.")
+        dataset = self.tree[group].to_dataset()
+        if quantity and quantity not in dataset:
+            known = quantities(dataset)
+            raise UserError(f"{group} has no {quantity!r}{nearest(quantity, known)}: it has {', '.join(known)}.")
+        return dataset, quantity
+
+    def __repr__(self) -> str:
+        said = [f"{name} {text}" for name, text in self._facts if name in ("accuracy", "findings")]
+        of = f"{self.spec.model.get('name', self.spec.verb)} on {self._shown_on}"
+        return f"<Run: {'; '.join([of, *said, f'{len(self)} groups' if len(self) != 1 else '1 group'])}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Run: {self.spec.verb}", self._facts)
 
     @property
     def spec(self) -> Spec:
@@ -79,3 +143,41 @@ class Run:
         tree = self.tree.copy()
         tree.attrs["claims"] = json.dumps(stored)
         return Run(tree)
+
+    @property
+    def accuracy(self) -> str | None:
+        """Top-1 accuracy with its standard error in words, where it was measured."""
+        if "accuracy" not in self:
+            return None
+        found = self.tree["accuracy"].to_dataset()
+        return f"{100 * float(found['top1']):.1f} ± {100 * float(found['top1_error']):.1f} %"
+
+    @property
+    def _shown_on(self) -> str:
+        """On what it was measured: images, or whatever a lab's trials are of."""
+        images = self.spec.images
+        count, of = self.tree.attrs.get("images", images.get("count", "?")), images.get("of")
+        return f"{count:,} {of}" if of else f"{count} images of {images.get('name', 'an unnamed source')}"
+
+    @property
+    def _facts(self) -> list[tuple[str, str]]:
+        """What it is of and what it came to, for people."""
+        model = self.spec.model
+        size = f", {model['parameters']:,} parameters, {model['weights']}" if "parameters" in model else ""
+        counts = Counter(_kind(claim) for claim in self.claims)
+        facts = [
+            ("model", f"{model.get('name', 'none')}{size}"),
+            ("images" if "of" not in self.spec.images else "measured on", self._shown_on),
+            ("accuracy", self.accuracy or ""),
+            ("findings", ", ".join(f"{count} {kind}" for kind, count in counts.items())),
+            ("groups", ", ".join(self)),
+            *(("left out", f"{name}: {reason}") for name, reason in self.skipped.items()),
+            *(("note", note) for note in self.notes),
+        ]
+        return [(name, text) for name, text in facts if text]
+
+
+def _kind(claim: Claim) -> str:
+    """What sort of finding it is, as far as claims say; else its verdict."""
+    kind = getattr(claim, "kind", claim.verdict)
+    return str(kind.value if isinstance(kind, Enum) else kind)

@@ -24,27 +24,31 @@ _PARTIAL = "partial"
 class RunFolder:
     """One run's place: ``run.nc`` when finished, ``partial/`` while it is not.
 
-    ``url`` is a path or any fsspec URL (``s3://...``, ``memory://...``).
+    ``url`` is a path or any fsspec URL (``s3://...``, ``memory://...``); ``file`` is what the run is called there.
     """
 
     url: str
+    file: str = RUN_FILE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", os.fspath(self.url))
 
     def read(self) -> Run | None:
         """The finished run, or None."""
         files, path = self._open()
-        target = posixpath.join(path, RUN_FILE)
+        target = posixpath.join(path, self.file)
         return read_run_bytes(_content(files, target)) if files.exists(target) else None
 
     def write(self, run: Run) -> str:
         """Keep a finished run and drop its partial results; returns the file's URL. Refuses to replace a run."""
         files, path = self._open()
-        target = posixpath.join(path, RUN_FILE)
+        target = posixpath.join(path, self.file)
         if files.exists(target):
             raise UserError(f"{self.url} already holds a run, and runs are never overwritten; give another --out.")
         files.makedirs(path, exist_ok=True)
         _write_whole(files, target, bytes(run.tree.to_netcdf(engine="h5netcdf")))
         self._drop_partial(files, path)
-        return posixpath.join(self.url, RUN_FILE)
+        return posixpath.join(self.url, self.file)
 
     def write_part(self, spec: Spec, name: str, content: bytes) -> None:
         """Keep a piece of an unfinished run of this question."""
@@ -76,12 +80,17 @@ class RunFolder:
         return cast(AbstractFileSystem, files), cast(str, path)
 
 
-def read_run(url: str) -> Run:
+def place(path: str | os.PathLike[str]) -> RunFolder:
+    """Where a run is, by its folder or by its file, whose name ends in ``.nc``."""
+    folder, slash, file = os.fspath(path).rpartition("/")
+    return RunFolder(folder or slash or ".", file) if file.endswith(".nc") else RunFolder(os.fspath(path))
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
     """The run in a folder or file. Needs nothing but xarray: ``xarray.open_datatree(file, engine="h5netcdf")``."""
-    folder = url.removesuffix(RUN_FILE).rstrip("/") or "."
-    run = RunFolder(folder).read()
+    run = place(path).read()
     if run is None:
-        raise UserError(f"There is no finished run at {url!r}: no {RUN_FILE} is there.")
+        raise UserError(f"There is no finished run at {os.fspath(path)!r}: no {place(path).file} is there.")
     return run
 
 
@@ -91,9 +100,9 @@ def read_run_bytes(content: bytes) -> Run:
         return Run(tree.load())
 
 
-def find_runs(url: str) -> Iterator[tuple[str, Run]]:
+def find_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run]]:
     """Every finished run under a folder, with its folder's path, in the order of the paths."""
-    files, path = fsspec.core.url_to_fs(url)
+    files, path = fsspec.core.url_to_fs(os.fspath(url))
     for found in sorted(files.find(path)):
         if posixpath.basename(found) == RUN_FILE:
             yield posixpath.dirname(found), read_run_bytes(_content(files, found))

@@ -1,6 +1,7 @@
 """``train``: from a recipe and images to weights and how they came about."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ class Training:
 def train(
     recipe: Recipe,
     images: Images,
-    folder: Path,
+    folder: str | os.PathLike[str],
     test: Images | None = None,
     resume: bool = False,
     observer: AbstractTrainingObserver | None = None,
@@ -45,7 +46,7 @@ def train(
     weights as one that was not: bit for bit on a CPU with the same number of threads, to the rounding of the kernels
     elsewhere. Raises ``UserError`` for what cannot be trained, or resumed.
     """
-    classes = _classes(images)
+    folder, classes = Path(folder), _classes(images)
     if test is not None:
         test = test.for_classes(len(classes), images.classes)
     plain = recipe.arguments(len(classes), (0.5,), (0.5,))

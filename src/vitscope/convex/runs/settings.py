@@ -50,9 +50,7 @@ class HeadSettings:
     ) -> "AbstractConvexClassifier":
         """The classifier of that kind, not yet fitted; ``grid`` is that of the tokens, for the kinds that take one."""
         from vitscope.convex.estimator import ESTIMATORS
-        from vitscope.runs.registry import import_all
 
-        import_all("vitscope.convex.estimators")
         words = "".join(part.capitalize() for part in checked_kind(kind).split("-"))
         values = asdict(self)
         weight = values.pop("class_weight")

@@ -15,10 +15,12 @@ from vitscope.report.colour import LIGHT, STOPS, scale, token
 from vitscope.report.drawing.drawing import (
     COLOUR_BAR,
     AbstractDrawing,
+    below_bar,
+    beside,
     colours_of,
     figure,
     hover,
-    in_two_lines,
+    named,
     numbers,
     scale_type,
 )
@@ -144,8 +146,8 @@ class Contour(AbstractDrawing):
                       "constraintoward": "left"}  # fmt: skip
         vertical = {"title": {"text": escape(direction(quantity, up)), "standoff": 4}, "showgrid": False,
                     "scaleanchor": "x", "constrain": "domain", "automargin": True}  # fmt: skip
-        shown = figure([contours, _centre()], horizontal, vertical, quantity.unit)
-        return shown.update_layout(hovermode="closest", margin={"t": 56})
+        shown = figure([contours, _centre()], horizontal, vertical, named(self.quantities))
+        return shown.update_layout(hovermode="closest", **({} if quantity.repeats else below_bar(shown)))
 
     def paint(self, axes: Axes) -> None:
         """The same."""
@@ -158,7 +160,7 @@ class Contour(AbstractDrawing):
         axes.contour(seen.x, seen.y, seen.heights, _LEVELS, colors=LIGHT["soft"], linewidths=0.3, linestyles="solid")
         axes.plot([0], [0], marker="+", color=LIGHT["ink"], markersize=6)
         if axes.figure:
-            bar = axes.figure.colorbar(filled, ax=axes, pad=0.02, aspect=30, label=in_two_lines(quantity))
+            bar = axes.figure.colorbar(filled, ax=axes, pad=0.02, aspect=30, label=beside(self.quantities))
             bar.outline.set_linewidth(0)  # pyright: ignore[reportCallIssue]
             if "tickvals" in seen.ticks:
                 bar.set_ticks(seen.ticks["tickvals"], labels=seen.ticks["ticktext"])  # pyright: ignore

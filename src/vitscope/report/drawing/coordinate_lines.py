@@ -15,8 +15,8 @@ from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     coordinate_axis,
     figure,
-    heading,
     hover,
+    named,
     numbers,
     set_coordinate_axis,
     set_vertical,
@@ -107,12 +107,12 @@ class CoordinateLines(AbstractDrawing):
         plain = bool(bars) or self._has_diagonal or bool(against)
         upright = vertical(values, self.quantities[0].limits) if self.quantities[0].limits or not plain else linear
         below = coordinate_axis(self.quantities[0].mean, self._axis)
-        above = heading(self.quantities[0]) if len(self.quantities) == 1 else self.quantities[0].unit
-        shown = figure([*against, *traces], below, {**upright, "rangemode": upright.get("rangemode", "normal")},
-                       above)  # fmt: skip
-        for note in ([self._against.note()] if self._against else []) + self._notes():
-            shown.add_annotation(note)
-        legend = legend_layout([quantity.label for quantity in self.quantities], None, repeats=False)
+        upright = {**upright, "rangemode": upright.get("rangemode", "normal")}
+        note = self._against.note() if self._against else None
+        shown = figure([*against, *traces], below, upright, named(self.quantities), note)
+        for gap in self._notes():
+            shown.add_annotation(gap)
+        legend = legend_layout(shown, [quantity.label for quantity in self.quantities], None, repeats=False)
         return shown.update_layout(hovermode="closest", **legend)
 
     def _bars(self, quantity: Measured) -> dict[str, object]:

@@ -14,6 +14,7 @@ from vitscope.report.drawing.drawing import (
     coordinate_axis,
     figure,
     hover,
+    named,
     numbers,
     set_coordinate_axis,
     vertical,
@@ -70,7 +71,7 @@ class CurveFamily(AbstractDrawing):
         ]
         below = coordinate_axis(mean, other)
         upright = vertical(mean.values, quantity.limits) if quantity.limits else {}
-        shown = figure(curves, below, upright, quantity.unit)
+        shown = figure(curves, below, upright, named(self.quantities))
         return shown.update_layout(hovermode="closest")
 
     def paint(self, axes: Axes) -> None:

@@ -18,6 +18,7 @@ from vitscope.report.drawing.drawing import (
     depth_axis,
     figure,
     hover,
+    named,
     numbers,
     set_vertical,
     vertical,
@@ -80,11 +81,10 @@ class DepthDots(AbstractDrawing):
             [*([against.trace(self.strip.bounds)] if against else []), line, self._dots(quantity, layers, means)],
             depth_axis(self.strip.ticks, self.strip.bounds),
             vertical(seen(means, against), quantity.limits),
-            quantity.unit,
+            named(self.quantities),
+            against.note() if against else None,
         )
         shown.update_layout(hovermode="closest", shapes=self.strip.shapes())
-        if against:
-            shown.add_annotation(against.note())
         return shown.add_annotation(axis_note(self.strip.division))
 
     def _dots(self, quantity: Measured, layers: NDArray[np.float64], means: NDArray[np.float64]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from vitscope.report.drawing.drawing import (
     depth_axis,
     figure,
     hover,
+    named,
     numbers,
     set_vertical,
     vertical,
@@ -71,7 +72,7 @@ class DepthLine(AbstractDrawing):
             [band(x, mean - spread, mean + spread), line],
             depth_axis(self.strip.ticks, self.strip.bounds),
             vertical(mean - spread, quantity.limits),
-            quantity.unit,
+            named(self.quantities),
         )
         shown.update_layout(hovermode="x", shapes=self.strip.shapes())
         return shown.add_annotation(axis_note(self.strip.division))

@@ -13,6 +13,7 @@ from vitscope.report.drawing.drawing import (
     axis_note,
     depth_axis,
     figure,
+    named,
     set_vertical,
     vertical,
 )
@@ -62,12 +63,12 @@ class DepthLines(AbstractDrawing):
             [*([against.trace(self.strip.bounds)] if against else []), *series_traces(series, layers=True)],
             depth_axis(self.strip.ticks, self.strip.bounds),
             vertical(seen(lowest, against), quantity.limits),
-            quantity.unit,
+            named(self.quantities),
         )
         shown.update_layout(
             hovermode="closest",
             shapes=self.strip.shapes(),
-            **legend_layout([one.label for one in series], against, quantity.repeats),
+            **legend_layout(shown, [one.label for one in series], against, quantity.repeats),
         )
         return shown.add_annotation(axis_note(self.strip.division))
 

@@ -16,6 +16,7 @@ from vitscope.report.drawing.drawing import (
     depth_axis,
     figure,
     hover,
+    named,
     numbers,
     set_vertical,
     vertical,
@@ -87,11 +88,10 @@ class DepthStems(AbstractDrawing):
             [*lines, points],
             depth_axis(self.strip.ticks, self.strip.bounds),
             vertical(seen(mean - np.nan_to_num(error), against), quantity.limits),
-            quantity.unit,
+            named(self.quantities),
+            against.note() if against else None,
         )
         shown.update_layout(hovermode="x", shapes=self.strip.shapes())
-        if against:
-            shown.add_annotation(against.note())
         return shown.add_annotation(axis_note(self.strip.division))
 
     def _stems(self, x: NDArray[np.float64], mean: NDArray[np.float64], start: float) -> dict[str, object]:

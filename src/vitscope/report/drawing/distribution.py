@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import LIGHT, token
-from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, in_two_lines, numbers
+from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, named, numbers
 from vitscope.report.measured import Measured
 from vitscope.report.number import amount, plain
 
@@ -124,7 +124,8 @@ class Distribution(AbstractDrawing):
             horizontal |= {"tickmode": "array", "tickvals": numbers(change(np.asarray(marks))),
                            "ticktext": [f"{mark:g}".replace("-", "−") for mark in marks], "tickangle": 0}  # fmt: skip
         vertical = {"range": [-0.2, len(rows)], "showticklabels": False, "showgrid": False}
-        shown = figure(traces, horizontal, vertical, self.quantities[0].unit)
+        horizontal["title"] = {"text": escape(named(self.quantities)), "standoff": 6}
+        shown = figure(traces, horizontal, vertical)
         for (row, _), label in zip(rows, reversed(_labels(self.quantities)), strict=True) if len(rows) > 1 else []:
             shown.add_annotation(_label(label, row + 0.84))
         zero = {"color": token("soft"), "width": 1, "dash": "dot"}
@@ -158,7 +159,7 @@ class Distribution(AbstractDrawing):
 
     def paint(self, axes: Axes) -> None:
         """The same."""
-        edges, change, first = self._edges(), self._warp, self.quantities[0]
+        edges, change = self._edges(), self._warp
         for row, quantity in enumerate(reversed(self.quantities)):
             values, _ = _said(quantity)
             counts, _ = np.histogram(change(values), edges)
@@ -177,7 +178,7 @@ class Distribution(AbstractDrawing):
             axes.set_xticks(change(np.asarray(marks)).tolist(), [f"{mark:g}" for mark in marks])
         axes.set_yticks([])
         axes.grid(visible=False)
-        axes.set_xlabel(in_two_lines(first) if len(self.quantities) == 1 else f"value ({first.unit})")
+        axes.set_xlabel(named(self.quantities))
         axes.set_ylabel("")
         axes.set_ylim(-0.2, len(self.quantities))
         axes.spines["left"].set_visible(False)

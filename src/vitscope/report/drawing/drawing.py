@@ -1,28 +1,37 @@
 """What a drawing is, and what all of them share: margins, type, hover text."""
 
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vitscope.report.axis import axis_title, entries, is_categorical, is_logarithmic, places, shortened
 from vitscope.report.colour import token
 from vitscope.report.measured import Measured
-from vitscope.report.number import with_unit
 
 MARGIN_LEFT = 52
 MARGIN_RIGHT = 14
 MARGIN_TOP = 26
 """Of every figure over depth, and of the strip, so that their units stand under one another."""
+MARGIN_BAR = 22
+"""What a colour bar above a map takes besides."""
+_LINE = 15
+"""Pixels of a line of text above a figure."""
+_LONGEST_HEADING, _LONGEST_LINE = 50, 26
+"""Characters of a line above a figure of the page, and beside the vertical axis of one for a paper."""
+_SMALL_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "per", "the", "to", "/", "-")
 _LOG_SPAN = 50.0
 _FEW_DECADES = 2.2
-_LONGEST_LINE = 26
 _MOST_INTEGERS = 12
 _MOST_FACTORS = 12
 """Entries of a logarithmic axis that are all written; of more, powers of ten."""
@@ -55,9 +64,9 @@ class AbstractDrawing(ABC):
 
     @property
     def file(self) -> str:
-        """The name of its file, without an ending."""
-        first = self.quantities[0]
-        return "-".join(filter(None, (first.diagnostic, first.name, self.name)))
+        """The name of its file, without an ending: the diagnostic, all the quantities that it shows, and how."""
+        names = [quantity.name for quantity in self.quantities]
+        return "-".join(filter(None, (self.quantities[0].diagnostic, *names, self.name)))
 
     @property
     @abstractmethod
@@ -93,16 +102,28 @@ class AbstractDrawing(ABC):
         """For a paper, on matplotlib axes."""
 
 
-def figure(traces: Sequence[object], x: Mapping[str, object], y: Mapping[str, object], unit: str) -> go.Figure:
-    """A plotly figure in the page's style; the unit stands above the vertical axis."""
+def figure(
+    traces: Sequence[object],
+    x: Mapping[str, object],
+    y: Mapping[str, object],
+    above: str = "",
+    aside: Mapping[str, object] | None = None,
+) -> go.Figure:
+    """A plotly figure in the page's style.
+
+    ``above`` is what the vertical axis shows, with its unit, and stands above it; a note ``aside`` has a line of its
+    own below that, at the right.
+    """
+    lines = [escape(line) for line in broken(above, _LONGEST_HEADING)]
+    more = _LINE * (max(len(lines) - 1, 0) + (aside is not None))
+    heading = _note("<br>".join(lines), 0, 1, "left", "bottom", 8 + _LINE * (aside is not None), -MARGIN_LEFT + 8)
     quiet = {"showgrid": False, "zeroline": False, "fixedrange": True, "ticks": "", "linecolor": token("rule")}
-    name = escape(with_unit("", unit).strip())
     return go.Figure(
         data=list(traces),
         layout={
             "template": {},
             "autosize": True,
-            "margin": {"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": MARGIN_TOP, "b": 42},
+            "margin": {"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": MARGIN_TOP + more, "b": 42},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": 12, "color": token("soft")},
@@ -116,9 +137,18 @@ def figure(traces: Sequence[object], x: Mapping[str, object], y: Mapping[str, ob
             },
             "xaxis": {**quiet, **x},
             "yaxis": {**quiet, "showgrid": True, "gridcolor": token("rule"), "gridwidth": 1, "nticks": 6, **y},
-            "annotations": [_note(name, 0, 1, "left", "bottom", 8, -MARGIN_LEFT + 8)] if name else [],
+            "annotations": [*([{**heading, "align": "left"}] if lines else []), *([aside] if aside else [])],
         },
     )
+
+
+def below_bar(shown: go.Figure) -> dict[str, Any]:
+    """The layout with which a figure's heading stands above its colour bar."""
+    heading = shown.layout.annotations[0]
+    return {
+        "margin": {"t": int(shown.layout.margin.t) + MARGIN_BAR},
+        "annotations": [heading.update(yshift=heading.yshift + MARGIN_BAR).to_plotly_json()],
+    }
 
 
 def depth_axis(ticks: Sequence[tuple[float, str]], bounds: tuple[float, float]) -> dict[str, object]:
@@ -171,6 +201,8 @@ def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
     if is_categorical(values, dim):
         names = [shortened(name) for name in entries(values, dim)]
         axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 60, ha="center")
+    elif dim in values.coords and np.issubdtype(values[dim].dtype, np.integer) and not is_logarithmic(values, dim):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def axis_note(text: str) -> dict[str, object]:
@@ -183,9 +215,32 @@ def _note(text: str, x: int, y: int, xanchor: str, yanchor: str, up: int, right:
     return {**place, "yshift": up, "xshift": right, "text": text, "showarrow": False, "font": {"size": 12}}
 
 
-def heading(quantity: Measured) -> str:
-    """What stands above the vertical axis: the unit or, of a pure number, what is drawn."""
-    return quantity.label if quantity.unit == "1" and not quantity.repeats else quantity.unit
+def named(quantities: Sequence[Measured]) -> str:
+    """What an axis shows, with its unit; of several quantities the words that their names share."""
+    labels = [quantity.label for quantity in quantities]
+    name, unit = _shared(labels) if len(labels) > 1 else labels[0], quantities[0].unit
+    return name if unit == "1" else f"{name} ({unit})"
+
+
+def _shared(labels: Sequence[str]) -> str:
+    """The words with which all of the names begin, or with which they end."""
+    words = [[word.strip(",") for word in label.split()] for label in labels]
+    name = " ".join(_common(words) or _common([one[::-1] for one in words])[::-1]) or "value"
+    return name[:1].upper() + name[1:]
+
+
+def _common(words: Sequence[Sequence[str]]) -> list[str]:
+    """The words with which all begin, without the small ones at the end."""
+    first = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))]
+    while first and first[-1] in _SMALL_WORDS:
+        first.pop()
+    return first
+
+
+def broken(text: str, longest: int) -> list[str]:
+    """The text in the fewest lines of so many characters, as even as can be."""
+    fitting = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(1, longest + 1)]
+    return next(lines for lines in fitting if len(lines) == len(fitting[-1]))
 
 
 def scale_type(values: NDArray[np.float64]) -> str:
@@ -226,14 +281,9 @@ def colours_of(quantity: Measured, values: NDArray[np.float64]) -> tuple[str, fl
     return ("both", 0.0) if quantity.is_change or low < 0 < high else ("ramp", None)
 
 
-def in_two_lines(quantity: Measured) -> str:
-    """A quantity's label and unit for a vertical axis, broken where it is long, in lines as even as can be."""
-    words = quantity.label if quantity.unit == "1" else f"{quantity.label} ({quantity.unit})"
-    if len(words) <= _LONGEST_LINE:
-        return words
-    parts = words.split()
-    cuts = [(" ".join(parts[:i]), " ".join(parts[i:])) for i in range(1, len(parts))]
-    return "\n".join(min(cuts, key=lambda cut: max(map(len, cut)), default=(words,)))
+def beside(quantities: Sequence[Measured]) -> str:
+    """The same for a vertical axis of a figure for a paper, broken if it is long."""
+    return "\n".join(broken(named(quantities), _LONGEST_LINE))
 
 
 def numbers(values: NDArray[np.float64]) -> list[float | None]:

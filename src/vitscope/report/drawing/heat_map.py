@@ -14,15 +14,16 @@ from vitscope.report.axis import axis_name, axis_title, entries, is_categorical,
 from vitscope.report.colour import LIGHT, STOPS, scale
 from vitscope.report.drawing.drawing import (
     COLOUR_BAR,
-    MARGIN_TOP,
     AbstractDrawing,
     axis_note,
+    below_bar,
+    beside,
     colours_of,
     coordinate_axis,
     depth_axis,
     figure,
     hover,
-    in_two_lines,
+    named,
     numbers,
     set_coordinate_axis,
 )
@@ -93,8 +94,8 @@ class HeatMap(AbstractDrawing):
         }
         below = coordinate_axis(quantity.mean, across) if across in quantity.mean.dims and not self.over_depth else None
         horizontal = below if below is not None else depth_axis(self.strip.ticks, self.strip.bounds)
-        shown = figure([heat], horizontal, self._vertical(up, y), quantity.unit)
-        shown.update_layout(hovermode="closest", margin={"t": MARGIN_TOP if quantity.repeats else 48})
+        shown = figure([heat], horizontal, self._vertical(up, y), named(self.quantities))
+        shown.update_layout(hovermode="closest", **({} if quantity.repeats else below_bar(shown)))
         if self.over_depth:
             shapes = [shape for shape in self.strip.shapes() if shape.get("layer") != "below"]
             shown.update_layout(shapes=shapes)
@@ -114,7 +115,7 @@ class HeatMap(AbstractDrawing):
         edges = [_edges(at, is_logarithmic(quantity.mean, dim)) for at, dim in ((x, across), (y, up))]
         mesh = axes.pcolormesh(*edges, means, cmap=colours, vmin=low, vmax=high, rasterized=True)
         if axes.figure:
-            bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30, label=in_two_lines(quantity))
+            bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30, label=beside(self.quantities))
             bar.outline.set_linewidth(0)  # pyright: ignore[reportCallIssue]
         axes.set_ylabel(axis_title(quantity.mean, up))
         if is_categorical(quantity.mean, up):
@@ -132,7 +133,7 @@ class HeatMap(AbstractDrawing):
     def _vertical(self, up: str, at: NDArray[np.float64]) -> dict[str, object]:
         """The axis that goes up: names and logarithmic entries are written at their places."""
         values = self.quantities[0].mean
-        axis: dict[str, object] = {"showgrid": False}
+        axis: dict[str, object] = {"showgrid": False, "title": {"text": escape(axis_title(values, up)), "standoff": 4}}
         if is_categorical(values, up) or is_logarithmic(values, up):
             names = [escape(shortened(entry)) for entry in entries(values, up)]
             axis |= {"tickmode": "array", "tickvals": numbers(at), "ticktext": names, "automargin": True}

@@ -106,7 +106,7 @@ class Pictures(AbstractDrawing):
             axes[f"xaxis{number}"] = {**hidden, "domain": across, "anchor": f"y{number}"}
             upright = {"scaleanchor": f"x{number}", "autorange": "reversed"}
             axes[f"yaxis{number}"] = {**hidden, **upright, "domain": up, "anchor": f"x{number}"}
-        shown = figure(traces, {}, {}, "1")
+        shown = figure(traces, {}, {})
         shown.update_layout(hovermode="closest", margin={"l": 4, "r": 4, "t": _HEAD, "b": 0}, **axes)
         for at, one in enumerate(columns):
             shown.add_annotation(_text(_broken(one.title), (at + 0.5) * width, 1.0, "center", "bottom", 4))

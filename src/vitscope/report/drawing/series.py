@@ -6,13 +6,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from numpy.typing import NDArray
 
 from vitscope.report.axis import entries
 from vitscope.report.colour import LIGHT, token
-from vitscope.report.drawing.drawing import MARGIN_TOP, hover, numbers
+from vitscope.report.drawing.drawing import hover, numbers
 from vitscope.report.drawing.reference import Reference
 from vitscope.report.measured import Measured
 
@@ -209,8 +210,9 @@ def paint_series(axes: Axes, series: Sequence[Series]) -> None:
             axes.errorbar(one.x, one.mean, one.spread, fmt="none", ecolor=colour, elinewidth=0.5)
 
 
-def legend_layout(labels: Sequence[str], against: Reference | None, repeats: bool) -> dict[str, Any]:
-    """A legend above figure and unit, with room for as many rows as it may need; none where the figure above has it."""
+def legend_layout(shown: go.Figure, labels: Sequence[str], against: Reference | None, repeats: bool) -> dict[str, Any]:
+    """A legend above a figure and its heading, with room for its rows; none if the figure above has the same."""
+    top = int(shown.layout.margin.t)
     named = [*labels, *([against.label] if against else [])]
     if repeats or len(named) < 2:
         return {"showlegend": False}
@@ -221,6 +223,6 @@ def legend_layout(labels: Sequence[str], against: Reference | None, repeats: boo
     return {
         "showlegend": True,
         "legend": {**legend, "traceorder": "normal", "itemclick": False, "itemdoubleclick": False},
-        "margin": {"t": MARGIN_TOP + 8 + 20 * narrow},
-        "meta": {"wide_margin": MARGIN_TOP + 8 + 20 * wide},
+        "margin": {"t": top + 8 + 20 * narrow},
+        "meta": {"wide_margin": top + 8 + 20 * wide},
     }

@@ -12,7 +12,7 @@ from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     coordinate_axis,
     figure,
-    heading,
+    named,
     set_coordinate_axis,
     set_vertical,
     vertical,
@@ -78,10 +78,10 @@ class SeriesLines(AbstractDrawing):
             [*([against.trace(ends)] if against else []), *traces],
             coordinate_axis(quantity.mean, self._across),
             vertical(seen(lowest, against), quantity.limits),
-            heading(quantity),
+            named(self.quantities),
         )
         return shown.update_layout(
-            hovermode="closest", **legend_layout([one.label for one in series], against, quantity.repeats)
+            hovermode="closest", **legend_layout(shown, [one.label for one in series], against, quantity.repeats)
         )
 
     def paint(self, axes: Axes) -> None:

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 
 from vitscope.report.colour import scale, token
 from vitscope.report.drawing.contour import direction, grid
-from vitscope.report.drawing.drawing import AbstractDrawing, figure, numbers
-from vitscope.report.number import with_unit
+from vitscope.report.drawing.drawing import AbstractDrawing, broken, figure, named, numbers
 
 
 @final
@@ -63,11 +62,11 @@ class Surface(AbstractDrawing):
             "contours": {"z": {"show": True, "color": token("rule"), "width": 1}},
             "lighting": {"ambient": 0.9, "diffuse": 0.2, "specular": 0.0},
         }
-        shown = figure([surface], {}, {}, "1")
+        shown = figure([surface], {}, {})
         quiet = {"gridcolor": token("rule"), "backgroundcolor": "rgba(0,0,0,0)", "zeroline": False,
                  "showspikes": False, "tickfont": {"size": 11}}  # fmt: skip
         across, up = (escape(direction(quantity, dim)) for dim in quantity.dims)
-        name = escape(with_unit("", quantity.unit).strip())
+        name = "<br>".join(map(escape, broken(named(self.quantities), 24)))
         scene = {
             "xaxis": {**quiet, "title": {"text": across}, "nticks": 5},
             "yaxis": {**quiet, "title": {"text": up}, "nticks": 5},

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
@@ -12,8 +12,11 @@ import torch
 from torch import nn
 
 from vitscope.data import Images
-from vitscope.engine.measure import Measurable, Measurement, Plan
+from vitscope.engine.curvature import CURVATURES
+from vitscope.engine.diagnostic import DIAGNOSTICS
+from vitscope.engine.measure import AsMeasurable, Measurement, Plan
 from vitscope.measurement.errors import UserError
+from vitscope.runs.registry import chosen
 from vitscope.runs.run import Run
 from vitscope.training.watch.pace import Pace, Turn
 from vitscope.training.watch.scalar import Scalar, scalars
@@ -42,7 +45,8 @@ class Monitor:
 
     images: Images
     """The fixed, small set of images on which it is measured: the same at every step."""
-    diagnostics: Sequence[Measurable]
+    diagnostics: AsMeasurable | Iterable[AsMeasurable]
+    """What is taken, as for :func:`vitscope.measure`: values, or names of ``vitscope list``."""
     folder: str | os.PathLike[str]
     """Where the runs are kept: a folder or any fsspec URL."""
     every: int = 200
@@ -61,6 +65,7 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.every, self.budget)
+        self.diagnostics = chosen(self.diagnostics, DIAGNOSTICS, CURVATURES)
         if not self.diagnostics:
             raise UserError("There is nothing to watch; give at least one diagnostic, such as AttentionEntropy().")
         if self.batch_size < 1:

@@ -35,15 +35,14 @@ class AsSubject:
     """
 
     input: PixelInput | None = None
-    classes: tuple[str, ...] | None = None
-    units: tuple[str, ...] | None = None
+    classes: Sequence[str] | None = None
+    units: Sequence[str] | None = None
     name: str | None = None
 
     def __call__(self, module: nn.Module) -> Subject:
         """The module as a subject."""
         device = str(device_of(module))
-        units: Sequence[str] | None = self.units
-        return load(module, input=self.input, units=units, classes=self.classes, name=self.name, device=device)
+        return load(module, input=self.input, units=self.units, classes=self.classes, name=self.name, device=device)
 
 
 def device_of(module: nn.Module) -> torch.device:

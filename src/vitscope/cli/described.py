@@ -1,0 +1,80 @@
+"""From registered classes to words; needs the classes, so that only the index's writer and plugins come here."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from vitscope.cli.documentation import fields_of
+from vitscope.cli.entry import KINDS, Entry, home_of
+from vitscope.measurement.claim import Verdict
+from vitscope.measurement.quantity import Quantity
+from vitscope.runs.registry import Registry
+
+
+def described(kind: str, name: str, cls: type[Any]) -> Entry:
+    """One class in words."""
+    facts = {"Findings": _finding, "Model families": _family}.get(kind, _referenced)
+    return Entry(
+        name=name,
+        home=home_of(cls),
+        definition=inspect.cleandoc(cls.__doc__ or ""),
+        facts=tuple(facts(cls)),
+        quantities=tuple(_quantities(cls)) if kind == "Diagnostics" else (),
+        fields=fields_of(cls),
+    )
+
+
+def registered() -> dict[str, dict[str, Entry]]:
+    """All classes of the project's registries, by kind and name."""
+    found: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS.values()}
+    for registry in _registries():
+        kind = KINDS[registry.kind]
+        found[kind] |= {name: described(kind, name, cls) for name, cls in registry.items()}
+    return found
+
+
+def _registries() -> tuple[Registry[Any], ...]:
+    from vitscope.convex.block import BLOCKS
+    from vitscope.convex.solver import SOLVERS
+    from vitscope.engine.curvature import CURVATURES
+    from vitscope.engine.diagnostic import DIAGNOSTICS
+    from vitscope.engine.grid import STUDIES
+    from vitscope.engine.intervention import INTERVENTIONS
+    from vitscope.findings.finding import FINDINGS
+    from vitscope.labs.lab import LABS
+    from vitscope.models.adapter import ADAPTERS
+    from vitscope.models.catalogue import import_installed_adapters
+
+    import_installed_adapters()
+    return (DIAGNOSTICS, CURVATURES, STUDIES, INTERVENTIONS, BLOCKS, SOLVERS, LABS, FINDINGS, ADAPTERS)
+
+
+def _referenced(cls: type[Any]) -> Iterator[tuple[str, str]]:
+    """What most kinds say, and a convex head or a solver need not."""
+    if title := getattr(cls, "title", ""):
+        yield "title", title
+    for text in getattr(cls, "references", ()):
+        yield "reference", text
+
+
+def _finding(cls: type[Any]) -> Iterator[tuple[str, str]]:
+    finding = cls()
+    yield "statement", finding.statement
+    yield "rule", finding.rule
+    yield "evidence", finding.evidence or "the run's spec"
+    yield "reference", finding.reference
+    for verdict, when in ((Verdict.HOLDS, "if it holds"), (Verdict.FAILS, "if it fails")):
+        yield when, finding.outcomes[verdict].advice
+    yield "if undecided", finding.outcomes[Verdict.UNDECIDED].advice
+
+
+def _family(cls: type[Any]) -> Iterator[tuple[str, str]]:
+    yield "tested on", ", ".join(example.name for example in cls.examples())
+
+
+def _quantities(cls: type[Any]) -> Iterator[tuple[str, str, str, str]]:
+    """What the class's file declares that it measures."""
+    for one in vars(sys.modules[cls.__module__]).values():
+        if isinstance(one, Quantity):
+            yield one.name, one.unit, one.axis or "", f"{one.meaning} {one.better}"

@@ -1,0 +1,61 @@
+"""Names of models, as far as they can be known without importing the libraries that have them, which takes seconds."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
+
+OWN = ("digits", "vit-micro", "vit-tiny", "vit-small", "vit-base")
+"""The project's own models; a test holds them to its library."""
+_LISTED = ("timm", "torchvision")
+"""Libraries whose source says which models they have."""
+_REGISTERED = re.compile(r"^@register_model(?:\(\))?\n(?:[@ \t)].*\n)*def (\w+)", re.MULTILINE)
+"""A function that makes a model, below its decorators."""
+
+
+def refuse_unknown(model: str) -> None:
+    """Raise ``UserError`` for a model that is not on disk and that no library can have, with the names near it.
+
+    What only a library can know (a hub's names, for one) is let pass.
+    """
+    if os.path.exists(model) or ":" in model:
+        return
+    library, slash, name = model.partition("/")
+    if library in _LISTED:
+        _refuse_unlisted(library, name)
+    elif library != "transformers" and (name if library == "vitscope" else model) not in OWN:
+        raise UserError(
+            f"{model!r} is no file, no saved folder and no model name{'' if slash else _meant(model)}; "
+            "a name is digits, vit-micro, timm/NAME, torchvision/NAME or transformers/NAME."
+        )
+
+
+def registered(library: str) -> tuple[str, ...]:
+    """The names of timm's models, or of torchvision's classifiers, from the library's source."""
+    return tuple(name for source in _sources(library) for name in _REGISTERED.findall(source))
+
+
+def _refuse_unlisted(library: str, name: str) -> None:
+    bare = name.partition(".")[0]  # timm's tags of weights are none of its source
+    sources = list(_sources(library))
+    if sources and re.fullmatch(r"\w+", bare) and not any(re.search(rf"\b{bare}\b", source) for source in sources):
+        near = nearest(bare, registered(library)) or f"; see {library}'s list_models()"
+        raise UserError(f"{library} has no model named {name!r}{near}.")
+
+
+def _meant(bare: str) -> str:
+    """The models of all libraries that a name without its library may mean."""
+    named = [f"{library}/{name}" for library in _LISTED for name in registered(library)]
+    exact = [name for name in named if name.endswith(f"/{bare}")]
+    return f" (is it {' or '.join(exact)}?)" if exact else nearest(bare, (*OWN, *named))
+
+
+def _sources(library: str) -> Iterator[str]:
+    spec = importlib.util.find_spec(library)
+    if spec is not None and spec.origin is not None:
+        for file in sorted((Path(spec.origin).parent / "models").glob("*.py")):
+            yield file.read_text(encoding="utf-8")

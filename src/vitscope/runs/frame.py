@@ -1,0 +1,68 @@
+"""A run's numbers as one tidy table: a line for each number, with its standard error and count beside it."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from vitscope.measurement.errors import UserError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_PARTS = {"": "value", "_error": "error", "_count": "count"}
+_FIRST, _LAST = ("diagnostic", "quantity"), (*_PARTS.values(), "units")
+
+
+def tidy(groups: Mapping[str, xr.Dataset]) -> "DataFrame":
+    """The quantities of these groups, one below the other.
+
+    Columns: ``diagnostic``, ``quantity``, the axes with what stands beside them, ``value``, ``error`` (standard error),
+    ``count`` and ``units``. An axis that a quantity has not is missing in its lines; a number of which nothing was
+    seen has no line.
+    """
+    import pandas as pd
+
+    frames = [frame for name, dataset in groups.items() for frame in _frames(name, dataset)]
+    if not frames:
+        return pd.DataFrame(columns=[*_FIRST, *_LAST])
+    whole = pd.concat(frames, ignore_index=True)
+    axes = [column for column in whole.columns if column not in (*_FIRST, *_LAST)]
+    for column in (*axes, "count"):
+        kinds = {frame[column].dtype.kind for frame in frames if column in frame}
+        if kinds == {"i"} and whole[column].dtype.kind == "f":
+            whole[column] = whole[column].astype("Int64")  # whole numbers, some of them missing
+    return whole.reindex(columns=[*_FIRST, *axes, *_LAST])
+
+
+def wide(name: str, dataset: xr.Dataset) -> "DataFrame":
+    """A group whose numbers all stand along one axis, a column for each. ``UserError`` if it holds several tables."""
+    axes = {array.dims for array in dataset.data_vars.values()}
+    if len(axes) != 1 or len(next(iter(axes))) != 1:
+        known = ", ".join(f"{name}/{one}" for one in quantities(dataset))
+        raise UserError(f"{name} holds several tables; name one of them: {known}.")
+    return dataset.drop_attrs().to_dataframe().reset_index()
+
+
+def quantities(dataset: xr.Dataset) -> tuple[str, ...]:
+    """What a group measures; errors and counts stand beside it."""
+    names = [str(name) for name in dataset.data_vars]
+    beside = {f"{name}{end}" for name in names for end in _PARTS if end}
+    return tuple(name for name in names if name not in beside)
+
+
+def _frames(diagnostic: str, dataset: xr.Dataset) -> "Iterator[DataFrame]":
+    for name in quantities(dataset):
+        parts = {column: dataset[f"{name}{end}"] for end, column in _PARTS.items() if f"{name}{end}" in dataset}
+        frame = _frame(xr.Dataset({column: part.drop_attrs() for column, part in parts.items()}))
+        if "count" in frame:
+            frame = frame[frame["value"].notna() | (frame["count"] > 0)]
+        units = str(dataset[name].attrs.get("units", "1"))
+        yield frame.assign(diagnostic=diagnostic, quantity=name, units=units)
+
+
+def _frame(parts: xr.Dataset) -> "DataFrame":
+    """A line for each place on the axes; one line if there is no axis."""
+    if parts.dims:
+        return parts.to_dataframe().reset_index()
+    return parts.expand_dims("line").to_dataframe().reset_index(drop=True)
