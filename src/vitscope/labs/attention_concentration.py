@@ -19,9 +19,9 @@ from vitscope.labs.shallow.theory import attention_gap, initial_attention
 from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractShallowLab
-from vitscope.labs.verdict import read_mean
-from vitscope.measurement.claim import Claim, Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS, above
+from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.estimate import above
 from vitscope.measurement.quantity import Quantity
 
 CONCENTRATED = 0.95
@@ -150,25 +150,27 @@ class AttentionConcentration(AbstractShallowLab):
         loss = over_trials(HINGE, [steps], np.moveaxis(values["hinge"], 0, -1))
         return {**groups, "test-loss": self.group("test loss", "Mean hinge loss on test images.", loss)}
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Concentration of relevant queries and of all, and whether attention is still rising."""
         rise = read_mean(datasets["queries-relevant"], "late_rise")
-        still = above(rise, FROZEN)
-        more = STOPPED if still is Verdict.FAILS else LONGER
+        still, more = tested(lambda one: above(one, FROZEN, rate), rise)
+        longer = STOPPED if still is Verdict.FAILS else LONGER
         return (
-            self._concentrates(datasets, "relevant", "relevant queries", more, 0.9),
-            self._concentrates(datasets, "all", "all queries together", more, 0.8),
+            self._concentrates(datasets, "relevant", longer, 0.9, rate),
+            self._concentrates(datasets, "all", longer, 0.8, rate),
             Claim(
                 "concentration-continues",
                 "Attention of relevant queries still rises at the end",
                 still,
                 f"it rose by {rise.text} over the last half of the steps",
-                f"The rise is above {FROZEN:g} by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}; "
-                "where it fails, attention has come to a stop and shows no limit.",
+                f"The rise is above {FROZEN:g} by Student's interval over trials; where it fails, attention has come "
+                "to a stop and shows no limit.",
                 LI,
-                more,
+                advised(more, longer),
                 "queries-relevant/mass",
                 0.6,
+                kind=Kind.THEORY,
+                rate=rate,
             ),
         )
 
@@ -214,19 +216,23 @@ class AttentionConcentration(AbstractShallowLab):
         speed = (1 / gap[middle] - 1 / gap[0]) / elapsed[middle]
         return np.array([1 - attention_gap(float(step), float(gap[0]), float(speed)) for step in elapsed])
 
-    def _concentrates(self, datasets: Datasets, query: str, words: str, more: str, weight: float) -> Claim:
+    def _concentrates(self, datasets: Datasets, query: str, longer: str, weight: float, rate: float) -> Claim:
         found, last = datasets[f"queries-{query}"], self._steps[-1]
+        words = {"relevant": "relevant queries", "all": "all queries together"}[query]
         mass = read_mean(found, "mass", curve="relevant", step=last)
+        verdict, more = tested(lambda one: above(one, CONCENTRATED, rate), mass)
         return Claim(
             f"concentration-{query}",
             f"Attention of {words} concentrates on relevant keys",
-            above(mass, CONCENTRATED),
+            verdict,
             f"{float(found['mass'].sel(curve='relevant')[0]):.3g} at first, {mass.text} after {last} steps",
-            f"The mass is above {CONCENTRATED:g} by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
+            f"The mass is above {CONCENTRATED:g} by Student's interval over trials.",
             LI,
-            more,
+            advised(more, longer),
             f"queries-{query}/mass",
             weight,
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
 

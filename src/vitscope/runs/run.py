@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
-from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.measurement.quantity import headline
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 APART = "apart"
 """The attribute of a group that is no diagnostic's: what was said image by image, and what follows from it."""
+_WORDS = {"verdict": Verdict, "kind": Kind}
+"""The fields of a claim that are stored as words."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,15 @@ class Run:
 
     @property
     def claims(self) -> tuple[Claim, ...]:
-        """What the findings' rules made of the numbers, weightiest first."""
+        """What the findings' rules made of the numbers, in the order in which they are shown."""
         stored = cast(list[dict[str, Any]], json.loads(self.tree.attrs.get("claims", "[]")))
         for claim in stored:
-            claim["verdict"] = Verdict(claim["verdict"])
+            claim |= {name: read(claim[name]) for name, read in _WORDS.items() if name in claim}
         return tuple(Claim(**claim) for claim in stored)
 
     def with_claims(self, claims: tuple[Claim, ...]) -> "Run":
         """The same run with these claims."""
-        stored = [{**asdict(claim), "verdict": claim.verdict.value} for claim in claims]
+        stored = [{**asdict(claim), **{name: getattr(claim, name).value for name in _WORDS}} for claim in claims]
         tree = self.tree.copy()
         tree.attrs["claims"] = json.dumps(stored)
         return Run(tree)
