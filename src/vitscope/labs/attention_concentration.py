@@ -19,7 +19,7 @@ from vitscope.labs.shallow.theory import attention_gap, initial_attention
 from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractShallowLab
-from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import above
 from vitscope.measurement.quantity import Quantity
@@ -153,7 +153,7 @@ class AttentionConcentration(AbstractShallowLab):
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Concentration of relevant queries and of all, and whether attention is still rising."""
         rise = read_mean(datasets["queries-relevant"], "late_rise")
-        still, more = tested(lambda one: above(one, FROZEN, rate), rise)
+        still, more = judged(lambda one: above(one, FROZEN, rate), rise)
         longer = STOPPED if still is Verdict.FAILS else LONGER
         return (
             self._concentrates(datasets, "relevant", longer, 0.9, rate),
@@ -220,7 +220,7 @@ class AttentionConcentration(AbstractShallowLab):
         found, last = datasets[f"queries-{query}"], self._steps[-1]
         words = {"relevant": "relevant queries", "all": "all queries together"}[query]
         mass = read_mean(found, "mass", curve="relevant", step=last)
-        verdict, more = tested(lambda one: above(one, CONCENTRATED, rate), mass)
+        verdict, more = judged(lambda one: above(one, CONCENTRATED, rate), mass)
         return Claim(
             f"concentration-{query}",
             f"Attention of {words} concentrates on relevant keys",

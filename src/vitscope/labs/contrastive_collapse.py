@@ -13,7 +13,7 @@ from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.training import Reconstruction, Training, Trial, train
 from vitscope.labs.masked_lab import AbstractAreasLab
-from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import above, below
 from vitscope.measurement.quantity import Quantity
@@ -125,7 +125,7 @@ class ContrastiveCollapse(AbstractAreasLab):
     def _collapses(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "contrastive"}
         stray, own = (read_mean(datasets[group], one, **at) for one in (STRAY.name, OWN.name))
-        verdict, more = tested(lambda one: above(one, COLLAPSED, rate), stray)
+        verdict, more = judged(lambda one: above(one, COLLAPSED, rate), stray)
         return Claim(
             "contrastive-collapse",
             f"With areas {said(data)}, contrast makes local patches attend to the global area",
@@ -143,7 +143,7 @@ class ContrastiveCollapse(AbstractAreasLab):
     def _does_not(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "reconstruction"}
         stray = read_mean(datasets[group], STRAY.name, **at)
-        verdict, more = tested(lambda one: below(one, DIVERSE, rate), stray)
+        verdict, more = judged(lambda one: below(one, DIVERSE, rate), stray)
         return Claim(
             "reconstruction-does-not-collapse",
             f"With areas {said(data)}, reconstruction keeps local patches off the global area",

@@ -71,7 +71,7 @@ def line_of_resamples(x: Numbers, middle: Numbers, resampled: Numbers, grain: Nu
     if known.sum() < 2:
         return Line.unknown()
     weights = _weights(np.log(x[known]))
-    lines = np.stack([_fitted(np.log(x), np.log(row)) for row in resampled])
+    lines = _fitted(np.log(x), np.log(resampled))
     few = np.sqrt(trials / (trials - 1)) if trials > 1 else np.nan
     spread = few * np.nanstd(lines, axis=0, ddof=1)
     return _line(weights @ np.log(middle[known]), spread, weights, grain[known], trials)
@@ -89,7 +89,13 @@ def _weights(x: Numbers) -> Numbers:
     return np.linalg.pinv(np.stack([x, np.ones(len(x))], axis=1))
 
 
-def _fitted(x: Numbers, y: Numbers) -> Numbers:
-    """Slope and offset; NaN where fewer than two points are known."""
-    known = np.isfinite(x) & np.isfinite(y)
-    return _weights(x[known]) @ y[known] if known.sum() > 1 else np.full(2, np.nan)
+def _fitted(x: Numbers, rows: Numbers) -> Numbers:
+    """Slope and offset of each row, through its points that are known; NaN where these are fewer than two."""
+    known = np.isfinite(rows)
+    count = np.maximum(known.sum(1, keepdims=True), 1)
+    y = np.where(known, rows, 0.0)
+    middle = (x * known).sum(1, keepdims=True) / count
+    apart = np.where(known, x - middle, 0.0)
+    squares = (apart**2).sum(1)
+    slope = np.where(squares > 0, (apart * y).sum(1) / np.where(squares > 0, squares, 1.0), np.nan)
+    return np.stack([slope, y.sum(1) / count[:, 0] - slope * middle[:, 0]], axis=1)

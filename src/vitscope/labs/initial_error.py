@@ -16,7 +16,7 @@ from vitscope.labs.needed import LI, NEEDED, SUCCESS, needed, needed_over, throu
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractNeededLab
-from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import below
 from vitscope.measurement.quantity import Quantity
@@ -136,7 +136,7 @@ class InitialError(AbstractNeededLab):
     def _more(self, found: xr.Dataset, what: str, rate: float) -> Claim:
         levels = found["level"].values
         gain = read_mean(found, "gain", level=levels[-1])
-        verdict, more = tested(lambda one: below(one, 0.0, rate), gain)
+        verdict, more = judged(lambda one: below(one, 0.0, rate), gain)
         images = [f"{one:.0f}" if np.isfinite(one) else "not reached" for one in found["needed"].values[[0, -1]]]
         return Claim(
             f"more-by-{what}",

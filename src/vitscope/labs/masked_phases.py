@@ -14,7 +14,7 @@ from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.theory import phase_one_level, subset_plateau
 from vitscope.labs.masked.training import Training, Trial, train
 from vitscope.labs.masked_lab import AbstractAreasLab
-from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, above, below, between, together
 from vitscope.measurement.quantity import Quantity
@@ -168,7 +168,7 @@ class MaskedPhases(AbstractAreasLab):
         group, positive = group_name("learned", data), data.information_gap > 0
         lead = read_mean(datasets[group], "early_lead")
         learns = "unlearns the global feature" if positive else "finds its own area"
-        verdict, more = tested(lambda one: (above if positive else below)(one, 0.0, rate), lead)
+        verdict, more = judged(lambda one: (above if positive else below)(one, 0.0, rate), lead)
         return Claim(
             "phases",
             f"With areas {said(data)}, a local query first {learns}",
@@ -191,7 +191,7 @@ class MaskedPhases(AbstractAreasLab):
         def judge(*attention: Estimate) -> Verdict:
             return together(*(above(one, ATTENDED, rate) for one in attention))
 
-        verdict, more = tested(judge, *means)
+        verdict, more = judged(judge, *means)
         return Claim(
             "diverse-attention",
             f"With areas {said(data)}, hidden patches of all areas attend to their own area",
@@ -215,7 +215,7 @@ class MaskedPhases(AbstractAreasLab):
             read_mean(found, "attention", curve=curve) for curve in ("local, visible", "local, all", PLATEAU)
         )
         reached, bound = above(visible, ATTENDED, rate) is Verdict.HOLDS, plateau.mean
-        verdict, more = tested(lambda one: between(one, bound - SAME, bound + SAME, rate), whole)
+        verdict, more = judged(lambda one: between(one, bound - SAME, bound + SAME, rate), whole)
         return Claim(
             "plateau",
             f"With areas {said(data)}, attention over all hidden local patches ends at the share with a visible patch",

@@ -15,7 +15,7 @@ from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.theory import mean_field_time
 from vitscope.labs.masked.training import Training, Trial, first_reached, train
 from vitscope.labs.masked_lab import AbstractMaskedLab
-from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, below
 from vitscope.measurement.quantity import Quantity
@@ -144,7 +144,7 @@ class MaskedTime(AbstractMaskedLab):
             self._claim(
                 "time-bound",
                 f"The time grows no faster than P / C_s{f' to the power {bound:g}' if bound != 1 else ''}",
-                tested(lambda one: below(one, bound, rate), exponent if known else Estimate(np.nan, np.nan, 0)),
+                judged(lambda one: below(one, bound, rate), exponent if known else Estimate(np.nan, np.nan, 0)),
                 f"exponent {exponent.mean:.3f} ± {exponent.error:.3f}",
                 f"The exponent's interval of Student's t over trials is below {bound:g}.",
                 rate,

@@ -19,7 +19,7 @@ from vitscope.labs.shallow.theory import (
 )
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import EVERY, AbstractNeededLab
-from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, above, below, between
 from vitscope.measurement.quantity import Quantity
@@ -181,7 +181,7 @@ class SampleComplexity(AbstractNeededLab):
             self._claim(
                 "samples-bound",
                 "With attention the needed samples grow no faster than the share of relevant tokens to the power -2",
-                tested(lambda power: below(power, 2.0, rate), one),
+                judged(lambda power: below(power, 2.0, rate), one),
                 said,
                 f"The exponent is below 2 by the {TEST}.",
                 (0.9, rate),
@@ -189,7 +189,7 @@ class SampleComplexity(AbstractNeededLab):
             self._claim(
                 "samples-exponent",
                 "With attention the needed samples grow as the share of relevant tokens to the power -2",
-                tested(lambda power: between(power, 2.0 - SLACK, 2.0 + SLACK, rate), one),
+                judged(lambda power: between(power, 2.0 - SLACK, 2.0 + SLACK, rate), one),
                 said,
                 f"The exponent is within {SLACK:g} of 2 by the {TEST}; it fails where the interval excludes that.",
                 (0.8, rate),
@@ -197,7 +197,7 @@ class SampleComplexity(AbstractNeededLab):
             self._claim(
                 "samples-without-attention",
                 "Without attention the needed samples grow faster than with it",
-                tested(lambda apart: above(apart, 0.0, rate), gap),
+                judged(lambda apart: above(apart, 0.0, rate), gap),
                 f"{said}; difference {_said(gap, sign='+')}, over {shared} shares that both have",
                 "The difference of the exponents, over the shares whose needed samples are within the grid for both, "
                 f"is above 0 by the {TEST}.",
@@ -241,7 +241,7 @@ class SampleComplexity(AbstractNeededLab):
 
     def _falls(self, found: xr.Dataset, kind: str, rate: float) -> Claim:
         fall, error = read_mean(found, FALL.name), found[ERROR.name].isel(samples=-1).values
-        verdict, more = tested(lambda one: above(one, 0.0, rate), fall)
+        verdict, more = judged(lambda one: above(one, 0.0, rate), fall)
         return Claim(
             f"error-falls-{kind.replace(' ', '-')}",
             f"With {kind}, a larger share of relevant patches lowers the error on other objects",
@@ -276,7 +276,7 @@ class SampleComplexity(AbstractNeededLab):
 
     def _steps_grow(self, found: xr.Dataset, rate: float) -> Claim:
         exponent = read_mean(found, STEP_EXPONENT.name)
-        verdict, more = tested(lambda one: between(one, 1.0 - STEP_SLACK, 1.0 + STEP_SLACK, rate), exponent)
+        verdict, more = judged(lambda one: between(one, 1.0 - STEP_SLACK, 1.0 + STEP_SLACK, rate), exponent)
         return Claim(
             "steps-exponent",
             "With attention the needed steps grow as the share of relevant tokens to the power -1",

@@ -16,7 +16,7 @@ from vitscope.labs.shallow.keep import DropSpurious, KeepAll
 from vitscope.labs.shallow.token_model import AbstractTokens
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractShallowLab
-from vitscope.labs.verdict import read_mean, tested
+from vitscope.labs.verdict import judged, read_mean
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import Estimate, above
 from vitscope.measurement.quantity import Quantity
@@ -141,7 +141,7 @@ class SpuriousTokens(AbstractShallowLab):
         return tuple(self._helps(read_mean(found, "gain", agreement=one), one, rate) for one in spread(self.agreement))
 
     def _helps(self, gain: Estimate, level: float, rate: float) -> Claim:
-        verdict, more = tested(lambda one: above(one, 0.0, rate), gain)
+        verdict, more = judged(lambda one: above(one, 0.0, rate), gain)
         return Claim(
             "removal-helps",
             f"At an agreement of {level:g}, removing spurious tokens improves testing",

@@ -24,7 +24,7 @@ from vitscope.labs.shallow.keep import (
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractNeededLab
-from vitscope.labs.verdict import advised, read_mean, tested
+from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import above
@@ -175,7 +175,7 @@ class TokenSparsification(AbstractNeededLab):
     def _fewer(self, found: xr.Dataset, name: str, other: str, rate: float) -> Claim:
         gain = read_mean(found, (GAIN if other == ALL else GAIN_ON_RANDOM).name)
         images = float(found["needed"])
-        verdict, more = tested(lambda one: above(one, 0.0, rate), gain)
+        verdict, more = judged(lambda one: above(one, 0.0, rate), gain)
         return Claim(
             f"fewer-{name.replace(' ', '-')}-than-{other}",
             f"Keeping {self.keep:g} of the tokens by {name} needs fewer images than "

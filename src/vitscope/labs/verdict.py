@@ -18,7 +18,7 @@ def read_mean(dataset: xr.Dataset, name: str, **at: object) -> Estimate:
     return Estimate(mean, error, int(count), float(dataset[name].attrs.get(FLOOR, 0.0)))
 
 
-def tested(judge: Callable[..., Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
+def judged(judge: Callable[..., Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
     """The verdict of a judge on some estimates, and how many trials it would take where it decides nothing."""
     verdict = judge(*estimates)
     if verdict is not Verdict.UNDECIDED or not all(math.isfinite(one.mean) for one in estimates):
