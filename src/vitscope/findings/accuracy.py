@@ -6,11 +6,8 @@ from typing import final
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_number
 from vitscope.measurement.claim import Kind, Verdict
-from vitscope.measurement.exact import clopper_pearson
+from vitscope.measurement.exact import SHOWN, clopper_pearson
 from vitscope.runs.run import Run
-
-LEVEL = 0.05
-"""How often the interval misses the accuracy, at most."""
 
 
 @FINDINGS.add("accuracy")
@@ -52,7 +49,7 @@ class KnownAccuracy(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            f"Holds where the exact {1 - LEVEL:.0%} interval (Clopper and Pearson) of the top-1 accuracy is at most "
+            f"Holds where the exact {1 - SHOWN:.0%} interval (Clopper and Pearson) of the top-1 accuracy is at most "
             f"{self.width:g} wide, else fails."
         )
 
@@ -62,7 +59,7 @@ class KnownAccuracy(AbstractFinding):
         top1 = read_number(run, "accuracy/top1")
         if top1 is None:
             return None
-        low, high = clopper_pearson(float(round(top1.mean * top1.count)), top1.count, LEVEL)
+        low, high = clopper_pearson(float(round(top1.mean * top1.count)), top1.count, SHOWN)
         figure = (
             f"right on {top1.mean:.1%} of {top1.count} images, standard error {100 * top1.error:.1f} points, "
             f"95 % interval {low:.1%} to {high:.1%}"

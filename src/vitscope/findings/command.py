@@ -21,9 +21,11 @@ _VERBS = {"checkup": 1, "study": 2, "measure": 2}
 """How many words each command has before its model."""
 
 
-def filled(text: str, run: Run) -> str:
-    """The text with the run's model and images where they are named."""
-    return text.replace(f" {EXAMINED}", f" {examined(run)}".rstrip()) if EXAMINED in text else text
+def filled(text: str, run: Run | None) -> str:
+    """The text with the run's model and images where they are named; without a run, with what stands for them."""
+    if EXAMINED not in text:
+        return text
+    return text.replace(f" {EXAMINED}", f" {UNKNOWN if run is None else examined(run)}".rstrip())
 
 
 def examined(run: Run) -> str:

@@ -10,6 +10,8 @@ from scipy.special import betaincinv, rel_entr
 
 from vitscope.measurement.estimate import Estimate
 
+SHOWN = 0.05
+"""How often an interval that is shown, and decides nothing, misses at most."""
 _ROUNDING = 0.01
 """Counts that are recovered from a mean and its error must be whole to this."""
 
