@@ -16,7 +16,6 @@ from vitscope.findings.checkup import findings
 from vitscope.findings.command import UNKNOWN, examined, filled
 from vitscope.findings.finding import AbstractFinding
 from vitscope.interventions.studies import all_studies
-from vitscope.measurement.claim import Verdict
 from vitscope.models.load import load
 
 SHOWN = load("vit-micro"), images("digits", limit=8)
@@ -24,7 +23,7 @@ SHOWN = load("vit-micro"), images("digits", limit=8)
 
 def commands_of(finding: AbstractFinding) -> list[str]:
     """Every command in what it advises."""
-    texts = [finding.again, *(finding.outcomes[verdict].advice for verdict in Verdict)]
+    texts = [finding.again, *(outcome.advice for outcome in finding.outcomes.each.values())]
     return [one for text in texts for one in re.findall(r"vitscope [^`]*", text if "`" in text else f"`{text}`")]
 
 

@@ -39,7 +39,6 @@ class KnownAccuracy(AbstractFinding):
             "About 410 images make the interval at most 10 points wide at any accuracy: "
             "`vitscope checkup {examined} --limit 410`.",
         ),
-        undecided=Outcome(Kind.LOOK, 0.0, "The accuracy is not known.", "Nothing."),
     )
 
     width: float = 0.1

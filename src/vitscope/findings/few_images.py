@@ -31,8 +31,6 @@ class FewImages(AbstractFinding):
             "Examine more, if there are more: ten times as many make the errors three times smaller. "
             "`vitscope checkup {examined} --limit 1000` takes a thousand.",
         ),
-        fails=Outcome(Kind.GOOD, 0.0, "Enough images were examined.", "Nothing."),
-        undecided=Outcome(Kind.LOOK, 0.0, "It is not known how many images were examined.", "Nothing."),
     )
 
     enough: int = 100

@@ -1,7 +1,7 @@
 """What a finding is: a rule, fixed before the run, that makes a claim of a run's numbers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,14 +46,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The outcome of each verdict."""
+    """The outcome of each verdict that the rule can give."""
 
     holds: Outcome
-    fails: Outcome
-    undecided: Outcome
+    fails: Outcome | None = None
+    undecided: Outcome | None = None
 
-    def __getitem__(self, verdict: Verdict) -> Outcome:
-        return {Verdict.HOLDS: self.holds, Verdict.FAILS: self.fails, Verdict.UNDECIDED: self.undecided}[verdict]
+    @property
+    def each(self) -> Mapping[Verdict, Outcome]:
+        """The outcomes by their verdict."""
+        found = ((Verdict.HOLDS, self.holds), (Verdict.FAILS, self.fails), (Verdict.UNDECIDED, self.undecided))
+        return {verdict: outcome for verdict, outcome in found if outcome is not None}
 
 
 def undecided(question: str, kind: Kind = Kind.LOOK, weight: float = 0.1) -> Outcome:
@@ -98,7 +101,7 @@ class AbstractFinding(ABC):
         judgement = self.judge(run, rate)
         if judgement is None:
             return None
-        outcome = self.outcomes[judgement.verdict]
+        outcome = self.outcomes.each[judgement.verdict]
         return Claim(
             name=self.name,
             statement=self.statement,

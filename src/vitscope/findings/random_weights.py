@@ -32,8 +32,6 @@ class RandomWeights(AbstractFinding):
             "Load trained weights: `vitscope checkup {examined} --pretrained` takes the library's, --weights FILE your "
             "own.",
         ),
-        fails=Outcome(Kind.GOOD, 0.0, "The weights are not random.", "Nothing."),
-        undecided=Outcome(Kind.LOOK, 0.0, "It is not known whether the weights are random.", "Nothing."),
     )
 
     @property
