@@ -81,10 +81,10 @@ def test_a_single_value_is_not_compared_with_itself() -> None:
 
 @pytest.mark.parametrize(("late", "advice"), [(0.0, "changes nothing"), (0.2, "Train longer")])
 def test_nobody_is_told_to_train_longer_once_attention_has_stopped(late: float, advice: str) -> None:
-    lab = AttentionConcentration(steps=1000, trials=4)
+    lab = AttentionConcentration(steps=1000, trials=8)
     steps = 10 * np.array(log_spaced(100, 24)[1:])
-    rise = 0.5 + late * np.maximum(0, steps / 500 - 1) + 0.001 * np.arange(4)[:, None] * (steps < 500)
-    mass = np.broadcast_to(rise[:, None, None], (4, 4, 3, len(steps)))
+    rise = 0.5 + late * np.maximum(0, steps / 500 - 1) + 0.001 * np.arange(8)[:, None] * (steps < 500)
+    mass = np.broadcast_to(rise[:, None, None], (8, 4, 3, len(steps)))
     datasets = lab.measured({"mass": mass, "entropy": mass[:, :, 0], "hinge": mass[:, 0, 0]})
     claims = lab.claims(datasets, FALSE_ALARMS)
     assert {advice in one.advice for one in claims} == {True}

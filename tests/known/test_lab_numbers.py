@@ -60,7 +60,7 @@ def test_verdicts_together() -> None:
         (Estimate(1.0, 0.0, 8), "alike"),
         (Estimate(1.0, math.nan, 1), "alike"),
         (Estimate(1e-9, 1.0, 8), "on the threshold"),
-        (Estimate(1.0, 0.5, 8, floor=0.45), "grid is coarse"),
+        (Estimate(1.0, 0.5, 8, floor=0.45), "too far apart"),
         (Estimate(math.nan, math.nan, 0), ""),
     ],
 )

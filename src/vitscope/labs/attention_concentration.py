@@ -22,6 +22,7 @@ from vitscope.labs.shallow_lab import AbstractShallowLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import above
+from vitscope.measurement.exact import Share
 from vitscope.measurement.quantity import Quantity
 
 CONCENTRATED = 0.95
@@ -65,6 +66,12 @@ RISE = Quantity(
     "Rise over the last half",
     "1",
     "How much the mass on relevant keys rose from half of the steps on.",
+)
+RISING = Quantity(
+    "rising",
+    "Trials that still rise",
+    "1",
+    f"Share of the trials whose mass on relevant keys rose by more than {FROZEN:g} from half of the steps on.",
 )
 START = Quantity(
     "predicted_start",
@@ -152,8 +159,8 @@ class AttentionConcentration(AbstractShallowLab):
 
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Concentration of relevant queries and of all, and whether attention is still rising."""
-        rise = read_mean(datasets["queries-relevant"], "late_rise")
-        still, more = judged(lambda one: above(one, FROZEN, rate), rise)
+        rise, rising = (read_mean(datasets["queries-relevant"], one.name) for one in (RISE, RISING))
+        still, more = judged(lambda one: above(one, 0.5, rate), Share(rising.mean, rising.error, rising.count))
         longer = STOPPED if still is Verdict.FAILS else LONGER
         return (
             self._concentrates(datasets, "relevant", longer, 0.9, rate),
@@ -162,9 +169,10 @@ class AttentionConcentration(AbstractShallowLab):
                 "concentration-continues",
                 "Attention of relevant queries still rises at the end",
                 still,
-                f"it rose by {rise.text} over the last half of the steps",
-                f"The rise is above {FROZEN:g} by Student's interval over trials; where it fails, attention has come "
-                "to a stop and shows no limit.",
+                f"it rose by {rise.text} over the last half of the steps, by more than {FROZEN:g} in "
+                f"{rising.mean:.0%} of {rising.count} trials",
+                f"It rises by more than {FROZEN:g} in more than half of all trials, by the exact interval of their "
+                "share (Clopper and Pearson); where it does not, attention has come to a stop and shows no limit.",
                 LI,
                 advised(more, longer),
                 "queries-relevant/mass",
@@ -204,7 +212,8 @@ class AttentionConcentration(AbstractShallowLab):
             return (end,)
         middle = int(np.argmin(np.abs(np.array(self._steps) - self.steps // 2)))
         start = predicted(START, [], np.array(initial_attention(self.alpha)))
-        return end, over_trials(RISE, [], mass[-1] - mass[middle]), start
+        rise = mass[-1] - mass[middle]
+        return end, over_trials(RISE, [], rise), over_trials(RISING, [], (rise > FROZEN).astype(np.float64)), start
 
     def _sublinear(self, mass: Numbers) -> Numbers:
         """The curve of rate 1/t from the first mass through that of the middle step."""

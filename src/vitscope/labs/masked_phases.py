@@ -16,7 +16,7 @@ from vitscope.labs.masked.training import Training, Trial, train
 from vitscope.labs.masked_lab import AbstractAreasLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
-from vitscope.measurement.estimate import Estimate, above, below, between, together
+from vitscope.measurement.estimate import above, below, between
 from vitscope.measurement.quantity import Quantity
 
 ATTENDED = 0.9
@@ -187,11 +187,7 @@ class MaskedPhases(AbstractAreasLab):
         group, last = group_name("attended", data), self.recorded[-1]
         found = datasets[group]
         means = [read_mean(found, "attention", curve=f"{one}, visible", step=last) for one in KINDS]
-
-        def judge(*attention: Estimate) -> Verdict:
-            return together(*(above(one, ATTENDED, rate) for one in attention))
-
-        verdict, more = judged(judge, *means)
+        verdict, more = judged(lambda one: above(one, ATTENDED, rate), *means)
         return Claim(
             "diverse-attention",
             f"With areas {said(data)}, hidden patches of all areas attend to their own area",

@@ -6,10 +6,14 @@ from collections.abc import Callable
 import xarray as xr
 
 from vitscope.measurement.claim import Verdict
-from vitscope.measurement.estimate import Estimate, needed
+from vitscope.measurement.estimate import Estimate, needed, together
 
 FLOOR = "error_floor"
 """Attribute of a quantity: the part of its error that more trials leave as it is."""
+
+_ALIKE = "One trial, or several that are all alike, say nothing of others: run more (--trials)."
+_COARSE = "More trials will hardly decide it: the numbers tried are too far apart. Give --samples more of them."
+_ON_THE_THRESHOLD = "More trials will hardly decide it: what was measured lies on the threshold itself."
 
 
 def read_mean(dataset: xr.Dataset, name: str, **at: object) -> Estimate:
@@ -18,20 +22,17 @@ def read_mean(dataset: xr.Dataset, name: str, **at: object) -> Estimate:
     return Estimate(mean, error, int(count), float(dataset[name].attrs.get(FLOOR, 0.0)))
 
 
-def judged(judge: Callable[..., Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
-    """The verdict of a judge on some estimates, and how many trials it would take where it decides nothing."""
-    verdict = judge(*estimates)
+def judged(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
+    """The verdict of a statement that needs all of some estimates, and how many trials it takes where it is none."""
+    verdict = together(*map(judge, estimates))
     if verdict is not Verdict.UNDECIDED or not all(math.isfinite(one.mean) for one in estimates):
         return verdict, ""
     count = min(one.count for one in estimates)
-    if count < 2 or not all(one.error > 0 for one in estimates):
-        return verdict, "One trial, or several that are all alike, say nothing of others: run more (--trials)."
-    more = needed(lambda trials: judge(*(one.at(trials) for one in estimates)), count)
+    more = needed(lambda trials: together(*(judge(one.at(trials)) for one in estimates)), count)
     if more is None:
-        return (
-            verdict,
-            "More trials will hardly decide it: what was measured lies on the threshold, or the grid is coarse.",
-        )
+        alike = not all(one.error > 0 for one in estimates)
+        coarse = any(one.floor > 0 for one in estimates)
+        return verdict, _ALIKE if alike else _COARSE if coarse else _ON_THE_THRESHOLD
     return verdict, f"About {more:,} trials would decide it, if theirs are like those seen (--trials {more})."
 
 

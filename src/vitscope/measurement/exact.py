@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import cast, final
 
 from scipy.optimize import brentq
 from scipy.special import betaincinv, rel_entr
@@ -24,6 +24,16 @@ def clopper_pearson(hits: float, count: int, rate: float) -> tuple[float, float]
     low = float(betaincinv(hits, count - hits + 1, rate / 2)) if hits > 0 else 0.0
     high = float(betaincinv(hits + 1, count - hits, 1 - rate / 2)) if hits < count else 1.0
     return low, high
+
+
+@final
+@dataclass(frozen=True)
+class Share(Estimate):
+    """A share of images, or of trials."""
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """The exact one."""
+        return clopper_pearson(self.mean * self.count, self.count, rate)
 
 
 @final
@@ -68,7 +78,8 @@ class Bounded(Estimate):
             return float(rel_entr(share, other) + rel_entr(1 - share, 1 - other)) - bound
 
         low, high = (
-            float(brentq(excess, end, share)) if end != share and excess(end) > 0 else end for end in (0.0, 1.0)
+            float(cast(float, brentq(excess, end, share))) if end != share and excess(end) > 0 else end
+            for end in (0.0, 1.0)
         )
         return self.least + width * low, self.least + width * high
 
