@@ -189,6 +189,11 @@ CASES: list[tuple[str, Run, Verdict | None]] = [
     ("spare-units", lesions("am", [(0, 50), (20, 0)], layers=[1, 2]), None),  # two units together are no unit
     ("spare-units", lesions("am", [(0, 50), (20, 0)], means=["tensor"]), None),  # replaced, not left out
     ("spare-units", lesions("a", [(0, 50)]), None),  # one unit is not every unit
+    (
+        "spare-units",
+        run_of(("lesion-accuracy", lesions("am", [(0, 50), (20, 0)]).tree["lesion-accuracy"].to_dataset())),
+        None,
+    ),
     ("spare-units", NOTHING, None),
     ("late-attention-matters", lesions("aaaaaa", [(0, 0), (0, 0), (0, 50), (0, 50), (0, 0), (0, 0)]), HOLDS),
     ("late-attention-matters", lesions("aaaaaa", [(0, 50), (0, 50), (0, 0), (0, 0), (0, 50), (0, 50)]), FAILS),
@@ -333,6 +338,27 @@ def test_the_tests_of_a_run_share_a_rate_and_other_rules_have_none() -> None:
     assert rates.pop("few-images") is None
     assert len(rates) == 7
     assert set(rates.values()) == {0.05 / 7}
+
+
+def test_what_is_undecided_says_what_would_decide_it() -> None:
+    near = claim_of(per_head("attention-entropy", "relative_entropy", (0.9, 0.2), (0.9, 0.06)), "entropy-collapse")
+    assert near.verdict is UNDECIDED  # an error of 0.1 / sqrt(810) reaches 2.58 + 0.25 times as far as 0.00352
+    assert near.advice == (
+        "About 810 images would decide it, if their numbers are like those seen: "
+        "`vitscope checkup MODEL --images DATA --limit 810`."
+    )
+    on = claim_of(per_head("attention-entropy", "relative_entropy", (0.9, 0.2), (0.9, 0.05)), "entropy-collapse")
+    assert "on the threshold itself" in on.advice
+    split = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.2, 0.2), "attention-smooths")
+    assert split.advice.startswith("More images cannot decide it: 1 of 2 attention units lower it")
+    within = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.11, 0.2), "attention-smooths")
+    assert within.advice.startswith("More images will hardly decide it")
+    one = per_unit("token-similarity", "cosine", 0.99, error=np.nan, count=1)
+    one.tree.attrs["images"] = 1
+    assert claim_of(one, "oversmoothing").advice == "One image has no standard error: examine more of them."
+    curved = claim_of(curvature(0.0, 8), "negative-curvature")
+    assert "About 51 mini-batches" in curved.advice
+    assert "--batches 51`" in curved.advice
 
 
 def test_a_run_without_claims_has_none() -> None:

@@ -123,6 +123,8 @@ class AbstractFinding(ABC):
         """What would decide it."""
         if judgement.obstacle:
             return judgement.obstacle
+        if run.tree.attrs["images"] < 2:
+            return "One image has no standard error: examine more of them."
         needed = judgement.needed()
         if needed is None:
             return f"More {self.samples} will hardly decide it: what was measured lies on the threshold itself."

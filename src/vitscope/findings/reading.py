@@ -93,7 +93,7 @@ def read_lesions(run: Run) -> tuple[Entry, ...]:
         return ()
     numbers = (dataset[f"top1_change{part}"].values.tolist() for part in ("", "_error", "_count"))
     labels = (dataset[f"lesion{part}"].values.tolist() for part in ("", "_unit", "_kind", "_stage"))
-    lesions = [one[0] if one and len(one) == 1 else {} for one in studied(run, "lesion")]
+    lesions = [one[0] if one and len(one) == 1 else {} for one in studied(run, "lesion", dataset["lesion"].size)]
     found = zip(lesions, zip(*labels, strict=True), zip(*numbers, strict=True), strict=True)
     return tuple(
         Entry(int(layer), str(unit), str(kind), int(stage), None, change_of(Estimate(*estimate)))
@@ -109,15 +109,16 @@ def read_settings(run: Run, name: str, axis: str) -> tuple[tuple[float, Mapping[
     if dataset is None or dataset[quantity].dims != (axis,):
         return ()
     columns = (dataset[label].values.tolist() for label in (axis, quantity, f"{quantity}_error", f"{quantity}_count"))
-    rows = zip(studied(run, study), zip(*columns, strict=True), strict=True)
+    rows = zip(studied(run, study, dataset[axis].size), zip(*columns, strict=True), strict=True)
     return tuple((float(at), done[0], change_of(Estimate(*one))) for done, (at, *one) in rows if done)
 
 
-def studied(run: Run, study: str) -> list[list[Mapping[str, Any]]]:
-    """What a study did at each of its points: the settings of its interventions."""
+def studied(run: Run, study: str, points: int) -> list[list[Mapping[str, Any]]]:
+    """What a study did at each of its points: the settings of its interventions; nothing if the run does not say."""
     asked = cast(Mapping[str, Any], run.spec.settings)
     own = asked if asked.get("study") == study else asked.get("studies", {}).get(study, {})
-    return own.get("settings", [])
+    found = own.get("settings", [])
+    return found if len(found) == points else [[]] * points
 
 
 @dataclass(frozen=True)
