@@ -6,7 +6,7 @@ from typing import final
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_above
 from vitscope.measurement.claim import Kind
-from vitscope.measurement.estimate import OverImages, difference, scaled
+from vitscope.measurement.estimate import Estimate, difference, scaled
 from vitscope.runs.run import Run
 
 
@@ -70,6 +70,6 @@ class HighNormTokens(AbstractFinding):
         figure = f"{found.hits} of {len(masses)} heads; {'foremost' if found.hits else 'nearest'} {shown}"
         return replace(found.judgement("heads"), figure=figure)
 
-    def _excess(self, mass: OverImages, share: OverImages) -> OverImages:
+    def _excess(self, mass: Estimate, share: Estimate) -> Estimate:
         expected = scaled(share, self.factor)
-        return difference(mass, max(expected, OverImages(self.least, 0.0, share.count), key=lambda e: e.mean))
+        return difference(mass, max(expected, Estimate(self.least, 0.0, share.count), key=lambda e: e.mean))

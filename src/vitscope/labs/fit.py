@@ -86,7 +86,7 @@ def _line(found: Numbers, spread: Numbers, weights: Numbers, grain: NDArray[np.f
 
 def _weights(x: Numbers) -> Numbers:
     """What each point's value counts in slope and offset."""
-    return np.linalg.pinv(np.stack([x, np.ones(len(x))], axis=1))
+    return np.linalg.pinv(np.stack([x, np.ones(len(x))], axis=1)).astype(np.float64)
 
 
 def _fitted(x: Numbers, rows: Numbers) -> Numbers:
