@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
@@ -166,7 +165,7 @@ class Run:
         """What it is of and what it came to, for people."""
         model = self.spec.model
         size = f", {model['parameters']:,} parameters, {model['weights']}" if "parameters" in model else ""
-        counts = Counter(_kind(claim) for claim in self.claims)
+        counts = Counter(claim.mark for claim in self.claims)
         facts = [
             ("model", f"{model.get('name', 'none')}{size}"),
             ("images" if "of" not in self.spec.images else "measured on", self._shown_on),
@@ -177,9 +176,3 @@ class Run:
             *(("note", note) for note in self.notes),
         ]
         return [(name, text) for name, text in facts if text]
-
-
-def _kind(claim: Claim) -> str:
-    """What sort of finding it is, as far as claims say; else its verdict."""
-    kind = getattr(claim, "kind", claim.verdict)
-    return str(kind.value if isinstance(kind, Enum) else kind)
