@@ -49,11 +49,10 @@ def section(entry: Entry) -> str:
             for field in entry.fields
         ]
         parts.append("\n".join(["| field | default | meaning |", "|---|---|---|", *rows]))
-    facts = [(name, text) for name, text in entry.facts if name in ("statement", "rule", "reference")]
-    if any(name == "statement" for name, _ in facts):
-        parts += [f"*{name.capitalize()}*: {text}" for name, text in facts]
-    elif facts:
-        parts.append("\n".join(f"* {text}" for _, text in facts))
+    if any(name == "statement" for name, _ in entry.facts):
+        parts += [f"*{name.capitalize()}*: {text}" for name, text in entry.facts if name != "evidence"]
+    elif facts := [text for name, text in entry.facts if name == "reference"]:
+        parts.append("\n".join(f"* {text}" for text in facts))
     return "\n\n".join(parts) + "\n"
 
 

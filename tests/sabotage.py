@@ -39,6 +39,11 @@ LANCZOS, WEIGHTS, MERGE, FINDINGS = (
     "tests/references/test_token_merge.py",
     "tests/known/test_findings.py",
 )
+ALARMS, LABS, TRIALS = (
+    "tests/known/test_false_alarms.py",
+    "tests/laws/test_lab_laws.py",
+    "tests/known/test_lab_numbers.py",
+)
 
 SABOTAGES = [
     ("numerics/moments.py", "delta.square() * self.count * share", "delta * self.count * share", MOMENTS),
@@ -79,7 +84,17 @@ SABOTAGES = [
     ("interventions/token_merge.py", ".log()[:, None, None, None]", "[:, None, None, None]", MERGE),
     ("numerics/lanczos.py", "corrections, alpha=-1)", "corrections, alpha=0)", LANCZOS),
     ("numerics/direction.py", "weights.flatten(1), 1).reshape", "weights.flatten(1), 0).reshape", WEIGHTS),
-    ("findings/spare_units.py", "of_shares(entry.estimate)", "entry.estimate", FINDINGS),
+    ("findings/reading.py", "change_of(Estimate(*estimate))", "Estimate(*estimate)", FINDINGS),
+    ("findings/reading.py", "test(one, rate / len(entries))", "test(one, rate)", FINDINGS),
+    ("findings/reading.py", 'lesion.get("layers") == [layer] and', "True and", FINDINGS),
+    ("findings/checkup.py", "rate_of(sum(finding.is_test for finding in fitting))", "FALSE_ALARMS", FINDINGS),
+    ("measurement/exact.py", "self.count, rate / 2) for one", "self.count, 4 * rate) for one", ALARMS),
+    ("measurement/exact.py", "math.log(2 / rate) / self.count", "math.log(0.1 / rate) / self.count", ALARMS),
+    ("measurement/exact.py", "share = rate / len((*self.first, *self.second))", "share = rate", ALARMS),
+    ("measurement/estimate.py", "SKEWNESS = 3.0", "SKEWNESS = 0.0", ALARMS),
+    ("labs/needed.py", "reached[:, :, drawn]", "reached[:, :, drawn * 0]", TRIALS),
+    ("labs/needed.py", "width / np.sqrt(12)", "width * 0", ALARMS),
+    ("labs/experiment.py", "rate_of(tests)", "FALSE_ALARMS", LABS),
     ("findings/low_frequencies_matter.py", "if at > 0.5", "if at >= 0.5", FINDINGS),
     ("data/class_names.py", "len(set(found.places)) == len(ours)", "True", NAMES),
     ("data/imagenet.py", "agreeing >= ALIKE * len(numbers)", "True", NAMES),

@@ -221,7 +221,7 @@ def test_a_table_can_be_copied_and_downloaded(browser, page):
         """window.kept = []; const make = URL.createObjectURL;
         URL.createObjectURL = blob => { blob.text().then(text => kept.push(text)); return make(blob); };
         Object.defineProperty(navigator, 'clipboard', {value: {writeText: async text => kept.push(text)}});
-        const table = document.querySelector('.table'); table.open = true;
+        const table = document.querySelector('.tables .table'); table.open = true;
         table.querySelector('.download').click(); table.querySelector('.copy').click()"""
     )
     WebDriverWait(browser, 20).until(lambda browser: len(browser.execute_script("return kept")) == 2)

@@ -23,6 +23,7 @@ from vitscope.convex.trained import Member, Trained
 from vitscope.data import images
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.exact import clopper_pearson
 from vitscope.measurement.quantity import Quantity
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.pictures import Pictures
@@ -53,16 +54,32 @@ def test_the_claim_about_attention_follows_the_paired_interval(gain: float, verd
     rival = np.tile([1.0, 0.0, 1.0, 0.0], 50)
     better = rival.copy()
     better[: 4 * 25] = rival[:100] if gain == 0 else float(gain > 0)
-    (claim,) = attention_claim({"linear": (rival, 0.5), "mixer": (better, 0.4)}, 0)
-    assert claim.verdict is verdict
-    assert claim.figure.startswith("mixer less linear")
+    for seeds in (1, 3):
+        (claim,) = attention_claim({"linear": ([rival] * seeds, 0.5), "mixer": ([better] * seeds, 0.4)})
+        assert claim.verdict is verdict
+        assert claim.rate == 0.01
+        assert claim.figure.startswith("mixer less linear")
+
+
+def test_the_claim_about_attention_is_as_sure_as_the_images_that_turned() -> None:
+    rival, better = np.zeros(100), np.zeros(100)
+    better[:9] = 1
+    (claim,) = attention_claim({"linear": ([rival], 0.5), "mixer": ([better], 0.4)})
+    low, high = claim.figure.rpartition("interval ")[2].split(" to ")
+    gained = clopper_pearson(9.0, 100, 0.005)
+    lost = clopper_pearson(0.0, 100, 0.005)
+    assert float(low) == pytest.approx(100 * (gained[0] - lost[1]), abs=0.005)
+    assert float(high) == pytest.approx(100 * gained[1], abs=0.005)
+    assert claim.verdict is Verdict.UNDECIDED
+    assert "test images would decide it" in claim.advice
 
 
 def test_the_best_of_either_side_is_chosen_by_validation() -> None:
     perfect, wrong = np.ones(20), np.zeros(20)
-    heads = {"mlp": (wrong, 0.9), "linear": (perfect, 0.2), "fno": (wrong, 0.9), "attention": (perfect, 0.1)}
-    assert attention_claim(heads, 0)[0].figure.startswith("fno less mlp: +0.00")
-    assert attention_claim({"mlp": (wrong, 0.9)}, 0) == ()
+    tried = {"mlp": (wrong, 0.9), "linear": (perfect, 0.2), "fno": (wrong, 0.9), "attention": (perfect, 0.1)}
+    heads = {kind: ([right], validated) for kind, (right, validated) in tried.items()}
+    assert attention_claim(heads)[0].figure.startswith("fno less mlp: +0.00")
+    assert attention_claim({"mlp": ([wrong], 0.9)}) == ()
 
 
 def test_certified_needs_every_gap_and_a_bound() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vitscope.labs.dataset import Along, curves, over_trials
-from vitscope.labs.fit import bootstrap_line
+from vitscope.labs.fit import line_of_trials
 from vitscope.labs.needed import needed, sample_sizes, through
-from vitscope.labs.verdict import normal_above
+from vitscope.labs.verdict import judged
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import Estimate, above, below, between, together
@@ -40,20 +40,35 @@ def test_students_interval_of_two_trials() -> None:
     low, high = mean.interval(0.01)
     assert high - 1 == pytest.approx(0.01 * math.tan(math.pi * 0.495))  # one degree of freedom is Cauchy's law
     assert low == pytest.approx(2 - high)
-    assert above(mean, 0.3) is Verdict.HOLDS
-    assert above(mean, 0.5) is Verdict.UNDECIDED
-    assert below(mean, 0.3) is Verdict.FAILS
-    assert between(mean, 0.3, 1.7) is Verdict.HOLDS
-    assert above(Estimate(1.0, math.nan, 1), -1e9) is Verdict.UNDECIDED
+    assert above(mean, 0.3, 0.01) is Verdict.HOLDS
+    assert above(mean, 0.5, 0.01) is Verdict.UNDECIDED
+    assert below(mean, 0.3, 0.01) is Verdict.FAILS
+    assert between(mean, 0.3, 1.7, 0.01) is Verdict.HOLDS
+    assert above(Estimate(1.0, math.nan, 1), -1e9, 0.01) is Verdict.UNDECIDED
 
 
-def test_the_normal_interval_and_verdicts_together() -> None:
-    assert normal_above(2.58, 1.0, 0.0) is Verdict.HOLDS
-    assert normal_above(2.57, 1.0, 0.0) is Verdict.UNDECIDED
-    assert normal_above(-2.58, 1.0, 0.0) is Verdict.FAILS
-    assert normal_above(math.nan, 1.0, 0.0) is Verdict.UNDECIDED
+def test_verdicts_together() -> None:
     assert together(Verdict.HOLDS, Verdict.UNDECIDED) is Verdict.UNDECIDED
     assert together(Verdict.HOLDS, Verdict.FAILS) is Verdict.FAILS
+
+
+@pytest.mark.parametrize(
+    ("estimate", "said"),
+    [
+        (Estimate(9.0, 1.0, 8), ""),
+        (Estimate(1.0, 0.5, 8), "(--trials 18)"),  # Student's 2.90 times 0.5 sqrt(8 / 18) is below 1
+        (Estimate(1.0, 0.0, 8), "alike"),
+        (Estimate(1.0, math.nan, 1), "alike"),
+        (Estimate(1e-9, 1.0, 8), "on the threshold"),
+        (Estimate(1.0, 0.5, 8, floor=0.45), "too far apart"),
+        (Estimate(math.nan, math.nan, 0), ""),
+    ],
+)
+def test_what_is_undecided_says_how_many_trials_it_takes(estimate: Estimate, said: str) -> None:
+    verdict, advice = judged(lambda one: above(one, 0.0, 0.01), estimate)
+    assert verdict is (Verdict.HOLDS if estimate.mean > 5 else Verdict.UNDECIDED)
+    assert said in advice
+    assert bool(advice) == bool(said)
 
 
 def rates(*successes: int, trials: int = 4) -> np.ndarray:
@@ -71,22 +86,47 @@ def test_needed_samples_lie_between_those_tried() -> None:
     assert np.isnan(found.inside.middle).tolist() == [False, True, True, False]
 
 
+def test_seeds_are_drawn_and_not_trials() -> None:
+    reached = np.repeat(rates(0, 2, 4)[None], 5, axis=0)  # what a seed can do at one setting it can do at all
+    found = needed((8, 16, 32), reached)
+    assert found.middle.tolist() == pytest.approx([16] * 5)
+    assert (found.resampled == found.resampled[:, :1]).all()
+    assert np.unique(found.resampled).size > 1
+
+
+def test_the_place_between_two_numbers_is_not_known_better_than_that() -> None:
+    found = needed((8, 32, 64), np.stack([rates(0, 4, 4), rates(0, 0, 4)]))
+    assert found.resampled.std(0).max() < 1e-9
+    spread = found.middle * np.log([4, 2]) / math.sqrt(12)
+    assert found.error.tolist() == pytest.approx(spread.tolist())
+    line = found.power(np.array([1.0, 2.0])).slope
+    assert line.error == line.floor == pytest.approx(math.hypot(2, 1) / math.sqrt(12))
+
+
 def test_an_exponent_is_found_again() -> None:
     share = np.array([0.1, 0.2, 0.4])
     times = 3 * share[:, None] ** -2.0 * np.ones((3, 5))
-    line = bootstrap_line(1 / share, times, logarithmic=True)
+    line = line_of_trials(1 / share, times, logarithmic=True)
     assert line.slope.value == pytest.approx(2)
     assert line.slope.error == pytest.approx(0, abs=1e-12)
     assert line.offset.value == pytest.approx(math.log(3))
-    assert math.isnan(bootstrap_line(share[:1], times[:1], logarithmic=True).slope.value)
+    assert math.isnan(line_of_trials(share[:1], times[:1], logarithmic=True).slope.value)
 
 
-def test_the_error_of_a_slope_is_that_of_its_means() -> None:
-    generator = np.random.default_rng(0)
-    x = np.array([-1.0, 0.0, 1.0])
-    values = x[:, None] + generator.normal(size=(3, 400))
-    error = bootstrap_line(x, values, logarithmic=False).slope.error
-    assert error == pytest.approx(1 / math.sqrt(2 * 400), rel=0.15)  # four standard deviations of 1000 resamples
+def test_the_error_of_a_slope_is_that_over_trials_and_of_the_grid() -> None:
+    x, slopes = np.array([-1.0, 0.0, 1.0]), np.array([1.0, 2.0, 3.0, 6.0])
+    line = line_of_trials(x, 5 + x[:, None] * slopes, logarithmic=False)
+    assert (line.slope.value, line.slope.points, line.slope.trials) == (pytest.approx(3), 3, 4)
+    assert line.slope.error == pytest.approx(slopes.std(ddof=1) / 2)
+    assert line.offset.error == pytest.approx(0, abs=1e-12)
+    coarse = line_of_trials(x, 5 + x[:, None] * slopes, logarithmic=False, grain=0.3)
+    assert coarse.slope.floor == pytest.approx(0.3 / math.sqrt(2))
+    assert coarse.slope.error == pytest.approx(math.hypot(slopes.std(ddof=1) / 2, 0.3 / math.sqrt(2)))
+
+
+def test_values_on_a_grid_have_the_error_of_their_rounding() -> None:
+    found = over_trials(QUANTITY, [], np.full(4, 0.125), 0.125)
+    assert float(found["some_error"]) == pytest.approx(0.125 / math.sqrt(12) / 2)
 
 
 def test_a_curve_goes_through_the_geometric_mean() -> None:

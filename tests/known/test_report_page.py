@@ -14,8 +14,10 @@ from report_run import HOSTILE, claim, dataset, group, run
 from vitscope import images
 from vitscope.engine.mistakes import mistakes
 from vitscope.engine.scores import Scores
+from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.report import figures, report
+from vitscope.report.colour import DARK, LIGHT
 from vitscope.report.page import page
 from vitscope.report.view import MOST_FACTS, RunView
 from vitscope.runs.run import Run
@@ -73,6 +75,71 @@ def test_three_findings_are_open_and_the_rest_folded_by_weight():
     assert "statement c2" in folded
     assert "statement c3" not in folded
     assert html.count('href="#run1-one-top"') == 5
+
+
+def kinds_of_claims(*kinds: Kind) -> tuple[Claim, ...]:
+    """A claim of each kind, with a headline and the rate of a test."""
+    return tuple(
+        replace(claim(f"c{i}", 0.5, "one/top"), headline=f"headline c{i}.", kind=kind, verdict=Verdict.HOLDS, rate=0.01)
+        for i, kind in enumerate(kinds)
+    )
+
+
+def test_what_can_be_acted_on_comes_first_and_theory_has_a_section_of_its_own_after():
+    claims = kinds_of_claims(Kind.THEORY, Kind.GOOD, Kind.LOOK, Kind.PROBLEM, Kind.PROBLEM)
+    html = own_part(page([run(GROUPS, claims)]))
+    findings, theory = (html.index(f"<h2>{title}</h2>") for title in ("Findings", "About the theory"))
+    assert re.findall(r"<h3>headline (c\d)", html[findings:theory]) == ["c3", "c4", "c2", "c1"]
+    assert re.findall(r"<h3>headline (c\d)", html[theory:]) == ["c0"]
+    assert "1 further finding: 1 good" in html[findings:theory]
+    assert html.index("1 further finding") < html.index("headline c1")
+    assert '<a href="#run1-about-the-theory">About the theory</a>' in html
+    assert "5 claims of this run are tests. Each errs in at most 1 % of runs, and any of them in at most 5 %" in html
+
+
+def test_every_mark_is_a_word_and_a_sign_beside_its_colour():
+    claims = kinds_of_claims(*Kind)
+    undecided = replace(claims[1], verdict=Verdict.UNDECIDED)
+    html = own_part(page([run(GROUPS, (*claims, undecided))]))
+    pattern = r'<article class="finding (\w+).*?<span aria-hidden="true">(.)</span> ([\w ]+)</p>'
+    assert set(re.findall(pattern, html, re.DOTALL)) == {
+        ("problem", "▲", "Problem"),
+        ("look", "●", "Look at this"),
+        ("good", "✓", "Good"),
+        ("theory", "◆", "About the theory"),
+        ("undecided", "○", "Undecided"),
+    }
+    assert re.findall(r"<dt>(What .*?)</dt>", html).count("What would decide it") == 1
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_marks_can_be_read_on_the_page(palette):
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [one / 12.92 if one <= 0.03928 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+        return sum(share * one for share, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    for name in ("problem", "look", "good", "theory"):
+        dark, bright = sorted((light(palette[name]), light(palette["paper"])))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2, level AA
+
+
+def test_where_all_is_theory_it_is_what_was_found():
+    claims = kinds_of_claims(*[Kind.THEORY] * 4)
+    html = own_part(page([run(GROUPS, claims)]))
+    assert "<h2>About the theory</h2>" not in html
+    assert html.index("headline c2") < html.index("1 further finding") < html.index("headline c3")
+
+
+def test_claims_of_earlier_versions_are_marked_by_their_verdict():
+    old = [replace(claim(name, 0.5, "one/top"), verdict=verdict) for name, verdict in zip("abc", Verdict, strict=True)]
+    html = own_part(page([run(GROUPS, tuple(old))]))
+    assert re.findall(r"</span> ([\w ]+)</p>\s*<h3>statement (\w)", html) == [
+        ("Holds", "a"),
+        ("Does not hold", "b"),
+        ("Undecided", "c"),
+    ]
+    assert "are tests" not in html
 
 
 def test_findings_that_rest_on_one_figure_draw_it_once():

@@ -83,7 +83,11 @@ def test_the_table_has_a_line_for_each_number_with_error_count_and_unit(run):
 
 
 def test_a_run_says_in_a_line_what_it_is_of(run):
-    said = ("timm/<net> on 4 images of cats", "accuracy 75.0 ± 25.0 %", "findings 1 holds, 1 fails, 1 undecided")
+    said = (
+        "timm/<net> on 4 images of cats",
+        "accuracy 75.0 ± 25.0 %",
+        "findings 1 holds, 1 does not hold, 1 undecided",
+    )
     assert repr(run) == f"<Run: {'; '.join(said)}; 2 groups>"
     assert repr(empty(run)).endswith("; 0 groups>")
 

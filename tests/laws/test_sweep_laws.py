@@ -70,7 +70,7 @@ class Deadly(AbstractLab[int]):
         parts = over_trials(SQUARE, [axis], values["square"][:, None])
         return {"squares": self.group("squares", "squares", parts)}
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """None."""
         return ()
 
@@ -133,7 +133,7 @@ class Uneven(AbstractLab[int]):
         axis = Along("step", list(range(len(self.costs))), "Trial")
         return {"squares": self.group("squares", "squares", over_trials(SQUARE, [axis], values["square"][:, None]))}
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """None."""
         return ()
 

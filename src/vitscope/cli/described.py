@@ -7,7 +7,9 @@ from typing import Any
 
 from vitscope.cli.documentation import fields_of
 from vitscope.cli.entry import KINDS, Entry, home_of
+from vitscope.findings.command import filled
 from vitscope.measurement.claim import Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS, TOGETHER
 from vitscope.measurement.quantity import Quantity
 from vitscope.runs.registry import Registry
 
@@ -64,9 +66,11 @@ def _finding(cls: type[Any]) -> Iterator[tuple[str, str]]:
     yield "rule", finding.rule
     yield "evidence", finding.evidence or "the run's spec"
     yield "reference", finding.reference
-    for verdict, when in ((Verdict.HOLDS, "if it holds"), (Verdict.FAILS, "if it fails")):
-        yield when, finding.outcomes[verdict].advice
-    yield "if undecided", finding.outcomes[Verdict.UNDECIDED].advice
+    share = f"{FALSE_ALARMS:.0%} at most, and {TOGETHER:.0%} for all tests of a run together"
+    yield "false alarms", share if finding.is_test else "none: the rule is no test"
+    when = {Verdict.HOLDS: "if it holds", Verdict.FAILS: "if it fails", Verdict.UNDECIDED: "if undecided"}
+    for verdict, outcome in finding.outcomes.each.items():
+        yield when[verdict], f"{outcome.kind.value}: {outcome.headline} {filled(outcome.advice, None)}"
 
 
 def _family(cls: type[Any]) -> Iterator[tuple[str, str]]:

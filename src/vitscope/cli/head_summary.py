@@ -95,8 +95,7 @@ def _asked(run: "Run") -> Table:
 def _end(table: Table, run: "Run", page: str, saved: str = "") -> None:
     """Findings, notes, and where things are."""
     for number, claim in enumerate(run.claims):
-        advised = finding(claim).append(claim.advice, style="dim")
-        table.add_row("findings" if number == 0 else "", advised)
+        table.add_row("findings" if number == 0 else "", finding(claim))
     for note in run.notes[:3]:
         table.add_row("note", note)
     if saved:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from vitscope.cli.settings import LINES, print_settings
-from vitscope.cli.terminal import VERDICT_COLOURS, facts, stdout
+from vitscope.cli.terminal import MARK_COLOURS, facts, stdout
 
 if TYPE_CHECKING:
     from vitscope.measurement.claim import Claim
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Findings in the summary; the page has them all."""
+ADVISED = ("problem", "look at this", "undecided")
+"""Marks of claims whose advice is shown."""
 
 
 def print_summary(run: "Run", page: str) -> None:
@@ -27,6 +29,8 @@ def print_summary(run: "Run", page: str) -> None:
     shown = SHOWN if _has_model(run) else LINES  # a lab is run for its verdicts
     for number, claim in enumerate(run.claims[:shown]):
         table.add_row("findings" if number == 0 else "", finding(claim))
+    if more := len(run.claims[shown:]):
+        table.add_row("", Text(f"{more} more on the page", style="dim"))
     for note in run.notes[:SHOWN]:
         table.add_row("note", note)
     table.add_row("page", Text(page, style="bold"))
@@ -56,8 +60,7 @@ def accuracy_of(run: "Run") -> str | None:
 
 
 def finding(claim: "Claim") -> Text:
-    """A claim's verdict, its statement and the figure."""
-    verdict = claim.verdict.value
-    return Text.assemble(
-        (f"{verdict}: ", VERDICT_COLOURS[verdict]), claim.statement, (f"\n{claim.figure}\n", "dim"), overflow="fold"
-    )
+    """A claim's mark, what it says, the figure and, of what can be acted on, what to try."""
+    mark = (f"{claim.mark}: ", MARK_COLOURS.get(claim.mark, ""))
+    tried = f"{claim.advice.replace('`', '')}\n" if claim.mark in ADVISED else ""
+    return Text.assemble(mark, claim.said, (f"\n{claim.figure}\n", "dim"), tried, overflow="fold")

@@ -24,7 +24,8 @@ from vitscope.runs.registry import PluginWarning
 
 SILENCE = 30.0
 """Seconds between the lines that stand for a bar where nobody watches a terminal."""
-VERDICT_COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
+MARK_COLOURS = {"problem": "bold red", "look at this": "bold yellow", "good": "green", "undecided": "dim"}
+"""Of what stands before a claim; other marks have none, and no colour is all that tells them apart."""
 
 
 def stdout() -> Console:

@@ -5,8 +5,8 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_number
-from vitscope.measurement.claim import Verdict
-from vitscope.measurement.estimate import wilson
+from vitscope.measurement.claim import Kind, Verdict
+from vitscope.measurement.exact import SHOWN, clopper_pearson
 from vitscope.runs.run import Run
 
 
@@ -16,24 +16,29 @@ from vitscope.runs.run import Run
 class KnownAccuracy(AbstractFinding):
     """The accuracy with its uncertainty, and whether that is small enough to compare models by.
 
-    Rule: Wilson's 95 % interval of the top-1 accuracy is at most ``width`` wide. Wilson's interval, unlike the
-    standard error, is right for accuracies near 0 and 1 (Wilson, JASA 1927).
+    Rule: the exact 95 % interval of the top-1 accuracy is at most ``width`` wide. Unlike the standard error it is right
+    for accuracies near 0 and 1 and for few images (Clopper and Pearson, Biometrika 1934).
     """
 
     name = "accuracy"
     statement = "The accuracy is known well enough to be compared: its 95 % interval is at most 10 points wide."
-    reference = "Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927"
+    reference = "Clopper and Pearson, The Use of Confidence or Fiducial Limits Illustrated, Biometrika 1934"
     evidence = "accuracy/top1"
+    is_test = False
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.GOOD,
             0.3,
-            "Compare models on the same images only; a paired test sees smaller differences than two intervals do.",
+            "The accuracy is known well enough to compare models: its 95 % interval is at most 10 points wide.",
+            "Compare models on the same images only: `vitscope compare RUN RUN` puts them side by side.",
         ),
         fails=Outcome(
+            Kind.LOOK,
             0.35,
-            "Examine more images before comparing: about 400 make the interval at most 10 points wide at any accuracy.",
+            "The accuracy is not known well enough to compare models: its 95 % interval is over 10 points wide.",
+            "About 410 images make the interval at most 10 points wide at any accuracy: "
+            "`vitscope checkup {examined} --limit 410`.",
         ),
-        undecided=Outcome(0.0, "Nothing."),
     )
 
     width: float = 0.1
@@ -42,14 +47,18 @@ class KnownAccuracy(AbstractFinding):
     @property
     def rule(self) -> str:
         """The rule with its numbers."""
-        return f"Holds where Wilson's 95 % interval of the top-1 accuracy is at most {self.width:g} wide, else fails."
+        return (
+            f"Holds where the exact {1 - SHOWN:.0%} interval (Clopper and Pearson) of the top-1 accuracy is at most "
+            f"{self.width:g} wide, else fails."
+        )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The width of the interval against the widest allowed; None without labels."""
+        del rate
         top1 = read_number(run, "accuracy/top1")
         if top1 is None:
             return None
-        low, high = wilson(top1.mean, top1.count)
+        low, high = clopper_pearson(float(round(top1.mean * top1.count)), top1.count, SHOWN)
         figure = (
             f"right on {top1.mean:.1%} of {top1.count} images, standard error {100 * top1.error:.1f} points, "
             f"95 % interval {low:.1%} to {high:.1%}"

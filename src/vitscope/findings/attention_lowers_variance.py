@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import MIXING, changes, judged_fall
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -27,14 +27,19 @@ class AttentionLowersVariance(AbstractFinding):
     evidence = "feature-variance/log_change"
     outcomes = Outcomes(
         holds=Outcome(
-            0.5, "As the paper finds: attention averages over positions, as an ensemble does. Nothing to do."
+            Kind.THEORY,
+            0.5,
+            "Attention units lower the variance of feature maps, on average.",
+            "As the paper finds: attention averages over positions, as an ensemble does.",
         ),
         fails=Outcome(
+            Kind.THEORY,
             0.5,
-            "Unlike the paper. In pre-norm networks each residual sum adds to the stream, whatever the unit;"
-            " look at the curve by depth before reading more into it.",
+            "Attention units raise the variance of feature maps, on average.",
+            "Unlike the paper. In pre-norm networks each residual sum adds to the stream, whatever the unit; look at "
+            "the curve by depth before reading more into it.",
         ),
-        undecided=Outcome(0.15, MORE_IMAGES),
+        undecided=undecided("whether attention units lower the variance of feature maps on average", Kind.THEORY, 0.15),
     )
 
     @property
@@ -42,11 +47,11 @@ class AttentionLowersVariance(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Mean change of the logarithm of the variance across attention units, by a "
-            "t-test over images at "
-            f"{FALSE_ALARMS:.0%} with the mean of the changes' standard errors: below 0 holds, above 0 fails, "
+            "t-test over images with "
+            "the mean of the changes' standard errors: below 0 holds, above 0 fails, "
             "each only if more than half of the units change that way."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_fall(changes(run, self.evidence, MIXING), "attention units")
+        return judged_fall(changes(run, self.evidence, MIXING), rate, "attention units")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import MIXING, changes, judged_fall
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -26,16 +26,20 @@ class AttentionSmooths(AbstractFinding):
     evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.THEORY,
             0.5,
-            "As the paper finds. It argues for attention at the end of a stage, after convolutions; whether "
-            "that helps this model is to be tested.",
+            "Attention units smooth: on average they lower high spatial frequencies.",
+            "As the paper finds. It argues for attention at the end of a stage, after convolutions; whether that helps "
+            "this model, only training tells.",
         ),
         fails=Outcome(
+            Kind.THEORY,
             0.5,
-            "Unlike the paper. It is known of early units and of models whose attention stays local; that it"
-            " costs accuracy is not known.",
+            "Attention units sharpen: on average they raise high spatial frequencies.",
+            "Unlike the paper. It is known of early units and of models whose attention stays local; that it costs "
+            "accuracy is not known.",
         ),
-        undecided=Outcome(0.15, MORE_IMAGES),
+        undecided=undecided("whether attention units smooth or sharpen on average", Kind.THEORY, 0.15),
     )
 
     @property
@@ -43,11 +47,11 @@ class AttentionSmooths(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Mean change of the relative log amplitude at the highest frequency across attention units, by a "
-            "t-test over images at "
-            f"{FALSE_ALARMS:.0%} with the mean of the changes' standard errors: below 0 holds, above 0 fails, "
+            "t-test over images with "
+            "the mean of the changes' standard errors: below 0 holds, above 0 fails, "
             "each only if more than half of the units change that way."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_fall(changes(run, self.evidence, MIXING), "attention units")
+        return judged_fall(changes(run, self.evidence, MIXING), rate, "attention units")

@@ -1,11 +1,11 @@
 """What units of a kind do to a feature map on average: the change of a quantity across them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from vitscope.findings.finding import Judgement
-from vitscope.findings.reading import Entry, read_entries
+from vitscope.findings.reading import Entry, judged_above, judged_below, read_entries
 from vitscope.measurement.claim import Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS, Estimate, above, average, below, z_text
+from vitscope.measurement.estimate import above, average, z_text
 from vitscope.runs.run import Run
 
 MIXING = frozenset({"attention"})
@@ -22,27 +22,30 @@ def changes(run: Run, name: str, kinds: Collection[str]) -> tuple[Entry, ...]:
     return tuple(entry for entry in read_entries(run, name) if entry.kind in kinds)
 
 
-def judged_fall(found: Sequence[Entry], noun: str) -> Judgement | None:
+def judged_fall(found: Sequence[Entry], rate: float, noun: str) -> Judgement | None:
     """Holds where the mean change is below 0 and more than half of the units fall; fails the other way round."""
-    return _judged(found, below, -1, f"{noun} lower it")
+    return _judged(found, rate, -1, f"{noun} lower it")
 
 
-def judged_rise(found: Sequence[Entry], noun: str) -> Judgement | None:
+def judged_rise(found: Sequence[Entry], rate: float, noun: str) -> Judgement | None:
     """Holds where the mean change is above 0 and more than half of the units rise; fails the other way round."""
-    return _judged(found, above, 1, f"{noun} raise it")
+    return _judged(found, rate, 1, f"{noun} raise it")
 
 
-def _judged(
-    found: Sequence[Entry], test: Callable[[Estimate, float, float], Verdict], sign: int, text: str
-) -> Judgement | None:
+def _judged(found: Sequence[Entry], rate: float, sign: int, text: str) -> Judgement | None:
     if not found:
         return None
     mean = average([change.estimate for change in found])
     with_it = sum(change.estimate.mean * sign > 0 for change in found)
     against = sum(change.estimate.mean * sign < 0 for change in found)
-    verdict = test(mean, 0.0, FALSE_ALARMS)
-    agreeing = {Verdict.HOLDS: with_it, Verdict.FAILS: against, Verdict.UNDECIDED: 0}[verdict]
-    if 2 * agreeing <= len(found):
-        verdict = Verdict.UNDECIDED
     figure = f"mean change {mean.text} ({z_text(mean)}), {with_it} of {len(found)} {text}"
-    return Judgement(verdict, figure, max(with_it, against) / len(found))
+    judged = judged_above if sign > 0 else judged_below
+    judgement = judged(mean, 0.0, rate, figure, max(with_it, against) / len(found))
+    if 2 * (with_it if mean.mean * sign > 0 else against) > len(found):
+        return judgement
+    within = sum(above(change.estimate, 0.0, rate) is Verdict.UNDECIDED for change in found)
+    obstacle = (
+        f"More images {'will hardly' if within else 'cannot'} decide it: {with_it} of {len(found)} {text}, and "
+        "it takes a majority that goes with the mean. Read the figure unit by unit instead."
+    )
+    return Judgement(Verdict.UNDECIDED, figure, judgement.strength, obstacle=obstacle)

@@ -20,9 +20,10 @@ from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
 from vitscope.interventions.studies.lesion import LesionStudy
 from vitscope.interventions.studies.token_keep import TokenKeepStudy
-from vitscope.measurement.claim import Claim
+from vitscope.measurement.claim import Claim, foremost
 from vitscope.measurement.duration import spoken
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.estimate import FALSE_ALARMS, rate_of
 from vitscope.models.subject import Subject
 from vitscope.runs.registry import chosen
 from vitscope.runs.run import Run
@@ -45,7 +46,7 @@ def checkup(
     plan: Plan | None = None,
     studies: AsStudy | Iterable[AsStudy] = (),
 ) -> Run:
-    """One pass with every diagnostic (or those given), ``studies``, and the findings' claims, weightiest first.
+    """One pass with every diagnostic (or those given), ``studies``, and the findings' claims.
 
     Diagnostics and studies are values or the names that ``vitscope list`` shows: ``studies=["lesion"]``.
     The run is kept in ``plan.folder`` where there is one. A study that does not suit the subject is named in
@@ -187,6 +188,11 @@ def findings() -> tuple[AbstractFinding, ...]:
 
 
 def claims_of(run: Run) -> tuple[Claim, ...]:
-    """What every finding whose numbers the run holds makes of it, weightiest first."""
-    claims = [claim for finding in findings() if (claim := finding.apply(run)) is not None]
-    return tuple(sorted((replace(c, weight=round(c.weight, 3)) for c in claims), key=lambda claim: -claim.weight))
+    """What every finding whose numbers the run holds makes of it, in the order in which they are shown.
+
+    Those that are tests share the false-alarm rate of a run among them.
+    """
+    fitting = [finding for finding in findings() if finding.judge(run, FALSE_ALARMS) is not None]
+    rate = rate_of(sum(finding.is_test for finding in fitting))
+    claims = [claim for finding in fitting if (claim := finding.apply(run, rate)) is not None]
+    return foremost(replace(claim, weight=round(claim.weight, 3)) for claim in claims)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import MIXING, changes, judged_rise
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -28,12 +28,19 @@ class EarlyAttentionSharpens(AbstractFinding):
     evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.THEORY,
             0.45,
-            "The first units do a convolution's work: a convolutional stem or first stage may do it with "
-            "fewer weights. A hypothesis to test by training.",
+            "The first attention units sharpen, as convolutions do, instead of smoothing.",
+            "The first units do a convolution's work: a convolutional stem or first stage may do it with fewer "
+            "weights, which only training tells.",
         ),
-        fails=Outcome(0.2, "Nothing to do: the first attention units smooth as the others should."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        fails=Outcome(
+            Kind.THEORY,
+            0.2,
+            "The first attention units smooth: they lower high spatial frequencies.",
+            "As the paper finds of attention at large; its exception for the first units is not seen here.",
+        ),
+        undecided=undecided("whether the first attention units sharpen or smooth", Kind.THEORY, 0.1),
     )
 
     share: float = 0.25
@@ -46,13 +53,13 @@ class EarlyAttentionSharpens(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Mean change of the relative log amplitude at the highest frequency across the first "
-            f"{self.share:.0%} of the attention units (at least one), by a t-test over images at {FALSE_ALARMS:.0%} "
+            f"{self.share:.0%} of the attention units (at least one), by a t-test over images "
             "with the mean of the changes' standard errors: above 0 holds, below 0 fails, each only if more than half "
             "of these units change that way."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the first attention units; None with fewer than four in all."""
         found = changes(run, self.evidence, MIXING)
         first = found[: max(1, round(self.share * len(found)))]
-        return judged_rise(first, "first attention units") if len(found) >= self.least else None
+        return judged_rise(first, rate, "first attention units") if len(found) >= self.least else None

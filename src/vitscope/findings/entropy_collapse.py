@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_below
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -28,12 +28,14 @@ class EntropyCollapse(AbstractFinding):
     evidence = "attention-entropy/relative_entropy"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.LOOK,
             0.5,
-            "If training was unstable: a lower learning rate, longer warm-up, or the paper's spectral "
-            "normalisation of the projections. In a model that trained well, nothing.",
+            statement,
+            "If training was unstable: a lower learning rate, longer warm-up, or the paper's spectral normalisation of "
+            "the projections. In a model that trained well, nothing.",
         ),
-        fails=Outcome(0.1, "Nothing to do: no head looks at single keys only."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        fails=Outcome(Kind.GOOD, 0.1, "No head's attention has collapsed onto single keys.", "Nothing to do."),
+        undecided=undecided("whether some head's attention has collapsed onto single keys"),
     )
 
     threshold: float = 0.05
@@ -43,14 +45,11 @@ class EntropyCollapse(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            f"Entropy / its maximum by head, "
-            f"t-tests at {FALSE_ALARMS:.0%} over all heads: some below {self.threshold:g} holds, all above fails."
+            "Entropy / its maximum by head, by t-tests over images, for all heads together: some below "
+            f"{self.threshold:g} holds, all above fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The heads below the threshold; None where it was not measured."""
-        entries = read_entries(run, self.evidence)
-        if not entries:
-            return None
-        found = some_below(entries, self.threshold)
-        return Judgement(found.verdict, found.text(f"heads below {self.threshold:g}"), found.strength)
+        heads = read_entries(run, self.evidence, span=1.0)
+        return some_below(heads, self.threshold, rate).judgement(f"heads below {self.threshold:g}") if heads else None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.claim import Verdict
+from vitscope.measurement.claim import Kind, Verdict
 from vitscope.runs.run import Run
 
 
@@ -22,14 +22,15 @@ class FewImages(AbstractFinding):
     statement = "Few images were examined: standard errors are wide, and small differences cannot be seen."
     reference = "the standard error of a mean"
     evidence = ""
+    is_test = False
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.LOOK,
             0.85,
-            "Examine more images (--limit, or a larger data set): ten times as many make the errors three "
-            "times smaller.",
+            statement,
+            "Examine more, if there are more: ten times as many make the errors three times smaller. "
+            "`vitscope checkup {examined} --limit 1000` takes a thousand.",
         ),
-        fails=Outcome(0.0, "Nothing."),
-        undecided=Outcome(0.0, "Nothing."),
     )
 
     enough: int = 100
@@ -40,7 +41,8 @@ class FewImages(AbstractFinding):
         """The rule with its numbers."""
         return f"Holds below {self.enough} images; otherwise nothing is said."
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """Holds for few images, None for enough of them."""
+        del rate
         images = int(run.tree.attrs["images"])
         return Judgement(Verdict.HOLDS, f"{images} images") if images < self.enough else None

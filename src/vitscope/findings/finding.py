@@ -1,15 +1,18 @@
 """What a finding is: a rule, fixed before the run, that makes a claim of a run's numbers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vitscope.measurement.claim import Claim, Verdict
+from vitscope.findings.command import filled
+from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.estimate import FALSE_ALARMS
 from vitscope.runs.registry import Registry
 from vitscope.runs.run import Run
 
-MORE_IMAGES = "Examine more images: the standard errors shrink with the square root of their number."
-"""What to try where nothing could be decided."""
+CHECKUP = "vitscope checkup {examined} --limit {needed}"
+"""The command that examines more images."""
 
 
 @dataclass(frozen=True)
@@ -19,33 +22,55 @@ class Judgement:
     verdict: Verdict
     figure: str
     strength: float = 1.0
+    needed: Callable[[], int | None] = lambda: None
+    """Of what is undecided: how many samples would decide it, if their numbers are like those seen."""
+    obstacle: str = ""
+    """Of what more samples cannot decide: why, and what could."""
+    headline: str = ""
+    """A sentence that says more than the outcome's."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verdict means for the reader: how much it matters at full strength, 0 to 1, and what to try."""
+    """What a verdict means for the reader.
 
+    ``headline`` is true as it is read. ``weight`` says how much it matters at full strength, 0 to 1, and ``advice``
+    what to try; in it ``{examined}`` stands for the model and the images, as flags of a command.
+    """
+
+    kind: Kind
     weight: float
+    headline: str
     advice: str
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The outcome of each verdict."""
+    """The outcome of each verdict that the rule can give."""
 
     holds: Outcome
-    fails: Outcome
-    undecided: Outcome
+    fails: Outcome | None = None
+    undecided: Outcome | None = None
 
-    def __getitem__(self, verdict: Verdict) -> Outcome:
-        return {Verdict.HOLDS: self.holds, Verdict.FAILS: self.fails, Verdict.UNDECIDED: self.undecided}[verdict]
+    @property
+    def each(self) -> Mapping[Verdict, Outcome]:
+        """The outcomes by their verdict."""
+        found = ((Verdict.HOLDS, self.holds), (Verdict.FAILS, self.fails), (Verdict.UNDECIDED, self.undecided))
+        return {verdict: outcome for verdict, outcome in found if outcome is not None}
+
+
+def undecided(question: str, kind: Kind = Kind.LOOK, weight: float = 0.1) -> Outcome:
+    """The outcome of a rule whose interval reaches the threshold; ``question`` begins with *whether*."""
+    return Outcome(
+        kind, weight, f"These numbers leave open {question}.", "The page says how many more would decide it."
+    )
 
 
 class AbstractFinding(ABC):
     """A statement about a model and the rule by which a run decides on it.
 
-    The thresholds are fields with fixed defaults; rules that compare means state their false-alarm rate. One file,
-    one registered final class; its docstring is the rule in words and where it comes from.
+    The thresholds are fields with fixed defaults. One file, one registered final class; its docstring is the rule in
+    words and where it comes from.
     """
 
     name: ClassVar[str]
@@ -55,6 +80,12 @@ class AbstractFinding(ABC):
     evidence: ClassVar[str]
     """The quantity it rests on, as in ``attention-sinks/prefix_mass``; empty where it is the spec."""
     outcomes: ClassVar[Outcomes]
+    is_test: ClassVar[bool] = True
+    """Whether the rule is a test with a false-alarm rate."""
+    samples: ClassVar[str] = "images"
+    """What the numbers are means over."""
+    again: ClassVar[str] = CHECKUP
+    """The command that makes the numbers again from ``{needed}`` samples."""
 
     @property
     @abstractmethod
@@ -62,15 +93,15 @@ class AbstractFinding(ABC):
         """The rule with its numbers."""
 
     @abstractmethod
-    def judge(self, run: Run) -> Judgement | None:
-        """The verdict; None where the run does not hold what the rule needs."""
+    def judge(self, run: Run, rate: float) -> Judgement | None:
+        """The verdict at a false-alarm rate; None where the run does not hold what the rule needs."""
 
-    def apply(self, run: Run) -> Claim | None:
+    def apply(self, run: Run, rate: float = FALSE_ALARMS) -> Claim | None:
         """The claim about this run; None where the run does not hold what the rule needs."""
-        judgement = self.judge(run)
+        judgement = self.judge(run, rate)
         if judgement is None:
             return None
-        outcome = self.outcomes[judgement.verdict]
+        outcome = self.outcomes.each[judgement.verdict]
         return Claim(
             name=self.name,
             statement=self.statement,
@@ -78,9 +109,28 @@ class AbstractFinding(ABC):
             figure=judgement.figure,
             rule=self.rule,
             reference=self.reference,
-            advice=outcome.advice,
+            advice=self._decides(judgement, run)
+            if judgement.verdict is Verdict.UNDECIDED
+            else filled(outcome.advice, run),
             evidence=self.evidence,
             weight=outcome.weight * judgement.strength,
+            headline=judgement.headline or outcome.headline,
+            kind=outcome.kind,
+            rate=rate if self.is_test else None,
+        )
+
+    def _decides(self, judgement: Judgement, run: Run) -> str:
+        """What would decide it."""
+        if judgement.obstacle:
+            return judgement.obstacle
+        if run.tree.attrs["images"] < 2:
+            return "One image has no standard error: examine more of them."
+        needed = judgement.needed()
+        if needed is None:
+            return f"More {self.samples} will hardly decide it: what was measured lies on the threshold itself."
+        return (
+            f"About {needed:,} {self.samples} would decide it, if their numbers are like those seen: "
+            f"`{filled(self.again, run).replace('{needed}', str(needed))}`."
         )
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_above
-from vitscope.measurement.estimate import FALSE_ALARMS, Estimate, difference, scaled
+from vitscope.measurement.claim import Kind
+from vitscope.measurement.estimate import Estimate, difference, scaled
 from vitscope.runs.run import Run
 
 
@@ -28,12 +29,16 @@ class HighNormTokens(AbstractFinding):
     evidence = "attention-sinks/high_norm_mass"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.LOOK,
             0.7,
-            "Do not read these attention maps as where the model looks. The published remedy is to train "
-            "with register tokens (4 in the paper).",
+            statement,
+            "Do not read these attention maps as where the model looks. The published remedy is to train with register "
+            "tokens (4 in the paper).",
         ),
-        fails=Outcome(0.1, "Nothing to do: no head is drawn to high-norm patches."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        fails=Outcome(
+            Kind.GOOD, 0.1, "No head is drawn to patches of high norm (artefacts in attention maps).", "Nothing to do."
+        ),
+        undecided=undecided("whether a few patch tokens of high norm draw far more attention than their number"),
     )
 
     factor: float = 10.0
@@ -46,23 +51,24 @@ class HighNormTokens(AbstractFinding):
         """The rule with its numbers."""
         return (
             f"Mass on high-norm patches by head, less {self.factor:g} times their share of patches or {self.least:g} "
-            f"where that is more; t-tests at {FALSE_ALARMS:.0%} over all heads: some above 0 holds, all below fails."
+            "where that is more; t-tests over images, for all heads together: some above 0 holds, all below fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The heads whose mass is out of proportion; None where it was not measured."""
-        masses = read_entries(run, self.evidence)
+        masses = read_entries(run, self.evidence, span=1.0)
         shares = {entry.layer: entry.estimate for entry in read_entries(run, "attention-sinks/high_norm_share")}
         if not masses or not shares:
             return None
         excesses = [replace(mass, estimate=self._excess(mass.estimate, shares[mass.layer])) for mass in masses]
-        found = some_above(excesses, 0.0)
+        found = some_above(excesses, 0.0, rate)
         by_place = {mass.place: mass.estimate for mass in masses}
         shown = "; ".join(
             f"{entry.place}: mass {by_place[entry.place].text} on {shares[entry.layer].mean:.1%} of the patches"
             for entry in found.ranked[: min(3, found.hits) or 1]
         )
-        return Judgement(found.verdict, f"{found.hits} of {len(masses)} heads; foremost {shown}", found.strength)
+        figure = f"{found.hits} of {len(masses)} heads; {'foremost' if found.hits else 'nearest'} {shown}"
+        return replace(found.judgement("heads"), figure=figure)
 
     def _excess(self, mass: Estimate, share: Estimate) -> Estimate:
         expected = scaled(share, self.factor)

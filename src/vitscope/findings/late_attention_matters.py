@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.findings.reading import Entry, read_entries
-from vitscope.measurement.estimate import FALSE_ALARMS, average, below, difference
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.reading import Entry, judged_below, read_lesions
+from vitscope.measurement.claim import Kind
+from vitscope.measurement.exact import contrast
 from vitscope.runs.run import Run
 
 
@@ -17,18 +18,32 @@ class LateAttentionMatters(AbstractFinding):
     """Attention matters most at the end of a stage, or in the middle of a ViT that has no stages.
 
     Rule: leaving out an attention unit that ends a stage (the last of two or more of the stage) costs more accuracy
-    than leaving out the others, on average and beyond the errors; in a model without stages, one of the middle third
-    than one of the others. Park and Kim 2022 and their author's answer of 2022 for plain ViTs.
+    than leaving out the others, on average and beyond the exact intervals; in a model without stages, one of the middle
+    third than one of the others. Park and Kim 2022 and their author's answer of 2022 for plain ViTs.
     """
 
     name = "late-attention-matters"
     statement = "Attention matters most at the end of a stage, or in the middle of a ViT without stages."
     reference = "Park and Kim, How Do Vision Transformers Work?, ICLR 2022: lesion study"
     evidence = "lesion-accuracy/top1_change"
+    again = "vitscope study lesion {examined} --limit {needed}"
     outcomes = Outcomes(
-        holds=Outcome(0.4, "As the paper finds. If attention is to be saved anywhere, save the other units first."),
-        fails=Outcome(0.4, "Unlike the paper: in this model other attention units matter as much or more."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        holds=Outcome(
+            Kind.THEORY,
+            0.4,
+            statement,
+            "As the paper finds. If attention is to be saved anywhere, save the other units first.",
+        ),
+        fails=Outcome(
+            Kind.THEORY,
+            0.4,
+            "Attention matters less at the end of a stage, or in the middle of a ViT without stages, than elsewhere.",
+            "Unlike the paper: in this model the other attention units matter more.",
+        ),
+        undecided=undecided(
+            "whether attention matters most at the end of a stage, or in the middle of a ViT without stages",
+            Kind.THEORY,
+        ),
     )
 
     @property
@@ -36,23 +51,23 @@ class LateAttentionMatters(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Mean change of top-1 accuracy without one of those units less that without one of the other attention "
-            f"units, t-test over images at {FALSE_ALARMS:.0%} with the sum of the standard errors: below 0 holds, "
-            "above fails."
+            "units, by the exact intervals of the images gained and lost, each at its share of the rate: below 0 "
+            "holds, above fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """Those units against the others; None below three attention units, or where none is singled out."""
-        units = [entry for entry in read_entries(run, self.evidence, "lesion") if entry.kind == "attention"]
+        units = [entry for entry in read_lesions(run) if entry.kind == "attention"]
         chosen = _ends(units) if len({unit.stage for unit in units}) > 1 else units[len(units) // 3 : -len(units) // 3]
         others = [unit for unit in units if unit not in chosen]
         if len(units) < 3 or not chosen or not others:
             return None
-        here, elsewhere = (average([unit.estimate for unit in group]) for group in (chosen, others))
+        here, elsewhere = ([unit.estimate for unit in group] for group in (chosen, others))
         figure = (
-            f"without layers {', '.join(str(unit.layer) for unit in chosen)}: {here.text} on average; without one of "
-            f"the other {len(others)}: {elsewhere.text}"
+            f"without layers {', '.join(str(unit.layer) for unit in chosen)}: {contrast(here).text} on average; "
+            f"without one of the other {len(others)}: {contrast(elsewhere).text}"
         )
-        return Judgement(below(difference(here, elsewhere), 0.0), figure)
+        return judged_below(contrast(here, elsewhere), 0.0, rate, figure)
 
 
 def _ends(units: Sequence[Entry]) -> list[Entry]:

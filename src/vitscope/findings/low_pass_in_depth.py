@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.findings.reading import read_entries
-from vitscope.measurement.estimate import FALSE_ALARMS, below, difference, z_text
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.reading import judged_below, read_entries
+from vitscope.measurement.claim import Kind
+from vitscope.measurement.estimate import difference, z_text
 from vitscope.runs.run import Run
 
 
@@ -16,7 +17,8 @@ class LowPassInDepth(AbstractFinding):
     """High spatial frequencies fade from the first to the last unit of the last stage.
 
     Where the network has one stage, that is all of it. It then ends as a low-pass filter, as vision transformers do in
-    the paper and convolutional networks do not.
+    the paper and convolutional networks do not. Nothing is said of a model that is read at its blocks, whose stages
+    nobody knows.
 
     Rule: the relative log amplitude at the highest frequency after the stage's last unit, less that after its
     first, is below 0 beyond its error: holds; above 0: fails, high-pass. Park and Kim 2022, figures 2a and 8.
@@ -32,16 +34,20 @@ class LowPassInDepth(AbstractFinding):
     evidence = "fourier-spectrum/at_highest_frequency"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.THEORY,
             0.5,
-            "Features are smooth in the end. The paper suggests convolutions before attention within a stage"
-            " (AlterNet) to use both filters; that it helps this model is to be tested.",
+            "High spatial frequencies fade over the last stage: the network ends as a low-pass filter.",
+            "As the paper finds of ViTs. It suggests convolutions before attention within a stage (AlterNet) to use "
+            "both filters; whether that helps this model, only training tells.",
         ),
         fails=Outcome(
+            Kind.THEORY,
             0.5,
-            "Features are sharp in the end, as the paper finds of CNNs, where it suggests an attention unit "
-            "at the end of a stage (AlterNet); that it helps this model is to be tested.",
+            "High spatial frequencies grow over the last stage: the network ends as a high-pass filter.",
+            "As the paper finds of CNNs, where it suggests an attention unit at the end of a stage (AlterNet); whether "
+            "that helps this model, only training tells.",
         ),
-        undecided=Outcome(0.15, MORE_IMAGES),
+        undecided=undecided("whether high spatial frequencies fade or grow over the last stage", Kind.THEORY, 0.15),
     )
 
     @property
@@ -49,16 +55,16 @@ class LowPassInDepth(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Change of the relative log amplitude at the highest frequency from after the first to after the last "
-            f"unit of the last stage, by a t-test at {FALSE_ALARMS:.0%} with the sum of both standard errors: below 0 "
-            "holds, above 0 fails."
+            "unit of the last stage, by a t-test over images with the sum of both standard errors: below 0 holds, "
+            "above 0 fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
-        """The sign of the change; None where the last stage has fewer than two units with a spectrum."""
+    def judge(self, run: Run, rate: float) -> Judgement | None:
+        """The sign of the change; None where the last stage has fewer than two units with a spectrum, or is a guess."""
         entries = [entry for entry in read_entries(run, self.evidence) if entry.layer > 0]
         units = [entry for entry in entries if entry.stage == entries[-1].stage]
-        if len(units) < 2:
+        if len(units) < 2 or any(unit.kind == "block" for unit in units):
             return None
         change = difference(units[-1].estimate, units[0].estimate)
         places = f"from layer {units[0].layer} ({units[0].unit}) to layer {units[-1].layer} ({units[-1].unit})"
-        return Judgement(below(change, 0.0), f"{change.text} {places} ({z_text(change)})")
+        return judged_below(change, 0.0, rate, f"{change.text} {places} ({z_text(change)})")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import TRANSFORMING, changes, judged_rise
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -29,12 +29,21 @@ class MlpRaisesVariance(AbstractFinding):
     evidence = "feature-variance/log_change"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.THEORY,
             0.5,
-            "As the paper finds; in a pre-norm network the residual sum alone would do it, so read it beside"
-            " the attention units.",
+            "MLP and convolution units raise the variance of feature maps, on average.",
+            "As the paper finds; in a pre-norm network the residual sum alone would do it, so read it beside the "
+            "attention units.",
         ),
-        fails=Outcome(0.5, "Unlike the paper. Nobody knows whether that is good or bad for accuracy."),
-        undecided=Outcome(0.15, MORE_IMAGES),
+        fails=Outcome(
+            Kind.THEORY,
+            0.5,
+            "MLP and convolution units lower the variance of feature maps, on average.",
+            "Unlike the paper. Nobody knows whether that is good or bad for accuracy.",
+        ),
+        undecided=undecided(
+            "whether MLP and convolution units raise the variance of feature maps on average", Kind.THEORY, 0.15
+        ),
     )
 
     @property
@@ -42,11 +51,11 @@ class MlpRaisesVariance(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Mean change of the logarithm of the variance across MLP and convolution "
-            "units, by a t-test over images at "
-            f"{FALSE_ALARMS:.0%} with the mean of the changes' standard errors: above 0 holds, below 0 fails, "
+            "units, by a t-test over images with "
+            "the mean of the changes' standard errors: above 0 holds, below 0 fails, "
             "each only if more than half of the units change that way."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_rise(changes(run, self.evidence, TRANSFORMING), "MLP and convolution units")
+        return judged_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")

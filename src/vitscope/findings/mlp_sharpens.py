@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.change import TRANSFORMING, changes, judged_rise
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -27,13 +27,20 @@ class MlpSharpens(AbstractFinding):
     )
     evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
-        holds=Outcome(0.5, "As the paper finds: they and attention complement one another. Nothing to do."),
-        fails=Outcome(
+        holds=Outcome(
+            Kind.THEORY,
             0.5,
-            "Unlike the paper. Large-kernel convolutions at stage ends are known to smooth too; that it costs "
-            "accuracy is not known.",
+            "MLP and convolution units sharpen: on average they raise high spatial frequencies.",
+            "As the paper finds: they and attention complement one another.",
         ),
-        undecided=Outcome(0.15, MORE_IMAGES),
+        fails=Outcome(
+            Kind.THEORY,
+            0.5,
+            "MLP and convolution units smooth: on average they lower high spatial frequencies.",
+            "Unlike the paper. Large-kernel convolutions at stage ends are known to smooth too; that it costs accuracy "
+            "is not known.",
+        ),
+        undecided=undecided("whether MLP and convolution units sharpen or smooth on average", Kind.THEORY, 0.15),
     )
 
     @property
@@ -41,11 +48,11 @@ class MlpSharpens(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Mean change of the relative log amplitude at the highest frequency across MLP and convolution "
-            "units, by a t-test over images at "
-            f"{FALSE_ALARMS:.0%} with the mean of the changes' standard errors: above 0 holds, below 0 fails, "
+            "units, by a t-test over images with "
+            "the mean of the changes' standard errors: above 0 holds, below 0 fails, "
             "each only if more than half of the units change that way."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_rise(changes(run, self.evidence, TRANSFORMING), "MLP and convolution units")
+        return judged_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")

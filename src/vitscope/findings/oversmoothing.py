@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.findings.reading import read_entries
-from vitscope.measurement.estimate import FALSE_ALARMS, above
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.reading import judged_above, last_tokens
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -16,7 +16,8 @@ class Oversmoothing(AbstractFinding):
     """The patch tokens of an image are nearly alike after the last unit.
 
     Rule: their mean cosine is above ``threshold`` beyond its error. The cosine is that of the tokens as they are: a
-    large mean token alone can raise it, so look at the effective rank beside it. Wang et al., ICLR 2022.
+    large mean token alone can raise it, so look at the effective rank beside it. Nothing is said of networks whose last
+    stage neither attends nor mixes tokens: cells of a convolutional map are no tokens. Wang et al., ICLR 2022.
     """
 
     name = "oversmoothing"
@@ -28,12 +29,19 @@ class Oversmoothing(AbstractFinding):
     evidence = "token-similarity/cosine"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.LOOK,
             0.7,
-            "For dense tasks take features from an earlier unit, where the curve is lower. In training: "
-            "fewer units, or the paper's AttnScale and FeatScale; to be tested.",
+            statement,
+            "Harmless for a class token or averaged tokens. For dense tasks take features from an earlier unit, where "
+            "the curve is lower; the paper's AttnScale and FeatScale are changes of training.",
         ),
-        fails=Outcome(0.1, "Nothing to do: positions can be told apart to the end."),
-        undecided=Outcome(0.15, MORE_IMAGES),
+        fails=Outcome(
+            Kind.GOOD,
+            0.1,
+            "The patch tokens of an image can be told apart to the end (no oversmoothing).",
+            "Nothing to do.",
+        ),
+        undecided=undecided("whether the patch tokens of an image are nearly alike in the end", weight=0.15),
     )
 
     threshold: float = 0.9
@@ -43,14 +51,13 @@ class Oversmoothing(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            f"Mean cosine between patch tokens after the last unit, "
-            f"t-test at {FALSE_ALARMS:.0%}: above {self.threshold:g} holds, below fails."
+            "Mean cosine between patch tokens after the last unit, by a t-test over images: above "
+            f"{self.threshold:g} holds, below fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
-        """The last unit's cosine against the threshold; None where it was not measured."""
-        entries = read_entries(run, self.evidence)
-        if not entries:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
+        """The last unit's cosine against the threshold; None where it was not measured, or not of tokens."""
+        last = last_tokens(run, self.evidence, span=2.0)
+        if last is None:
             return None
-        last = entries[-1]
-        return Judgement(above(last.estimate, self.threshold), f"mean cosine {last.estimate.text} after {last.place}")
+        return judged_above(last.estimate, self.threshold, rate, f"mean cosine {last.estimate.text} after {last.place}")

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_above
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -29,10 +29,19 @@ class PrefixSinks(AbstractFinding):
     evidence = "attention-sinks/prefix_mass"
     outcomes = Outcomes(
         holds=Outcome(
-            0.5, "These heads may do nothing at these places. Leave one out and measure accuracy before pruning it."
+            Kind.LOOK,
+            0.5,
+            statement,
+            "These heads may do nothing at these places. Before pruning one see what it costs: "
+            "`vitscope study lesion {examined} --of head`.",
         ),
-        fails=Outcome(0.1, "Nothing to do: no head gives most of its attention to prefix tokens."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        fails=Outcome(
+            Kind.GOOD,
+            0.1,
+            "In no head do the patches attend mostly to the class token or registers (no attention sinks).",
+            "Nothing to do.",
+        ),
+        undecided=undecided("whether in some heads the patches attend mostly to the class token or registers"),
     )
 
     threshold: float = 0.5
@@ -42,14 +51,11 @@ class PrefixSinks(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            f"Mass on prefix tokens by head, "
-            f"t-tests at {FALSE_ALARMS:.0%} over all heads: some above {self.threshold:g} holds, all below fails."
+            "Mass on prefix tokens by head, by t-tests over images, for all heads together: some above "
+            f"{self.threshold:g} holds, all below fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The heads above the threshold; None for a model without prefix tokens."""
-        entries = read_entries(run, self.evidence)
-        if not entries:
-            return None
-        found = some_above(entries, self.threshold)
-        return Judgement(found.verdict, found.text(f"heads above {self.threshold:g}"), found.strength)
+        heads = read_entries(run, self.evidence, span=1.0)
+        return some_above(heads, self.threshold, rate).judgement(f"heads above {self.threshold:g}") if heads else None

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.findings.reading import by_layer, read_entries
-from vitscope.measurement.estimate import FALSE_ALARMS, below
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.reading import by_layer, judged_below, read_entries
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -26,12 +26,19 @@ class QueryCollapse(AbstractFinding):
     evidence = "attention-diversity/mutual_information"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.LOOK,
             0.5,
-            "Fine for classification. For dense tasks take features from an earlier unit, or weights of "
-            "masked image modelling (MAE, BEiT).",
+            statement,
+            "Fine for classification. For dense tasks take features from an earlier unit, or weights of masked image "
+            "modelling (MAE, BEiT).",
         ),
-        fails=Outcome(0.15, "Nothing to do: what a patch looks at depends on where it is, to the end."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        fails=Outcome(
+            Kind.GOOD,
+            0.15,
+            "What a patch looks at depends on where it is, to the last attention unit.",
+            "Nothing to do.",
+        ),
+        undecided=undecided("whether all patches look at the same keys in the last attention unit"),
     )
 
     threshold: float = 0.05
@@ -41,18 +48,16 @@ class QueryCollapse(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            "Normalised mutual information of query and key, mean over the heads of the last attention unit, t-test at "
-            f"{FALSE_ALARMS:.0%}: below {self.threshold:g} holds, above fails."
+            "Normalised mutual information of query and key, mean over the heads of the last attention unit, by a "
+            f"t-test over images: below {self.threshold:g} holds, above fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The last attention unit against the threshold; None where it was not measured."""
-        layers = by_layer(read_entries(run, self.evidence))
-        if not layers:
+        units = by_layer(read_entries(run, self.evidence, span=1.0))
+        if not units:
             return None
-        low = sum(entry.estimate.mean < self.threshold for entry in layers)
-        last = layers[-1]
-        figure = (
-            f"{last.estimate.text} in {last.place}; {low} of {len(layers)} attention units below {self.threshold:g}"
-        )
-        return Judgement(below(last.estimate, self.threshold), figure)
+        low = sum(unit.estimate.mean < self.threshold for unit in units)
+        last = units[-1]
+        figure = f"{last.estimate.text} in {last.place}; {low} of {len(units)} attention units below {self.threshold:g}"
+        return judged_below(last.estimate, self.threshold, rate, figure)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.claim import Verdict
+from vitscope.measurement.claim import Kind, Verdict
 from vitscope.runs.run import Run
 
 
@@ -23,10 +23,15 @@ class RandomWeights(AbstractFinding):
     )
     reference = "the run's own spec"
     evidence = ""
+    is_test = False
     outcomes = Outcomes(
-        holds=Outcome(1.0, "Load trained weights: --pretrained, --weights FILE, or a checkpoint of `vitscope train`."),
-        fails=Outcome(0.0, "Nothing."),
-        undecided=Outcome(0.0, "Nothing."),
+        holds=Outcome(
+            Kind.PROBLEM,
+            1.0,
+            statement,
+            "Load trained weights: `vitscope checkup {examined} --pretrained` takes the library's, --weights FILE your "
+            "own.",
+        ),
     )
 
     @property
@@ -34,8 +39,9 @@ class RandomWeights(AbstractFinding):
         """The rule with its numbers."""
         return "Holds where the spec says that the weights are random; otherwise nothing is said."
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """Holds for random weights, None for others."""
+        del rate
         if run.spec.model["weights"] != "random":
             return None
         return Judgement(Verdict.HOLDS, f"{run.spec.model['name']}, weights: random")

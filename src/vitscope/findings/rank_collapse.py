@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.findings.reading import read_entries
-from vitscope.measurement.estimate import FALSE_ALARMS, below
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.reading import judged_below, last_tokens
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -15,8 +15,9 @@ from vitscope.runs.run import Run
 class RankCollapse(AbstractFinding):
     """The patch tokens of an image differ along hardly more than one direction after the last unit.
 
-    Rule: their effective rank (participation ratio) is below ``threshold`` beyond its error. Dong et al., ICML 2021
-    show that attention without skip connections and MLPs collapses doubly exponentially with depth.
+    Rule: their effective rank (participation ratio) is below ``threshold`` beyond its error. Nothing is said of
+    networks whose last stage neither attends nor mixes tokens. Dong et al., ICML 2021 show that attention without skip
+    connections and MLPs collapses doubly exponentially with depth.
     """
 
     name = "rank-collapse"
@@ -25,12 +26,19 @@ class RankCollapse(AbstractFinding):
     evidence = "token-rank/rank"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.PROBLEM,
             0.7,
-            "Look where the curve falls: that unit's skip connection or normalisation is the first suspect. "
-            "Take features from before it.",
+            statement,
+            "Look where the curve falls: that unit's skip connection or normalisation is the first suspect. Take "
+            "features from before it.",
         ),
-        fails=Outcome(0.1, "Nothing to do: the tokens keep several directions."),
-        undecided=Outcome(0.15, MORE_IMAGES),
+        fails=Outcome(
+            Kind.GOOD,
+            0.1,
+            "The patch tokens of an image differ along two directions or more to the end (no rank collapse).",
+            "Nothing to do.",
+        ),
+        undecided=undecided("whether the patch tokens of an image collapse to a line in the end", weight=0.15),
     )
 
     threshold: float = 2.0
@@ -40,16 +48,15 @@ class RankCollapse(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            f"Effective rank of the patch tokens after the last unit, "
-            f"t-test at {FALSE_ALARMS:.0%}: below {self.threshold:g} holds, above fails."
+            "Effective rank of the patch tokens after the last unit, by a t-test over images: below "
+            f"{self.threshold:g} holds, above fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
-        """The last unit's rank against the threshold; None where it was not measured."""
-        entries = read_entries(run, self.evidence)
-        if not entries:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
+        """The last unit's rank against the threshold; None where it was not measured, or not of tokens."""
+        last = last_tokens(run, self.evidence)
+        if last is None:
             return None
-        last = entries[-1]
-        return Judgement(
-            below(last.estimate, self.threshold), f"effective rank {last.estimate.text} after {last.place}"
+        return judged_below(
+            last.estimate, self.threshold, rate, f"effective rank {last.estimate.text} after {last.place}"
         )

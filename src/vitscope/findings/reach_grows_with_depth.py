@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.findings.reading import by_layer, read_entries
-from vitscope.measurement.estimate import FALSE_ALARMS, above, average, difference, scaled
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.reading import by_layer, judged_above, read_entries
+from vitscope.measurement.claim import Kind
+from vitscope.measurement.estimate import average, difference, scaled
 from vitscope.runs.run import Run
 
 
@@ -27,16 +28,20 @@ class ReachGrowsWithDepth(AbstractFinding):
     evidence = "attention-distance/distance"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.THEORY,
             0.4,
-            "As the paper finds of ViTs trained on much data. Local early heads could be windows or "
-            "convolutions; to be tested.",
+            "Attention reaches further with depth.",
+            "As the paper finds of ViTs trained on much data. Local early heads could be windows or convolutions, "
+            "which only training tells.",
         ),
         fails=Outcome(
+            Kind.THEORY,
             0.4,
-            "Not as the paper finds. Little training data is the known cause of missing local heads (Raghu "
-            "et al. 2021); a convolutional stem or more data is worth a try.",
+            "Attention does not reach further with depth.",
+            "Not as the paper finds. Little training data is the known cause of missing local heads (Raghu et al. "
+            "2021); a convolutional stem or more data is worth a try.",
         ),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        undecided=undecided("whether attention reaches further with depth", Kind.THEORY),
     )
 
     margin: float = 0.05
@@ -49,11 +54,11 @@ class ReachGrowsWithDepth(AbstractFinding):
         """The rule with its numbers."""
         return (
             "Distance / distance of uniform attention, mean of the last third less mean of the first third of the "
-            f"attention units, t-test over images at {FALSE_ALARMS:.0%} with the sum of the standard errors: above "
+            "attention units, by a t-test over images with the sum of the standard errors: above "
             f"{self.margin:g} holds, below fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The growth from the first to the last third; None below three attention units with patch queries."""
         uniform = {e.layer: e.estimate.mean for e in read_entries(run, "attention-distance/uniform_distance")}
         heads = [
@@ -72,4 +77,4 @@ class ReachGrowsWithDepth(AbstractFinding):
             f"{early.text} of the uniform distance in the first {third} attention units, {late.text} in the last; "
             f"{local} of {len(first)} early heads below {self.local:g}"
         )
-        return Judgement(above(difference(late, early), self.margin), figure)
+        return judged_above(difference(late, early), self.margin, rate, figure)

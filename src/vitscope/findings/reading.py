@@ -1,16 +1,21 @@
 """Reading a run's quantities as estimates with the layer and head they belong to."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
 
 import xarray as xr
 
+from vitscope.findings.finding import Judgement
 from vitscope.measurement.claim import Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS, Estimate, above, average, below
+from vitscope.measurement.estimate import Estimate, OverImages, above, average, needed, opposite
+from vitscope.measurement.exact import change_of
 from vitscope.runs.run import Run
 
-Test = Callable[[Estimate, float, float], Verdict]
+TOKENS = frozenset({"attention", "token-mixing"})
+"""Kinds of unit of networks whose feature maps are tokens."""
 
 
 @dataclass(frozen=True)
@@ -41,45 +46,79 @@ def read_number(run: Run, name: str) -> Estimate | None:
     return Estimate(mean, error, count)
 
 
-def read_entries(run: Run, name: str, depth: str = "layer") -> tuple[Entry, ...]:
+def read_entries(run: Run, name: str, span: float = math.inf) -> tuple[Entry, ...]:
     """A quantity over depth, and over heads where it has them, in order; what was not observed is left out.
 
-    ``depth`` is the axis over depth; that of a study's units has its labels under names of its own.
+    ``span`` is the width of the range in which the number of an image lies.
     """
     dataset = _dataset(run, name)
     if dataset is None:
         return ()
     quantity = name.partition("/")[2]
     mean, error, count = (dataset[f"{quantity}{part}"].values for part in ("", "_error", "_count"))
-    labels = (depth, *(name if depth == "layer" else f"{depth}_{name}" for name in ("unit", "kind", "stage")))
-    places = zip(*(dataset[label].values.tolist() for label in labels), strict=True)
+    places = zip(*(dataset[label].values.tolist() for label in ("layer", "unit", "kind", "stage")), strict=True)
     entries: list[Entry] = []
     for row, (layer, unit, kind, stage) in enumerate(places):
         for head in range(mean.shape[1]) if mean.ndim == 2 else (None,):
             at = row if head is None else (row, head)
             if count[at] > 0 and not math.isnan(mean[at]):
-                estimate = Estimate(float(mean[at]), float(error[at]), int(count[at]))
+                estimate = OverImages(float(mean[at]), float(error[at]), int(count[at]), span=span)
                 entries.append(Entry(int(layer), str(unit), str(kind), int(stage), head, estimate))
     return tuple(entries)
+
+
+def last_tokens(run: Run, name: str, span: float = math.inf) -> Entry | None:
+    """A quantity of patch tokens after the last unit; None where no unit of the last stage attends or mixes tokens."""
+    entries = read_entries(run, name, span)
+    tokens = any(entry.kind in TOKENS and entry.stage == entries[-1].stage for entry in entries)
+    return entries[-1] if tokens else None
 
 
 def by_layer(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """The mean over the heads of each layer."""
     layers = {entry.layer: entry for entry in entries}
     return tuple(
-        Entry(layer, one.unit, one.kind, one.stage, None, average([e.estimate for e in entries if e.layer == layer]))
+        replace(one, head=None, estimate=average([e.estimate for e in entries if e.layer == layer]))
         for layer, one in layers.items()
     )
 
 
-def read_settings(run: Run, name: str, axis: str) -> tuple[tuple[float, Estimate], ...]:
-    """A quantity of a study along its only axis, a number: the axis' value and the estimate at each setting."""
+def read_lesions(run: Run) -> tuple[Entry, ...]:
+    """The change of top-1 accuracy without each single unit; of heads, groups and branch means nothing.
+
+    What was left out, the study's settings say.
+    """
+    dataset = _dataset(run, "lesion-accuracy/top1_change")
+    if dataset is None or dataset["top1_change"].dims != ("lesion",):
+        return ()
+    numbers = (dataset[f"top1_change{part}"].values.tolist() for part in ("", "_error", "_count"))
+    labels = (dataset[f"lesion{part}"].values.tolist() for part in ("", "_unit", "_kind", "_stage"))
+    lesions = [one[0] if one and len(one) == 1 else {} for one in studied(run, "lesion", dataset["lesion"].size)]
+    found = zip(lesions, zip(*labels, strict=True), zip(*numbers, strict=True), strict=True)
+    return tuple(
+        Entry(int(layer), str(unit), str(kind), int(stage), None, change_of(Estimate(*estimate)))
+        for lesion, (layer, unit, kind, stage), estimate in found
+        if lesion.get("layers") == [layer] and not lesion.get("means")
+    )
+
+
+def read_settings(run: Run, name: str, axis: str) -> tuple[tuple[float, Mapping[str, Any], Estimate], ...]:
+    """The change of a share along the only axis of a study: the axis' value, what was done, and the estimate."""
     dataset = _dataset(run, name)
-    quantity = name.partition("/")[2]
+    study, _, quantity = name.partition("-accuracy/")
     if dataset is None or dataset[quantity].dims != (axis,):
         return ()
     columns = (dataset[label].values.tolist() for label in (axis, quantity, f"{quantity}_error", f"{quantity}_count"))
-    return tuple((float(at), Estimate(*numbers)) for at, *numbers in zip(*columns, strict=True))
+    rows = zip(studied(run, study, dataset[axis].size), zip(*columns, strict=True), strict=True)
+    return tuple((float(at), done[0], change_of(Estimate(*one))) for done, (at, *one) in rows if done)
+
+
+def studied(run: Run, study: str, points: int) -> list[list[Mapping[str, Any]]]:
+    """What a study did at each of its points: the settings of its interventions; nothing if the run does not say."""
+    asked = cast(Mapping[str, Any], run.spec.settings)
+    own = asked if asked.get("study") == study else asked.get("studies", {}).get(study, {})
+    found = own.get("settings", [])
+    return found if len(found) == points else [[]] * points
 
 
 @dataclass(frozen=True)
@@ -89,6 +128,8 @@ class Search:
     verdict: Verdict
     hits: int
     ranked: tuple[Entry, ...]
+    needed: Callable[[], int | None]
+    """Where it is undecided, how many images would decide it."""
 
     def text(self, noun: str, shown: int = 3) -> str:
         """How many hit and the strongest of them, or the nearest where none does."""
@@ -96,34 +137,59 @@ class Search:
         places = "; ".join(f"{entry.place}: {entry.estimate.text}" for entry in found)
         return f"{self.hits} of {len(self.ranked)} {noun}; {'foremost' if self.hits else 'nearest'} {places}"
 
+    def judgement(self, noun: str) -> Judgement:
+        """As a finding gives it."""
+        return Judgement(self.verdict, self.text(noun), self.strength, self.needed)
+
     @property
     def strength(self) -> float:
         """From 0.6 for a single hit among many to 1 for four in ten; 1 where the verdict is not that of hits."""
         return min(1.0, 0.6 + self.hits / len(self.ranked)) if self.hits else 1.0
 
 
-def some_above(entries: Sequence[Entry], threshold: float) -> Search:
+def some_above(entries: Sequence[Entry], threshold: float, rate: float) -> Search:
     """Whether any entry lies above a threshold.
 
-    Each is tested at the false-alarm rate divided by their number, so that the rate is that of any false alarm among
-    them (Bonferroni). It fails where all of them fail.
+    For a hit each is tested at the rate divided by their number, so that the rate is that of any false hit among them
+    (Bonferroni). It fails where each of them lies below at the whole rate: if one does not, that one's test must err.
     """
-    return _search(entries, threshold, above, -1)
+    return _search(entries, threshold, rate, 1)
 
 
-def some_below(entries: Sequence[Entry], threshold: float) -> Search:
+def some_below(entries: Sequence[Entry], threshold: float, rate: float) -> Search:
     """Whether any entry lies below a threshold, tested as by :func:`some_above`."""
-    return _search(entries, threshold, below, 1)
+    return _search(entries, threshold, rate, -1)
 
 
-def _search(entries: Sequence[Entry], threshold: float, test: Test, order: int) -> Search:
-    rate = FALSE_ALARMS / len(entries)
-    tested = [(test(entry.estimate, threshold, rate), entry) for entry in entries]
-    tested.sort(key=lambda pair: (pair[0] is not Verdict.HOLDS, order * pair[1].estimate.mean))
-    hits = sum(verdict is Verdict.HOLDS for verdict, _ in tested)
-    none = all(verdict is Verdict.FAILS for verdict, _ in tested)
-    verdict = Verdict.HOLDS if hits else Verdict.FAILS if none else Verdict.UNDECIDED
-    return Search(verdict, hits, tuple(entry for _, entry in tested))
+def _search(entries: Sequence[Entry], threshold: float, rate: float, sign: int) -> Search:
+    def test(estimate: Estimate, at: float) -> Verdict:
+        found = above(estimate, threshold, at)
+        return found if sign > 0 else opposite(found)
+
+    def verdict(estimates: Sequence[Estimate]) -> Verdict:
+        if any(test(one, rate / len(entries)) is Verdict.HOLDS for one in estimates):
+            return Verdict.HOLDS
+        fails = all(test(one, rate) is Verdict.FAILS for one in estimates)
+        return Verdict.FAILS if fails else Verdict.UNDECIDED
+
+    found = [(test(entry.estimate, rate / len(entries)) is Verdict.HOLDS, entry) for entry in entries]
+    ranked = sorted(found, key=lambda pair: (not pair[0], -sign * pair[1].estimate.mean))
+    whole = verdict([entry.estimate for entry in entries])
+    count = max(entry.estimate.count for entry in entries)
+    more = partial(needed, lambda n: verdict([entry.estimate.at(n) for entry in entries]), count)
+    return Search(whole, sum(hit for hit, _ in found), tuple(entry for _, entry in ranked), more)
+
+
+def judged_above(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
+    """Whether an estimate lies above a threshold, and how many images would decide it."""
+    more = partial(needed, lambda n: above(estimate.at(n), threshold, rate), estimate.count)
+    return Judgement(above(estimate, threshold, rate), figure, strength, more)
+
+
+def judged_below(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
+    """Whether an estimate lies below a threshold, as :func:`judged_above`."""
+    found = judged_above(estimate, threshold, rate, figure, strength)
+    return replace(found, verdict=opposite(found.verdict))
 
 
 def _dataset(run: Run, name: str) -> xr.Dataset | None:

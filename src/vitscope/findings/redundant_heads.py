@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_below
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.measurement.claim import Kind
 from vitscope.runs.run import Run
 
 
@@ -26,12 +26,14 @@ class RedundantHeads(AbstractFinding):
     evidence = "attention-diversity/heads"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.LOOK,
             0.55,
-            "A hypothesis, not proof: leave heads of these units out one at a time and measure accuracy; "
-            "prune those that cost nothing.",
+            statement,
+            "A hypothesis, not proof: see what each head costs, and prune those that cost nothing. "
+            "`vitscope study lesion {examined} --of head` leaves them out one at a time.",
         ),
-        fails=Outcome(0.1, "Nothing to do: in every unit the heads attend differently."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        fails=Outcome(Kind.GOOD, 0.1, "In every unit the heads attend differently.", "Nothing to do."),
+        undecided=undecided("whether in some units the heads attend nearly alike"),
     )
 
     threshold: float = 0.05
@@ -41,14 +43,11 @@ class RedundantHeads(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            f"Divergence among heads by unit, "
-            f"t-tests at {FALSE_ALARMS:.0%} over all units: some below {self.threshold:g} holds, all above fails."
+            "Jensen-Shannon divergence among heads / log(heads) by unit, by t-tests over images, for all units "
+            f"together: some below {self.threshold:g} holds, all above fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
-        """The units below the threshold; None where no unit has two heads."""
-        entries = read_entries(run, self.evidence)
-        if not entries:
-            return None
-        found = some_below(entries, self.threshold)
-        return Judgement(found.verdict, found.text(f"attention units below {self.threshold:g}"), found.strength)
+    def judge(self, run: Run, rate: float) -> Judgement | None:
+        """The units below the threshold; None where no unit has several heads."""
+        units = read_entries(run, self.evidence, span=1.0)
+        return some_below(units, self.threshold, rate).judgement(f"units below {self.threshold:g}") if units else None

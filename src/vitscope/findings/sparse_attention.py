@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, MORE_IMAGES, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.findings.reading import by_layer, read_entries
-from vitscope.measurement.estimate import FALSE_ALARMS, average, below
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.reading import by_layer, judged_below, read_entries
+from vitscope.measurement.claim import Kind
+from vitscope.measurement.estimate import average
 from vitscope.runs.run import Run
 
 
@@ -26,12 +27,19 @@ class SparseAttention(AbstractFinding):
     evidence = "attention-sparsity/keys_share"
     outcomes = Outcomes(
         holds=Outcome(
+            Kind.LOOK,
             0.5,
-            "A hypothesis, not proof: dropping the tokens that are least looked at (token sparsification) "
-            "may save time at little loss; measure accuracy against the share kept.",
+            statement,
+            "A hypothesis, not proof: dropping the tokens that are least looked at may save time at little loss. "
+            "`vitscope study token-keep {examined}` measures accuracy against the share kept.",
         ),
-        fails=Outcome(0.15, "Attention is spread: dropping tokens by attention has little to go by here."),
-        undecided=Outcome(0.1, MORE_IMAGES),
+        fails=Outcome(
+            Kind.THEORY,
+            0.15,
+            "Attention is spread over many keys.",
+            "Dropping tokens by attention has little to go by here.",
+        ),
+        undecided=undecided("whether a small share of the keys holds nearly all of the attention"),
     )
 
     threshold: float = 0.2
@@ -41,17 +49,17 @@ class SparseAttention(AbstractFinding):
     def rule(self) -> str:
         """The rule with its numbers."""
         return (
-            "Share of keys that hold the mass, mean over heads and attention units, t-test over images at "
-            f"{FALSE_ALARMS:.0%} with the mean of the standard errors: below {self.threshold:g} holds, above fails."
+            "Share of keys that hold the mass, mean over heads and attention units, by a t-test over images with the "
+            f"mean of the standard errors: below {self.threshold:g} holds, above fails."
         )
 
-    def judge(self, run: Run) -> Judgement | None:
+    def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean share against the threshold; None where it was not measured."""
-        heads = read_entries(run, self.evidence)
+        heads = read_entries(run, self.evidence, span=1.0)
         if not heads:
             return None
         layers = by_layer(heads)
         mean = average([entry.estimate for entry in layers])
         low = sum(entry.estimate.mean < self.threshold for entry in layers)
         figure = f"{mean.text} of the keys on average; {low} of {len(layers)} attention units below {self.threshold:g}"
-        return Judgement(below(mean, self.threshold), figure)
+        return judged_below(mean, self.threshold, rate, figure)

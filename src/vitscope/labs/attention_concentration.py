@@ -19,9 +19,10 @@ from vitscope.labs.shallow.theory import attention_gap, initial_attention
 from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractShallowLab
-from vitscope.labs.verdict import read_mean
-from vitscope.measurement.claim import Claim, Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS, above
+from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.estimate import above
+from vitscope.measurement.exact import Share
 from vitscope.measurement.quantity import Quantity
 
 CONCENTRATED = 0.95
@@ -65,6 +66,12 @@ RISE = Quantity(
     "Rise over the last half",
     "1",
     "How much the mass on relevant keys rose from half of the steps on.",
+)
+RISING = Quantity(
+    "rising",
+    "Trials that still rise",
+    "1",
+    f"Share of the trials whose mass on relevant keys rose by more than {FROZEN:g} from half of the steps on.",
 )
 START = Quantity(
     "predicted_start",
@@ -150,25 +157,28 @@ class AttentionConcentration(AbstractShallowLab):
         loss = over_trials(HINGE, [steps], np.moveaxis(values["hinge"], 0, -1))
         return {**groups, "test-loss": self.group("test loss", "Mean hinge loss on test images.", loss)}
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Concentration of relevant queries and of all, and whether attention is still rising."""
-        rise = read_mean(datasets["queries-relevant"], "late_rise")
-        still = above(rise, FROZEN)
-        more = STOPPED if still is Verdict.FAILS else LONGER
+        rise, rising = (read_mean(datasets["queries-relevant"], one.name) for one in (RISE, RISING))
+        still, more = judged(lambda one: above(one, 0.5, rate), Share(rising.mean, rising.error, rising.count))
+        longer = STOPPED if still is Verdict.FAILS else LONGER
         return (
-            self._concentrates(datasets, "relevant", "relevant queries", more, 0.9),
-            self._concentrates(datasets, "all", "all queries together", more, 0.8),
+            self._concentrates(datasets, "relevant", longer, 0.9, rate),
+            self._concentrates(datasets, "all", longer, 0.8, rate),
             Claim(
                 "concentration-continues",
                 "Attention of relevant queries still rises at the end",
                 still,
-                f"it rose by {rise.text} over the last half of the steps",
-                f"The rise is above {FROZEN:g} by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}; "
-                "where it fails, attention has come to a stop and shows no limit.",
+                f"it rose by {rise.text} over the last half of the steps, by more than {FROZEN:g} in "
+                f"{rising.mean:.0%} of {rising.count} trials",
+                f"It rises by more than {FROZEN:g} in more than half of all trials, by the exact interval of their "
+                "share (Clopper and Pearson); where it does not, attention has come to a stop and shows no limit.",
                 LI,
-                more,
+                advised(more, longer),
                 "queries-relevant/mass",
                 0.6,
+                kind=Kind.THEORY,
+                rate=rate,
             ),
         )
 
@@ -202,7 +212,8 @@ class AttentionConcentration(AbstractShallowLab):
             return (end,)
         middle = int(np.argmin(np.abs(np.array(self._steps) - self.steps // 2)))
         start = predicted(START, [], np.array(initial_attention(self.alpha)))
-        return end, over_trials(RISE, [], mass[-1] - mass[middle]), start
+        rise = mass[-1] - mass[middle]
+        return end, over_trials(RISE, [], rise), over_trials(RISING, [], (rise > FROZEN).astype(np.float64)), start
 
     def _sublinear(self, mass: Numbers) -> Numbers:
         """The curve of rate 1/t from the first mass through that of the middle step."""
@@ -214,19 +225,23 @@ class AttentionConcentration(AbstractShallowLab):
         speed = (1 / gap[middle] - 1 / gap[0]) / elapsed[middle]
         return np.array([1 - attention_gap(float(step), float(gap[0]), float(speed)) for step in elapsed])
 
-    def _concentrates(self, datasets: Datasets, query: str, words: str, more: str, weight: float) -> Claim:
+    def _concentrates(self, datasets: Datasets, query: str, longer: str, weight: float, rate: float) -> Claim:
         found, last = datasets[f"queries-{query}"], self._steps[-1]
+        words = {"relevant": "relevant queries", "all": "all queries together"}[query]
         mass = read_mean(found, "mass", curve="relevant", step=last)
+        verdict, more = judged(lambda one: above(one, CONCENTRATED, rate), mass)
         return Claim(
             f"concentration-{query}",
             f"Attention of {words} concentrates on relevant keys",
-            above(mass, CONCENTRATED),
+            verdict,
             f"{float(found['mass'].sel(curve='relevant')[0]):.3g} at first, {mass.text} after {last} steps",
-            f"The mass is above {CONCENTRATED:g} by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
+            f"The mass is above {CONCENTRATED:g} by Student's interval over trials.",
             LI,
-            more,
+            advised(more, longer),
             f"queries-{query}/mass",
             weight,
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
 

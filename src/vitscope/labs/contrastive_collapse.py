@@ -13,9 +13,9 @@ from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.training import Reconstruction, Training, Trial, train
 from vitscope.labs.masked_lab import AbstractAreasLab
-from vitscope.labs.verdict import read_mean
-from vitscope.measurement.claim import Claim
-from vitscope.measurement.estimate import FALSE_ALARMS, above, below
+from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.claim import Claim, Kind
+from vitscope.measurement.estimate import above, below
 from vitscope.measurement.quantity import Quantity
 
 OBJECTIVES, READ = ("reconstruction", "contrastive"), ("stray_attention", "local_attention")
@@ -117,39 +117,43 @@ class ContrastiveCollapse(AbstractAreasLab):
             groups[group_name("local", data)] = self.group(f"local patches with areas {said(data)}", "", *parts, end)
         return groups
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Collapse under contrast, diversity under reconstruction, for each setting of the areas."""
         rules = (self._collapses, self._does_not)
-        return tuple(rule(datasets, data) for rule in rules for data in self.data)
+        return tuple(rule(datasets, data, rate) for rule in rules for data in self.data)
 
-    def _collapses(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+    def _collapses(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "contrastive"}
         stray, own = (read_mean(datasets[group], one, **at) for one in (STRAY.name, OWN.name))
+        verdict, more = judged(lambda one: above(one, COLLAPSED, rate), stray)
         return Claim(
             "contrastive-collapse",
             f"With areas {said(data)}, contrast makes local patches attend to the global area",
-            above(stray, COLLAPSED),
+            verdict,
             f"after {at['step']} steps: to the global area {stray.text}, to their own {own.text}",
-            f"Attention to the global area is above {COLLAPSED:g} by Student's interval over trials, false-alarm rate "
-            f"{FALSE_ALARMS:g}.",
+            f"Attention to the global area is above {COLLAPSED:g} by Student's interval over trials.",
             HUANG,
-            LONGER,
+            advised(more, LONGER),
             f"{group}/{STRAY.name}",
             0.9,
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
-    def _does_not(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+    def _does_not(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "reconstruction"}
         stray = read_mean(datasets[group], STRAY.name, **at)
+        verdict, more = judged(lambda one: below(one, DIVERSE, rate), stray)
         return Claim(
             "reconstruction-does-not-collapse",
             f"With areas {said(data)}, reconstruction keeps local patches off the global area",
-            below(stray, DIVERSE),
+            verdict,
             f"after {at['step']} steps: to the global area {stray.text}",
-            f"Attention to the global area is below {DIVERSE:g} by Student's interval over trials, false-alarm rate "
-            f"{FALSE_ALARMS:g}.",
+            f"Attention to the global area is below {DIVERSE:g} by Student's interval over trials.",
             HUANG,
-            LONGER,
+            advised(more, LONGER),
             f"{group}/{STRAY.name}",
             0.6,
+            kind=Kind.THEORY,
+            rate=rate,
         )

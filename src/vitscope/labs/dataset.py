@@ -30,17 +30,20 @@ class Along:
         return self.name, self.values, {**words, "scale": "log"} if self.logarithmic else words
 
 
-def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> xr.Dataset:
+def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers, step: float = 0.0) -> xr.Dataset:
     """The mean over the last axis of ``values``, the trials, with its standard error and how many trials had a value.
 
-    A trial without a value is NaN. The error of a single value is NaN.
+    A trial without a value is NaN. The error of a single value is NaN. Values that are whole multiples of ``step`` are
+    known to that only: the variance of their rounding is added, so that trials which are all alike have an error, if
+    they are not all 0.
     """
     known = np.isfinite(values)
     count = known.sum(-1)
     total = np.where(known, values, 0.0).sum(-1)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     squares = np.where(known, (values - mean[..., None]) ** 2, 0.0).sum(-1)
-    error = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1)), np.nan)
+    variance = squares / np.maximum(count - 1, 1) + step**2 / 12 * (np.where(known, values, 0.0) != 0).any(-1)
+    error = np.where(count > 1, np.sqrt(variance / np.maximum(count, 1)), np.nan)
     return laid(quantity, axes, mean, error, np.asarray(count))
 
 

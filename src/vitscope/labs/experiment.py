@@ -17,8 +17,9 @@ from vitscope.labs.dataset import Along, Entries
 from vitscope.labs.lab import AbstractLab, Datasets, Values
 from vitscope.labs.sweep import Chunk, Sweep
 from vitscope.measurement.axes import AXES
-from vitscope.measurement.claim import Claim
+from vitscope.measurement.claim import Claim, foremost
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.estimate import FALSE_ALARMS, rate_of
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
@@ -71,12 +72,10 @@ class Experiment:
         """The run with its claims, kept in the plan's folder."""
         started = time.perf_counter()
         chunks = sorted(folded(self.work, self.spec, plan, self.trials).items(), key=lambda item: item[0].start)
-        found: list[Datasets] = []
-        claims: list[Claim] = []
-        for block, (lab, point) in enumerate(zip(self.variants, self._points, strict=True)):
-            datasets = lab.measured(_joined([chunk for shard, chunk in chunks if shard.block == block]))
-            found.append(datasets)
-            claims += [self._at(point, claim) for claim in lab.claims(datasets)]
+        found = [
+            lab.measured(_joined([chunk for shard, chunk in chunks if shard.block == block]))
+            for block, lab in enumerate(self.variants)
+        ]
         groups = {name: _stacked(self._axes, [datasets[name] for datasets in found]) for name in found[0]}
         root = xr.Dataset(
             attrs={
@@ -89,7 +88,13 @@ class Experiment:
             }
         )
         run = Run(xr.DataTree.from_dict({"/": root, **groups}))
-        return keep(run.with_claims(tuple(sorted(claims, key=lambda claim: -claim.weight))), plan)
+        tests = sum(claim.rate is not None for claim in self._claims(found, FALSE_ALARMS))
+        return keep(run.with_claims(foremost(self._claims(found, rate_of(tests)))), plan)
+
+    def _claims(self, found: Sequence[Datasets], rate: float) -> list[Claim]:
+        """The claims at all points; their tests share the false-alarm rate of a run among them."""
+        each = zip(self.variants, self._points, found, strict=True)
+        return [self._at(point, claim) for lab, point, datasets in each for claim in lab.claims(datasets, rate)]
 
     @property
     def _points(self) -> list[tuple[Value, ...]]:

@@ -1,35 +1,39 @@
-"""Straight lines through means over trials, with bootstrap errors."""
+"""Straight lines through what trials came to, with errors over trials."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from vitscope.labs.dataset import Numbers, laid
+from vitscope.labs.verdict import FLOOR
 from vitscope.measurement.quantity import Quantity
-
-RESAMPLED = 1000
-"""Bootstrap samples of the trials."""
 
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A coefficient of a line, its bootstrap error, its 95 % interval, and how many points the line has."""
+    """A coefficient of a line through ``points``, with its standard error over ``trials``.
+
+    ``floor`` is the part of the error that comes from the grid on which trials were made, and not from their number.
+    """
 
     value: float
     error: float
-    low: float
-    high: float
+    floor: float
+    trials: int
     points: int
 
     def dataset(self, quantity: Quantity) -> xr.Dataset:
-        """As a labelled number; its count is that of the points."""
-        return laid(quantity, [], np.array(self.value), np.array(self.error), np.array(self.points), "points")
+        """As a labelled number, which says through how many points the line is."""
+        found = laid(quantity, [], np.array(self.value), np.array(self.error), np.array(self.trials))
+        found[quantity.name].attrs.update({"points": self.points, FLOOR: self.floor})
+        return found
 
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares of means over trials."""
+    """Least squares."""
 
     slope: Coefficient
     offset: Coefficient
@@ -37,40 +41,61 @@ class Line:
     @classmethod
     def unknown(cls) -> "Line":
         """Where there is nothing to fit."""
-        nothing = Coefficient(np.nan, np.nan, np.nan, np.nan, 0)
+        nothing = Coefficient(np.nan, np.nan, 0.0, 0, 0)
         return cls(nothing, nothing)
 
 
-def bootstrap_line(x: Numbers, values: Numbers, logarithmic: bool, seed: int = 0) -> Line:
-    """The line through the means of ``values`` (points by trials) over ``x``, of logarithms where that is asked for.
+def line_of_trials(x: Numbers, values: Numbers, logarithmic: bool, grain: Numbers | float = 0.0) -> Line:
+    """The mean of the lines through each trial's ``values`` (points by trials) over ``x``, of logarithms if asked for.
 
-    Errors and intervals are those of `RESAMPLED` bootstrap samples of the trials, drawn at each point by itself.
+    What a trial's values share, having one seed, is in the spread of its line. ``grain`` is the standard deviation of
+    the rounding of each point's values, which all trials share.
     """
-    generator = np.random.default_rng(seed)
     points, trials = values.shape
     if points < 2:
         return Line.unknown()
-    drawn = generator.integers(trials, size=(RESAMPLED, points, trials))
-    means = np.take_along_axis(values[None], drawn, axis=2).mean(2)
-    return line_of(x, values.mean(1), means, logarithmic)
+    across, lines = (np.log(x), np.log(values)) if logarithmic else (x, values)
+    weights = _weights(across)
+    found = weights @ lines
+    spread = found.std(1, ddof=1) / np.sqrt(trials) if trials > 1 else np.full(2, np.nan)
+    return _line(found.mean(1), spread, weights, np.broadcast_to(grain, points), trials)
 
 
-def line_of(x: Numbers, middle: Numbers, resampled: Numbers, logarithmic: bool) -> Line:
-    """The line through the points, its errors from those through each row of ``resampled``."""
-    points = int(np.isfinite(middle).sum())
-    if points < 2:
+def line_of_resamples(x: Numbers, middle: Numbers, resampled: Numbers, grain: Numbers, trials: int) -> Line:
+    """The line of logarithms through the points, its errors from those through each row of ``resampled``.
+
+    A row is made of as many trials as there are, drawn with replacement, which spread less than those do by
+    ``sqrt(1 - 1 / trials)``. ``grain`` is the standard deviation of the rounding of each point's logarithm.
+    """
+    known = np.isfinite(middle)
+    if known.sum() < 2:
         return Line.unknown()
-    across = np.log(x) if logarithmic else x
-    lines = np.stack([_fitted(across, np.log(row) if logarithmic else row) for row in (middle, *resampled)])
-    low, high = np.nanquantile(lines[1:], (0.025, 0.975), axis=0)
-    spread = np.nanstd(lines[1:], axis=0, ddof=1)
-    slope, offset = (
-        Coefficient(float(lines[0, i]), float(spread[i]), float(low[i]), float(high[i]), points) for i in (0, 1)
-    )
+    weights = _weights(np.log(x[known]))
+    lines = _fitted(np.log(x), np.log(resampled))
+    few = np.sqrt(trials / (trials - 1)) if trials > 1 else np.nan
+    spread = few * np.nanstd(lines, axis=0, ddof=1)
+    return _line(weights @ np.log(middle[known]), spread, weights, grain[known], trials)
+
+
+def _line(found: Numbers, spread: Numbers, weights: Numbers, grain: NDArray[np.float64], trials: int) -> Line:
+    floor = np.sqrt((weights**2) @ (grain**2))
+    error = np.hypot(spread, floor)
+    slope, offset = (Coefficient(float(found[i]), float(error[i]), float(floor[i]), trials, len(grain)) for i in (0, 1))
     return Line(slope, offset)
 
 
-def _fitted(x: Numbers, y: Numbers) -> Numbers:
-    """Slope and offset; NaN where fewer than two points are known."""
-    known = np.isfinite(x) & np.isfinite(y)
-    return np.polyfit(x[known], y[known], 1) if known.sum() > 1 else np.full(2, np.nan)
+def _weights(x: Numbers) -> Numbers:
+    """What each point's value counts in slope and offset."""
+    return np.linalg.pinv(np.stack([x, np.ones(len(x))], axis=1)).astype(np.float64)
+
+
+def _fitted(x: Numbers, rows: Numbers) -> Numbers:
+    """Slope and offset of each row, through its points that are known; NaN where these are fewer than two."""
+    known = np.isfinite(rows)
+    count = np.maximum(known.sum(1, keepdims=True), 1)
+    y = np.where(known, rows, 0.0)
+    middle = (x * known).sum(1, keepdims=True) / count
+    apart = np.where(known, x - middle, 0.0)
+    squares = (apart**2).sum(1)
+    slope = np.where(squares > 0, (apart * y).sum(1) / np.where(squares > 0, squares, 1.0), np.nan)
+    return np.stack([slope, y.sum(1) / count[:, 0] - slope * middle[:, 0]], axis=1)

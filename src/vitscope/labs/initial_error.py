@@ -16,9 +16,9 @@ from vitscope.labs.needed import LI, NEEDED, SUCCESS, needed, needed_over, throu
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractNeededLab
-from vitscope.labs.verdict import MORE_TRIALS, read_mean
-from vitscope.measurement.claim import Claim
-from vitscope.measurement.estimate import FALSE_ALARMS, below
+from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.claim import Claim, Kind
+from vitscope.measurement.estimate import below
 from vitscope.measurement.quantity import Quantity
 
 ERROR = 0.2
@@ -109,10 +109,10 @@ class InitialError(AbstractNeededLab):
             for (what, levels), part in zip(self.varied.items(), parts, strict=True)
         }
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Whether the last value needs more images than the first; nothing of what has a single value."""
         varied = [what for what, levels in self.varied.items() if len(levels) > 1]
-        return tuple(self._more(datasets[f"needed-{what}"], what) for what in varied)
+        return tuple(self._more(datasets[f"needed-{what}"], what, rate) for what in varied)
 
     def _against(self, what: str, levels: Sequence[float], reached: NDArray[np.bool_]) -> xr.Dataset:
         """Needed samples over the levels, the gain of the last of them if there are several, and success."""
@@ -122,30 +122,34 @@ class InitialError(AbstractNeededLab):
         other = self.sigma if what == "noise" else self.noise
         law = np.array([samples_with_attention(self.alpha, one, other, error=ERROR) for one in levels])
         last = replace(LAST, label=f"{GAIN.label}, {what} {levels[-1]:g} against {levels[0]:g}")
-        gained = (over_trials(GAIN, [axis], gains), over_trials(last, [], gains[-1])) if len(levels) > 1 else ()
+        step = 1 / len(self.sizes)
+        gained = (over_trials(GAIN, [axis], gains, step), over_trials(last, [], gains[-1], step))
         return self.group(
             f"against the {WORDS[what]}",
             "" if what == "noise" else "As for the noise, with the error of the initial values varied.",
             needed_over(NEEDED, axis, found),
             predicted(PREDICTED, [axis], through(found.inside.middle, np.where(np.isfinite(law), law, np.nan))),
-            *gained,
+            *(gained if len(levels) > 1 else ()),
             over_trials(SUCCESS, [axis, samples], reached.astype(np.float64)),
         )
 
-    def _more(self, found: xr.Dataset, what: str) -> Claim:
+    def _more(self, found: xr.Dataset, what: str, rate: float) -> Claim:
         levels = found["level"].values
         gain = read_mean(found, "gain", level=levels[-1])
+        verdict, more = judged(lambda one: below(one, 0.0, rate), gain)
         images = [f"{one:.0f}" if np.isfinite(one) else "not reached" for one in found["needed"].values[[0, -1]]]
         return Claim(
             f"more-by-{what}",
             f"A larger {WORDS[what]} needs more images",
-            below(gain, 0.0),
+            verdict,
             f"at {levels[-1]:g} against {levels[0]:g}: gain in success {gain.text}; "
             f"images needed {images[1]} against {images[0]}",
             "The gain in success over all numbers of images, last value against first, is below 0 by Student's "
-            f"interval over seeds, false-alarm rate {FALSE_ALARMS:g}.",
+            "interval over seeds.",
             LI,
-            f"{MORE_TRIALS} Where more or fewer images than --samples has are needed, widen it.",
+            advised(more, "Where more or fewer images than --samples has are needed, widen it."),
             f"needed-{what}/needed",
             0.8,
+            kind=Kind.THEORY,
+            rate=rate,
         )

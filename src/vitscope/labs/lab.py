@@ -69,8 +69,8 @@ class AbstractLab(ABC, Generic[Trial]):
         """What all trials came to, as labelled arrays with their errors over trials, theory's curves beside them."""
 
     @abstractmethod
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
-        """What the lab's rules make of its datasets."""
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
+        """What the lab's rules make of its datasets, each test at this false-alarm rate."""
 
     @property
     def settings(self) -> Mapping[str, object]:

@@ -14,9 +14,9 @@ from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.theory import phase_one_level, subset_plateau
 from vitscope.labs.masked.training import Training, Trial, train
 from vitscope.labs.masked_lab import AbstractAreasLab
-from vitscope.labs.verdict import MORE_TRIALS, read_mean
-from vitscope.measurement.claim import Claim, Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS, above, below, between, together
+from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.estimate import above, below, between
 from vitscope.measurement.quantity import Quantity
 
 ATTENDED = 0.9
@@ -123,10 +123,10 @@ class MaskedPhases(AbstractAreasLab):
         )
         return groups
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Phases by the sign of the gap, areas attended, plateaus."""
         rules = (self._phases, self._attended, self._plateau)
-        return tuple(rule(datasets, data) for rule in rules for data in self.data)
+        return tuple(rule(datasets, data, rate) for rule in rules for data in self.data)
 
     def _learned(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
         own, fall = found["own_local"], -found["local_to_global"]
@@ -163,59 +163,66 @@ class MaskedPhases(AbstractAreasLab):
             curves(ATTENTION, [steps], measured, {PLATEAU: plateau}),
         )
 
-    def _phases(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+    def _phases(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         """Whether unlearning leads if and only if the gap is positive."""
         group, positive = group_name("learned", data), data.information_gap > 0
         lead = read_mean(datasets[group], "early_lead")
         learns = "unlearns the global feature" if positive else "finds its own area"
+        verdict, more = judged(lambda one: (above if positive else below)(one, 0.0, rate), lead)
         return Claim(
             "phases",
             f"With areas {said(data)}, a local query first {learns}",
-            above(lead, 0.0) if positive else below(lead, 0.0),
+            verdict,
             f"lead of unlearning at the first step {lead.text}",
-            f"The lead is {'above' if positive else 'below'} 0 by Student's interval over trials, false-alarm rate "
-            f"{FALSE_ALARMS:g}.",
+            f"The lead is {'above' if positive else 'below'} 0 by Student's interval over trials.",
             HUANG,
-            MORE_TRIALS,
+            more,
             f"{group}/correlation",
             0.9,
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
-    def _attended(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+    def _attended(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, last = group_name("attended", data), self.recorded[-1]
         found = datasets[group]
         means = [read_mean(found, "attention", curve=f"{one}, visible", step=last) for one in KINDS]
+        verdict, more = judged(lambda one: above(one, ATTENDED, rate), *means)
         return Claim(
             "diverse-attention",
             f"With areas {said(data)}, hidden patches of all areas attend to their own area",
-            together(*(above(one, ATTENDED) for one in means)),
+            verdict,
             f"after {last} steps: global {means[0].text}, local {means[1].text}",
             f"Attention to the own area, where a patch of it is visible, is above {ATTENDED:g} for global and for "
-            f"local patches by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g} each.",
+            "local patches by Student's interval over trials.",
             HUANG,
-            LONGER,
+            advised(more, LONGER),
             f"{group}/attention",
             0.8,
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
-    def _plateau(self, datasets: Datasets, data: ClusteredPatches) -> Claim:
+    def _plateau(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         """Whether attention over all hidden patches ends where visibility ends; only of areas that are attended."""
         group, last = group_name("attended", data), self.recorded[-1]
         found = datasets[group].sel(step=last)
-        reached = above(read_mean(found, "attention", curve="local, visible"), ATTENDED)
-        whole, bound = (
-            read_mean(found, "attention", curve="local, all"),
-            read_mean(found, "attention", curve=PLATEAU).mean,
+        visible, whole, plateau = (
+            read_mean(found, "attention", curve=curve) for curve in ("local, visible", "local, all", PLATEAU)
         )
+        reached, bound = above(visible, ATTENDED, rate) is Verdict.HOLDS, plateau.mean
+        verdict, more = judged(lambda one: between(one, bound - SAME, bound + SAME, rate), whole)
         return Claim(
             "plateau",
             f"With areas {said(data)}, attention over all hidden local patches ends at the share with a visible patch",
-            between(whole, bound - SAME, bound + SAME) if reached is Verdict.HOLDS else Verdict.UNDECIDED,
+            verdict if reached else Verdict.UNDECIDED,
             f"after {last} steps {whole.text}, predicted {bound:.3g}",
-            f"The difference is less than {SAME:g} by Student's interval, false-alarm rate {FALSE_ALARMS:g} on either "
-            f"side; undecided before the attention where visible is above {ATTENDED:g}.",
+            f"The difference is less than {SAME:g} by Student's interval over trials; undecided before the attention "
+            f"where visible is above {ATTENDED:g}.",
             HUANG,
-            LONGER,
+            advised(more if reached else "", LONGER),
             f"{group}/attention",
             0.5,
+            kind=Kind.THEORY,
+            rate=rate,
         )

@@ -9,15 +9,15 @@ import torch
 
 from vitscope.labs.areas import HUANG, pairs_of
 from vitscope.labs.dataset import Along, Numbers, over_trials, predicted, saying
-from vitscope.labs.fit import Line, bootstrap_line
+from vitscope.labs.fit import Line, line_of_trials
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.theory import mean_field_time
 from vitscope.labs.masked.training import Training, Trial, first_reached, train
 from vitscope.labs.masked_lab import AbstractMaskedLab
-from vitscope.labs.verdict import MORE_TRIALS, normal_above
-from vitscope.measurement.claim import Claim, Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.estimate import Estimate, below
 from vitscope.measurement.quantity import Quantity
 
 FACTOR = 1.5
@@ -45,7 +45,7 @@ EXPONENT = Quantity(
     "exponent",
     "Exponent of the time",
     "1",
-    "Slope of log time against log P / C_s by least squares; its error by bootstrap over trials. Terms that do not "
+    "Slope of log time against log P / C_s by least squares, the mean over trials. Terms that do not "
     "grow with P / C_s pull it below the exponent of the leading one.",
 )
 SLOPE = Quantity("slope", "Slope of the time", "steps", "Slope of the time against P / C_s by least squares.")
@@ -121,8 +121,8 @@ class MaskedTime(AbstractMaskedLab):
         times = values["time"].reshape(len(ratios), -1)
         alone = np.array([mean_field_time(one, self.rate) if one.low == one.high else np.nan for one in self.data])
         complete = np.isfinite(times).all()
-        line = bootstrap_line(ratios, times, logarithmic=False) if complete else Line.unknown()
-        power = bootstrap_line(ratios, times, logarithmic=True) if complete else Line.unknown()
+        line = line_of_trials(ratios, times, logarithmic=False) if complete else Line.unknown()
+        power = line_of_trials(ratios, times, logarithmic=True) if complete else Line.unknown()
         parts = (
             saying(over_trials(TIME, [axis], times), TIME, missing="not reached"),
             predicted(MEAN_FIELD, [axis], alone),
@@ -131,28 +131,28 @@ class MaskedTime(AbstractMaskedLab):
         fits = (power.slope.dataset(EXPONENT), line.slope.dataset(SLOPE), line.offset.dataset(OFFSET))
         return {"masked-time": self.group("steps to half", "", *parts, never, *fits)}
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """At most linear, linear, and the mean field."""
         found = datasets["masked-time"]
         times, alone = found["time"].values, found["predicted_time"].values
-        exponent, error = float(found["exponent"]), float(found["exponent_error"])
+        exponent = read_mean(found, "exponent")
         bound = max(2 * (self.high / self.low - 1), 1.0) if self.low else np.inf
-        known = bool(np.isfinite(exponent) and len(self._ratios) > 2)
+        known = bool(np.isfinite(exponent.mean) and len(self._ratios) > 2)
         straight = float(np.corrcoef(self._ratios, times)[0, 1] ** 2) if known else np.nan
         apart = np.abs(np.log(times / alone))
         return (
             self._claim(
                 "time-bound",
                 f"The time grows no faster than P / C_s{f' to the power {bound:g}' if bound != 1 else ''}",
-                normal_above(-exponent, error, -bound) if known else Verdict.UNDECIDED,
-                f"exponent {exponent:.3f} ± {error:.3f}",
-                f"The exponent's normal interval, with its bootstrap error over trials, is below {bound:g}; "
-                f"false-alarm rate {FALSE_ALARMS:g}.",
+                judged(lambda one: below(one, bound, rate), exponent if known else Estimate(np.nan, np.nan, 0)),
+                f"exponent {exponent.mean:.3f} ± {exponent.error:.3f}",
+                f"The exponent's interval of Student's t over trials is below {bound:g}.",
+                rate,
             ),
             self._claim(
                 "time-linear",
                 "The time is a straight line in P / C_s",
-                (Verdict.HOLDS if straight > STRAIGHT else Verdict.FAILS) if known else Verdict.UNDECIDED,
+                (_verdict(straight > STRAIGHT, known), ""),
                 f"r² {straight:.3f}, {float(found['slope']):.2f} steps for each P / C_s, {float(found['offset']):+.1f}",
                 f"A straight line explains more than {STRAIGHT:g} of the variance of the mean times of three sizes at "
                 "least; a threshold, not a test.",
@@ -160,9 +160,7 @@ class MaskedTime(AbstractMaskedLab):
             self._claim(
                 "time-mean-field",
                 f"The mean field predicts the time within a factor of {FACTOR:g}",
-                (Verdict.HOLDS if apart.max() < np.log(FACTOR) else Verdict.FAILS)
-                if np.isfinite(apart).all()
-                else Verdict.UNDECIDED,
+                (_verdict(bool(apart.max() < np.log(FACTOR)), bool(np.isfinite(apart).all())), ""),
                 f"measured over predicted: {_span(times / alone)}",
                 f"Mean time over prediction is between 1/{FACTOR:g} and {FACTOR:g} for every size; a threshold.",
             ),
@@ -172,10 +170,18 @@ class MaskedTime(AbstractMaskedLab):
     def _ratios(self) -> Numbers:
         return np.array([one.patches / one.local_size for one in self.data])
 
-    def _claim(self, name: str, statement: str, verdict: Verdict, figure: str, rule: str) -> Claim:
+    def _claim(
+        self, name: str, statement: str, tested: tuple[Verdict, str], figure: str, rule: str, rate: float | None = None
+    ) -> Claim:
         weight = {"time-bound": 0.9, "time-linear": 0.7}.get(name, 0.5)
-        longer = f"{MORE_TRIALS} Where half is not always reached, --steps."
-        return Claim(name, statement, verdict, figure, rule, HUANG, longer, "masked-time/time", weight)
+        longer = advised(tested[1], "Where half is not always reached, raise --steps.")
+        rest = (figure, rule, HUANG, longer, "masked-time/time", weight)
+        return Claim(name, statement, tested[0], *rest, kind=Kind.THEORY, rate=rate)
+
+
+def _verdict(holds: bool, known: bool) -> Verdict:
+    """Of a threshold, where what it is compared with is known."""
+    return (Verdict.HOLDS if holds else Verdict.FAILS) if known else Verdict.UNDECIDED
 
 
 def _span(values: Numbers) -> str:

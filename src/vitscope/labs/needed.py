@@ -1,7 +1,7 @@
 """How many samples are needed: success rates over numbers of samples, and where they pass a share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -10,7 +10,7 @@ from scipy.optimize import isotonic_regression
 
 from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Numbers, laid, saying
-from vitscope.labs.fit import Coefficient, Line, line_of
+from vitscope.labs.fit import Coefficient, Line, line_of_resamples
 from vitscope.labs.shallow.trial import Outcome
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
@@ -24,7 +24,7 @@ SHARE = 0.5
 MISSING = "not reached"
 """What a page says where no number of samples is enough."""
 RESAMPLED = 400
-"""Bootstrap samples of the trials."""
+"""Bootstrap samples of the seeds."""
 
 SUCCESS = Quantity(
     "success",
@@ -45,7 +45,7 @@ NEEDED = Quantity(
     "Samples needed",
     "samples",
     "Samples at which half of the trials succeed, between those tried; at the edge of the grid it can be less. Errors "
-    "are by bootstrap over trials.",
+    "are by bootstrap over seeds, with that of the place between the numbers tried.",
     "Smaller is better.",
 )
 
@@ -59,45 +59,54 @@ class Needed:
 
     middle: Float[np.ndarray, " settings"]
     resampled: Float[np.ndarray, "draws settings"]
-    """The same of each bootstrap sample of the trials."""
+    """The same of each bootstrap sample of the seeds, which takes all trials of a seed together."""
+    grain: Float[np.ndarray, " settings"]
+    """Standard deviation of the logarithm if it is anywhere between the numbers of samples that were tried."""
     fewest: int
     trials: int
 
     @property
     def error(self) -> Float[np.ndarray, " settings"]:
-        """Of the samples, by bootstrap; NaN where some draws have no value."""
-        complete = ~np.isnan(self.resampled).any(0)
-        return np.where(complete, self.resampled.std(0, ddof=1), np.nan)
+        """Of the samples, by bootstrap and by the grid; NaN where some draws have no value."""
+        complete = ~np.isnan(self.resampled).any(0) & (self.trials > 1)
+        few = np.sqrt(self.trials / max(self.trials - 1, 1))
+        spread = np.hypot(few * self.resampled.std(0, ddof=1), self.grain * self.middle)
+        return np.where(complete, spread, np.nan)
 
     @property
     def inside(self) -> "Needed":
         """Only what lies within the grid: NaN, too, where the fewest samples do."""
         middle, resampled = (np.where(one > self.fewest, one, np.nan) for one in (self.middle, self.resampled))
-        return Needed(middle, resampled, self.fewest, self.trials)
+        return replace(self, middle=middle, resampled=resampled)
 
     def power(self, x: Numbers) -> Line:
         """The line of log samples over log x, through settings within the grid."""
         inside = self.inside
-        return line_of(x, inside.middle, inside.resampled, logarithmic=True)
+        return line_of_resamples(x, inside.middle, inside.resampled, self.grain, self.trials)
 
     def power_above(self, other: "Needed", x: Numbers) -> Coefficient:
         """The slope of log samples over log x less that of the other, through settings within the grid of both.
 
-        Bootstrap samples are of the same trials for both, so that what trials of one seed share falls out.
+        Bootstrap samples are of the same seeds for both, so that what trials of one seed share falls out.
         """
         one, two = self.inside, other.inside
-        return line_of(x, one.middle / two.middle, one.resampled / two.resampled, logarithmic=True).slope
+        grain = np.hypot(self.grain, other.grain)
+        return line_of_resamples(x, one.middle / two.middle, one.resampled / two.resampled, grain, self.trials).slope
 
 
 def needed(samples: Sequence[int], reached: Bool[np.ndarray, "settings samples trials"], seed: int = 0) -> Needed:
     """Where success rates over samples pass `SHARE`, between samples on a logarithmic axis.
 
-    Rates are first made monotone by isotonic regression, as more samples cannot harm but by chance.
+    Rates are first made monotone by isotonic regression, as more samples cannot harm but by chance. Trials of one
+    seed share their initial weights, so that seeds are drawn for the bootstrap and not trials. If all trials of a
+    setting change from failure to success between the same two numbers, they do not spread, and yet the place between
+    these is not known: ``grain`` is its error.
     """
     generator, trials = np.random.default_rng(seed), reached.shape[2]
-    drawn = generator.integers(trials, size=(RESAMPLED, *reached.shape))
-    again = np.take_along_axis(reached[None], drawn, axis=3).mean(3)
-    return Needed(_crossed(samples, reached.mean(2)), _crossed(samples, again), min(samples), trials)
+    drawn = generator.integers(trials, size=(RESAMPLED, trials))
+    again = np.moveaxis(reached[:, :, drawn].mean(3), 2, 0)
+    middle, width = np.moveaxis(_crossed(samples, reached.mean(2)), -1, 0)
+    return Needed(middle, _crossed(samples, again)[..., 0], width / np.sqrt(12), min(samples), trials)
 
 
 def needed_curves(
@@ -148,16 +157,17 @@ def _refuse(text: str) -> tuple[int, ...]:
 
 
 def _crossed(samples: Sequence[int], rates: Numbers) -> Numbers:
+    """Where each row of rates passes `SHARE`, and how far apart the logarithms of the samples around it are."""
     logs = np.log(np.asarray(samples, dtype=np.float64))
     flat = rates.reshape(-1, len(samples))
-    return np.array([_crossing(logs, isotonic_regression(row).x) for row in flat]).reshape(rates.shape[:-1])
+    return np.array([_crossing(logs, isotonic_regression(row).x) for row in flat]).reshape(*rates.shape[:-1], 2)
 
 
-def _crossing(logs: Numbers, rates: Numbers) -> float:
+def _crossing(logs: Numbers, rates: Numbers) -> tuple[float, float]:
     if rates[-1] < SHARE:
-        return np.nan
+        return np.nan, np.nan
     after = int(np.argmax(rates >= SHARE))
     if after == 0:
-        return float(round(np.exp(logs[0])))  # exactly the fewest, which is how it is told apart
-    low, high = rates[after - 1], rates[after]
-    return float(np.exp(logs[after - 1] + (SHARE - low) / (high - low) * (logs[after] - logs[after - 1])))
+        return float(round(np.exp(logs[0]))), np.nan  # exactly the fewest, which is how it is told apart
+    low, high, width = rates[after - 1], rates[after], float(logs[after] - logs[after - 1])
+    return float(np.exp(logs[after - 1] + (SHARE - low) / (high - low) * width)), width

@@ -8,7 +8,7 @@ import xarray as xr
 
 from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Numbers, curves, over_trials, saying
-from vitscope.labs.fit import Line, bootstrap_line
+from vitscope.labs.fit import Line, line_of_trials
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.needed import LI, MISSING, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_curves, through
 from vitscope.labs.shallow.theory import (
@@ -18,17 +18,17 @@ from vitscope.labs.shallow.theory import (
     samples_without_attention,
 )
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.shallow_lab import AbstractNeededLab
-from vitscope.labs.verdict import MORE_TRIALS, normal_above, read_mean
-from vitscope.measurement.claim import Claim, Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS, above, together
+from vitscope.labs.shallow_lab import EVERY, AbstractNeededLab
+from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.estimate import Estimate, above, below, between
 from vitscope.measurement.quantity import Quantity
 
 KINDS = ("attention", "no attention")
 CRITERIA = ("hinge", "0-1")
 SLACK = 0.5
 """An exponent of samples is called 2 where it is surely less than this apart."""
-TEST = f"normal interval of its bootstrap error over trials, false-alarm rate {FALSE_ALARMS:g}"
+TEST = "interval of Student's t, with its error over seeds and of the grid"
 STEP_SLACK = 0.25
 """An exponent of steps is called 1 where it is surely less than this apart."""
 
@@ -65,7 +65,7 @@ EXPONENTS = {
         f"Exponent, {kind}",
         "1",
         "Needed samples grow as the share to minus this power, by the hinge criterion and within the grid; its error "
-        "is by bootstrap over trials.",
+        "is by bootstrap over seeds, with that of the grid.",
     )
     for kind in KINDS
 }
@@ -74,14 +74,14 @@ GAP = Quantity(
     "Exponent without attention less that with it",
     "1",
     "By the hinge criterion, over the shares whose needed samples are within the grid for both; its error is by "
-    "bootstrap over trials, the same ones for both.",
+    "bootstrap over seeds, the same ones for both, with that of the grid.",
 )
 STEP_EXPONENT = Quantity(
     "exponent_steps",
     "Exponent of the steps, attention",
     "1",
-    "Needed steps grow as the share to minus this power, over the shares at which all trials got there; its error is "
-    "by bootstrap over trials.",
+    "Needed steps grow as the share to minus this power, over the shares at which all trials got there: the mean over "
+    "seeds.",
 )
 
 
@@ -170,42 +170,41 @@ class SampleComplexity(AbstractNeededLab):
             ),
         }
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """The bound on the exponent with attention, its value, the gap to none, and the exponent of the steps."""
         found = datasets["needed-samples"]
-        one, other = (_fitted(found, exponent) for exponent in EXPONENTS.values())
-        gap = _fitted(found, GAP)
+        one, other, gap = (read_mean(found, quantity.name) for quantity in (*EXPONENTS.values(), GAP))
         fallen = KINDS if self.planted and len(self._shares) > 1 else ()
-        shared = f"{int(found[f'{GAP.name}_count'])} shares that both have"
-        said = f"exponent {_said(*one)} with attention, {_said(*other)} without"
+        shared = found[GAP.name].attrs["points"]
+        said = f"exponent {_said(one)} with attention, {_said(other)} without"
         return (
             self._claim(
                 "samples-bound",
                 "With attention the needed samples grow no faster than the share of relevant tokens to the power -2",
-                normal_above(2 - one[0], one[1], 0.0),
+                judged(lambda power: below(power, 2.0, rate), one),
                 said,
                 f"The exponent is below 2 by the {TEST}.",
-                0.9,
+                (0.9, rate),
             ),
             self._claim(
                 "samples-exponent",
                 "With attention the needed samples grow as the share of relevant tokens to the power -2",
-                _near(one, 2.0, SLACK),
+                judged(lambda power: between(power, 2.0 - SLACK, 2.0 + SLACK, rate), one),
                 said,
                 f"The exponent is within {SLACK:g} of 2 by the {TEST}; it fails where the interval excludes that.",
-                0.8,
+                (0.8, rate),
             ),
             self._claim(
                 "samples-without-attention",
                 "Without attention the needed samples grow faster than with it",
-                normal_above(*gap, 0.0),
-                f"{said}; difference {_said(*gap, sign='+')}, over {shared}",
+                judged(lambda apart: above(apart, 0.0, rate), gap),
+                f"{said}; difference {_said(gap, sign='+')}, over {shared} shares that both have",
                 "The difference of the exponents, over the shares whose needed samples are within the grid for both, "
                 f"is above 0 by the {TEST}.",
-                0.85,
+                (0.85, rate),
             ),
-            self._steps_grow(datasets["needed-steps"]),
-            *(self._falls(datasets[f"error-{kind.replace(' ', '-')}"], kind) for kind in fallen),
+            self._steps_grow(datasets["needed-steps"], rate),
+            *(self._falls(datasets[f"error-{kind.replace(' ', '-')}"], kind, rate) for kind in fallen),
         )
 
     @property
@@ -234,22 +233,27 @@ class SampleComplexity(AbstractNeededLab):
                 "What is left over when training ends, on images of objects that were not trained on.",
                 over_trials(ERROR, axes, error),
                 over_trials(HINGE, axes, hinge),
-                over_trials(replace(FALL, label=f"{FALL.label}, {kind}"), [], error[0, -1] - error[-1, -1]),
+                over_trials(
+                    replace(FALL, label=f"{FALL.label}, {kind}"), [], error[0, -1] - error[-1, -1], 1 / self.tests
+                ),
             )
         return groups
 
-    def _falls(self, found: xr.Dataset, kind: str) -> Claim:
+    def _falls(self, found: xr.Dataset, kind: str, rate: float) -> Claim:
         fall, error = read_mean(found, FALL.name), found[ERROR.name].isel(samples=-1).values
+        verdict, more = judged(lambda one: above(one, 0.0, rate), fall)
         return Claim(
             f"error-falls-{kind.replace(' ', '-')}",
             f"With {kind}, a larger share of relevant patches lowers the error on other objects",
-            above(fall, 0.0),
+            verdict,
             f"by {fall.text}, from {error[0]:.3g} to {error[-1]:.3g} with {int(found['samples'][-1])} images",
-            f"The fall is above 0 by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
+            "The fall is above 0 by Student's interval over trials.",
             LI,
-            MORE_TRIALS,
+            more,
             f"error-{kind.replace(' ', '-')}/{ERROR.name}",
             0.95 if kind == KINDS[0] else 0.94,
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
     def _predicted(self, found: dict[str, Needed], shares: Numbers) -> dict[str, Numbers]:
@@ -270,45 +274,49 @@ class SampleComplexity(AbstractNeededLab):
             for kind, law in zip(KINDS, laws, strict=True)
         }
 
-    def _steps_grow(self, found: xr.Dataset) -> Claim:
-        exponent = _fitted(found, STEP_EXPONENT)
+    def _steps_grow(self, found: xr.Dataset, rate: float) -> Claim:
+        exponent = read_mean(found, STEP_EXPONENT.name)
+        verdict, more = judged(lambda one: between(one, 1.0 - STEP_SLACK, 1.0 + STEP_SLACK, rate), exponent)
         return Claim(
             "steps-exponent",
             "With attention the needed steps grow as the share of relevant tokens to the power -1",
-            _near(exponent, 1.0, STEP_SLACK),
-            f"exponent {_said(*exponent)}, with {self.sizes[-1]} images",
+            verdict,
+            f"exponent {_said(exponent)}, with {self.sizes[-1]} images",
             f"The exponent, over the shares at which all trials got there, is within {STEP_SLACK:g} of 1 by the "
             f"{TEST}; it fails where the interval excludes that.",
             LI,
-            f"{MORE_TRIALS} Shares at which a trial did not get there do not count; there, raise --steps.",
+            advised(more, "Shares at which a trial did not get there do not count; there, raise --steps."),
             f"needed-steps/{STEPS.name}",
             0.7,
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
-    def _claim(self, name: str, statement: str, verdict: Verdict, figure: str, rule: str, weight: float) -> Claim:
-        more = f"{MORE_TRIALS} Shares whose needed samples lie outside of --samples do not count."
-        return Claim(name, statement, verdict, figure, rule, LI, more, "needed-samples/needed", weight)
+    def _claim(
+        self,
+        name: str,
+        statement: str,
+        tested: tuple[Verdict, str],
+        figure: str,
+        rule: str,
+        weighed: tuple[float, float],
+    ) -> Claim:
+        """A claim on needed samples; ``weighed`` are its weight and its test's rate."""
+        more = advised(tested[1], "Shares whose needed samples lie outside of --samples do not count.")
+        rest = (figure, rule, LI, more, "needed-samples/needed", weighed[0])
+        return Claim(name, statement, tested[0], *rest, kind=Kind.THEORY, rate=weighed[1])
 
 
 def _step_power(steps: Numbers, shares: Numbers) -> Line:
     """Of the shares at which all trials got there; of some of them the fast ones only are known."""
     complete = np.isfinite(steps).all(1)
-    return bootstrap_line(1 / shares[complete], steps[complete], logarithmic=True)
+    grain = EVERY / np.sqrt(12) / steps[complete].mean(1)
+    return line_of_trials(1 / shares[complete], steps[complete], logarithmic=True, grain=grain)
 
 
-def _fitted(found: xr.Dataset, exponent: Quantity) -> tuple[float, float]:
-    """An exponent with its error."""
-    return float(found[exponent.name]), float(found[f"{exponent.name}_error"])
-
-
-def _near(exponent: tuple[float, float], value: float, slack: float) -> Verdict:
-    """Whether an exponent is surely less than ``slack`` from a value."""
-    middle, error = exponent
-    return together(normal_above(middle, error, value - slack), normal_above(-middle, error, -value - slack))
-
-
-def _said(value: float, error: float, sign: str = "") -> str:
-    return f"{value:{sign}.2f} ± {error:.2f}" if np.isfinite(value) else "unknown"
+def _said(exponent: Estimate, sign: str = "") -> str:
+    known = np.isfinite(exponent.mean)
+    return f"{exponent.mean:{sign}.2f} ± {exponent.error:.2f}" if known else "unknown"
 
 
 def _met(steps: Numbers) -> Numbers:

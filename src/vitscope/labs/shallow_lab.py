@@ -18,6 +18,9 @@ from vitscope.labs.shallow.shallow_vit import ShallowVit
 from vitscope.labs.shallow.token_model import AbstractTokens, TokenModel
 from vitscope.labs.shallow.trial import Trial
 
+EVERY = 20
+"""Steps between two evaluations of a trial that ends when it has learned."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractShallowLab(AbstractLab[Trial]):
@@ -140,7 +143,7 @@ class AbstractNeededLab(AbstractShallowLab):
         self, tokens: tuple[AbstractTokens, AbstractTokens | None], model: ShallowVit, keep: AbstractKeep | None = None
     ) -> tuple[Trial, ...]:
         """The trials of one setting, by numbers of images and seeds."""
-        criterion = Criterion(self.loss, "both", self.steps, 20)
+        criterion = Criterion(self.loss, "both", self.steps, EVERY)
         shared = (self.rate, self.batch_size, criterion, keep or KeepAll(), self.tests, tokens[1])
         return tuple(Trial(seed, tokens[0], model, size, *shared) for size in self.sizes for seed in self.seeds)
 

@@ -16,9 +16,9 @@ from vitscope.labs.shallow.keep import DropSpurious, KeepAll
 from vitscope.labs.shallow.token_model import AbstractTokens
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractShallowLab
-from vitscope.labs.verdict import MORE_TRIALS, read_mean
-from vitscope.measurement.claim import Claim
-from vitscope.measurement.estimate import FALSE_ALARMS, above
+from vitscope.labs.verdict import judged, read_mean
+from vitscope.measurement.claim import Claim, Kind
+from vitscope.measurement.estimate import Estimate, above
 from vitscope.measurement.quantity import Quantity
 
 KINDS = ("all tokens", "spurious removed")
@@ -127,28 +127,33 @@ class SpuriousTokens(AbstractShallowLab):
             "spurious-gain": self.group(
                 "gain by removing",
                 "Error with all tokens less error without spurious ones, trial by trial.",
-                over_trials(GAIN, [axis], gain),
-                over_trials(replace(MOST, label=f"{GAIN.label}, agreement {max(levels):g}"), [], gain[top]),
+                over_trials(GAIN, [axis], gain, 1 / self.tests),
+                over_trials(
+                    replace(MOST, label=f"{GAIN.label}, agreement {max(levels):g}"), [], gain[top], 1 / self.tests
+                ),
                 predicted(NOTHING, [axis], np.zeros(len(levels))),
             ),
         }
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Whether removing helps, at each agreement."""
         found = datasets["spurious-gain"]
-        return tuple(
-            Claim(
-                "removal-helps",
-                f"At an agreement of {level:g}, removing spurious tokens improves testing",
-                above(gain := read_mean(found, "gain", agreement=level), 0.0),
-                f"0-1 error less by {gain.text}",
-                f"The gain is above 0 by Student's interval over trials, false-alarm rate {FALSE_ALARMS:g}.",
-                LI,
-                MORE_TRIALS,
-                "spurious-gain/gain",
-                round(0.5 + 0.4 * abs(level - 0.5), 3),
-            )
-            for level in spread(self.agreement)
+        return tuple(self._helps(read_mean(found, "gain", agreement=one), one, rate) for one in spread(self.agreement))
+
+    def _helps(self, gain: Estimate, level: float, rate: float) -> Claim:
+        verdict, more = judged(lambda one: above(one, 0.0, rate), gain)
+        return Claim(
+            "removal-helps",
+            f"At an agreement of {level:g}, removing spurious tokens improves testing",
+            verdict,
+            f"0-1 error less by {gain.text}",
+            "The gain is above 0 by Student's interval over trials.",
+            LI,
+            more,
+            "spurious-gain/gain",
+            round(0.5 + 0.4 * abs(level - 0.5), 3),
+            kind=Kind.THEORY,
+            rate=rate,
         )
 
     def _tokens(self, agreement: float) -> tuple[AbstractTokens, AbstractTokens | None]:

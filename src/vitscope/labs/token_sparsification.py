@@ -24,10 +24,10 @@ from vitscope.labs.shallow.keep import (
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractNeededLab
-from vitscope.labs.verdict import MORE_TRIALS, read_mean
-from vitscope.measurement.claim import Claim
+from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.estimate import FALSE_ALARMS, above
+from vitscope.measurement.estimate import above
 from vitscope.measurement.quantity import Quantity
 
 ALL, RANDOM = "all", "random"
@@ -127,11 +127,12 @@ class TokenSparsification(AbstractNeededLab):
             for criterion in ("hinge", "0-1")
         )
         found, rates = needed(sizes, met["hinge"]), met["hinge"].mean(1)
-        gains = [over_trials(GAIN, [rules], rates - rates[0])]
+        step = 1 / len(sizes)
+        gains = [over_trials(GAIN, [rules], rates - rates[0], step)]
         first = replace(FIRST, label=f"{GAIN.label} by {names[1]}, against {ALL}")
-        gains.append(over_trials(first, [], rates[1] - rates[0]))
+        gains.append(over_trials(first, [], rates[1] - rates[0], step))
         if RANDOM in names:
-            gains.append(over_trials(GAIN_ON_RANDOM, [rules], rates - rates[names.index(RANDOM)]))
+            gains.append(over_trials(GAIN_ON_RANDOM, [rules], rates - rates[names.index(RANDOM)], step))
         parts = (needed_over(NEEDED, rules, found), predicted(PREDICTED, [rules], self._theory(found)))
         return {
             "samples-needed": self.group("samples needed", "", *parts, *gains),
@@ -143,13 +144,13 @@ class TokenSparsification(AbstractNeededLab):
             ),
         }
 
-    def claims(self, datasets: Datasets) -> tuple[Claim, ...]:
+    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """For each rule, whether it needs fewer images than all tokens do, and than as many at random."""
         found, names = datasets["samples-needed"], self._names[1:]
-        fewer = [self._fewer(found.sel(rule=name), name, ALL, "gain") for name in names]
+        fewer = [self._fewer(found.sel(rule=name), name, ALL, rate) for name in names]
         if RANDOM in names:
             others = [name for name in names if name != RANDOM]
-            fewer += [self._fewer(found.sel(rule=name), name, RANDOM, "gain_on_random") for name in others]
+            fewer += [self._fewer(found.sel(rule=name), name, RANDOM, rate) for name in others]
         return tuple(fewer)
 
     @property
@@ -171,18 +172,21 @@ class TokenSparsification(AbstractNeededLab):
         law = [samples_with_attention(shares[name]) if name in shares else np.nan for name in self._names]
         return found.middle[0] * np.array(law) / law[0]
 
-    def _fewer(self, found: xr.Dataset, name: str, other: str, what: str) -> Claim:
-        gain, images = read_mean(found, what), float(found["needed"])
+    def _fewer(self, found: xr.Dataset, name: str, other: str, rate: float) -> Claim:
+        gain = read_mean(found, (GAIN if other == ALL else GAIN_ON_RANDOM).name)
+        images = float(found["needed"])
+        verdict, more = judged(lambda one: above(one, 0.0, rate), gain)
         return Claim(
             f"fewer-{name.replace(' ', '-')}-than-{other}",
             f"Keeping {self.keep:g} of the tokens by {name} needs fewer images than "
             f"{'keeping all' if other == ALL else 'keeping as many at random'}",
-            above(gain, 0.0),
+            verdict,
             f"gain in success {gain.text}; images needed: {f'{images:.0f}' if np.isfinite(images) else 'not reached'}",
-            "The gain in success over all numbers of images is above 0 by Student's interval over seeds, false-alarm "
-            f"rate {FALSE_ALARMS:g}.",
+            "The gain in success over all numbers of images is above 0 by Student's interval over seeds.",
             LI,
-            f"{MORE_TRIALS} Where a rule or all tokens need more or fewer images than --samples has, widen it.",
+            advised(more, "Where a rule or all tokens need more or fewer images than --samples has, widen it."),
             "samples-needed/needed",
             (0.9 if name in ("oracle", "attention") else 0.7) - (0.15 if other == RANDOM else 0),
+            kind=Kind.THEORY,
+            rate=rate,
         )

@@ -1,27 +1,41 @@
-"""Verdicts of labs: entries of their datasets as estimates, and tests of bootstrapped numbers."""
+"""Verdicts of labs: entries of their datasets as estimates, and what more trials would decide."""
 
 import math
+from collections.abc import Callable
 
 import xarray as xr
-from scipy.special import ndtri
 
 from vitscope.measurement.claim import Verdict
-from vitscope.measurement.estimate import FALSE_ALARMS, Estimate
+from vitscope.measurement.estimate import Estimate, needed, together
 
-MORE_TRIALS = "Run more trials (--trials): standard errors shrink with the square root of their number."
-"""What to try where nothing could be decided."""
+FLOOR = "error_floor"
+"""Attribute of a quantity: the part of its error that more trials leave as it is."""
+
+_ALIKE = "One trial, or several that are all alike, say nothing of others: run more (--trials)."
+_COARSE = "More trials will hardly decide it: the numbers tried are too far apart. Give --samples more of them."
+_ON_THE_THRESHOLD = "More trials will hardly decide it: what was measured lies on the threshold itself."
 
 
 def read_mean(dataset: xr.Dataset, name: str, **at: object) -> Estimate:
     """One entry of a quantity."""
     mean, error, count = (float(dataset[f"{name}{part}"].sel(at).item()) for part in ("", "_error", "_count"))
-    return Estimate(mean, error, int(count))
+    return Estimate(mean, error, int(count), float(dataset[name].attrs.get(FLOOR, 0.0)))
 
 
-def normal_above(value: float, error: float, threshold: float) -> Verdict:
-    """Whether a number lies above a threshold, by its normal interval at `FALSE_ALARMS`; for bootstrap errors."""
-    if not (math.isfinite(value) and error > 0):
-        return Verdict.UNDECIDED
-    reach = float(ndtri(1 - FALSE_ALARMS / 2)) * error
-    low, high = value - reach, value + reach
-    return Verdict.HOLDS if low > threshold else Verdict.FAILS if high < threshold else Verdict.UNDECIDED
+def judged(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
+    """The verdict of a statement that needs all of some estimates, and how many trials it takes where it is none."""
+    verdict = together(*map(judge, estimates))
+    if verdict is not Verdict.UNDECIDED or not all(math.isfinite(one.mean) for one in estimates):
+        return verdict, ""
+    count = min(one.count for one in estimates)
+    more = needed(lambda trials: together(*(judge(one.at(trials)) for one in estimates)), count)
+    if more is None:
+        alike = not all(one.error > 0 for one in estimates)
+        coarse = any(one.floor > 0 for one in estimates)
+        return verdict, _ALIKE if alike else _COARSE if coarse else _ON_THE_THRESHOLD
+    return verdict, f"About {more:,} trials would decide it, if theirs are like those seen (--trials {more})."
+
+
+def advised(*parts: str) -> str:
+    """What there is to say, in one text."""
+    return " ".join(part for part in parts if part)

@@ -1,31 +1,60 @@
 """Means with standard errors, and the tests that findings and labs make of them."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from scipy.special import stdtrit
 
 from vitscope.measurement.claim import Verdict
 
 FALSE_ALARMS = 0.01
-"""Two-sided false-alarm rate of a test."""
+"""Two-sided false-alarm rate of one test, at most."""
+TOGETHER = 0.05
+"""Rate of any false alarm among all tests of a run, at most."""
+SKEWNESS = 3.0
+"""Of the numbers per image that tests allow for; that of the exponential law is 2."""
+MOST = 10_000_000
+"""Samples beyond which nobody is asked for more."""
+
+Kept = TypeVar("Kept", bound="Estimate")
+
+
+def rate_of(tests: int) -> float:
+    """The false-alarm rate of each of several tests of a run: `FALSE_ALARMS`, or its share of `TOGETHER` if less.
+
+    By Bonferroni's inequality all of them together are then wrong in a share of runs of `TOGETHER` at most, however
+    they depend on one another.
+    """
+    return min(FALSE_ALARMS, TOGETHER / max(tests, 1))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over ``count`` images, or independent trials, with its standard error."""
+    """A mean over ``count`` independent trials, with its standard error."""
 
     mean: float
     error: float
     count: int
+    floor: float = 0.0
+    """The part of the error that more trials leave as it is, such as that of a grid on which they were made."""
 
     def interval(self, rate: float) -> tuple[float, float]:
-        """The interval of Student's t that misses the mean at this two-sided rate; all numbers for a single one."""
-        if self.count < 2 or math.isnan(self.error):
+        """The interval of Student's t that misses the mean at this two-sided rate.
+
+        All numbers where there is one trial, or no spread among them: trials that are alike say nothing of those that
+        are not.
+        """
+        if self.count < 2 or not self.error > 0:
             return (-math.inf, math.inf)
         reach = float(stdtrit(self.count - 1, 1 - rate / 2)) * self.error
         return (self.mean - reach, self.mean + reach)
+
+    def at(self: Kept, count: int) -> Kept:
+        """What it would be over another number of trials whose mean and spread are the same."""
+        spread = math.sqrt(max(self.error**2 - self.floor**2, 0.0) * self.count / count)
+        return replace(self, error=math.hypot(spread, self.floor), count=count)
 
     @property
     def text(self) -> str:
@@ -37,20 +66,54 @@ class Estimate:
         return f"{self.mean:.{digits}f} ± {self.error:.{digits}f}"
 
 
-def above(estimate: Estimate, threshold: float, rate: float = FALSE_ALARMS) -> Verdict:
+@dataclass(frozen=True)
+class OverImages(Estimate):
+    """A mean over images of a continuous number per image, which may be skewed.
+
+    Of a skewed law the studentised mean has a long tail: to first order its quantile is
+    ``z + skewness (2 z^2 + 1) / (6 sqrt(n))`` (Johnson, JASA 1978). Student's quantile is lengthened by that, to either
+    side, at a skewness of `SKEWNESS`. Simulated, tests of numbers as skewed as the exponential law keep their rate
+    from 10 images on.
+    """
+
+    span: float = math.inf
+    """The width of the range in which the number lies, such as 1 of a share."""
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """The interval that misses the mean at this two-sided rate.
+
+        Where all images have the same number, a share of images that would be missed at this rate may have any other
+        number within the range.
+        """
+        if self.count < 2 or math.isnan(self.error):
+            return (-math.inf, math.inf)
+        if self.error == 0:
+            unseen = -math.expm1(math.log(rate / 2) / self.count) * self.span
+            return (self.mean - unseen, self.mean + unseen)
+        z = float(stdtrit(self.count - 1, 1 - rate / 2))
+        reach = (z + SKEWNESS * (2 * z * z + 1) / (6 * math.sqrt(self.count))) * self.error
+        return (self.mean - reach, self.mean + reach)
+
+
+def above(estimate: Estimate, threshold: float, rate: float) -> Verdict:
     """Whether the mean lies above a threshold: its interval must not reach the threshold for a verdict."""
     low, high = estimate.interval(rate)
     return Verdict.HOLDS if low > threshold else Verdict.FAILS if high < threshold else Verdict.UNDECIDED
 
 
-def below(estimate: Estimate, threshold: float, rate: float = FALSE_ALARMS) -> Verdict:
+def below(estimate: Estimate, threshold: float, rate: float) -> Verdict:
     """Whether the mean lies below a threshold."""
-    return above(Estimate(-estimate.mean, estimate.error, estimate.count), -threshold, rate)
+    return opposite(above(estimate, threshold, rate))
 
 
-def between(estimate: Estimate, low: float, high: float, rate: float = FALSE_ALARMS) -> Verdict:
-    """Whether the mean lies between two numbers; the rate is that on either side."""
+def between(estimate: Estimate, low: float, high: float, rate: float) -> Verdict:
+    """Whether the mean lies between two numbers, by the interval at this rate."""
     return together(above(estimate, low, rate), below(estimate, high, rate))
+
+
+def opposite(verdict: Verdict) -> Verdict:
+    """Of the statement that says the contrary."""
+    return {Verdict.HOLDS: Verdict.FAILS, Verdict.FAILS: Verdict.HOLDS}.get(verdict, verdict)
 
 
 def together(*verdicts: Verdict) -> Verdict:
@@ -60,7 +123,24 @@ def together(*verdicts: Verdict) -> Verdict:
     return Verdict.HOLDS if set(verdicts) == {Verdict.HOLDS} else Verdict.UNDECIDED
 
 
-def average(estimates: Sequence[Estimate]) -> Estimate:
+def needed(judge: Callable[[int], Verdict], count: int) -> int | None:
+    """How many samples would decide what ``count`` of them do not, rounded up to two digits; None beyond `MOST`.
+
+    ``judge`` gives the verdict of so many samples whose means and spreads are those seen.
+    """
+    low, high = max(count, 1), 2 * max(count, 1)
+    while judge(high) is Verdict.UNDECIDED:
+        low, high = high, 2 * high
+        if high > MOST:
+            return None
+    while high - low > max(1, high // 200):
+        middle = (low + high) // 2
+        low, high = (middle, high) if judge(middle) is Verdict.UNDECIDED else (low, middle)
+    unit = 10 ** max(len(str(high)) - 2, 0)
+    return -(-high // unit) * unit
+
+
+def average(estimates: Sequence[Kept]) -> Kept:
     """The mean of means over the same images.
 
     How they go together from image to image is not stored, so the mean of their standard errors is taken, which is
@@ -69,36 +149,18 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     count = len(estimates)
     mean = sum(estimate.mean for estimate in estimates) / count
     error = sum(estimate.error for estimate in estimates) / count
-    return Estimate(mean, error, min(estimate.count for estimate in estimates))
+    return replace(estimates[0], mean=mean, error=error, count=min(estimate.count for estimate in estimates))
 
 
-def difference(after: Estimate, before: Estimate) -> Estimate:
+def difference(after: Kept, before: Estimate) -> Kept:
     """``after - before`` over the same images, with the sum of their standard errors, which bounds its own."""
-    return Estimate(after.mean - before.mean, after.error + before.error, min(after.count, before.count))
+    apart = (after.mean - before.mean, after.error + before.error, min(after.count, before.count))
+    return replace(after, mean=apart[0], error=apart[1], count=apart[2])
 
 
-def of_shares(estimate: Estimate) -> Estimate:
-    """The mean of numbers that are 0 or 1, or differences of such, its error at least one image's.
-
-    Where no image changed the estimated error is 0, and yet one in some hundreds may change.
-    """
-    return Estimate(estimate.mean, max(estimate.error, 1 / max(estimate.count, 1)), estimate.count)
-
-
-def scaled(estimate: Estimate, factor: float) -> Estimate:
+def scaled(estimate: Kept, factor: float) -> Kept:
     """The mean times a factor that is known exactly."""
-    return Estimate(factor * estimate.mean, abs(factor) * estimate.error, estimate.count)
-
-
-def logarithm(estimate: Estimate) -> Estimate:
-    """The logarithm of a positive mean, its error to first order."""
-    return Estimate(math.log(estimate.mean), estimate.error / estimate.mean, estimate.count)
-
-
-def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share of ``count`` images, of 95 % by default."""
-    centre, reach = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return ((centre - reach) / (1 + z**2 / count), (centre + reach) / (1 + z**2 / count))
+    return replace(estimate, mean=factor * estimate.mean, error=abs(factor) * estimate.error)
 
 
 def z_text(estimate: Estimate) -> str:

@@ -10,7 +10,7 @@ import xarray as xr
 from PIL import Image
 
 from vitscope.engine.mistakes import MISTAKES
-from vitscope.measurement.estimate import wilson
+from vitscope.measurement.exact import SHOWN, clopper_pearson
 from vitscope.report.measured import measured
 from vitscope.report.table import Table, tables
 from vitscope.runs.run import Run
@@ -96,7 +96,8 @@ def mistakes_of(run: Run) -> MistakesView | None:
 def _classes(found: xr.Dataset) -> list[WeakClass]:
     columns = (found[name].values.tolist() for name in ("classes_name", "class_accuracy", "class_accuracy_count"))
     return [
-        WeakClass(str(name), round(share * n), n, *wilson(share, n)) for name, share, n in zip(*columns, strict=True)
+        WeakClass(str(name), round(share * n), n, *clopper_pearson(float(round(share * n)), n, SHOWN))
+        for name, share, n in zip(*columns, strict=True)
     ]
 
 

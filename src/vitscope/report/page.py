@@ -14,7 +14,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.colour import DARK, LIGHT, declarations
 from vitscope.report.drawing.drawing import MARGIN_LEFT, MARGIN_RIGHT
 from vitscope.report.text import breakable, sentence
-from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, WEIGHTIEST, RunView
+from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, RunView, advising, glyph, tone
 from vitscope.runs.run import Run
 
 
@@ -36,7 +36,6 @@ def rendered(template: str, **shown: object) -> str:
     """A page from its template, with style, script, palette and plotly's library."""
     environment = _environment()
     return environment.get_template(template).render(
-        weightiest=WEIGHTIEST,
         most_facts=MOST_FACTS,
         multiples=SHOWN_MULTIPLES,
         style=_source(environment, "style.css"),
@@ -82,7 +81,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(sentence=sentence, breakable=breakable)
+    environment.filters.update(sentence=sentence, breakable=breakable, advising=advising, glyph=glyph, tone=tone)
     return environment
 
 

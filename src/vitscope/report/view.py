@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, cast
 import xarray as xr
 from markupsafe import Markup
 
-from vitscope.measurement.claim import Claim
+from vitscope.measurement.claim import Claim, Kind, Verdict, foremost
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import MARGIN_TOP
@@ -23,6 +24,8 @@ from vitscope.report.text import definition
 from vitscope.runs.run import Run
 
 WEIGHTIEST = 3
+NO_FINDINGS = "No findings were drawn from this run; the figures stand for themselves."
+THEORY = "What papers say of such models, tested on this one. None of it says that the model is good or bad."
 MOST_FACTS = 8
 """More than these are folded, so that findings stand near the top."""
 _TALL, _LOW, _MULTIPLE = 272, 200, 150
@@ -91,6 +94,26 @@ class DiagnosticView:
         return next((f for f in figures if any(quantity in (one.name, one.whole) for one in f.quantities)), None)
 
 
+_GLYPHS = {Kind.PROBLEM: "▲", Kind.LOOK: "●", Kind.GOOD: "✓", Kind.THEORY: "◆"}
+
+
+def tone(claim: Claim) -> str:
+    """The class of a claim's colour."""
+    return "undecided" if claim.verdict is Verdict.UNDECIDED else claim.kind.name.lower()
+
+
+def advising(claim: Claim) -> str:
+    """What stands above a claim's advice."""
+    if claim.verdict is Verdict.UNDECIDED:
+        return "What would decide it"
+    return "What it means" if claim.kind is Kind.THEORY else "What to try"
+
+
+def glyph(claim: Claim) -> str:
+    """What stands beside the word that says a claim's kind."""
+    return "○" if claim.verdict is Verdict.UNDECIDED else _GLYPHS[claim.kind]
+
+
 @dataclass(frozen=True)
 class FindingView:
     """A claim with its evidence, as far as the run holds it; a plain number is shown by its diagnostic's figure."""
@@ -101,6 +124,25 @@ class FindingView:
     source: str
     drawn: bool = False
     """Whether the figure is drawn under it: it is one of the first findings, and the first of them that rests on it."""
+
+
+@dataclass(frozen=True)
+class FindingGroup:
+    """Findings under one heading; ``open`` are shown, ``folded`` are not."""
+
+    id: str
+    title: str
+    lead: str
+    open: tuple[FindingView, ...]
+    folded: tuple[FindingView, ...]
+
+    @property
+    def rest(self) -> str:
+        """How many are folded, and of what kinds."""
+        marks = Counter(one.claim.mark for one in self.folded)
+        count = f"{len(self.folded)} {'further ' if self.open else ''}finding{'s' if len(self.folded) > 1 else ''}"
+        kinds = ", ".join(f"{number} {mark}" for mark, number in marks.items())
+        return f"{count}: {kinds}" if self.open else count
 
 
 @dataclass(frozen=True)
@@ -167,11 +209,22 @@ class RunView:
         return tuple((question, tuple(d for d in self.diagnostics if d.question == question)) for question in asked)
 
     @cached_property
-    def findings(self) -> tuple[FindingView, ...]:
-        """Weightiest first, each figure drawn once."""
-        found = [self._finding(claim) for claim in sorted(self.run.claims, key=lambda claim: -claim.weight)]
-        first = {one.link: place for place, one in reversed(list(enumerate(found[:WEIGHTIEST]))) if one.figure}
-        return tuple(replace(one, drawn=first.get(one.link) == place) for place, one in enumerate(found))
+    def findings(self) -> tuple[FindingGroup, ...]:
+        """What somebody who uses the model can act on, then what is about the theory; where that is all, that."""
+        claims = foremost(self.run.claims)
+        about = [claim for claim in claims if claim.kind is not Kind.THEORY]
+        theory = [claim for claim in claims if claim.kind is Kind.THEORY]
+        problems, looks = (sum(claim.kind is kind for claim in claims) for kind in (Kind.PROBLEM, Kind.LOOK))
+        opened = max(problems, min(problems + looks, WEIGHTIEST), 1) if about else WEIGHTIEST
+        first = self._group("Findings", rates_of(claims) if claims else NO_FINDINGS, about or theory, opened)
+        return (first, self._group("About the theory", THEORY, theory, 0)) if about and theory else (first,)
+
+    def _group(self, title: str, lead: str, claims: Sequence[Claim], count: int) -> FindingGroup:
+        """The findings, the first so many of them open, with each figure drawn once."""
+        found = [self._finding(claim) for claim in claims]
+        first = {one.link: place for place, one in reversed(list(enumerate(found[:count]))) if one.figure}
+        opened = tuple(replace(one, drawn=first.get(one.link) == place) for place, one in enumerate(found[:count]))
+        return FindingGroup(self.anchor(title), title, lead, opened, tuple(found[count:]))
 
     @property
     def provenance(self) -> tuple[tuple[str, str], ...]:
@@ -257,6 +310,20 @@ def _plot(drawing: AbstractDrawing, height: int) -> Plot:
         square=drawing.square,
         how_to_read=drawing.how_to_read,
         file=drawing.file,
+    )
+
+
+def rates_of(claims: Sequence[Claim]) -> str:
+    """How often tests of a run err, in words; nothing where none says so."""
+    rates = [claim.rate for claim in claims if claim.rate is not None]
+    if not rates:
+        return ""
+    each, all_of_them = (f"{100 * rate:.2g} %" for rate in (max(rates), sum(rates)))
+    if len(rates) == 1:
+        return f"One of these is a test, which errs in at most {each} of runs."
+    return (
+        f"{len(rates)} claims of this run are tests. Each errs in at most {each} of runs, and any of them in at most "
+        f"{all_of_them}: what is not as sure as that is called undecided."
     )
 
 

@@ -6,12 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
-from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.measurement.quantity import headline
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 APART = "apart"
 """The attribute of a group that is no diagnostic's: what was said image by image, and what follows from it."""
+_WORDS = {"verdict": Verdict, "kind": Kind}
+"""The fields of a claim that are stored as words."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,15 @@ class Run:
 
     @property
     def claims(self) -> tuple[Claim, ...]:
-        """What the findings' rules made of the numbers, weightiest first."""
+        """What the findings' rules made of the numbers, in the order in which they are shown."""
         stored = cast(list[dict[str, Any]], json.loads(self.tree.attrs.get("claims", "[]")))
         for claim in stored:
-            claim["verdict"] = Verdict(claim["verdict"])
+            claim |= {name: read(claim[name]) for name, read in _WORDS.items() if name in claim}
         return tuple(Claim(**claim) for claim in stored)
 
     def with_claims(self, claims: tuple[Claim, ...]) -> "Run":
         """The same run with these claims."""
-        stored = [{**asdict(claim), "verdict": claim.verdict.value} for claim in claims]
+        stored = [{**asdict(claim), **{name: getattr(claim, name).value for name in _WORDS}} for claim in claims]
         tree = self.tree.copy()
         tree.attrs["claims"] = json.dumps(stored)
         return Run(tree)
@@ -164,7 +165,7 @@ class Run:
         """What it is of and what it came to, for people."""
         model = self.spec.model
         size = f", {model['parameters']:,} parameters, {model['weights']}" if "parameters" in model else ""
-        counts = Counter(_kind(claim) for claim in self.claims)
+        counts = Counter(claim.mark for claim in self.claims)
         facts = [
             ("model", f"{model.get('name', 'none')}{size}"),
             ("images" if "of" not in self.spec.images else "measured on", self._shown_on),
@@ -175,9 +176,3 @@ class Run:
             *(("note", note) for note in self.notes),
         ]
         return [(name, text) for name, text in facts if text]
-
-
-def _kind(claim: Claim) -> str:
-    """What sort of finding it is, as far as claims say; else its verdict."""
-    kind = getattr(claim, "kind", claim.verdict)
-    return str(kind.value if isinstance(kind, Enum) else kind)

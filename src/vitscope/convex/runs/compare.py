@@ -1,7 +1,7 @@
 """Kinds of head side by side, each at its own validated beta."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -13,7 +13,6 @@ from vitscope.convex.runs.data import HeadData
 from vitscope.convex.runs.fit import BETA, GAP, HEADS, SECONDS, TOP1, Fitted, fitted, right
 from vitscope.convex.runs.group import (
     BURER_MONTEIRO,
-    RESAMPLES,
     UNRAVELING,
     Words,
     accuracy,
@@ -21,13 +20,14 @@ from vitscope.convex.runs.group import (
     exact,
     group,
     packed,
-    resampled,
     run_of,
 )
 from vitscope.convex.runs.settings import HeadSettings
 from vitscope.convex.solver import Step
 from vitscope.engine.measure import Progress, silent
-from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.estimate import Estimate, above, needed, rate_of
+from vitscope.measurement.exact import change_of, contrast
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
@@ -35,7 +35,11 @@ from vitscope.runs.store import RunFolder
 
 ATTENTION_LIKE = ("attention", "mixer", "fno", "block-fno")
 PLAIN = ("linear", "mlp")
-_INTERVAL = 0.95
+
+Right = Float64[np.ndarray, " images"]
+"""1 for each test image that is right, 0 for the others."""
+Rights = Sequence[Right]
+"""The same under each of several seeds."""
 
 _OVER_SEEDS = Quantity(
     "top1_over_seeds",
@@ -167,7 +171,9 @@ class CompareQuestion:
         everyone = [one for several in each.values() for one in several]
         worst = max(everyone, key=lambda one: one.relative_gap)
         claims = (
-            *attention_claim({kind: (rights[kind], _validated(each[kind])) for kind in self.kinds}, self.seed),
+            *attention_claim(
+                {kind: ([one.right for one in each[kind]], _validated(each[kind])) for kind in self.kinds}
+            ),
             certified(
                 [one.relative_gap for one in everyone],
                 [one.kind for one in everyone],
@@ -199,39 +205,64 @@ class CompareQuestion:
         )
 
 
-def attention_claim(heads: dict[str, tuple[Float64[np.ndarray, " images"], float]], seed: int) -> Sequence[Claim]:
+def attention_claim(heads: Mapping[str, tuple[Rights, float]]) -> Sequence[Claim]:
     """Whether attention-like heads beat linear and MLP heads; nothing where there are not some of both.
 
-    ``heads`` has for each kind how right each test image is, and the validation accuracy, by which the best of either
-    side is chosen, so that the test images have no part in the choice.
+    ``heads`` has for each kind which test images are right, under each seed, and the validation accuracy, by which the
+    best of either side is chosen, so that the test images have no part in the choice.
     """
     sides = [[kind for kind in side if kind in heads] for side in (ATTENTION_LIKE, PLAIN)]
     if not all(sides):
         return ()
     best, rival = (max(side, key=lambda kind: heads[kind][1]) for side in sides)
-    difference = heads[best][0] - heads[rival][0]
-    low, high = np.quantile(resampled(difference, seed), [(1 - _INTERVAL) / 2, (1 + _INTERVAL) / 2])
-    verdict = Verdict.HOLDS if low > 0 else Verdict.FAILS if high < 0 else Verdict.UNDECIDED
-    advice = {
-        Verdict.HOLDS: f"Take the {best} head where accuracy counts.",
-        Verdict.FAILS: f"Take the {rival} head: it is better and cheaper.",
-        Verdict.UNDECIDED: f"Take the {rival} head, which is cheaper, or test on more images.",
-    }[verdict]
+    change = contrast([_paired(one, other) for one, other in zip(heads[best][0], heads[rival][0], strict=True)])
+    rate = rate_of(1)
+    verdict, (low, high) = above(change, 0.0, rate), change.interval(rate)
+    headline, advice = _words(verdict, best, rival)
+    if verdict is Verdict.UNDECIDED and (more := needed(lambda n: above(change.at(n), 0.0, rate), change.count)):
+        advice += f" About {more:,} test images would decide it, if they are like these (--test-limit {more})."
     claim = Claim(
         name="attention-like-heads-win",
         statement="Attention-like heads (attention, mixer, FNO, B-FNO) beat linear and MLP heads",
         verdict=verdict,
-        figure=f"{best} less {rival}: {100 * difference.mean():+.2f} points of test accuracy, "
-        f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}",
-        rule="The best attention-like head less the best of linear and MLP, each side's best by validation accuracy, "
-        f"in a paired bootstrap of {RESAMPLES} samples of the test images: holds if the 95 % interval is above 0, "
-        "fails if it is below.",
+        figure=f"{best} less {rival}: {100 * change.mean:+.2f} points of test accuracy, "
+        f"{1 - rate:.0%} interval {100 * low:+.2f} to {100 * high:+.2f}",
+        rule="The best attention-like head less the best of linear and MLP, each side's best by validation accuracy: "
+        "holds if the exact interval of the test images gained and lost (Clopper and Pearson; the mean over seeds) is "
+        "above 0, fails if it is below.",
         reference=UNRAVELING,
         advice=advice,
         evidence="convex-comparison/top1",
         weight=0.9,
+        headline=headline,
+        kind=Kind.LOOK,
+        rate=rate,
     )
     return (claim,)
+
+
+def _words(verdict: Verdict, best: str, rival: str) -> tuple[str, str]:
+    """What was found, and which head to take."""
+    return {
+        Verdict.HOLDS: (
+            f"The best attention-like head, {best}, beats the best plain one, {rival}.",
+            f"Take the {best} head where accuracy counts.",
+        ),
+        Verdict.FAILS: (
+            f"The best plain head, {rival}, beats the best attention-like one, {best}.",
+            f"Take the {rival} head: it is better and cheaper.",
+        ),
+        Verdict.UNDECIDED: (
+            f"These test images leave open whether the {best} head or the {rival} head is the better.",
+            f"Take the {rival} head, which is cheaper, or test on more images.",
+        ),
+    }[verdict]
+
+
+def _paired(after: Right, before: Right) -> Estimate:
+    """The change of the accuracy image by image."""
+    apart = after - before
+    return change_of(Estimate(float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(len(apart))), len(apart)))
 
 
 def _validated(several: Sequence[Tried]) -> float:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 
 from vitscope.convex.runs.data import HeadData
-from vitscope.measurement.claim import Claim, Verdict
+from vitscope.measurement.claim import Claim, Kind, Verdict, foremost
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import Run
@@ -111,10 +111,16 @@ def certified(gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str
     worst = max(gaps)
     said = said if worst > tol else f"{said.split('. ')[0].rstrip('.')}."
     reached = Verdict.UNDECIDED if "heuristic" in kinds else Verdict.HOLDS
+    verdict = reached if worst <= tol else Verdict.FAILS
+    kind, headline = {
+        Verdict.HOLDS: (Kind.GOOD, f"{what} within {100 * tol:g} % of the global optimum."),
+        Verdict.FAILS: (Kind.PROBLEM, f"The certificate does not reach {100 * tol:g} %: a better head may exist."),
+        Verdict.UNDECIDED: (Kind.LOOK, "The bound on the optimum was only searched for, so that it certifies nothing."),
+    }[verdict]
     return Claim(
         name="certified",
         statement=f"{what} within {100 * tol:g} % of the global optimum",
-        verdict=reached if worst <= tol else Verdict.FAILS,
+        verdict=verdict,
         figure=said if len(gaps) == 1 else f"The largest of {len(gaps)} gaps: {said}",
         rule=f"Every relative gap between objective and lower bound is at most {tol:g}; undecided where the bound was "
         "only searched for.",
@@ -122,6 +128,8 @@ def certified(gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str
         advice="" if worst <= tol else "More passes (--max-passes), a larger beta, or a larger --tol.",
         evidence=evidence,
         weight=0.4,
+        headline=headline,
+        kind=kind,
     )
 
 
@@ -145,4 +153,4 @@ def run_of(
             "images": len(data.labels),
         }
     )
-    return Run(xr.DataTree.from_dict({"/": root, **groups})).with_claims(tuple(claims))
+    return Run(xr.DataTree.from_dict({"/": root, **groups})).with_claims(foremost(claims))

@@ -1,0 +1,134 @@
+"""Intervals that miss at most as often as they say, for any law: of shares, of their changes, of bounded numbers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast, final
+
+from scipy.optimize import brentq
+from scipy.special import betaincinv, rel_entr
+
+from vitscope.measurement.estimate import Estimate
+
+SHOWN = 0.05
+"""How often an interval that is shown, and decides nothing, misses at most."""
+_ROUNDING = 0.01
+"""Counts that are recovered from a mean and its error must be whole to this."""
+
+
+def clopper_pearson(hits: float, count: int, rate: float) -> tuple[float, float]:
+    """The interval of a share of which ``hits`` of ``count`` were seen, missed at this two-sided rate at most.
+
+    Clopper and Pearson, Biometrika 1934. ``hits`` need not be whole.
+    """
+    low = float(betaincinv(hits, count - hits + 1, rate / 2)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - rate / 2)) if hits < count else 1.0
+    return low, high
+
+
+@final
+@dataclass(frozen=True)
+class Share(Estimate):
+    """A share of images, or of trials."""
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """The exact one."""
+        return clopper_pearson(self.mean * self.count, self.count, rate)
+
+
+@final
+@dataclass(frozen=True)
+class Change(Estimate):
+    """The change of a share over the same images: each was gained (1), lost (-1), or stayed as it was (0)."""
+
+    gained: float = 0.0
+    lost: float = 0.0
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """The share gained less the share lost, by an exact interval of each at half of the rate."""
+        gain, loss = (clopper_pearson(one, self.count, rate / 2) for one in (self.gained, self.lost))
+        return gain[0] - loss[1], gain[1] - loss[0]
+
+    def at(self, count: int) -> "Change":
+        """What it would be over another number of images of which the same shares are gained and lost."""
+        more = count / self.count
+        return replace(super().at(count), gained=self.gained * more, lost=self.lost * more)
+
+    @property
+    def text(self) -> str:
+        """The change, its error, and of how many images it is."""
+        turned = f"{self.gained:.0f} gained, {self.lost:.0f} lost" if self.gained or self.lost else "none changed"
+        return f"{super().text} ({turned} of {self.count})"
+
+
+@final
+@dataclass(frozen=True)
+class Bounded(Estimate):
+    """A mean of numbers of which no more is known than that they lie between ``least`` and ``most``."""
+
+    least: float = 0.0
+    most: float = 1.0
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """By Hoeffding's inequality (JASA 1963, theorem 1), which for 0 and 1 is Chernoff's: no spread is assumed."""
+        width = self.most - self.least
+        share, bound = (self.mean - self.least) / width, math.log(2 / rate) / self.count
+
+        def excess(other: float) -> float:
+            return float(rel_entr(share, other) + rel_entr(1 - share, 1 - other)) - bound
+
+        low, high = (
+            float(cast(float, brentq(excess, end, share))) if end != share and excess(end) > 0 else end
+            for end in (0.0, 1.0)
+        )
+        return self.least + width * low, self.least + width * high
+
+
+@final
+@dataclass(frozen=True)
+class Contrast(Estimate):
+    """The mean of some estimates less the mean of others."""
+
+    first: tuple[Estimate, ...] = ()
+    second: tuple[Estimate, ...] = ()
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """From the intervals of all parts, each at its share of the rate, whatever they have to do with one another."""
+        share = rate / len((*self.first, *self.second))
+        (low, high), (least, most) = (_mean_interval(part, share) for part in (self.first, self.second))
+        return low - most, high - least
+
+    def at(self, count: int) -> "Contrast":
+        """What it would be if all its parts were over another number of images."""
+        parts = (tuple(one.at(count) for one in part) for part in (self.first, self.second))
+        return contrast(*parts)
+
+
+def change_of(estimate: Estimate) -> Change | Bounded:
+    """The mean of changes of a share, with the numbers of images gained and lost; bounded if it is not one of such.
+
+    Of numbers that are 1, -1 or 0 the mean tells ``gained - lost`` and, with the standard error, the sum of squares
+    tells ``gained + lost``.
+    """
+    mean, count = estimate.mean, estimate.count
+    squares = (count * (count - 1) * estimate.error**2 if count > 1 else 0.0) + count * mean**2
+    found = [(squares + count * mean) / 2, (squares - count * mean) / 2]
+    gained, lost = (float(round(one)) if math.isfinite(one) else -1.0 for one in found)
+    whole = max(abs(gained - found[0]), abs(lost - found[1])) < _ROUNDING
+    if whole and min(gained, lost) >= 0 and gained + lost <= count:
+        return Change(mean, estimate.error, count, gained=gained, lost=lost)
+    return Bounded(mean, estimate.error, count, least=-1.0, most=1.0)
+
+
+def _mean_interval(part: Sequence[Estimate], rate: float) -> tuple[float, float]:
+    ends = [one.interval(rate) for one in part] or [(0.0, 0.0)]
+    return sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)
+
+
+def contrast(first: Sequence[Estimate], second: Sequence[Estimate] = ()) -> Contrast:
+    """The mean of the first estimates less the mean of the second, if any, with the sum of their standard errors."""
+    parts = [part for part in (first, second) if part]
+    means = [sum(one.mean for one in part) / len(part) for part in parts]
+    error = sum(sum(one.error for one in part) / len(part) for part in parts)
+    count = min(one.count for part in parts for one in part)
+    return Contrast(means[0] - sum(means[1:]), error, count, first=tuple(first), second=tuple(second))

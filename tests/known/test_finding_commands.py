@@ -1,0 +1,86 @@
+"""The commands that findings advise are there, with these flags, and name the model and the images of their run."""
+
+import json
+import re
+import shlex
+
+import pytest
+import typer
+from finding_runs import run_of
+
+from vitscope.cli import app
+from vitscope.cli.flags import made
+from vitscope.data import images
+from vitscope.engine.measure import Plan
+from vitscope.findings.checkup import findings
+from vitscope.findings.command import UNKNOWN, examined, filled
+from vitscope.findings.finding import AbstractFinding
+from vitscope.interventions.studies import all_studies
+from vitscope.models.load import load
+
+SHOWN = load("vit-micro"), images("digits", limit=8)
+
+
+def commands_of(finding: AbstractFinding) -> list[str]:
+    """Every command in what it advises."""
+    texts = [finding.again, *(outcome.advice for outcome in finding.outcomes.each.values())]
+    return [one for text in texts for one in re.findall(r"vitscope [^`]*", text if "`" in text else f"`{text}`")]
+
+
+def parsed(command: str) -> tuple[list[str], dict]:
+    """The names of the command and its flags' values; an unknown name or flag raises."""
+    names, words = [], shlex.split(command)[1:]
+    found, context = typer.main.get_command(app), None
+    while hasattr(found, "list_commands"):
+        context = found.make_context("vitscope", [words[0]], parent=context)
+        names.append(words.pop(0))
+        found = found.get_command(context, names[-1])
+        assert found is not None, command
+    return names, found.make_context(names[-1], words, parent=context).params
+
+
+@pytest.mark.parametrize("finding", findings(), ids=lambda finding: finding.name)
+def test_what_a_finding_advises_can_be_typed(finding: AbstractFinding) -> None:
+    studies = {study.name: study for study in all_studies()}
+    for command in commands_of(finding):
+        typed = command.replace("{examined}", "digits").replace("{needed}", "40").replace("LAYER,LAYER", "3,4")
+        names, values = parsed(typed)
+        if names[0] == "study":  # the flags' values are some of the study's
+            assert made(studies[names[1]], values).grid(*SHOWN, Plan()).settings
+
+
+def test_a_command_that_is_not_there_is_noticed() -> None:
+    with pytest.raises(Exception, match="sizes"):
+        parsed("vitscope study lesion digits --sizes 3")
+    with pytest.raises(Exception, match="leson"):
+        parsed("vitscope study leson digits")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("", UNKNOWN),
+        ("vitscope train vit-micro", UNKNOWN),
+        ("vitscope checkup", ""),
+        ("vitscope checkup digits --limit 64 --out x --resume", "digits"),
+        (
+            "vitscope checkup --deep timm/vit --weights 'my file.pt' --images=a/b --label y --limit 8 --pretrained",
+            "timm/vit --weights 'my file.pt' --images=a/b --label y --pretrained",
+        ),
+        ("vitscope study lesion m --of head --images d --split val --workers 2", "m --images d --split val"),
+        ("vitscope measure hessian-spectrum --top 5 m --images d --augment strong", "m --images d --augment strong"),
+    ],
+)
+def test_the_model_and_the_images_are_those_of_the_runs_own_command(command: str, said: str) -> None:
+    run = run_of()
+    run.tree.attrs["provenance"] = json.dumps({"command": command})
+    assert examined(run) == said
+    assert filled("`vitscope study lesion {examined} --of head`", run) == (
+        f"`vitscope study lesion {said} --of head`" if said else "`vitscope study lesion --of head`"
+    )
+    assert filled("Nothing.", run) == "Nothing."
+
+
+def test_without_a_command_placeholders_stand() -> None:
+    assert filled("`vitscope checkup {examined}`", run_of()) == f"`vitscope checkup {UNKNOWN}`"
+    assert filled("`vitscope checkup {examined}`", None) == f"`vitscope checkup {UNKNOWN}`"
