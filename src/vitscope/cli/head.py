@@ -198,8 +198,8 @@ def _data(request: Request, head: HeadRequest) -> "HeadData":
     try:
         with ProgressBar("Extracting tokens", len(pictures.training)) as bar:
 
-            def progress(images: int, total: int) -> None:
-                done[:] = images, total
+            def progress(images: float | int, total: float | int) -> None:
+                done[:] = int(images), int(total)
                 bar(images, total)
 
             return head_data(

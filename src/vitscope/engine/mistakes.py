@@ -135,8 +135,8 @@ def _names(
     name: str, numbers: Int[np.ndarray, " several"], classes: Sequence[str] | None, axis: str
 ) -> dict[str, tuple[str, list[str]]]:
     """A coordinate of class names, of numbers where the classes have no names."""
-    known = [] if classes is None else classes
-    return {name: (axis, [known[one] if 0 <= one < len(known) else _unnamed(int(one)) for one in numbers])}
+    known = dict(enumerate(classes or ()))
+    return {name: (axis, [known.get(one) or _unnamed(one) for one in numbers.tolist()])}
 
 
 def _unnamed(number: int) -> str:

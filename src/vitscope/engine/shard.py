@@ -76,10 +76,9 @@ class ShardResult(AbstractImagesResult):
             slots = tuple(Slot(s["layer"], s["quantity"], tuple(s["shape"]), s["start"]) for s in stored)
             parts = [tensors[f"{index}.{name}"] for name in ("count", "mean", "squares") if slots]
             states.append(Means(slots, Moments(*parts)) if slots else Means())
-        broken, wanting = (
-            [kind(**one) for one in head[name]] for kind, name in ((Broken, "broken"), (Wanting, "wanting"))
-        )
-        return cls(head["images"], tuple(broken), tuple(states), Scores.from_tensors(tensors), tuple(wanting))
+        broken = tuple(Broken(**one) for one in head["broken"])
+        wanting = tuple(Wanting(**one) for one in head["wanting"])
+        return cls(head["images"], broken, tuple(states), Scores.from_tensors(tensors), wanting)
 
 
 @dataclass(frozen=True)

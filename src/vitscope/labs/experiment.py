@@ -66,7 +66,7 @@ class Experiment:
 
     def kept(self, plan: Plan) -> int:
         """How many trials an interrupted attempt left in the plan's folder."""
-        return kept(self.work, self.spec, plan)
+        return int(kept(self.work, self.spec, plan))
 
     def answer(self, plan: Plan) -> Run:
         """The run with its claims, kept in the plan's folder."""
