@@ -22,7 +22,7 @@ from vitscope.convex.solver import Solution, Step
 from vitscope.convex.tokens import Standardisation
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
-from vitscope.models.checkpoint import atomic_file
+from vitscope.runs.whole import atomic_file
 
 HEAD_FILE = "head.safetensors"
 _KEY = "vitscope.convex"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.checkpoint import atomic_file
+from vitscope.runs.whole import atomic_file
 from vitscope.training.recipe import Recipe
 
 STATE, RECIPE, WEIGHTS, METRICS = "state.pt", "recipe.json", "model.safetensors", "metrics.nc"
