@@ -57,7 +57,7 @@ class RunFolder:
     @contextmanager
     def held(self) -> Generator[None]:
         """Keep others out of the folder meanwhile, as :func:`vitscope.runs.hold.held` says; nothing at a URL."""
-        files, path = self._open()
+        path = self._open()[1]
         if not self.is_local:
             yield
             return
@@ -167,7 +167,7 @@ def read_run_bytes(content: bytes, where: str = RUN_FILE) -> Run:
         with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
             if tree.nbytes > _MOST_INFLATED * len(content):
                 raise Damaged("it declares more numbers than it can hold")
-            check(tree.attrs)
+            check({str(name): value for name, value in tree.attrs.items()})
             return Run(tree.load())
     except (MemoryError, RecursionError, UserError):
         raise
