@@ -11,6 +11,10 @@ class Damaged(Exception):
     """A file that is not as it was written; its text says what is wrong."""
 
 
+class DamagedWarning(UserWarning):
+    """A file that is damaged, and what is done without it."""
+
+
 def sealed_part(content: bytes, place: str) -> bytes:
     """A part with the seal of its content and of its ``place``: of which question it is, and which piece of it."""
     return _seal(content, place) + content

@@ -18,7 +18,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.runs.hold import held
 from vitscope.runs.run import Run
 from vitscope.runs.schema import check
-from vitscope.runs.seal import Damaged, check_seal, digest, opened_part, sealed, sealed_part
+from vitscope.runs.seal import Damaged, DamagedWarning, check_seal, digest, opened_part, sealed, sealed_part
 from vitscope.runs.spec import Spec
 from vitscope.runs.whole import sweep, write_whole
 
@@ -28,10 +28,6 @@ RUN_FILE = "run.nc"
 _PARTIAL = "partial"
 _MOST_INFLATED = 1032
 """A file holds at most so many times its own size: the largest factor of the compression that HDF5 has (deflate)."""
-
-
-class DamagedWarning(UserWarning):
-    """A file that is damaged, and what is done without it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,11 @@ class RunFolder:
             for folder in Path(path, _PARTIAL).glob("*/"):
                 sweep(folder)
             yield
+
+    def exists(self) -> bool:
+        """Whether a finished run is there, readable or not."""
+        files, path = self._open()
+        return bool(files.exists(posixpath.join(path, self.file)))
 
     def read(self) -> Run | None:
         """The finished run, or None. ``UserError`` for one that is damaged, or whose other files are another's."""
