@@ -95,7 +95,7 @@ def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume
     if differing := recipe.differences(stored):
         changes = ", ".join(differing)
         raise UserError(f"{folder} was begun with another recipe ({changes}); resume with the same, or begin anew.")
-    for name in images.keys() | known.keys():
+    for name in (*images, *known):
         if images.get(name) != known.get(name):
             other = "other images" if name == "training" else f"other {name} images"
             raise UserError(f"{folder} was begun with {other}; resume with the same, or begin anew.")
