@@ -61,9 +61,7 @@ def main() -> None:
         for machine, passes, policy in found:
             with competitors(busy[machine]):
                 found[machine, passes, policy].append(seconds(PASSES[passes], policy, arguments.images))
-    print(
-        f"vit_tiny_patch16_224, {arguments.images} images, {platform.machine()}, {cores} cores"
-    )
+    print(f"vit_tiny_patch16_224, {arguments.images} images, {platform.machine()}, {cores} cores")
     print(f"{'':15} {'':20} {'asleep, s':>10} {'spinning, s':>12} {'spinning / asleep':>18}")
     for machine, passes in product(busy, PASSES):
         asleep, spinning = (statistics.median(found[machine, passes, policy]) for policy in POLICIES)

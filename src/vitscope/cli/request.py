@@ -30,8 +30,8 @@ class Request:
     """The model, the images, and how and where the answer is made; each field is a flag."""
 
     model: str | None = None
-    """digits (embedded; if left out, with its own images), vit-micro ... vit-base, timm/NAME, torchvision/NAME, transformers/NAME, a save_pretrained
-    folder, or a checkpoint of vitscope train."""
+    """digits (embedded; if left out, with its own images), vit-micro ... vit-base, timm/NAME, torchvision/NAME,
+    transformers/NAME, a save_pretrained folder, or a checkpoint of vitscope train."""
     images: str | None = None
     """Folder, Parquet, .npz, .tar, .csv, glob, hub:OWNER/NAME, or digits (embedded)."""
     split: str | None = None
