@@ -1,22 +1,21 @@
 """Worker processes of this machine that fold shards: each takes one at a time, and its death costs that one alone."""
 
+import json
 import multiprocessing
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import final
 
-import cloudpickle
 import torch
 
-from vitscope.engine.parcel import unpacked
+from vitscope.engine.parcel import packed_error, raised, unpacked
 from vitscope.engine.work import Shard
 
 _PATIENCE = 5.0
@@ -61,7 +60,7 @@ class Worker:
     def give(self, shard: Shard) -> None:
         """Let it fold a shard."""
         self.shard = shard
-        self._send(cloudpickle.dumps(shard))
+        self._send(json.dumps(asdict(shard)).encode())
 
     def answer(self) -> bytes | None:
         """What the shard came to, which is then done; None if it says that it is ready.
@@ -73,7 +72,7 @@ class Worker:
         except (EOFError, OSError) as error:
             raise Died from error
         if kind == _FAILED:
-            raise cloudpickle.loads(content)
+            raise raised(content)
         if kind == _READY:
             return None
         self.shard = None
@@ -110,30 +109,19 @@ def _serve(line: Connection, threads: int) -> None:
         _say(line, _READY, b"")
         work = unpacked(line.recv_bytes())
         while True:
-            shard = cloudpickle.loads(line.recv_bytes())
+            shard = Shard(**json.loads(line.recv_bytes()))
             try:
                 kind, content = _DONE, work.fold(shard, lambda _: None).to_bytes()
             except MemoryError:
                 os._exit(1)  # what it has taken is free again, and the shard is tried once more
             except Exception as error:
-                kind, content = _FAILED, _told(error)
+                kind, content = _FAILED, packed_error(error)
             _say(line, kind, content)
 
 
 def _say(line: Connection, kind: bytes, content: bytes) -> None:
     line.send_bytes(kind)
     line.send_bytes(content)
-
-
-def _told(error: Exception) -> bytes:
-    """The error as bytes, with where it happened; one that cannot travel is told in words."""
-    where = "".join(traceback.format_exception(error))
-    error.add_note(f"In a worker process:\n{where}")
-    with suppress(Exception):
-        content = cloudpickle.dumps(error)
-        cloudpickle.loads(content)
-        return content
-    return cloudpickle.dumps(RuntimeError(where))
 
 
 def _end_with_parent() -> None:
