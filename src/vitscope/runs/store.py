@@ -57,7 +57,7 @@ class RunFolder:
         if not self.is_local:
             yield
             return
-        with held(path):
+        with held(self.url):
             for folder in Path(path, _PARTIAL).glob("*/"):
                 sweep(folder)
             yield
