@@ -146,6 +146,13 @@ def checked_crop(crop: float) -> float:
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """The module with these weights; what is missing, left over or of another shape or kind is named."""
+    refuse_misfit(module, state)
+    module.load_state_dict(state)
+    return module
+
+
+def refuse_misfit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise ``UserError`` naming what is missing, left over or of another shape or kind in these weights."""
     own, found = ({name: tuple(one.shape) for name, one in each.items()} for each in (module.state_dict(), state))
     if own != found:
         raise misfit(type(module).__name__, own, found)
@@ -153,8 +160,6 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         if value.is_floating_point() != state[name].is_floating_point() or state[name].is_quantized:
             kinds = f"{state[name].dtype} in the file and {value.dtype} in the model".replace("torch.", "")
             raise UserError(f"The weights do not fit {type(module).__name__}: {name} is {kinds}.")
-    module.load_state_dict(state)
-    return module
 
 
 def misfit(model: str, own: Shapes, found: Shapes) -> UserError:

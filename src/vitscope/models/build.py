@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import load_strictly
+from vitscope.models.adapter import load_strictly, refuse_misfit
 from vitscope.models.checkpoint import Checkpoint
 
 
@@ -47,6 +47,6 @@ def restored(checkpoint: Checkpoint) -> nn.Module:
     if checkpoint.model is None:
         raise UserError("This checkpoint does not say which model it is of; name the architecture it was saved from.")
     with torch.device("meta"):
-        load_strictly(build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes), dict(checkpoint.weights))
+        refuse_misfit(build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes), checkpoint.weights)
     module = build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes)
     return load_strictly(module, dict(checkpoint.weights)).eval()

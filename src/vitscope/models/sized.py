@@ -4,6 +4,7 @@ It is read from the shapes. A model is made two times without memory, for two nu
 between the two says how a shape follows from that number, and so the file's shape which number it was.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import isqrt
@@ -35,7 +36,8 @@ class Named:
 
     def shapes(self, size: Size) -> Shapes:
         """Names and shapes of its weights. Cost: it is made without memory for them."""
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of weights that are copied to nowhere
             module = self.library.create(self.name, False, **self.arguments(size))
         return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 

@@ -56,9 +56,7 @@ def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
     while (attribute := _HELD.get(_path(type(module)))) is not None:
         kind = type(module).__name__
         if any(getattr(module, hooks, None) for hooks in ("_forward_hooks", "_forward_pre_hooks")):
-            raise UserError(
-                f"The {kind} has forward hooks of its own; remove them, or hand over what it holds."
-            )
+            raise UserError(f"The {kind} has forward hooks of its own; remove them, or hand over what it holds.")
         passed.append(kind)
         module = getattr(module, attribute)
     program = next((base.__name__ for base in type(module).__mro__ if _path(base) in _PROGRAMS), None)

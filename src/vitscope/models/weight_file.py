@@ -21,6 +21,9 @@ from vitscope.measurement.errors import UserError
 
 _SAVE = "save its weights alone where it was made, with torch.save(model.state_dict(), FILE) or as .safetensors"
 
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""With what files of ``torch.save`` begin that are older than its archives."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -48,9 +51,14 @@ def read_contents(path: Path) -> Contents:
     if head[:4] == b"PK\x03\x04":
         return Contents(_unpickled(path, _zipped(path)))
     if head[:1] == b"\x80":
+        if _LEGACY not in head[:20]:
+            raise UserError(
+                f"{path} is a pickle, and not one of torch.save; it cannot be read as weights alone, and "
+                f"a pickled model is never run; {_SAVE}."
+            )
         return Contents(_unpickled(path, mapped=False))
     raise UserError(
-        f"{path} {_described(head)}; it holds no weights that can be read: give a .safetensors or .pt file."
+        f"{path} {_described(head)}, and holds no weights that can be read; give a .safetensors or .pt file."
     )
 
 
@@ -119,10 +127,10 @@ def _unreadable(path: Path, error: Exception) -> str:
     if not isinstance(error, pickle.UnpicklingError) or named is None:
         return f"{path} was cut short or damaged, and cannot be read as weights alone; copy it again, or {_SAVE}."
     foreign = _foreign(path) or (named[1],)
-    if any(name.startswith("torch.nn.modules.") for name in foreign):
-        raise    return (
-        f"{path} cannot be read as weights alone: it holds a {foreign[0]}, and a pickled model is never run; {_SAVE}."
-    )
+    layers = [name for name in foreign if name.startswith("torch.nn.modules.")]
+    what = next((name for name in foreign if name not in layers), foreign[0])
+    what = f"is a whole {what}" if layers else f"holds a {what}"
+    return f"{path} cannot be read as weights alone: it {what}, and a pickled model is never run; {_SAVE}."
 
 
 def _foreign(path: Path) -> tuple[str, ...]:
