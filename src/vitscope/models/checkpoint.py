@@ -2,22 +2,20 @@
 
 import dataclasses
 import json
-import os
-import tempfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.pixels import PixelInput
-from vitscope.models.weight_file import Contents, printable, read_contents
+from vitscope.models.weight_file import Contents, first_line, read_contents
 from vitscope.models.weight_sets import Group, groups_of, only
+from vitscope.runs.whole import atomic_file
 
 _KEY = "vitscope"
 
@@ -36,27 +34,6 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
     input: PixelInput | None = None
     training: Mapping[str, object] = field(default_factory=dict[str, object])
-
-
-@contextmanager
-def atomic_file(path: Path) -> Generator[IO[bytes]]:
-    """A file to write in; ``path`` is as it was until the block ends well, and then the whole file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
-        try:
-            yield cast("IO[bytes]", file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name itself survives a power cut
-    finally:
-        os.close(folder)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -98,7 +75,7 @@ def groups_in(path: Path, contents: Contents) -> tuple[Group, ...]:
     groups = groups_of(contents.data)
     if not groups:
         held = ", ".join(sorted(map(str, contents.data))[:4]) or "nothing"
-        raise UserError(f"{path} holds no tensors by name (it holds {printable(held)}).")
+        raise UserError(f"{path} holds no tensors by name (it holds {first_line(held)}).")
     return groups
 
 
@@ -116,7 +93,7 @@ def _with_facts(path: Path, weights: dict[str, Tensor], text: str) -> Checkpoint
             training=expect(facts["training"], dict, "training"),
         )
     except (KeyError, ValueError, RecursionError, UserError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else printable(str(error))
+        why = f"{error} is missing" if isinstance(error, KeyError) else first_line(str(error))
         raise UserError(f"{path} was not written by vitscope as it says ({why}); train or save it again.") from error
 
 
