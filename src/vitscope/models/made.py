@@ -17,7 +17,7 @@ from vitscope.models.checkpoint import checkpoint_of, groups_in
 from vitscope.models.pixels import PixelInput
 from vitscope.models.recorded import Recorded, recorded
 from vitscope.models.sized import Named, Shapes, size_of
-from vitscope.models.weight_file import Contents, read_contents
+from vitscope.models.weight_file import Contents, first_line, read_contents
 from vitscope.models.weight_sets import Group, WeightSet, chosen, fitting, groups_of, only
 
 _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
@@ -128,7 +128,12 @@ def _from_file(path: Path, asked: Asked) -> Made:
     if checkpoint.model is not None:
         asked.refuse_size(f"{path}, which vitscope wrote,")
         _refuse_choice(path, asked)
-        return Made(restored(checkpoint), checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
+        try:
+            module = restored(checkpoint)
+        except UserError as error:
+            why = first_line(str(error))
+            raise UserError(f"{path} does not hold the {checkpoint.model} that it says it does: {why}.") from error
+        return Made(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
     said = recorded(contents.data)
     fits = [name for name in said.names if _fits(name, contents, said, asked)] or list(said.names)
     if len(fits) == 1:
