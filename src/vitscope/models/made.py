@@ -298,13 +298,21 @@ def _nearest(groups: Iterable[Group], own: Mapping[str, Tensor]) -> Shapes:
 
     lasts = {name.rpartition(".")[2] for name in own}
     best = max(groups, key=common, default=None)
-    return {} if best is None else _shapes(only(best).state)
+    return {} if best is None else _bare(best)
+
+
+def _bare(group: Group) -> Shapes:
+    """Names and shapes without the parts that all names begin with."""
+    shapes = _shapes(only(group).state)
+    while len({name.partition(".")[0] for name in shapes}) == 1 and all("." in name for name in shapes):
+        shapes = {name.partition(".")[2]: shape for name, shape in shapes.items()}
+    return shapes
 
 
 def _likely(groups: Iterable[Group]) -> str:
     """What the weights of a file look like, in words that follow "its weights"; nothing if that is not known."""
     for group in groups:
-        found = resembling(_shapes(only(group).state))
+        found = resembling(_bare(group))
         if found:
             return f"{'are those' if found[1] else 'look like those'} of {found[0]}"
     return ""

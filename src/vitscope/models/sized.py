@@ -125,8 +125,8 @@ def _with_pixels(named: Named, size: Size, found: Shapes, own: Shapes) -> Size:
             continue
         first, second, there = shapes[0][name], shapes[1][name], found.get(name, ())
         grown = [i for i, side in enumerate(first) if side != second[i]]
-        if len(there) != len(first):
-            continue
+        if len(there) != len(first) or any(there[i] != side for i, side in enumerate(first) if i not in grown):
+            continue  # it is of another width too, and so of another model
         if len(grown) == 2:
             sides = [_solved(first[i], second[i], *_SIDES, there[i]) for i in grown]
             return replace(size, image=(sides[0], sides[1])) if sides[0] and sides[1] else size
