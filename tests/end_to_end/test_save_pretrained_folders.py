@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import Outputs
 from vitscope.models.timm.library import Timm
 from vitscope.models.transformers.library import Transformers
 
@@ -101,9 +102,9 @@ def test_of_a_clip_the_vision_tower_is_loaded(tmp_path):
 
 
 def test_classes_are_named_where_the_configuration_names_them(vit):
-    assert Transformers.classes(vit) == (3, ("cat", "dog", "eel"))
-    assert Transformers.classes(ViTForImageClassification(ViTConfig(**SMALL, num_labels=4))) == (4, None)
-    assert Transformers.classes(ViTModel(ViTConfig(**SMALL))) == (0, None)
+    assert Transformers.classes(vit) == Outputs(3, ("cat", "dog", "eel"))
+    assert Transformers.classes(ViTForImageClassification(ViTConfig(**SMALL, num_labels=4))) == Outputs(4)
+    assert Transformers.classes(ViTModel(ViTConfig(**SMALL))) == Outputs(0)
 
 
 def test_the_saved_image_processor_is_the_preprocessing(folder):

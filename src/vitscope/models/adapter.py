@@ -67,6 +67,15 @@ class Size:
                 raise UserError(f"A model of {value} {what} was asked for; give numbers from 1.")
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """``count`` classes (0: the outputs are features of no classifier), their names if known, and what was guessed."""
+
+    count: int
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
 class AbstractLibrary(ABC):
     """A library of models: how its models are made, what their input is, what their outputs are called."""
 
@@ -98,8 +107,8 @@ class AbstractLibrary(ABC):
 
     @classmethod
     @abstractmethod
-    def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
-        """How many classes the module tells apart (0: it has no classifier), and their names where known."""
+    def classes(cls, module: nn.Module) -> Outputs:
+        """How many classes the module tells apart (0: it has no classifier), and their names if known."""
 
     @classmethod
     @abstractmethod

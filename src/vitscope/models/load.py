@@ -2,24 +2,25 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, refuse_crop
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary
 from vitscope.models.build import restored
 from vitscope.models.catalogue import adapter_of, import_adapters, library_of
 from vitscope.models.checkpoint import read_checkpoint
+from vitscope.models.classes import outputs_of
+from vitscope.models.input import input_of, width_of_output
 from vitscope.models.named import named_modules
 from vitscope.models.pixels import PixelInput
-from vitscope.models.subject import AbstractAnatomy, Preprocessing, Subject
+from vitscope.models.subject import AbstractAnatomy, Subject
 
+_BY_NAME = ("pretrained", "random")
+"""Weights that are the name's own, and so are its classes."""
 _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
 
 
@@ -54,21 +55,23 @@ def load(
     made = _made(model, pretrained, weights)
     module = made.module.to(device).eval()
     library = library_of(module)
-    preprocessing = _preprocessing(module, library, input or made.input, crop)
-    count, known = library.classes(module) if library else (_outputs(module, preprocessing), None)
-    adapter = adapter_of(module)
-    anatomy: AbstractAnatomy = (
-        adapter.anatomy(module) if adapter and units is None else named_modules(module, units, preprocessing.shape)
-    )
+    preprocessing = input_of(module, library, input or made.input, crop)
+    adapter = adapter_of(module) if units is None else None
+    described = adapter.anatomy(module) if adapter else None
+    width = width_of_output(module, described, preprocessing)
+    anatomy: AbstractAnatomy = described or named_modules(module, units, preprocessing.shape)
+    outputs = outputs_of(module, library, width, made.classes, classes)
+    guessed = outputs.notes if made.weights not in _BY_NAME else ()
     return Subject(
         name=name or made.name,
-        family=adapter.name if adapter and units is None else f"{type(module).__name__}, read at its blocks",
+        family=adapter.name if adapter else f"{type(module).__name__}, read at its blocks",
         module=module,
         anatomy=anatomy,
         preprocessing=preprocessing,
-        class_count=count,
-        classes=_class_names(classes, made.classes or known, count),
+        class_count=outputs.count,
+        classes=outputs.names,
         weights=made.weights,
+        notes=(*made.notes, *preprocessing.notes, *guessed),
     )
 
 
@@ -79,6 +82,7 @@ class _Made:
     weights: str
     classes: tuple[str, ...] | None = None
     input: PixelInput | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _made(model: str | os.PathLike[str] | nn.Module, pretrained: bool, weights: str | os.PathLike[str] | None) -> _Made:
@@ -133,48 +137,3 @@ def _weighted(made: _Made, weights: str | os.PathLike[str] | None) -> _Made:
     if library is None:
         raise UserError("Weights can be given for a model that is named, not for a module that is handed over.")
     return replace(made, module=library.load_weights(made.module, state), weights=str(weights))
-
-
-def _preprocessing(
-    module: nn.Module, library: type[AbstractLibrary] | None, given: PixelInput | None, crop: float | None
-) -> Preprocessing:
-    if given is not None:
-        refuse_crop("its own input", crop)
-        return given.preprocessing
-    if library is None:
-        raise UserError(
-            f"{type(module).__name__} is of no known library, so its input is not known: give it as "
-            "input=vitscope.PixelInput(image=224, channels=3, mean=(...), std=(...))."
-        )
-    own = library.preprocessing(module, crop)
-    return replace(own, transform=InMode("L" if own.shape[0] == 1 else "RGB", own.transform))
-
-
-@dataclass(frozen=True)
-class InMode:
-    """A transform that is given every picture in the colour mode it expects."""
-
-    mode: str
-    transform: Callable[[Image.Image], Float[Tensor, "channels height width"]]
-
-    def __call__(self, picture: Image.Image) -> Float[Tensor, "channels height width"]:
-        """The transformed picture."""
-        return self.transform(picture.convert(self.mode))
-
-
-def _outputs(module: nn.Module, preprocessing: Preprocessing) -> int:
-    """How many classes a plain module tells apart: the width of its output for one image."""
-    parameter = next(iter(module.parameters()), torch.empty(0))
-    with torch.inference_mode():
-        output = module(torch.zeros(1, *preprocessing.shape, device=parameter.device, dtype=parameter.dtype))
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"{type(module).__name__} returns {found}; a classifier returns batch x classes logits.")
-    return output.shape[1]
-
-
-def _class_names(given: Sequence[str] | None, known: tuple[str, ...] | None, count: int) -> tuple[str, ...] | None:
-    if given is not None and len(given) != count:
-        raise UserError(f"{len(given)} class names were given for a model of {count} classes.")
-    names = tuple(given) if given is not None else known
-    return names if names is None or len(names) == count else None
