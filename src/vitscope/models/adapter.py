@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
+from vitscope.models.folder import Folder
 from vitscope.models.subject import Composition, Preprocessing
 from vitscope.runs.registry import Registry
 
@@ -76,6 +77,14 @@ class Outputs:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A module made again from a folder, and what a reader of its numbers must know of how."""
+
+    module: nn.Module
+    notes: tuple[str, ...] = ()
+
+
 class AbstractLibrary(ABC):
     """A library of models: how its models are made, what their input is, what their outputs are called."""
 
@@ -85,7 +94,7 @@ class AbstractLibrary(ABC):
     @classmethod
     @abstractmethod
     def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
-        """The model of this name (without the library's part) or local ``save_pretrained`` folder.
+        """The model of this name (without the library's part).
 
         ``options`` are arguments of the library's own constructor. Raises ``UserError`` naming one it does not take.
         """
@@ -99,6 +108,11 @@ class AbstractLibrary(ABC):
     @abstractmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:
         """Whether a ``save_pretrained`` folder with this ``config.json`` is this library's."""
+
+    @classmethod
+    def from_folder(cls, folder: Folder) -> Opened:
+        """The model of a folder that it owns, with the folder's weights, or random ones if it has none."""
+        raise UserError(f"{cls.name} saves no folders; {folder.path} is none of its own.")
 
     @classmethod
     @abstractmethod

@@ -74,6 +74,8 @@ def width_of_output(module: nn.Module, anatomy: AbstractAnatomy | None, preproce
         raise UserError(
             f"{name} does not take an input of {shape} ({why}): give the one it takes as {_EXAMPLE}."
         ) from error
+    if anatomy is not None and isinstance(output, Tensor) and output.ndim > 2:  # a decoder's patches, for one
+        return output.shape[-1]
     rows = rows_of(output)
     if rows is None or len(rows) != 1:
         found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__

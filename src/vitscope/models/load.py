@@ -1,6 +1,5 @@
 """``load``: a subject from a name, a folder, a checkpoint file or a module."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from vitscope.models.build import restored
 from vitscope.models.catalogue import adapter_of, import_adapters, library_of
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.classes import outputs_of
+from vitscope.models.folder import read_folder
 from vitscope.models.input import input_of, width_of_output
 from vitscope.models.named import named_modules
 from vitscope.models.pixels import PixelInput
@@ -92,7 +92,7 @@ def _made(model: str | os.PathLike[str] | nn.Module, pretrained: bool, weights: 
     if path.is_file():
         return _from_file(path)
     if (path / "config.json").is_file():
-        return _weighted(_from_folder(path), weights)
+        return _weighted(_from_folder(path, weights is None), weights)
     prefix, _, rest = str(model).partition("/")
     prefix, rest = (prefix, rest) if rest else ("vitscope", prefix)
     if prefix not in _LIBRARIES:
@@ -120,13 +120,18 @@ def _from_file(path: Path) -> _Made:
     return _Made(restored(checkpoint), checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
 
 
-def _from_folder(path: Path) -> _Made:
-    config = json.loads((path / "config.json").read_text())
+def _from_folder(path: Path, weights: bool) -> _Made:
+    """The model that a folder was saved from, with its weights if ``weights``; the folder need not have any otherwise."""
+    folder = read_folder(path, weights)
+    if weights and folder.weights is None:
+        raise UserError(f"{path} holds a configuration and no weights; give their file by --weights.")
     for prefix in ("timm", "transformers"):
         library = _library(prefix)
-        if library.owns_folder(config):
-            return _Made(library.create(str(path), True), path.name, str(path))
-    raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {', '.join(config)}.")
+        if library.owns_folder(dict(folder.configuration)):
+            opened = library.from_folder(folder)
+            return _Made(opened.module, path.name, str(path), notes=opened.notes)
+    keys = ", ".join(folder.configuration)
+    raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {keys}.")
 
 
 def _weighted(made: _Made, weights: str | os.PathLike[str] | None) -> _Made:

@@ -9,6 +9,7 @@ from timm.models import get_model_input_config
 from torch import nn
 from torchvision.transforms import Compose
 
+from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import checked_crop
 from vitscope.models.input import first_channels
 from vitscope.models.subject import Preprocessing
@@ -25,11 +26,17 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
     values = resolve_data_config({}, configuration, module) | {"input_size": shape}
     if crop is not None:
         values["crop_pct"] = checked_crop(crop)
-    if {len(values["mean"]), len(values["std"])} - {1, shape[0]}:
+    lengths = {len(values["mean"]), len(values["std"])}
+    if lengths - {1, 3, shape[0]}:
+        raise UserError(
+            f"The configuration of {type(module).__name__} has {len(values['mean'])} values of mean and "
+            f"{len(values['std'])} of std for {shape[0]} channels: give input=vitscope.PixelInput(...)."
+        )
+    if lengths - {1, shape[0]}:
         values |= {name: (sum(values[name]) / len(values[name]),) for name in ("mean", "std")}
         notes.append(
-            f"Its configuration's mean and deviation are of {len(configuration.get('mean', (0, 0, 0)))} channels, the "
-            f"module takes {shape[0]}: their averages are taken."
+            f"Its configuration's mean and deviation are of 3 channels, the module takes {shape[0]}: their averages are "
+            "taken."
         )
     transform = cast(Compose, create_transform(**values, is_training=False))
     text = (

@@ -10,10 +10,12 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Outputs, Size, load_strictly, refuse_options
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Outputs, Size, load_strictly, refuse_options
 from vitscope.models.classes import named_outputs
+from vitscope.models.folder import Folder, read_folder
 from vitscope.models.subject import Preprocessing
 from vitscope.models.timm.construction import timm_model
+from vitscope.models.timm.folder import timm_from_folder
 from vitscope.models.timm.input import timm_input
 
 _WNID = re.compile(r"n\d{8}")
@@ -31,7 +33,7 @@ class Timm(AbstractLibrary):
         """The model of this name with random or pretrained weights; a folder is loaded with its weights."""
         if Path(name).is_dir():
             refuse_options("A saved folder", options)
-            return timm.create_model(f"local-dir:{name}", pretrained=True)
+            return cls.from_folder(read_folder(Path(name))).module
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
             raise UserError(
@@ -53,6 +55,11 @@ class Timm(AbstractLibrary):
     def owns_folder(cls, config: dict[str, object]) -> bool:
         """Timm's ``config.json`` names an ``architecture``."""
         return "architecture" in config
+
+    @classmethod
+    def from_folder(cls, folder: Folder) -> Opened:
+        """Made again by :func:`timm_from_folder`."""
+        return timm_from_folder(folder)
 
     @classmethod
     def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
