@@ -64,6 +64,12 @@ def read_folder(path: Path, weights: bool = True) -> Folder:
     return Folder(path, configuration, held, (said,) if others else ())
 
 
+def refuse_without_weights(folder: Folder) -> None:
+    """Raise ``UserError`` for a folder that has a configuration alone."""
+    if folder.weights is None:
+        raise UserError(f"{folder.path} holds a configuration and no weights: give their file by --weights.")
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds. Raises ``UserError`` naming the file and what is wrong with it."""
     try:

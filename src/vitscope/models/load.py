@@ -13,7 +13,7 @@ from vitscope.models.build import restored
 from vitscope.models.catalogue import adapter_of, import_adapters, library_of
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.classes import outputs_of
-from vitscope.models.folder import read_folder
+from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.input import input_of, width_of_output
 from vitscope.models.named import named_modules
 from vitscope.models.pixels import PixelInput
@@ -121,13 +121,13 @@ def _from_file(path: Path) -> _Made:
 
 
 def _from_folder(path: Path, weights: bool) -> _Made:
-    """The model that a folder was saved from, with its weights if ``weights``; the folder need not have any otherwise."""
+    """The model that a folder was saved from, with the folder's weights, or random ones if others are to come."""
     folder = read_folder(path, weights)
-    if weights and folder.weights is None:
-        raise UserError(f"{path} holds a configuration and no weights; give their file by --weights.")
     for prefix in ("timm", "transformers"):
         library = _library(prefix)
         if library.owns_folder(dict(folder.configuration)):
+            if weights:
+                refuse_without_weights(folder)
             opened = library.from_folder(folder)
             return _Made(opened.module, path.name, str(path), notes=opened.notes)
     keys = ", ".join(folder.configuration)

@@ -91,5 +91,5 @@ class PixelInput:
         mean, std = ("/".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
         sides = " x ".join(str(side) for side in self.shape)
         text = f"{sides}, bicubic, centre crop, mean {mean}, std {std}"
-        normalisation = (values * (self.channels // len(values)) for values in (self.mean, self.std))
-        return Preprocessing(self.shape, self, text, *normalisation)
+        every = [values * (self.channels // len(values)) for values in (self.mean, self.std)]
+        return Preprocessing(self.shape, self, text, every[0], every[1])

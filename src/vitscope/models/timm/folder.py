@@ -18,6 +18,8 @@ _SHARES = ("crop_pct", "test_crop_pct")
 _TEXTS = ("interpolation", "crop_mode", "tag")
 _KEPT = ("fixed_input_size", "num_classes", "label_names", "label_descriptions", "first_conv", "classifier")
 """What a configuration may say of its weights, beside the above, ``mean`` and ``std``: nothing of where they are."""
+_ABOVE = ("num_classes", "label_names", "label_descriptions")
+"""What stands above the rest."""
 _WRAPPED = "timm_model."
 """What transformers writes before the names of a timm model's weights."""
 _PLACES = ("pretrained", "checkpoint", "cache", "file", "url", "hub", "path_", "features_only", "state_dict", "device")

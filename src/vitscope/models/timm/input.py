@@ -35,8 +35,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
     if lengths - {1, shape[0]}:
         values |= {name: (sum(values[name]) / len(values[name]),) for name in ("mean", "std")}
         notes.append(
-            f"Its configuration's mean and deviation are of 3 channels, the module takes {shape[0]}: their averages are "
-            "taken."
+            f"Its configuration has mean and deviation of 3 channels, the module {shape[0]}: their averages are taken."
         )
     transform = cast(Compose, create_transform(**values, is_training=False))
     text = (
@@ -48,7 +47,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
 
 
 def _shape(module: nn.Module, configuration: dict[str, Any]) -> tuple[tuple[int, int, int], list[str]]:
-    known = cast(dict[str, Any], get_model_input_config(module))
+    known = get_model_input_config(module)
     channels, height, width = known["input_size"]
     embedded: Any = getattr(getattr(module, "patch_embed", None), "img_size", None)
     if embedded is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Outputs, Size, load_strictly, refuse_options
 from vitscope.models.classes import named_outputs
-from vitscope.models.folder import Folder, read_folder
+from vitscope.models.folder import Folder, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.timm.construction import timm_model
 from vitscope.models.timm.folder import timm_from_folder
@@ -33,7 +33,9 @@ class Timm(AbstractLibrary):
         """The model of this name with random or pretrained weights; a folder is loaded with its weights."""
         if Path(name).is_dir():
             refuse_options("A saved folder", options)
-            return cls.from_folder(read_folder(Path(name))).module
+            folder = read_folder(Path(name))
+            refuse_without_weights(folder)
+            return cls.from_folder(folder).module
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
             raise UserError(
@@ -102,5 +104,5 @@ def _described(outputs: Outputs, descriptions: object) -> Outputs:
     if outputs.names is None or not all(_WNID.fullmatch(name) for name in outputs.names):
         return outputs
     own = cast("dict[str, object]", descriptions) if isinstance(descriptions, dict) else {}
-    known = ImageNetInfo("imagenet-21k-goog").label_descriptions(as_dict=True)
+    known = cast("dict[str, str]", ImageNetInfo("imagenet-21k-goog").label_descriptions(as_dict=True))
     return replace(outputs, names=tuple(str(own.get(name) or known.get(name, name)) for name in outputs.names))

@@ -1,4 +1,4 @@
-"""Configurations of transformers as data: what describes a model is kept, what names a place, a program or a kernel not."""
+"""Configurations of transformers as data: what describes a model is kept, nothing that names a place or a program."""
 
 import dataclasses
 import inspect
@@ -52,7 +52,7 @@ def read_configuration(facts: Mapping[str, Any], where: Path) -> tuple[Pretraine
             + (f" (is it {near[0]}?)" if near else "")
             + ("; the code that comes with it is never run." if custom else ".")
         )
-    build = cast("type[PretrainedConfig]", CONFIG_MAPPING[kind])
+    build = CONFIG_MAPPING[kind]
     try:
         return build(**dict(_kept(facts, build, where))), tuple(_notes(facts))
     except UserError:
@@ -138,11 +138,11 @@ def _declared(build: type[PretrainedConfig] | None) -> set[str]:
 
 
 def _part(build: type[PretrainedConfig] | None, key: str, value: Any) -> type[PretrainedConfig] | None:  # noqa: ANN401
-    part = build.sub_configs.get(key) if build is not None else None
+    part = cast("dict[str, type[PretrainedConfig]]", build.sub_configs).get(key) if build is not None else None
     kind = value.get("model_type")
-    if isinstance(kind, str) and kind in CONFIG_MAPPING and (part is None or not dataclasses.is_dataclass(part)):
-        return cast("type[PretrainedConfig]", CONFIG_MAPPING[kind])
-    return part if part is not None and dataclasses.is_dataclass(part) else None
+    if isinstance(kind, str) and kind in CONFIG_MAPPING and (part is None or not issubclass(part, PretrainedConfig)):
+        return CONFIG_MAPPING[kind]
+    return part if part is not None and issubclass(part, PretrainedConfig) else None
 
 
 def _is_plain(value: object) -> bool:
@@ -157,6 +157,6 @@ def _is_plain(value: object) -> bool:
 def _notes(facts: Mapping[str, Any]) -> Iterator[str]:
     asked = next((facts[key] for key in _ATTENTION if facts.get(key) is not None), None)
     if asked is not None and asked not in _KERNELS:
-        yield f"Its configuration asks for the attention of {asked!r:.60}, which is not fetched: transformers' own is used."
+        yield f"Its configuration asks for the attention of {asked!r:.60}, which is not fetched: its own is used."
     if "auto_map" in facts:
         yield "The code that comes with its configuration (auto_map) is not run: transformers' own model is used."

@@ -20,6 +20,8 @@ from vitscope.models.input import first_channels
 from vitscope.models.pixels import LARGEST, MODES
 from vitscope.models.subject import Preprocessing
 
+Normalisation = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
+"""Mean and standard deviation by channel, if they are known."""
 _FILE = "preprocessor_config.json"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -55,15 +57,15 @@ def transformers_input(module: nn.Module) -> Preprocessing:
     transform = _processor(config)
     if transform is None:
         return _at(own, _NORMALISATION.get(config.model_type, _IMAGENET), tuple(_guesses(config, own, sized)))
-    shape, normalisation = _shape(transform, own[0], config.name_or_path)
+    shape, normalisation = _shape(transform, own[0], str(config.name_or_path))
     if shape is not None and (shape == own or _takes(module, shape)):
         text = f"{_text(shape)}, {type(transform.processor).__name__} of {config.name_or_path}"
         return Preprocessing(shape, transform, text, *normalisation)
     other = "none" if shape is None else _text(shape)
     known = normalisation if None not in normalisation else _NORMALISATION.get(config.model_type, _IMAGENET)
     said = (
-        f"Its image processor gives inputs of {other}, which it does not take: it is shown {_text(own)}, which it is made "
-        "for, with the processor's normalisation."
+        f"Its image processor gives inputs of {other}, which it does not take: it is shown {_text(own)}, for which it "
+        "is made, with the processor's normalisation."
     )
     return _at(own, cast(Any, known), (said,))
 
@@ -164,13 +166,14 @@ def _refuse_values(found: object, where: str, key: str = "", sized: bool = False
         if key.endswith("_type") and not found.isidentifier():
             raise UserError(f"{where} has {key} = {found!r:.60}, which is no name of an image processor.")
     elif isinstance(found, int | float) and not isinstance(found, bool):
-        if (sized and not 1 <= found <= LARGEST) or (key == "image_std" and found <= 0) or abs(found) > 1e9:
+        wrong = (sized and not 1 <= found <= LARGEST) or (key == "image_std" and found <= 0) or abs(found) > 1e9
+        if wrong:
             raise UserError(f"{where} has {key} = {found}, which no picture can be given; save the processor again.")
 
 
 def _shape(
     transform: ProcessorTransform, channels: int, source: str
-) -> tuple[tuple[int, int, int] | None, tuple[tuple[float, ...] | None, tuple[float, ...] | None]]:
+) -> tuple[tuple[int, int, int] | None, Normalisation]:
     """What the processor makes of a wide and of a tall picture, and how it normalises; None if not of such channels."""
     mode = MODES.get(channels, "RGB")
     try:
@@ -184,7 +187,7 @@ def _shape(
             f"The image processor of {source} gives inputs of shape {wide} for a wide picture and {tall} for "
             "a tall one; a size that is the same for all pictures (a crop) is needed."
         )
-    return cast("tuple[int, int, int]", wide), _normalisation(transform, mode)
+    return wide, _normalisation(transform, mode)
 
 
 def _normalisation(

@@ -19,7 +19,7 @@ from vitscope.models.adapter import (
     refuse_unknown_options,
 )
 from vitscope.models.classes import named_outputs
-from vitscope.models.folder import Folder, read_folder, reason
+from vitscope.models.folder import Folder, read_folder, reason, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.transformers.configuration import class_of
 from vitscope.models.transformers.folder import loaded, transformers_from_folder, with_weights
@@ -42,7 +42,10 @@ class Transformers(AbstractLibrary):
         """
         if Path(name).is_dir():
             refuse_options("A saved folder", options)
-            return cls.from_folder(read_folder(Path(name))).module
+            folder = read_folder(Path(name))
+            if pretrained:
+                refuse_without_weights(folder)
+            return cls.from_folder(folder).module
         config = _config(name)
         build, _ = class_of(config, Path(name))
         own_config = cast(type[PretrainedConfig], build.config_class)
