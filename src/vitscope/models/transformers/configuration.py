@@ -140,9 +140,8 @@ def _declared(build: type[PretrainedConfig] | None) -> set[str]:
 def _part(build: type[PretrainedConfig] | None, key: str, value: Any) -> type[PretrainedConfig] | None:  # noqa: ANN401
     part = cast("dict[str, type[PretrainedConfig]]", build.sub_configs).get(key) if build is not None else None
     kind = value.get("model_type")
-    if isinstance(kind, str) and kind in CONFIG_MAPPING and (part is None or not issubclass(part, PretrainedConfig)):
-        return CONFIG_MAPPING[kind]
-    return part if part is not None and issubclass(part, PretrainedConfig) else None
+    told = isinstance(kind, str) and kind in CONFIG_MAPPING
+    return part if part is not None and dataclasses.is_dataclass(part) else CONFIG_MAPPING[kind] if told else None
 
 
 def _is_plain(value: object) -> bool:
