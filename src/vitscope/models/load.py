@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, refuse_crop
+from vitscope.models.anatomy import anatomy_of
 from vitscope.models.build import restored
-from vitscope.models.catalogue import adapter_of, import_adapters, library_of
+from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import read_checkpoint
-from vitscope.models.named import named_modules
 from vitscope.models.pixels import PixelInput
-from vitscope.models.subject import AbstractAnatomy, Preprocessing, Subject
+from vitscope.models.subject import Preprocessing, Subject
 
 _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
 
@@ -56,19 +56,17 @@ def load(
     library = library_of(module)
     preprocessing = _preprocessing(module, library, input or made.input, crop)
     count, known = library.classes(module) if library else (_outputs(module, preprocessing), None)
-    adapter = adapter_of(module)
-    anatomy: AbstractAnatomy = (
-        adapter.anatomy(module) if adapter and units is None else named_modules(module, units, preprocessing.shape)
-    )
+    described = anatomy_of(module, units, preprocessing.shape)
     return Subject(
         name=name or made.name,
-        family=adapter.name if adapter and units is None else f"{type(module).__name__}, read at its blocks",
+        family=described.family,
         module=module,
-        anatomy=anatomy,
+        anatomy=described.anatomy,
         preprocessing=preprocessing,
         class_count=count,
         classes=_class_names(classes, made.classes or known, count),
         weights=made.weights,
+        notes=described.notes,
     )
 
 

@@ -6,8 +6,6 @@ from types import MappingProxyType
 from typing import final
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
@@ -15,6 +13,8 @@ from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid
 from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.measure import Plan
+from vitscope.engine.operations import counted_operations
+from vitscope.interventions.bypass import zero_image
 from vitscope.interventions.spread import spread
 from vitscope.interventions.token_keep import TokenKeep, kept_count
 from vitscope.interventions.token_merge import TokenMerge
@@ -138,11 +138,6 @@ def _attention_from(subject: Subject, layer: int) -> int:
     return found
 
 
-def _zeros(subject: Subject) -> torch.Tensor:
-    like = next(iter(subject.module.parameters()), torch.empty(0))
-    return torch.zeros(1, *subject.preprocessing.shape, device=like.device, dtype=like.dtype)
-
-
 @dataclass
 class _Watch(Unwatched):
     """How many patches there are after a layer."""
@@ -160,13 +155,13 @@ def _patches(subject: Subject, layer: int) -> int:
     """How many patches enter the layer. Cost: a forward pass of one image."""
     watch = _Watch(layer - 1)
     with torch.inference_mode():
-        subject.anatomy.walk(_zeros(subject), watch)
+        subject.anatomy.walk(zero_image(subject), watch)
     return watch.patches
 
 
 def _operations(subject: Subject) -> float:
     """Of one image's forward pass, in 1e9."""
-    counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:  # other kernels' products are not all counted
-        subject.anatomy.walk(_zeros(subject), Unwatched())
-    return counter.get_total_flops() / 1e9
+    image = zero_image(subject)
+    with counted_operations() as operations:
+        subject.anatomy.walk(image, Unwatched())
+    return operations.total / 1e9
