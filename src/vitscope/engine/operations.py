@@ -44,7 +44,11 @@ class _Counter(TorchDispatchMode):
         self.found = Operations()
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,  # noqa: ANN401 (an operator, which has no public type)
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 (an operator's values)
         named = dict(kwargs or {})
         formula = flop_registry.get(func._overloadpacket)

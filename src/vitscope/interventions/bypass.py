@@ -155,7 +155,9 @@ def hooked(module: nn.Module, looks: Mapping[str, Look], call: Callable[[], Tens
     try:
         for name, look in looks.items():
             part = module.get_submodule(name)
-            handles.extend((part.register_forward_pre_hook(before(name)), part.register_forward_hook(behind(name, look))))
+            handles.extend(
+                (part.register_forward_pre_hook(before(name)), part.register_forward_hook(behind(name, look)))
+            )
         return call()
     finally:
         for handle in handles:

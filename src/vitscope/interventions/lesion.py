@@ -15,6 +15,7 @@ from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject, Unwatched
+from vitscope.numerics.precision import doubled
 
 
 @INTERVENTIONS.add("lesion")
@@ -157,5 +158,5 @@ class _Sums(AbstractObserver):
         return attention.context()
 
     def _add(self, layer: int, branch: Tensor) -> None:
-        change = branch.double().sum(0)
+        change = doubled(branch).sum(0)
         self.total[layer] = self.total[layer] + change if layer in self.total else change

@@ -57,7 +57,9 @@ def _taken_apart(
     return (None, why_not) if why_not else (anatomy, "")
 
 
-def _unlike(module: nn.Module, adapter: type[AbstractAdapter], anatomy: Composition, image: tuple[int, int, int]) -> str:
+def _unlike(
+    module: nn.Module, adapter: type[AbstractAdapter], anatomy: Composition, image: tuple[int, int, int]
+) -> str:
     images = probe_images(image)
     return why_unlike(module, anatomy, images, adapter.call_arguments(module, images))
 

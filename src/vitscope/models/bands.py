@@ -40,7 +40,7 @@ def band_pictures(shape: tuple[int, int, int]) -> Float[Tensor, "pictures channe
 def moved(values: Float[Tensor, "pictures ..."], channel: int) -> Float[Tensor, "two bands positions"]:
     """How far each position moves, over the axis ``channel``, for each band; the remaining axes are the positions.
 
-    First as it is, then less what all positions have in common: behind attention a part of every change goes everywhere.
+    First as it is, then less what all positions have in common: attention takes a part of a change everywhere.
     """
     change = values[1:].float() - values[:1].float()
     others = [axis for axis in range(1, change.ndim) if axis != channel]

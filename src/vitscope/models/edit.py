@@ -27,7 +27,7 @@ def with_module(subject: Subject, module: nn.Module) -> Subject:
     base = _unedited(subject.anatomy)
     anatomy = replace(base, module=module) if isinstance(base, NamedModules) else composition_of(module)
     if anatomy is None:
-        raise UserError(f"{type(module).__name__} is of another family than {subject.name}, so it cannot stand in for it.")
+        raise UserError(f"{type(module).__name__} is of no family that is known, unlike {subject.name}.")
     return replace(subject, module=module, anatomy=with_edits(anatomy, subject.edits))
 
 

@@ -191,5 +191,3 @@ def _grids(cells: int, image: tuple[int, int]) -> Iterator[tuple[int, int]]:
         side = image[0] / height
         if abs(width - image[1] / side) <= max(1.0, 0.34 * ceil(image[1] / side)):
             yield height, width
-
-

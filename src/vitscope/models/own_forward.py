@@ -31,10 +31,10 @@ def called(module: nn.Module, images: Tensor, arguments: Mapping[str, object] | 
 
 
 def own_output(
-    module: nn.Module, images: Float[Tensor, "batch channels height width"], arguments: Mapping[str, object] | None = None
+    module: nn.Module, images: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch outputs"]:
     """The logits, or features, of the module's own forward pass. ``UserError`` if it returns anything else."""
-    output = called(module, images, arguments)
+    output = called(module, images)
     rows = rows_of(output)
     if rows is None:
         found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -69,9 +69,9 @@ def why_unlike(
         if passed_by:
             more = f" and {len(passed_by) - 3} more" if len(passed_by) > 3 else ""
             return f"it has {', '.join(passed_by[:3])}{more}"
-        gap = _gap(logits, expected)
-        if gap > _allowed(module) and _gap_of(called(module, images, arguments), expected) == 0:
-            return f"its own forward pass gives other outputs (they differ by {gap:.2g} of the largest)"
+        apart = gap(logits, expected)
+        if apart > _allowed(module) and _gap_of(called(module, images, arguments), expected) == 0:
+            return f"its own forward pass gives other outputs (they differ by {apart:.2g} of the largest)"
     return ""
 
 
@@ -79,7 +79,7 @@ def _allowed(module: nn.Module) -> float:
     return max(_TOLERANCE, 16 * torch.finfo(input_like(module).dtype).eps)
 
 
-def _gap(logits: Tensor, output: object) -> float:
+def gap(logits: Tensor, output: object) -> float:
     """The least relative difference between a walk's result and what it may stand for in an output."""
     gaps = [_distance(logits, rows) for rows in _rows(output) if rows.shape == logits.shape]
     return min(gaps, default=float("inf"))
@@ -160,7 +160,8 @@ class _Method:
 def _replaced_methods(part: nn.Module) -> Iterator[_Method]:
     """Functions in the object itself that stand in for a method of its class."""
     for name, value in list(vars(part).items()):
-        if isinstance(value, FunctionType | MethodType | partial) and inspect.isfunction(getattr(type(part), name, None)):
+        replaced = isinstance(value, FunctionType | MethodType | partial)
+        if replaced and inspect.isfunction(getattr(type(part), name, None)):
             yield _Method(name, cast("Callable[..., Any]", value))
 
 

@@ -16,9 +16,9 @@ from vitscope.models.adapter import load_strictly
 from vitscope.models.baked import baked, probe
 from vitscope.models.build import build_model
 from vitscope.models.catalogue import composition_of, root_of
+from vitscope.models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from vitscope.models.feed import input_like
 from vitscope.models.own_forward import own_output
-from vitscope.models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from vitscope.models.pixels import PixelInput
 from vitscope.models.subject import Subject, Unwatched
 

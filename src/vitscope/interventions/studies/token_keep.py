@@ -21,6 +21,7 @@ from vitscope.interventions.token_merge import TokenMerge
 from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAttention, ByNorm, Worst
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
+from vitscope.models.feed import quantised_layers
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Subject, Unwatched
 from vitscope.models.unit import UnitKind
@@ -87,6 +88,8 @@ class TokenKeepStudy(AbstractStudy):
         axes = (Axis("keep", shares, "Share of the patch tokens kept", "1", kept),)
         if len(names) > 1:
             axes = (*axes, Axis("ranking", names, "By what they are ranked"))
+        if quantised_layers(subject.module):
+            return Grid(axes, settings)  # PyTorch has no formulas for their operations
         operations = tuple(_operations(setting[0](subject)) for setting in settings)
         return Grid(axes, settings, (Fact(OPERATIONS, operations, _operations(subject)),))
 
@@ -126,6 +129,7 @@ class TokenKeepStudy(AbstractStudy):
         return (
             f"From {place} (layer {layer}) on, {fewest} to {most} of {entering} patch tokens are kept; "
             "class and register tokens always are.",
+            *(("The operations of its quantised layers are not counted.",) if quantised_layers(subject.module) else ()),
             *(() if merge is None else (f"Merging is done in {merge}, between attention and what follows it.",)),
         )
 
