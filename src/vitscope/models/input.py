@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractLibrary, refuse_crop
-from vitscope.models.output import rows_of
 from vitscope.models.pixels import LARGEST, MODES, PixelInput
 from vitscope.models.subject import AbstractAnatomy, Preprocessing, Unwatched
 
@@ -55,32 +54,10 @@ class InMode:
         return self.transform(picture.convert(self.mode))
 
 
-def width_of_output(module: nn.Module, anatomy: AbstractAnatomy | None, preprocessing: Preprocessing) -> int:
-    """How many numbers the module, walked through if it has an anatomy, returns for an image of zeros.
-
-    Raises ``UserError`` for a module that does not take the input, or returns no row of numbers. Cost: one forward pass
-    of one image.
-    """
-    name, shape = type(module).__name__, " x ".join(map(str, preprocessing.shape))
-    parameter = next((one for one in module.parameters() if one.is_floating_point()), torch.empty(0))
-    zeros = torch.zeros(1, *preprocessing.shape, device=parameter.device, dtype=parameter.dtype)
-    try:
-        with torch.inference_mode():
-            output: object = module(zeros) if anatomy is None else anatomy.walk(zeros, Unwatched())
-    except UserError:
-        raise
-    except Exception as error:  # whatever a stranger's module raises
-        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"{name} does not take an input of {shape} ({why}): give the one it takes as {_EXAMPLE}."
-        ) from error
-    if anatomy is not None and isinstance(output, Tensor) and output.ndim > 2:  # a decoder's patches, for one
-        return output.shape[-1]
-    rows = rows_of(output)
-    if rows is None or len(rows) != 1:
-        found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"{name} returns {found}; a classifier returns batch x classes logits.")
-    return rows.shape[1]
+def output_width(anatomy: AbstractAnatomy, shape: tuple[int, int, int]) -> int:
+    """How many numbers a walk returns for an image. Cost: a forward pass of one image of zeros."""
+    with torch.inference_mode():
+        return anatomy.walk(torch.zeros(1, *shape), Unwatched()).shape[-1]
 
 
 def first_channels(module: nn.Module, named: str | tuple[str, ...] | None = None) -> int | None:

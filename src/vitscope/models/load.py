@@ -9,15 +9,15 @@ from torch import nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary
+from vitscope.models.anatomy import anatomy_of
 from vitscope.models.build import restored
-from vitscope.models.catalogue import adapter_of, import_adapters, library_of
+from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.classes import outputs_of
 from vitscope.models.folder import read_folder, refuse_without_weights
-from vitscope.models.input import input_of, width_of_output
-from vitscope.models.named import named_modules
+from vitscope.models.input import input_of, output_width
 from vitscope.models.pixels import PixelInput
-from vitscope.models.subject import AbstractAnatomy, Subject
+from vitscope.models.subject import Subject
 
 _BY_NAME = ("pretrained", "random")
 """Weights that are the name's own, and so are its classes."""
@@ -56,22 +56,20 @@ def load(
     module = made.module.to(device).eval()
     library = library_of(module)
     preprocessing = input_of(module, library, input or made.input, crop)
-    adapter = adapter_of(module) if units is None else None
-    described = adapter.anatomy(module) if adapter else None
-    width = width_of_output(module, described, preprocessing)
-    anatomy: AbstractAnatomy = described or named_modules(module, units, preprocessing.shape)
+    described = anatomy_of(module, units, preprocessing.shape)
+    width = output_width(described.anatomy, preprocessing.shape)
     outputs = outputs_of(module, library, width, made.classes, classes)
     guessed = outputs.notes if made.weights not in _BY_NAME else ()
     return Subject(
         name=name or made.name,
-        family=adapter.name if adapter else f"{type(module).__name__}, read at its blocks",
+        family=described.family,
         module=module,
-        anatomy=anatomy,
+        anatomy=described.anatomy,
         preprocessing=preprocessing,
         class_count=outputs.count,
         classes=outputs.names,
         weights=made.weights,
-        notes=(*made.notes, *preprocessing.notes, *guessed),
+        notes=(*made.notes, *preprocessing.notes, *described.notes, *guessed),
     )
 
 

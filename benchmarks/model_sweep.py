@@ -1,0 +1,311 @@
+"""Every kind of model of timm, torchvision and transformers, loaded, walked and measured with random weights.
+
+    python benchmarks/model_sweep.py --out sweep.jsonl [--library timm] [--limit-parameters 2e8] [--seconds 300]
+    python benchmarks/model_sweep.py --out sweep.jsonl --table docs/reference/model-sweep.md
+
+A kind is a model's class and the classes of the modules inside it; of each the smallest is taken. A model is made small
+where its constructor allows. Each line of the file says how a model was read, by how much the walk's outputs differ
+from those of its own forward pass, what was measured, or the sentence with which it was refused. What the file holds
+is not done again. ``--table`` writes what it holds as a page.
+"""
+
+import argparse
+import importlib
+import json
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+import vitscope
+from vitscope.diagnostics import default_diagnostics
+from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import ADAPTERS
+from vitscope.models.own_forward import called, gap
+from vitscope.models.subject import Composition, Unwatched
+
+SIDE = 128
+"""Pixels of the input, where the model takes them."""
+WRONG = 1e-3
+"""Difference of the outputs, relative to the largest, that no rounding makes."""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--library", nargs="*", default=["torchvision", "timm", "transformers"])
+    parser.add_argument("--limit-parameters", type=float, default=1.5e8)
+    parser.add_argument("--seconds", type=int, default=240, help="for one model; what takes longer is named")
+    parser.add_argument("--only", help="names that contain this")
+    parser.add_argument("--again", action="store_true", help="do what the file holds again")
+    parser.add_argument("--table", type=Path)
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    if given.table:
+        given.table.write_text(page(rows_in(given.out)))
+        return
+    torch.set_num_threads(1)
+    done = set() if given.again else {(row["library"], row["name"]) for row in rows_in(given.out)}
+    for library in given.library:
+        for name, kind, size, build in KINDS[library]():
+            if (library, name) in done or (given.only and given.only not in name):
+                continue
+            row = {"library": library, "name": name, "class": kind, "parameters": size}
+            if size > given.limit_parameters:
+                row |= {"outcome": "skipped", "sentence": f"{size / 1e6:,.0f} million weights are too many here"}
+            else:
+                row |= within(given.seconds, lambda build=build: examined(build))
+            with given.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row["outcome"], library, name, row.get("family", ""), row.get("sentence", ""), flush=True)
+
+
+def rows_in(path):
+    """The lines of the file, the last one of each model."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return list({(row["library"], row["name"]): row for row in map(json.loads, lines)}.values())
+
+
+def within(seconds, work):
+    """What the work says of a model, or that it took too long, or the last line of a traceback."""
+
+    def stop(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    started = time.monotonic()
+    try:
+        found = work()
+    except TimeoutError:
+        found = {"outcome": "skipped", "sentence": f"not done in {seconds} s"}
+    except Exception:
+        found = {"outcome": "traceback", "sentence": traceback.format_exc()[-1500:]}
+    finally:
+        signal.alarm(0)
+    return {**found, "seconds": round(time.monotonic() - started, 1)}
+
+
+def examined(build):
+    """How a model is read and what its walk gives."""
+    try:
+        module, side = build()
+    except Unmade as error:
+        return {"outcome": "skipped", "sentence": str(error)}
+    try:
+        subject = loaded(module, side)
+        images = probe(subject)
+        with torch.inference_mode():
+            difference = gap(
+                subject.anatomy.walk(images, Unwatched()), called(module, images, arguments(module, images))
+            )
+        run = vitscope.measure(subject, pictures(subject), default_diagnostics())
+    except UserError as error:
+        return {"outcome": "refused", "sentence": str(error)}
+    read = "adapter" if isinstance(subject.anatomy, Composition) else "blocks"
+    return {
+        "outcome": "wrong" if not difference < WRONG else read if subject.places else "outputs",
+        "family": subject.family,
+        "units": len(subject.places),
+        "input": list(subject.preprocessing.shape),
+        "difference": difference,
+        "measured": sorted(run.tree.children),
+        "sentence": " ".join(subject.notes),
+    }
+
+
+def loaded(module, side):
+    """The subject, with a small input where one is given."""
+    if side is None:
+        return vitscope.load(module)
+    return vitscope.load(module, input=vitscope.PixelInput(side, 3, (0.5,), (0.25,)))
+
+
+def arguments(module, images):
+    adapter = next((one for _, one in ADAPTERS.items() if one.matches(module)), None)
+    return adapter.call_arguments(module, images) if adapter else {}
+
+
+def probe(subject):
+    return torch.randn(2, *subject.preprocessing.shape, generator=torch.Generator().manual_seed(1))
+
+
+def pictures(subject):
+    rng = np.random.default_rng(0)
+    shape = (*subject.preprocessing.shape[1:], 3)
+    shown = [Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)) for _ in range(2)]
+    return vitscope.images((shown, np.arange(2)) if subject.class_count > 1 else shown)
+
+
+class Unmade(Exception):
+    """A model that its library does not make without more than its name."""
+
+
+Kind = tuple[str, str, int, Callable[[], tuple[nn.Module, int | None]]]
+
+
+def smallest(made: Iterator[tuple[str, nn.Module]]) -> dict[tuple[str, frozenset[str]], tuple[int, str]]:
+    """Of each kind the fewest weights, and the name of the model that has them."""
+    found: dict[tuple[str, frozenset[str]], tuple[int, str]] = {}
+    for name, module in made:
+        kind = (type(module).__name__, frozenset(type(part).__name__ for part in module.modules()))
+        size = sum(parameter.numel() for parameter in module.parameters())
+        found[kind] = min(found.get(kind, (size, name)), (size, name))
+    return found
+
+
+def on_meta(names, make):
+    """Models without memory for their weights; those that cannot be made so are left out here."""
+    for name in names:
+        try:
+            with torch.device("meta"):
+                yield name, make(name)
+        except Exception as error:
+            print(f"not made on meta: {name} ({error})", file=sys.stderr)
+
+
+def of_torchvision() -> Iterator[Kind]:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    for (kind, _), (size, name) in smallest(on_meta(names, lambda name: models.get_model(name, weights=None))).items():
+        yield name, kind, size, lambda name=name: (seeded(lambda: models.get_model(name, weights=None)), None)
+
+
+def of_timm() -> Iterator[Kind]:
+    import timm
+
+    for (kind, _), (size, name) in smallest(on_meta(timm.list_models(), timm.create_model)).items():
+        yield name, kind, size, lambda name=name: timm_model(name)
+
+
+def timm_model(name):
+    """As small an input as it takes: its own argument, or any for a model that does not ask; else its default."""
+    import timm
+
+    for given, side in (({"img_size": SIDE}, SIDE), ({}, SIDE), ({}, None)):
+        try:
+            module = seeded(lambda given=given: timm.create_model(name, **given))
+            with torch.inference_mode():
+                module(
+                    torch.zeros(1, 3, *(side or 0, side or 0))
+                    if side
+                    else torch.zeros(1, *module.default_cfg["input_size"])
+                )
+            return module, side
+        except Exception as error:
+            last = error
+    raise Unmade(f"timm does not run it as it makes it: {str(last).splitlines()[0]}")
+
+
+def of_transformers() -> Iterator[Kind]:
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    transformers.logging.set_verbosity_error()
+    maps = (modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES)
+    names = [name for one in maps for names in one.values() for name in ([names] if isinstance(names, str) else names)]
+    for name in dict.fromkeys(names):
+        build = getattr(transformers, name, None)
+        if build is None:
+            continue
+        yield name, name, counted(build), lambda build=build: transformers_model(build)
+
+
+def counted(build):
+    try:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in build(small(build)).parameters())
+    except Exception:
+        return 0
+
+
+def small(build):
+    """The class's default configuration with two layers, or one a stage, where it takes that."""
+    config = build.config_class
+    for given in ({"num_hidden_layers": 2}, {"depths": [1, 1, 1, 1]}, {}):
+        try:
+            made = config(**given)
+        except Exception:
+            continue
+        if not given or any(key in vars(config()) for key in given):
+            return made
+    return config()
+
+
+def transformers_model(build):
+    try:
+        return seeded(lambda: build(small(build))), None
+    except Exception as error:
+        raise Unmade(
+            f"transformers does not make it from its default configuration: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def seeded(build):
+    torch.manual_seed(0)
+    return build().eval()
+
+
+KINDS = {"torchvision": of_torchvision, "timm": of_timm, "transformers": of_transformers}
+
+OUTCOMES = {
+    "adapter": "read unit by unit",
+    "blocks": "read at its blocks",
+    "outputs": "only its outputs are read",
+    "refused": "refused",
+    "skipped": "not tried",
+    "wrong": "WRONG OUTPUTS",
+    "traceback": "TRACEBACK",
+}
+
+
+def page(rows):
+    """The table as a page of the reference."""
+    versions = ", ".join(f"{name} {importlib.import_module(name).__version__}" for name in KINDS)
+    counts = Counter(row["outcome"] for row in rows)
+    told = ", ".join(f"{counts[name]} {text}" for name, text in OUTCOMES.items() if counts[name])
+    worst = max((row["difference"] for row in rows if "difference" in row), default=0.0)
+    lines = [
+        "# Models of three libraries",
+        "",
+        f"{len(rows)} kinds of models of {versions}: {told}. Wrong outputs: {counts['wrong']}. "
+        f"Tracebacks: {counts['traceback']}.",
+        "",
+        "A kind is a class with the classes of the modules inside it; of each the smallest model was made, with random "
+        "weights, loaded, and measured on two pictures. *Difference* is that of the walk's outputs and those of the "
+        f"model's own forward pass, relative to the largest; the greatest is {worst:.1g}. Written by "
+        "`benchmarks/model_sweep.py`.",
+    ]
+    for library in KINDS:
+        own = sorted((row for row in rows if row["library"] == library), key=lambda row: (row["class"], row["name"]))
+        if own:
+            lines += [
+                "",
+                f"## {library}",
+                "",
+                "| class | model | how | units | difference | said |",
+                "|---|---|---|---|---|---|",
+            ]
+            lines += [line(row) for row in own]
+    return "\n".join(lines) + "\n"
+
+
+def line(row):
+    how = row.get("family", "") if row["outcome"] == "adapter" else OUTCOMES[row["outcome"]]
+    difference = f"{row['difference']:.0e}" if "difference" in row else ""
+    said = " ".join(row.get("sentence", "").replace("|", "/").split())
+    return f"| {row['class']} | {row['name']} | {how} | {row.get('units', '')} | {difference} | {said[:300]} |"
+
+
+if __name__ == "__main__":
+    main()
