@@ -7,7 +7,6 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from timm.models import get_model_input_config
 from torch import nn
-from torchvision.transforms import Compose
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import checked_crop
@@ -37,7 +36,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
         notes.append(
             f"Its configuration has mean and deviation of 3 channels, the module {shape[0]}: their averages are taken."
         )
-    transform = cast(Compose, create_transform(**values, is_training=False))
+    transform = cast(Any, create_transform(**values, is_training=False))
     text = (
         f"{' x '.join(map(str, shape))}, {values['interpolation']}, crop {values['crop_pct']}, "
         f"mean {_rounded(values['mean'])}, std {_rounded(values['std'])}"
