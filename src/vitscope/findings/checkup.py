@@ -116,15 +116,17 @@ class Checkup:
 
     def answer(self, plan: Plan) -> Run:
         """The run with its claims, kept in the plan's folder."""
-        clock = Clock(plan, self.passes)
-        runs: list[Run] = []
-        for step in self.steps:
-            clock.begin(step)
-            runs.append(step.answer(clock.plan))
-        if len(runs) == 1 and not self.refused:
-            return concluded(runs[0], plan)
-        notes = [f"{study.title}: on {len(study.images)} images." for study in self.studies]
-        return concluded(_joined(runs, self.spec, self.refused, notes), plan)
+        with plan.held():
+            clock = Clock(plan, self.passes)
+            runs: list[Run] = []
+            for step in self.steps:
+                clock.begin(step)
+                runs.append(step.answer(clock.plan))
+            if len(runs) == 1 and not self.refused:
+                return concluded(runs[0], plan)
+            notes = [f"{study.title}: on {len(study.images)} images." for study in self.studies]
+            joined = _joined(runs, self.spec, self.refused, notes)
+            return concluded(joined, plan, [step.spec for step in self.steps])
 
 
 @dataclass
@@ -162,9 +164,9 @@ class Clock:
             self.whole.say(f"{step.title}{long}")
 
 
-def concluded(run: Run, plan: Plan) -> Run:
-    """The run with what the findings make of it, kept in the plan's folder."""
-    return keep(run.with_claims(claims_of(run)), plan)
+def concluded(run: Run, plan: Plan, steps: Iterable[Spec] = ()) -> Run:
+    """The run with what the findings make of it, kept in the plan's folder; ``steps`` are what it was made of."""
+    return keep(run.with_claims(claims_of(run)), plan, steps)
 
 
 def _joined(runs: Sequence[Run], spec: Spec, refused: Mapping[str, str], notes: Sequence[str]) -> Run:
