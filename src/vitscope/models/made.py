@@ -80,10 +80,26 @@ def made_from_name(model: str, asked: Asked) -> Made:
             "timm/NAME, torchvision/NAME or transformers/NAME."
         )
     named = Named(_library(prefix), rest, asked.options)
+    if asked.weights is not None and asked.pretrained:
+        raise UserError(f"--pretrained and --weights {asked.weights} are two sets of weights; give one of them.")
     if asked.weights is not None:
         return _of_file(model, named, asked.weights, read_contents(asked.weights), asked)
     module = named.library.create(rest, asked.pretrained, **named.arguments(asked.size))
-    return Made(module, model, "pretrained" if asked.pretrained or rest == "digits" else "random")
+    return Made(
+        module,
+        model,
+        "pretrained" if asked.pretrained or rest == "digits" else "random",
+        notes=_head_note(named, asked),
+    )
+
+
+def _head_note(named: Named, asked: Asked) -> tuple[str, ...]:
+    """Which of pretrained weights are random nevertheless: those of a classifier of another size."""
+    if not asked.pretrained or asked.size.classes is None:
+        return ()
+    own, sized = named.shapes(Size()), named.shapes(Size(asked.size.classes))
+    new = sorted(name for name, shape in sized.items() if own.get(name) != shape)
+    return (f"Pretrained but for {_some(new)}, which are random: the classifier is of another size.",) if new else ()
 
 
 def _library(prefix: str) -> type[AbstractLibrary]:
@@ -188,6 +204,8 @@ def _size_notes(path: Path, asked: Size, size: Size) -> tuple[str, ...]:
         "number of channels": (asked.channels, size.channels),
         "size of the input": (asked.image, size.image),
     }
+    if size.classes == 0 and asked.classes is None:
+        return (f"{path.name} has no classifier's weights: the model is without one.",)
     said = [f"{what} ({_words(now)})" for what, (before, now) in read.items() if now != before]
     return (f"The {' and the '.join(said)} {'is' if len(said) == 1 else 'are'} that of {path.name}.",) if said else ()
 
@@ -246,6 +264,8 @@ def _set_notes(path: Path, found: WeightSet, others: Sequence[WeightSet], beside
         said.append(f"the averaged ones ({found.label})")
     elif found.group.path or found.prefix:
         said.append(f"those under {found.label}")
+    if found.dropped:
+        said.append(f"their names without {', '.join(found.dropped)}")
     if beside:
         said.append(f"left beside: {_some(beside)}")
     return [f"Weights of {path.name}: {'; '.join(said)}."] if said else []

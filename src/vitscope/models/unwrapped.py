@@ -1,6 +1,8 @@
 """Wrappers that are handed over: what they hold, if it computes the same."""
 
+import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,12 +34,14 @@ _PROGRAMS = (
 def unwrapped(module: object, shape: tuple[int, int, int] | None = None) -> tuple[nn.Module, tuple[str, ...]]:
     """The module that is held, and notes that say so; the module itself if nothing is held that computes the same.
 
-    Compiled modules, parallel ones and averages are taken for what they hold. Any other class around one module of a
-    known library is too, if both give the same logits for pictures of every brightness, bit by bit, in evaluation mode;
-    pictures are of ``shape``, or of the held module's own input. One that normalises its input or divides its logits is
-    examined as it is. Raises ``UserError`` for what is no module, and for programs whose parts cannot be read.
+    Compiled modules, parallel ones and averages are taken for what they hold, compiled parts for what was compiled. Any
+    other class around one module of a known library is taken for it if it hands pictures on as they are and returns the
+    logits as they come, bit by bit, in evaluation mode; pictures are of ``shape``, or of the held module's own input.
+    One that normalises its input or divides its logits is examined as it is. Raises ``UserError`` for what is no
+    module, and for programs whose parts cannot be read.
     """
     held, notes = _known(module)
+    held = _uncompiled(held)
     if library_of(held) is not None:
         return held, notes
     found = list(_of_libraries(held))
@@ -47,7 +51,7 @@ def unwrapped(module: object, shape: tuple[int, int, int] | None = None) -> tupl
     kind = f"{type(inner).__name__} ({name})"
     if _same(held.eval(), inner, shape):
         return inner, (*notes, f"{what} holds a {kind} and gives its logits: it is examined as that.")
-    return held, (*notes, f"{what} holds a {kind} and gives other logits than it: {what} is examined as it is.")
+    return held, (*notes, f"{what} holds a {kind} and computes something else: {what} is examined as it is.")
 
 
 def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
@@ -70,6 +74,23 @@ def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
     return module, ((note,) if passed else ())
 
 
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """The module, or a copy without the wrappers of its compiled parts, which shares all else with it."""
+    parts = dict(module.named_children())
+    plain = {name: _uncompiled(_compiled(part)) for name, part in parts.items()}
+    if all(plain[name] is part for name, part in parts.items()):
+        return module
+    twin = copy.copy(module)
+    twin.__dict__["_modules"] = dict(module.__dict__["_modules"]) | plain
+    return twin
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """What a compiled module was made from; another module itself."""
+    found: Any = module
+    return found._orig_mod if _HELD.get(_path(type(module))) == "_orig_mod" else module
+
+
 def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
@@ -87,14 +108,25 @@ def _of_libraries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn
 def _same(outer: nn.Module, inner: nn.Module, shape: tuple[int, int, int] | None) -> bool:
     library = library_of(inner)
     assert library is not None, "only parts of libraries are asked about"
-    weight = next(inner.parameters())
+    weight, reached = next(inner.parameters()), list[object]()
+
+    def reach(_: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> None:
+        reached.extend((*given, *named.values()))
+
+    hook = inner.register_forward_pre_hook(reach, with_kwargs=True)
     try:
         shown = _pictures(shape or library.preprocessing(inner).shape).to(weight)
         with torch.inference_mode():
-            logits = [_logits(module(shown)) for module in (outer, inner)]
+            found = _logits(outer(shown))
+            hook.remove()
+            own = _logits(inner(shown))
     except Exception:  # a module of anybody's raises whatever it likes at pictures that are none of its
         return False
-    return logits[0] is not None and logits[1] is not None and torch.equal(logits[0], logits[1])
+    finally:
+        hook.remove()
+    handed = [one for one in reached if isinstance(one, Tensor)]
+    same = found is not None and own is not None and torch.equal(found, own)
+    return same and len(handed) == 1 and torch.equal(handed[0], shown)
 
 
 def _pictures(shape: tuple[int, int, int]) -> Float[Tensor, "batch channels height width"]:

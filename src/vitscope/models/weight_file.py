@@ -24,6 +24,9 @@ _SAVE = "save its weights alone where it was made, with torch.save(model.state_d
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """With what files of ``torch.save`` begin that are older than its archives."""
 
+_PLAIN = (list, dict, set, tuple, int, float, str, bool)
+"""What a ``defaultdict`` begins its values with."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -151,6 +154,7 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
         (argparse.Namespace, "argparse.Namespace"),
         (types.SimpleNamespace, "types.SimpleNamespace"),
         (collections.defaultdict, "collections.defaultdict"),
+        *((kind, f"{home}.{kind.__name__}") for kind in _PLAIN for home in ("builtins", "__builtin__")),
         (np.dtype, "numpy.dtype"),
         (np.ndarray, "numpy.ndarray"),
         (dict, "lightning_fabric.utilities.data.AttributeDict"),

@@ -1,6 +1,7 @@
 """Sets of weights in a file: which of them fit a model, which are averages, and which of several is meant."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from vitscope.measurement.errors import UserError
 
 _TRANSPARENT = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Parts of names that wrappers put in at any place: ``torch.compile``, sharding, activation checkpoints."""
-_OPTIMISERS = re.compile(r"optim|scaler|sched|rng|callback|loops|grad", re.IGNORECASE)
+_OPTIMISERS = re.compile(r"optim|sched|scaler|callback|(?<![a-z])(rng|loops|grads?)(?![a-z])", re.IGNORECASE)
 """Keys under which nothing is a model's weights, even if it has their names."""
 _AVERAGES = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|averaging|polyak|shadow)(?![a-z])")
 """What averages of weights are called."""
@@ -28,11 +29,6 @@ class Group:
     tensors: Mapping[str, Tensor]
     averaged: bool = False
     """Whether the file says by other means than a name that these are averages."""
-
-    @property
-    def label(self) -> str:
-        """Where it lies."""
-        return ".".join(self.path) or "the file itself"
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,20 @@ class WeightSet:
         return {name: self.group.tensors[there] for name, there in self.names.items()}
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The keys and the parts of the prefix that lead to it."""
+        return (*self.group.path, *filter(None, self.prefix.split(".")))
+
+    @property
     def label(self) -> str:
         """Where it lies, in the words of the file."""
-        return ".".join((*self.group.path, self.prefix.rstrip("."))).strip(".") or "the file itself"
+        return ".".join(self.words) or "its top level"
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The parts that wrappers had put into the names, besides the prefix."""
+        parts = {part for here, there in self.names.items() for part in _surplus(there, self.prefix + here)}
+        return tuple(sorted(parts))
 
     @property
     def averaged(self) -> bool:
@@ -107,6 +114,13 @@ def _plain(group: Group, dropped: frozenset[str]) -> dict[str, str]:
     return plain if len(plain) == len(group.tensors) else {name: name for name in group.tensors}
 
 
+def _surplus(long: str, short: str) -> list[str]:
+    """The parts of the longer name that the shorter has not."""
+    rest = Counter(long.split("."))
+    rest.subtract(short.split("."))
+    return list(rest.elements())
+
+
 def _behind_prefixes(group: Group, plain: Mapping[str, str], needed: Sequence[str]) -> Iterator[WeightSet]:
     anchor = max(needed, key=lambda name: (name.count("."), len(name)))
     prefixes = [name.removesuffix(anchor) for name in plain if name.endswith(anchor)]
@@ -129,14 +143,14 @@ def chosen(file: str, sets: Sequence[WeightSet], average: bool | None, part: str
     ``part`` is a key or a part of the prefix that leads to it. Raises ``UserError`` where several are left that differ,
     and where none is.
     """
-    within = [one for one in sets if part is None or part in re.split(r"[.]", one.label)]
+    within = [one for one in sets if part is None or part == one.label or part in one.words]
     if not within:
         raise UserError(f"{file} has no weights under {part!r} that fit; those that fit: {_listed(sets)}.")
     averaged, raw = [one for one in within if one.averaged], [one for one in within if not one.averaged]
     if average and not averaged:
-        raise UserError(f"{file} holds no averaged weights that fit; what fits: {_listed(within)}. Leave out --ema.")
+        raise UserError(f"{file} holds no averaged weights that fit (what fits: {_listed(within)}); leave out --ema.")
     if average is False and not raw:
-        raise UserError(f"{file} holds averaged weights alone ({_listed(within)}). Leave out --raw.")
+        raise UserError(f"{file} holds averaged weights alone ({_listed(within)}); leave out --raw.")
     left = raw if average is False or not averaged else averaged
     if any(not _same(left[0], other) for other in left[1:]):
         words = " or ".join(f"--part {_part(one, left)}" for one in left[:4])
@@ -156,8 +170,8 @@ def _same(one: WeightSet, other: WeightSet) -> bool:
 
 def _part(one: WeightSet, among: Sequence[WeightSet]) -> str:
     """A word that only this set's label has."""
-    others = {word for other in among if other is not one for word in other.label.split(".")}
-    return next((word for word in one.label.split(".") if word not in others), one.label)
+    others = {word for other in among if other is not one for word in other.words}
+    return next((word for word in one.words if word not in others), one.label)
 
 
 def _listed(sets: Sequence[WeightSet]) -> str:
