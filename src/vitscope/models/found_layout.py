@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from math import ceil
 from typing import cast, final
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitscope.models.bands import agreement, moved
@@ -169,16 +170,19 @@ def _tokens(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, 
     for extra in range(min(_PREFIX, count - 2) + 1):
         for grid in _grids(count - extra, image):
             layout = FoundLayout(part, axes, Layout.TOKENS, (count, width), grid, extra)
-            yield _Order(layout, agreement(movement[..., extra:], *_raster(grid), grid))
+            found = agreement(movement[..., extra:], *_raster(grid), grid)
+            yield _Order(layout, found)
+            if found < _ALONE[0]:
+                continue
             down, across = _raster((grid[1], grid[0]))
             yield _Order(None, agreement(movement[..., extra:], across, down, grid))
             for ahead in ((count - extra) // 2, count - extra) if extra else ():  # extra tokens between, or behind
-                patches = torch.cat([torch.arange(ahead), torch.arange(ahead + extra, count)])
+                patches = np.r_[:ahead, ahead + extra : count]
                 yield _Order(None, agreement(movement[..., patches], *_raster(grid), grid))
 
 
-def _raster(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    cells = torch.arange(grid[0] * grid[1])
+def _raster(grid: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    cells = np.arange(grid[0] * grid[1])
     return cells // grid[1], cells % grid[1]
 
 
