@@ -33,7 +33,7 @@ from vitscope.models.adapter import ADAPTERS
 from vitscope.models.own_forward import called, gap
 from vitscope.models.subject import Composition, Unwatched
 
-SIDES = (96, 128)
+SIDES = (64, 128)
 """Pixels of the input, the first that the model takes."""
 SMALL = [
     "test",
@@ -178,6 +178,7 @@ class Unmade(Exception):
     """A model that its library does not make without more than its name."""
 
 
+Shape = tuple[int, int, int]
 Kind = tuple[str, str, int, Callable[[], tuple[nn.Module, int | None]]]
 
 
@@ -211,9 +212,9 @@ def of_torchvision() -> Iterator[Kind]:
     for name in first_of_each(models.list_models(module=models), lambda one: models.get_model_builder(one).__module__):
 
         def build(name: str = name) -> nn.Module:
-            return models.get_model(name, weights=None, init_weights=False) if name in SLOW else models.get_model(name)
+            return models.get_model(name, **({"init_weights": False} if name in SLOW else {}))
 
-        yield name, *weight_count(build), lambda build=build: (seeded(build), None)
+        yield name, *weight_count(build), lambda build=build: small_enough(lambda _: build(), (3, 224, 224))
 
 
 def of_timm() -> Iterator[Kind]:
@@ -238,23 +239,31 @@ def name_family(name: str) -> str:
 
 
 def timm_model(name: str) -> tuple[nn.Module, int | None]:
-    """As small an input as it takes, by its own argument, or any if it has none; else its default."""
+    """As small an input as it takes, by its own argument if it has one; else its default."""
     import timm
 
-    last: Exception = Unmade(name)
+    def build(side: int | None) -> nn.Module:
+        try:
+            return timm.create_model(name, **({"img_size": side} if side else {}))
+        except TypeError:
+            return timm.create_model(name)
+
+    return small_enough(build, (3, 224, 224))
+
+
+def small_enough(build: Callable[[int | None], nn.Module], default: Shape) -> tuple[nn.Module, int | None]:
+    """The model and the first side of an input that it takes; None for its own."""
+    last: Exception = Unmade()
     for side in (*SIDES, None):
         try:
-            try:
-                module = seeded(lambda side=side: timm.create_model(name, **({"img_size": side} if side else {})))
-            except TypeError:
-                module = seeded(lambda: timm.create_model(name))
-            shape = (3, side, side) if side else module.default_cfg["input_size"]
+            module = seeded(lambda side=side: build(side))
+            own = getattr(module, "default_cfg", {}).get("input_size", default)
             with torch.inference_mode():
-                module(torch.zeros(1, *shape))
+                module(torch.zeros(1, *((3, side, side) if side else own)))
             return module, side
         except Exception as error:
             last = error
-    raise Unmade(f"timm does not run it as it makes it: {first_line(last)}") from last
+    raise Unmade(f"it does not run as its library makes it: {first_line(last)}") from last
 
 
 def first_line(error: Exception) -> str:

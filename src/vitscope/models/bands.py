@@ -64,7 +64,8 @@ def agreement(
 
     The correlation, over positions and bands, of a position's share of movement with the share of its cell that lies
     in the band, both less their means over positions; for a receptive field of the cell's size, or one or two bands
-    wider, whichever fits best; the worse of the two axes.
+    wider, whichever fits best; the worse of the two axes. A position at row and column -1 is none: it is expected to
+    move alike with every band.
     """
     return max(min(_along(one[:BANDS], rows, grid[0]), _along(one[BANDS:], columns, grid[1])) for one in movement)
 
@@ -73,7 +74,7 @@ def _along(movement: NDArray[np.float64], cells: NDArray[np.int64], count: int) 
     if count == 1:
         return 1.0
     shares = _centred(movement / np.maximum(movement.sum(0), np.finfo(np.float64).tiny))
-    expected = _centred(_fields(count)[..., cells])
+    expected = _centred(np.where(cells < 0, 1 / BANDS, _fields(count)[..., cells]))
     products = (shares * expected).sum((1, 2))
     sizes = np.sqrt(np.square(expected).sum((1, 2)) * np.square(shares).sum())
     return float((products[sizes > 0] / sizes[sizes > 0]).max(initial=-1.0))

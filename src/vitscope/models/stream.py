@@ -49,6 +49,7 @@ class Stream:
     class_token: bool = True
     kept: Int[Tensor, "batch patches"] | None = None
     merged: Merged | None = None
+    follows: bool = True
 
     def with_values(self, values: Float[Tensor, "..."]) -> "Stream":
         """The same stream with other values of the same layout and grid."""
