@@ -45,6 +45,25 @@ ALARMS, LABS, TRIALS = (
     "tests/known/test_lab_numbers.py",
 )
 
+CERTIFICATE, CONE, PROGRAMS, BLOCKS, GATES = (
+    "tests/known/test_convex_certificate.py",
+    "tests/known/test_cone.py",
+    "tests/references/test_convex_programs.py",
+    "tests/laws/test_convex_block_laws.py",
+    "tests/references/test_convex_relu.py",
+)
+SOLVERS, ESTIMATORS = "tests/laws/test_convex_solver_laws.py", "tests/references/test_convex_estimators.py"
+TRAINING, SCHEDULE, AUGMENTED = (
+    "tests/laws/test_training.py",
+    "tests/known/test_schedule.py",
+    "tests/known/test_augmentation.py",
+)
+MASKED, SHALLOW, PLANTED = (
+    "tests/known/test_masked_theory.py",
+    "tests/known/test_shallow_theory.py",
+    "tests/laws/test_planted_laws.py",
+)
+
 SABOTAGES = [
     ("numerics/moments.py", "delta.square() * self.count * share", "delta * self.count * share", MOMENTS),
     ("numerics/moments.py", "other.count.double() / count", "other.count / count", MOMENTS),
@@ -96,6 +115,36 @@ SABOTAGES = [
     ("labs/needed.py", "width / np.sqrt(12)", "width * 0", ALARMS),
     ("labs/experiment.py", "rate_of(tests)", "FALSE_ALARMS", LABS),
     ("findings/low_frequencies_matter.py", "if at > 0.5", "if at >= 0.5", FINDINGS),
+    ("convex/certificate.py", "min(problem.loss.largest_scale, feasible)", "problem.loss.largest_scale", CERTIFICATE),
+    ("convex/certificate.py", "if above <= reached", "if True or above <= reached", GATES),
+    ("convex/certificate.py", "max(each.bound for each in found)", "min(each.bound for each in found)", PROGRAMS),
+    ("convex/certificate.py", "problem.beta * heads.nuclear_norm", "problem.beta * heads.nuclear_norm / 2", PROGRAMS),
+    ("convex/loss.py", "scale * spread + float(entr(scale)) * others", "scale * spread", PROGRAMS),
+    ("convex/loss.py", "/ (2 * self.images)", "/ self.images", PROGRAMS),
+    ("convex/loss.py", "0.5 * float(self.weights.max())", "0.05 * float(self.weights.max())", BLOCKS),
+    ("convex/cone.py", "sides.amin(1) >= -ROUNDING", "sides.amin(1) >= -1", CONE),
+    ("convex/cone.py", "(maps[cone, 0].numpy(), -maps[cone, 0].numpy())", "(maps[cone, 0].numpy(),)", CONE),
+    ("convex/cone.py", "nnls(-normals.T, point)", "nnls(normals.T, point)", CONE),
+    ("convex/relu_norm.py", "max(float(values[:1].sum()), sure or 0.0)", "float(values[:1].sum())", GATES),
+    ("convex/solvers/greedy.py", "if not search.certain and", "if False and", SOLVERS),
+    ("training/schedule.py", "(step + 1) / warmup", "step / warmup", SCHEDULE),
+    ("training/schedule.py", "steps - 1 - warmup", "steps - warmup", SCHEDULE),
+    ("training/batches.py", "[self.seed, epoch]", "[self.seed]", TRAINING),
+    ("training/batches.py", "if epoch == start // self.steps_per_epoch else 0", "if False else 0", TRAINING),
+    ("training/loop.py", "self.optimizer.load_state_dict(dict(state.optimizer))", "pass", TRAINING),
+    ("training/loop.py", "self.average.load_state_dict(state.average)", "pass", TRAINING),
+    ("training/loop.py", "if not bool(reduced.isfinite().all()):", "if False:", TRAINING),
+    ("training/augmentation.py", "* (1 - smoothing) + smoothing / classes", "", TRAINING),
+    ("training/augmentation.py", "if self.recipe.flip else pixels", "", TRAINING),
+    ("labs/masked/theory.py", "(size - 1,), (power,)", "(size,), (power,)", MASKED),
+    ("labs/masked/theory.py", "1 - masked_share ** (size - 1)", "1 - masked_share**size", MASKED),
+    ("labs/masked/theory.py", "(rest - pull)", "rest", MASKED),
+    ("labs/masked/theory.py", "-share * (1 - share) ** 2", "-share * (1 - share)", MASKED),
+    ("labs/shallow/theory.py", "(own + 1 - share)", "(own + 1)", SHALLOW),
+    ("labs/shallow/theory.py", "relevant * max(relevant - sigma - noise, 0.0), 2", "relevant, 2", SHALLOW),
+    ("labs/fit.py", "np.sqrt((weights**2) @ (grain**2))", "np.zeros(2)", TRIALS),
+    ("labs/needed.py", "if after == 0:", "if after < 0:", TRIALS),
+    ("labs/shallow/planting.py", "np.isin(images.labels, chosen)", "images.labels >= 0", PLANTED),
     ("data/class_names.py", "len(set(found.places)) == len(ours)", "True", NAMES),
     ("data/imagenet.py", "agreeing >= ALIKE * len(numbers)", "True", NAMES),
     ("data/label.py", "if by_text != by_number:", "if False:", NAMES),

@@ -81,7 +81,7 @@ MEANT = [
     (("checkup", "--only", ","), "--only and --skip leave no diagnostic to measure."),
     (("report", "x", "--format", "pfd"), "--format is one of html, pdf, png, svg, not 'pfd' (is it pdf?)."),
     (("report", "rum"), "There is no finished run at 'rum' (is it run?): the path does not exist."),
-    (("checkup", "--images", "ru"), "--images: ru does not exist (is it run?); give a path that does."),
+    (("checkup", "vit-micro", "--images", "ru"), "--images: ru does not exist (is it run?); give a path that does."),
     (("anatomy", "deit_tiny_patch16_224"), "(is it timm/deit_tiny_patch16_224?); a name is digits, "),
     (("anatomy", "timm/deit_tiny_patch16_244"), "timm has no model named 'deit_tiny_patch16_244' (is it deit_tiny_pa"),
     (

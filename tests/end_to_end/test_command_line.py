@@ -164,7 +164,10 @@ MISTAKES = [
     (("checkup", "nonsense", "--images", "digits"), "nonsense"),
     (("checkup", "timm/nonsense", "--images", "digits"), "timm has no model named 'nonsense'"),
     (("checkup", "keras/vgg", "--images", "digits"), "'keras/vgg' is no file, no saved folder and no model name"),
-    (("checkup", "--images", "/nowhere/photos"), "/nowhere/photos does not exist"),
+    (("checkup", "vit-micro", "--images", "/nowhere/photos"), "/nowhere/photos does not exist"),
+    (("checkup", "--images", "/etc"), "Say which model is to be examined on /etc: MODEL --images /etc, such as"),
+    (("study", "lesion", "--images", "/etc"), "Say which model is to be examined on /etc"),
+    (("head", "fit", "--images", "/etc"), "Say which model is to be examined on /etc"),
     (("checkup", "--split", "dev"), "digits has no split 'dev'; it has: all, test, train."),
     (("checkup", "--limit", "0"), "--limit takes at least one image, not 0."),
     (("checkup", "--label", "fine"), "digits has no label column 'fine'"),
@@ -212,11 +215,11 @@ def test_images_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     broken = folder_of(tmp_path / "broken", **{str(digit): 1 for digit in range(10)})
     (broken / "1" / "bad.png").write_bytes(b"no image")
     for images, message in ((tmp_path / "empty", "no image"), (letters, "class"), (broken, "--max-broken")):
-        answer = Answer("checkup", "--images", str(images), "--out", str(tmp_path / "run"))
+        answer = Answer("checkup", "digits", "--images", str(images), "--out", str(tmp_path / "run"))
         assert (answer.code, answer.err.count("\n")) == (2, 1)
         assert message in answer.err
     tolerant = ("--images", str(broken), "--max-broken", "1", "--out", str(tmp_path / "run"), "--only", "token-rank")
-    answer = Answer("checkup", *tolerant)
+    answer = Answer("checkup", "digits", *tolerant)
     assert answer.code == 0
     assert "bad.png was left out" in answer.out
 

@@ -8,6 +8,8 @@ from vitscope.diagnostics.fourier_spectrum import FourierSpectrum
 from vitscope.measurement.errors import UserError
 
 COUNT = 250
+IMAGENETTE = [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
+"""Its ten classes among the thousand of ImageNet."""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,9 @@ def test_it_is_low_pass_in_depth(run):
 
 
 def test_labels_of_ten_classes_are_not_taken_for_a_thousand(real_data):
+    """Imagenette's names are among ImageNet's, so its classes are known; CIFAR-10's are not."""
     subject = vitscope.load("timm/deit_tiny_patch16_224")
-    with pytest.raises(UserError, match="10 classes"):
-        vitscope.measure(subject, vitscope.images(real_data / "imagenette", limit=20), [Accuracy()])
+    known = vitscope.images(real_data / "imagenette").for_classes(1000, subject.classes)
+    assert sorted({int(label) for label in known.labels}) == IMAGENETTE
+    with pytest.raises(UserError, match="are not the model's"):
+        vitscope.measure(subject, vitscope.images(real_data / "cifar10", split="test", limit=20), [Accuracy()])

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 import vitscope
+from vitscope.cli.summary import weakest_of
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.engine.mistakes import SIDE, mistakes
@@ -66,6 +67,14 @@ def test_scores_are_kept_image_by_image():
     np.testing.assert_allclose(scores["confidence"][5], sure)
     np.testing.assert_allclose(scores["loss"][5], 20 - math.log(sure), rtol=1e-6)
     assert float(run["accuracy/top1"]) == pytest.approx(5 / 6)
+
+
+def test_the_terminal_names_the_weakest_class_and_what_it_is_taken_for():
+    assert weakest_of(measured(Net())) is None
+    run = measured(Net(), labels=(0, 1, 1, 2, 4, 5))
+    assert weakest_of(run) == "2 0% of 1 right, 1 50% of 2 right"
+    run = measured(Net(), labels=(4, 4, 1, 2, 4, 5))
+    assert weakest_of(run).endswith("4 33% of 3 right"), "one confusion of each kind is no pattern"
 
 
 def made(label, predicted, confidence, loss) -> Scores:

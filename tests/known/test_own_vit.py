@@ -65,7 +65,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
         (lambda: VitConfig(dim=65), "dim/heads is 65/4; the first must be a multiple of the second."),
         (lambda: VitConfig(dim=66, heads=3), "dim is 66; it must be a multiple of 4."),
         (lambda: sized_vit("vit-huge", {}, None), "named 'vit-huge'; there are: vit-micro,"),
-        (lambda: sized_vit("vit-micro", {"width": 3}, None), "vit-micro has no field width; its fields are: image,"),
+        (lambda: sized_vit("vit-micro", {"width": 3}, None), "vit-micro takes no argument 'width'"),
         (lambda: Own.create("vit-micro", True), "vit-micro has no pretrained weights; train it with"),
         (lambda: Own.create("vit", False), "vitscope has no model named 'vit'; it has: digits, vit-micro"),
         (

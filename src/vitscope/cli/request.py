@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Request:
     """The model, the images, and how and where the answer is made; each field is a flag."""
 
-    model: str = "digits"
-    """digits (embedded), vit-micro ... vit-base, timm/NAME, torchvision/NAME, transformers/NAME, a save_pretrained
-    folder, or a checkpoint of vitscope train."""
+    model: str | None = None
+    """digits (embedded; if left out, with its own images), vit-micro ... vit-base, timm/NAME, torchvision/NAME,
+    transformers/NAME, a save_pretrained folder, or a checkpoint of vitscope train."""
     images: str | None = None
     """Folder, Parquet, .npz, .tar, .csv, glob, hub:OWNER/NAME, or digits (embedded)."""
     split: str | None = None
@@ -74,17 +74,22 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before anything heavy is imported."""
-        if self.images is None and self.model != "digits":
+        if self.images is None and self.model not in (None, "digits"):
             raise UserError(
                 f"Say on which images {self.model} is to be examined: --images FOLDER (or --images digits)."
             )
+        if self.model is None and self.images not in (None, "digits"):
+            raise UserError(
+                f"Say which model is to be examined on {self.images}: MODEL --images {self.images}, such as "
+                "timm/NAME; the embedded one, which tells digits apart, is taken for the embedded images only."
+            )
         refuse_absent(self.images, "--images")
         refuse_absent(self.weights, "--weights")
-        refuse_unknown(self.model)
+        refuse_unknown(self.model or "digits")
 
     def subject(self) -> "Subject":
         """The model, on a device that is there."""
-        return load_model(self.model, self.pretrained, self.weights, self.device, self.crop)
+        return load_model(self.model or "digits", self.pretrained, self.weights, self.device, self.crop)
 
     def pictures(self) -> "Images":
         """The images."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Findings in the summary; the page has them all."""
+WEAKEST = 3
+"""Classes in the summary, of those that the model errs on."""
 ADVISED = ("problem", "look at this", "undecided")
 """Marks of claims whose advice is shown."""
 
@@ -24,6 +26,8 @@ def print_summary(run: "Run", page: str) -> None:
         table.add_row(name, text)
     if accuracy := accuracy_of(run):
         table.add_row("accuracy", accuracy)
+    if weakest := weakest_of(run):
+        table.add_row("weakest", weakest)
     for name, reason in run.skipped.items():
         table.add_row("left out", f"{name}: {reason}")
     shown = SHOWN if _has_model(run) else LINES  # a lab is run for its verdicts
@@ -57,6 +61,18 @@ def _has_model(run: "Run") -> bool:
 def accuracy_of(run: "Run") -> str | None:
     """Top-1 accuracy with its standard error, where it was measured."""
     return run.accuracy
+
+
+def weakest_of(run: "Run") -> str | None:
+    """The classes that the model errs on most, and what is taken for what; None without labels or mistakes."""
+    from vitscope.report.mistakes import mistakes_of
+
+    found = mistakes_of(run)
+    if found is None or not found.weakest:
+        return None
+    said = [f"{one.name} {one.share:.0%} of {one.count} right" for one in found.weakest[:WEAKEST]]
+    pairs = [f"{one.true} taken for {one.predicted} {one.count} x" for one in found.confusions[:1] if one.count > 1]
+    return "; ".join((", ".join(said), *pairs))
 
 
 def finding(claim: "Claim") -> Text:

@@ -1,13 +1,14 @@
 """What the library asks of an adapter (one family of models) and of a library of models."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
 from vitscope.models.subject import Composition, Preprocessing
 from vitscope.runs.registry import Registry
 
@@ -49,6 +50,23 @@ class AbstractAdapter(ABC):
         """Small models that cover the family's variants."""
 
 
+@dataclass(frozen=True)
+class Size:
+    """How many classes, pixels and channels a model is made for; None for what its name says."""
+
+    classes: int | None = None
+    """Outputs of the classifier."""
+    image: tuple[int, int] | None = None
+    """Height and width of the input in pixels."""
+    channels: int | None = None
+    """Channels of the input: 1 for grey, 3 for colour."""
+
+    def __post_init__(self) -> None:
+        for what, value in (("classes", self.classes), ("channels", self.channels), ("pixels", self.image)):
+            if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
+                raise UserError(f"A model of {value} {what} was asked for; give numbers from 1.")
+
+
 class AbstractLibrary(ABC):
     """A library of models: how its models are made, what their input is, what their outputs are called."""
 
@@ -57,8 +75,16 @@ class AbstractLibrary(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, name: str, pretrained: bool) -> nn.Module:
-        """The model of this name (without the library's part) or local ``save_pretrained`` folder."""
+    def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
+        """The model of this name (without the library's part) or local ``save_pretrained`` folder.
+
+        ``options`` are arguments of the library's own constructor. Raises ``UserError`` naming one it does not take.
+        """
+
+    @classmethod
+    @abstractmethod
+    def options(cls, size: Size) -> dict[str, object]:
+        """The size in the words of the library's constructor, for ``create``; what is None is left out."""
 
     @classmethod
     @abstractmethod
@@ -83,6 +109,22 @@ class AbstractLibrary(ABC):
 
 ADAPTERS: Registry[AbstractAdapter] = Registry("adapter")
 LIBRARIES: Registry[AbstractLibrary] = Registry("library")
+
+
+def refuse_options(what: str, options: Mapping[str, object]) -> None:
+    """Raise where a model that is made already is asked to be made otherwise."""
+    if options:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UserError(f"{what} says all its model is made with; {given} can be given for a model's name.")
+
+
+def refuse_unknown_options(model: str, options: Mapping[str, object], known: Iterable[str]) -> None:
+    """Raise for an argument that the model's constructor does not take, with those near it."""
+    names = sorted(set(known))
+    for name in options:
+        if name not in names:
+            near = nearest(name, names) or f"; it takes {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
+            raise UserError(f"{model} takes no argument {name!r}{near}.")
 
 
 def refuse_crop(library: str, crop: float | None) -> None:

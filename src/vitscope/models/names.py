@@ -55,7 +55,9 @@ def _meant(bare: str) -> str:
 
 
 def _sources(library: str) -> Iterator[str]:
+    """What defines the library's models: its own files, and those of this package that add to its names."""
     spec = importlib.util.find_spec(library)
     if spec is not None and spec.origin is not None:
-        for file in sorted((Path(spec.origin).parent / "models").glob("*.py")):
-            yield file.read_text(encoding="utf-8")
+        for folder in (Path(spec.origin).parent / "models", Path(__file__).parent / library):
+            for file in sorted(folder.glob("*.py")):
+                yield file.read_text(encoding="utf-8")

@@ -8,7 +8,15 @@ from typing import Any, cast, final
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, load_strictly, refuse_crop
+from vitscope.models.adapter import (
+    LIBRARIES,
+    AbstractLibrary,
+    Size,
+    load_strictly,
+    refuse_crop,
+    refuse_options,
+    refuse_unknown_options,
+)
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.own.vit import SIZES, Vit, VitConfig
 from vitscope.models.subject import Preprocessing
@@ -22,8 +30,7 @@ def sized_vit(name: str, fields: Mapping[str, object], class_names: tuple[str, .
     if name not in SIZES:
         raise UserError(f"There is no model of the project's own named {name!r}; there are: {', '.join(SIZES)}.")
     known = [field.name for field in dataclasses.fields(VitConfig)]
-    if unknown := [field for field in fields if field not in known]:
-        raise UserError(f"{name} has no field {', '.join(unknown)}; its fields are: {', '.join(known)}.")
+    refuse_unknown_options(name, fields, known)
     values = {field: tuple(cast("list[float]", value)) if isinstance(value, list) else value
               for field, value in fields.items()}  # fmt: skip
     return Vit(dataclasses.replace(SIZES[name], **cast("dict[str, Any]", values)), class_names)
@@ -37,16 +44,25 @@ class Own(AbstractLibrary):
     name = "vitscope"
 
     @classmethod
-    def create(cls, name: str, pretrained: bool) -> nn.Module:
-        """A size with random weights, or ``digits``, which is always trained."""
+    def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
+        """A size with random weights, or ``digits``, which is always trained; ``options`` are fields of its size."""
         if name == "digits":
+            refuse_options("digits, which is trained,", options)
             found = read_checkpoint(DIGITS)
             return load_strictly(sized_vit("vit-micro", found.arguments, found.classes), dict(found.weights))
         if pretrained and name in SIZES:
             raise UserError(f"{name} has no pretrained weights; train it with `vitscope train {name}`, or use digits.")
         if name not in SIZES:
             raise UserError(f"vitscope has no model named {name!r}; it has: digits, {', '.join(SIZES)}.")
-        return sized_vit(name, {}, None)
+        return sized_vit(name, options, None)
+
+    @classmethod
+    def options(cls, size: Size) -> dict[str, object]:
+        """``classes``, ``channels`` and ``image``, the side of a square."""
+        if size.image is not None and size.image[0] != size.image[1]:
+            raise UserError(f"vitscope's own models take square pictures, not {size.image[0]} x {size.image[1]}.")
+        given = {"classes": size.classes, "channels": size.channels, "image": size.image and size.image[0]}
+        return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:

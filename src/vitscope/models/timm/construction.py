@@ -1,31 +1,67 @@
 """timm models with other sizes of input and output than their own."""
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import timm
+import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
+from vitscope.models.adapter import refuse_unknown_options
 from vitscope.models.timm import cifar_resnet as cifar_resnet  # registers its name with timm
 
+_FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only")
+"""Arguments of ``timm.create_model`` that read files or addresses, or make no classifier: none of a model's own."""
 
-def timm_model(name: str, arguments: Mapping[str, object]) -> nn.Module:
-    """The timm model of this name with random weights and these arguments of ``timm.create_model``.
 
-    ``img_size`` is left out for models that take images of any size (most convolutional networks).
+def timm_model(name: str, arguments: Mapping[str, object], pretrained: bool = False) -> nn.Module:
+    """The timm model of this name with these arguments of its constructor.
+
+    ``img_size`` is left out for models that take images of any size (most convolutional networks), and is written into
+    the module's configuration of its input either way. Raises ``UserError`` for an argument that it does not take.
     """
     if not timm.is_model(name):
-        raise UserError(f"timm has no model named {name!r}; see timm.list_models().")
+        raise UserError(f"timm has no model named {name!r}{nearest(name, timm.list_models())}; see timm.list_models().")
+    if refused := [key for key in arguments if key in _FETCHING]:
+        raise UserError(
+            f"timm/{name} takes no argument {refused[0]!r} here: it says where weights are, not what it is."
+        )
     values: dict[str, Any] = dict(arguments)
     try:
-        return timm.create_model(name, **values)
+        module = timm.create_model(name, pretrained=pretrained, **values)
     except TypeError as error:
-        if "img_size" in values and "img_size" in str(error):
-            return timm_model(name, {key: value for key, value in values.items() if key != "img_size"})
-        given = ", ".join(f"{key}={value}" for key, value in values.items())
-        raise UserError(f"timm's {name} cannot be made with {given}: {error}.") from error
+        if "img_size" not in values or "img_size" not in str(error):
+            refuse_unknown_options(f"timm/{name}", arguments, _taken(name))
+            raise _unmade(name, arguments, error) from error
+        del values["img_size"]
+        module = timm_model(name, values, pretrained)
+    except (RuntimeError, ValueError, AssertionError, LookupError, ArithmeticError) as error:
+        raise _unmade(name, arguments, error) from error
+    size: Any = arguments.get("img_size")
+    if size is not None:
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        configured: dict[str, Any] = dict(cast(Any, module).pretrained_cfg)
+        cast(Any, module).pretrained_cfg = configured | {
+            "input_size": (arguments.get("in_chans", configured["input_size"][0]), *sides)
+        }
+    return module
+
+
+def _unmade(name: str, arguments: Mapping[str, object], error: Exception) -> UserError:
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "its own arguments"
+    why = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return UserError(f"timm's {name} cannot be made with {given}: {why.rstrip('.')}.")
+
+
+def _taken(name: str) -> set[str]:
+    """The arguments of a model's constructor, and those that timm gives to every model."""
+    with torch.device("meta"):
+        made = type(timm.create_model(name))
+    return {"num_classes", "in_chans", *inspect.signature(made.__init__).parameters} - {"self", "args", "kwargs"}
 
 
 def configured_side(module: nn.Module) -> int:

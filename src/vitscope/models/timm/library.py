@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, checked_crop, load_strictly
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Size, checked_crop, load_strictly, refuse_options
 from vitscope.models.subject import Preprocessing
+from vitscope.models.timm.construction import timm_model
 
 
 @LIBRARIES.add("timm")
@@ -23,9 +24,10 @@ class Timm(AbstractLibrary):
     name = "timm"
 
     @classmethod
-    def create(cls, name: str, pretrained: bool) -> nn.Module:
+    def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
         """The model of this name with random or pretrained weights; a folder is loaded with its weights."""
         if Path(name).is_dir():
+            refuse_options("A saved folder", options)
             return timm.create_model(f"local-dir:{name}", pretrained=True)
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
@@ -33,9 +35,16 @@ class Timm(AbstractLibrary):
                 f"timm has no model named {name!r}; some it has: {', '.join(near) or 'see timm.list_models()'}."
             )
         try:
-            return timm.create_model(name, pretrained=pretrained)
-        except (OSError, RuntimeError) as error:
+            return timm_model(name, options, pretrained)
+        except OSError as error:
             raise UserError(f"timm could not make {name!r} (pretrained={pretrained}): {error}") from error
+
+    @classmethod
+    def options(cls, size: Size) -> dict[str, object]:
+        """``num_classes``, ``in_chans``, and ``img_size``, which is a number if it is square."""
+        image = size.image and (size.image[0] if size.image[0] == size.image[1] else size.image)
+        given = {"num_classes": size.classes, "in_chans": size.channels, "img_size": image}
+        return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:

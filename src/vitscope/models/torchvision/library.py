@@ -1,16 +1,25 @@
 """torchvision as a library of models: creation by name, input, class names."""
 
+import inspect
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, cast, final
 
+import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, checked_crop, load_strictly
+from vitscope.models.adapter import (
+    LIBRARIES,
+    AbstractLibrary,
+    Size,
+    checked_crop,
+    load_strictly,
+    refuse_unknown_options,
+)
 from vitscope.models.subject import Preprocessing
 
 HEADS = ("fc", "classifier", "heads", "head")
@@ -24,19 +33,33 @@ class Torchvision(AbstractLibrary):
     name = "torchvision"
 
     @classmethod
-    def create(cls, name: str, pretrained: bool) -> nn.Module:
+    def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
         """The model of this name with random weights, or with torchvision's default pretrained ones."""
         names = models.list_models(module=models)
         if name not in names:
             near = get_close_matches(name, names, n=5) or names[:5]
             raise UserError(f"torchvision has no classification model named {name!r}; some it has: {', '.join(near)}.")
         try:
-            return models.get_model(name, weights="DEFAULT" if pretrained else None)
+            return models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
+        except (TypeError, ValueError, AssertionError) as error:
+            with torch.device("meta"):
+                taken = inspect.signature(type(models.get_model(name, weights=None)).__init__).parameters
+            refuse_unknown_options(f"torchvision/{name}", options, taken.keys() - {"self", "args", "kwargs"})
+            given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+            why = str(error).splitlines()[0].rstrip(".")
+            raise UserError(f"torchvision's {name} cannot be made with {given}: {why}.") from error
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"torchvision could not fetch the weights of {name!r} ({error}); "
                 "connect to the internet, or give a weight file."
             ) from error
+
+    @classmethod
+    def options(cls, size: Size) -> dict[str, object]:
+        """``num_classes``: torchvision's models take colour pictures, and most of any size."""
+        if size.channels not in (None, 3):
+            raise UserError(f"torchvision's models take 3 channels, not {size.channels}.")
+        return {} if size.classes is None else {"num_classes": size.classes}
 
     @classmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:

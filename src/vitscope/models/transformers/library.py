@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode, v2
 from transformers import AutoConfig, AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, refuse_crop
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Size, refuse_crop, refuse_unknown_options
 from vitscope.models.subject import Preprocessing
 
 _VISION_PART = {"CLIPModel": "CLIPVisionModelWithProjection"}
@@ -47,7 +47,7 @@ class Transformers(AbstractLibrary):
     name = "transformers"
 
     @classmethod
-    def create(cls, name: str, pretrained: bool) -> nn.Module:
+    def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
         """The model of this hub name or folder, in float32; the weights that a folder holds are always loaded.
 
         The class is the one the configuration names. ViTMAE is made to hide no patches. Raises ``UserError`` where
@@ -58,12 +58,22 @@ class Transformers(AbstractLibrary):
         own_config = cast(type[PretrainedConfig], build.config_class)
         if not isinstance(config, own_config):
             config = own_config.from_pretrained(name)
+        refuse_unknown_options(f"transformers/{name}", options, {*config.to_dict(), "num_labels"})
+        for key, value in options.items():
+            setattr(config, key, value)
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
         folder = Path(name)
         if pretrained or (folder.is_dir() and any(folder.glob("*.safetensors"))):
             return _loaded(build, name, config)
         return build(config)
+
+    @classmethod
+    def options(cls, size: Size) -> dict[str, object]:
+        """``num_labels``, ``num_channels``, and ``image_size``, which is a number if it is square."""
+        image = size.image and (size.image[0] if size.image[0] == size.image[1] else size.image)
+        given = {"num_labels": size.classes, "num_channels": size.channels, "image_size": image}
+        return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:
