@@ -4,9 +4,9 @@
     python benchmarks/model_sweep.py --out sweep.jsonl --table docs/reference/model-sweep.md
 
 A kind is a maker's function (timm), a source file (torchvision) or a class (transformers), and for timm a family of
-names; of each the one is taken that looks smallest, with as small an input as it takes. Each line of the file says how a model was read, by how much the walk's outputs differ
-from those of its own forward pass, what was measured, or the sentence with which it was refused. What the file holds
-is not done again. ``--table`` writes what it holds as a page.
+names; of each the one is taken that looks smallest, with as small an input as it takes. Each line of the file says how
+a model was read, by how much the walk's outputs differ from those of its own forward pass, what was measured, or the
+sentence with which it was refused. What the file holds is not done again. ``--table`` writes what it holds as a page.
 """
 
 import argparse
@@ -341,9 +341,9 @@ def page(rows):
         f"Tracebacks: {counts['traceback']}.",
         "",
         "A kind is a function that makes models and a family of names (timm), a source file (torchvision) or a class "
-        "(transformers). One model of each was made with random weights, loaded, and measured on two pictures. *Difference* is that of the walk's outputs and those of the "
-        f"model's own forward pass, relative to the largest; the greatest is {worst:.1g}. Written by "
-        "`benchmarks/model_sweep.py`.",
+        "(transformers). One model of each was made with random weights, loaded, and measured on two pictures. "
+        "*Difference* is that of the walk's outputs and those of the model's own forward pass, relative to the largest; "
+        f"the greatest is {worst:.1g}. Written by `benchmarks/model_sweep.py`.",
     ]
     for library in KINDS:
         own = sorted((row for row in rows if row["library"] == library), key=lambda row: (row["class"], row["name"]))

@@ -23,9 +23,9 @@ class NamedModules(AbstractAnatomy):
     """A module read at the outputs of named submodules, in the order in which they run.
 
     ``layouts`` say how the output of each is laid out, ``entry`` what enters the first; where that is None, there is
-    no layer 0. ``apart`` are the layers before which more lies than the unit itself, since the one before. Feature maps,
-    variance, logits and loss can be had; attention weights, which no module returns in a way that could be relied on,
-    cannot.
+    no layer 0. ``apart`` are the layers before which more lies, since the one before, than the unit itself.
+    Feature maps, variance, logits and loss can be had; attention weights, which no module returns in a way that could
+    be relied on, cannot.
     """
 
     module: nn.Module

@@ -38,7 +38,8 @@ class Stream:
     ``carried`` holds what later units need besides (rotary angles, a saved shortcut), by the model's own names.
     ``class_token`` says whether the first prefix token is a class token; otherwise all of them are registers.
     Where tokens were removed, ``kept`` is the grid cell of each patch that is left (of a merged token: of the patch
-    it was merged into), and ``merged`` says what the tokens stand for where they were merged.
+    it was merged into), and ``merged`` says what the tokens stand for where they were merged. ``follows`` says whether
+    nothing but one unit lies between it and the stream that was shown before.
     """
 
     values: Float[Tensor, "..."]
