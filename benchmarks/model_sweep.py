@@ -3,22 +3,22 @@
     python benchmarks/model_sweep.py --out sweep.jsonl [--library timm] [--limit-parameters 2e8] [--seconds 300]
     python benchmarks/model_sweep.py --out sweep.jsonl --table docs/reference/model-sweep.md
 
-A kind is a model's class and the classes of the modules inside it; of each the smallest is taken. A model is made small
-where its constructor allows. Each line of the file says how a model was read, by how much the walk's outputs differ
-from those of its own forward pass, what was measured, or the sentence with which it was refused. What the file holds
-is not done again. ``--table`` writes what it holds as a page.
+A kind is a maker's function (timm), a source file (torchvision) or a class (transformers), and for timm a family of
+names; of each the one is taken that looks smallest, with as small an input as it takes. Each line of the file says how
+a model was read, by how much the walk's outputs differ from those of its own forward pass, what was measured, or the
+sentence with which it was refused. What the file holds is not done again. ``--table`` writes what it holds as a page.
 """
 
 import argparse
 import importlib
 import json
+import re
 import signal
-import sys
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,36 @@ from vitscope.models.adapter import ADAPTERS
 from vitscope.models.own_forward import called, gap
 from vitscope.models.subject import Composition, Unwatched
 
-SIDE = 128
-"""Pixels of the input, where the model takes them."""
+SIDES = (64, 128)
+"""Pixels of the input, the first that the model takes."""
+SMALL = [
+    "test",
+    "zepto",
+    "atto",
+    "femto",
+    "pico",
+    "nano",
+    "xxs",
+    "xx_small",
+    "xxtiny",
+    "xtiny",
+    "micro",
+    "mini",
+    "tiny",
+    "xs",
+    "x_small",
+    "small",
+    "s0",
+    "b0",
+    "m0",
+    "t0",
+    "l0",
+    "s",
+    "lite",
+    "050",
+]
+SLOW = ("googlenet", "inception_v3")
+POOLED = ("vit_base_patch16_siglip_224", "vit_pe_core_tiny_patch16_384", "vit_small_patch14_reg4_dinov2")
 WRONG = 1e-3
 """Difference of the outputs, relative to the largest, that no rounding makes."""
 
@@ -150,61 +178,96 @@ class Unmade(Exception):
     """A model that its library does not make without more than its name."""
 
 
+Shape = tuple[int, int, int]
 Kind = tuple[str, str, int, Callable[[], tuple[nn.Module, int | None]]]
 
 
-def smallest(made: Iterator[tuple[str, nn.Module]]) -> dict[tuple[str, frozenset[str]], tuple[int, str]]:
-    """Of each kind the fewest weights, and the name of the model that has them."""
-    found: dict[tuple[str, frozenset[str]], tuple[int, str]] = {}
-    for name, module in made:
-        kind = (type(module).__name__, frozenset(type(part).__name__ for part in module.modules()))
-        size = sum(parameter.numel() for parameter in module.parameters())
-        found[kind] = min(found.get(kind, (size, name)), (size, name))
-    return found
+def first_of_each(names: Iterable[str], kind: Callable[[str], Hashable]) -> Iterator[str]:
+    """One name of each kind, the one that looks smallest."""
+    found: dict[Hashable, str] = {}
+    for name in sorted(names, key=looks):
+        found.setdefault(kind(name), name)
+    return iter(found.values())
 
 
-def on_meta(names, make):
-    """Models without memory for their weights; those that cannot be made so are left out here."""
-    for name in names:
-        try:
-            with torch.device("meta"):
-                yield name, make(name)
-        except Exception as error:
-            print(f"not made on meta: {name} ({error})", file=sys.stderr)
+def looks(name: str) -> tuple[int, int, str]:
+    """Sorts names by how small a model they seem to name."""
+    words = re.split(r"[_.]", name)
+    return (min((SMALL.index(word) for word in words if word in SMALL), default=len(SMALL)), len(name), name)
+
+
+def weight_count(build: Callable[[], nn.Module]) -> tuple[str, int]:
+    """The class's name and how many weights it has, found without memory for them where that can be."""
+    try:
+        with torch.device("meta"):
+            module = build()
+    except Exception:  # some makers look at their numbers
+        module = build()
+    return type(module).__name__, sum(parameter.numel() for parameter in module.parameters())
 
 
 def of_torchvision() -> Iterator[Kind]:
     from torchvision import models
 
-    names = models.list_models(module=models)
-    for (kind, _), (size, name) in smallest(on_meta(names, lambda name: models.get_model(name, weights=None))).items():
-        yield name, kind, size, lambda name=name: (seeded(lambda: models.get_model(name, weights=None)), None)
+    for name in first_of_each(models.list_models(module=models), lambda one: models.get_model_builder(one).__module__):
+
+        def build(name: str = name) -> nn.Module:
+            return models.get_model(name, **({"init_weights": False} if name in SLOW else {}))
+
+        yield name, *weight_count(build), lambda build=build: small_enough(lambda _: build(), (3, 224, 224))
 
 
 def of_timm() -> Iterator[Kind]:
+    """One of each function that makes models, then one of each family of names that it makes."""
     import timm
 
-    for (kind, _), (size, name) in smallest(on_meta(timm.list_models(), timm.create_model)).items():
+    names = timm.list_models()
+    makers = list(first_of_each(names, lambda name: maker(timm.models.model_entrypoint(name))))
+    families = first_of_each(names, lambda name: (maker(timm.models.model_entrypoint(name)), name_family(name)))
+    for name in dict.fromkeys([*makers, *POOLED, *families]):
+        kind, size = weight_count(lambda name=name: timm.create_model(name))
         yield name, kind, size, lambda name=name: timm_model(name)
 
 
-def timm_model(name):
-    """As small an input as it takes: its own argument, or any for a model that does not ask; else its default."""
+def maker(entry: Callable[..., nn.Module]) -> tuple[str, ...]:
+    return (entry.__module__, *(name for name in entry.__code__.co_names if name.startswith(("_create", "_gen"))))
+
+
+def name_family(name: str) -> str:
+    found = re.match(r"[a-z]+\d?[a-z]*", name)
+    return found.group() if found else name
+
+
+def timm_model(name: str) -> tuple[nn.Module, int | None]:
+    """As small an input as it takes, by its own argument if it has one; else its default."""
     import timm
 
-    for given, side in (({"img_size": SIDE}, SIDE), ({}, SIDE), ({}, None)):
+    def build(side: int | None) -> nn.Module:
         try:
-            module = seeded(lambda given=given: timm.create_model(name, **given))
+            return timm.create_model(name, **({"img_size": side} if side else {}))
+        except TypeError:
+            return timm.create_model(name)
+
+    return small_enough(build, (3, 224, 224))
+
+
+def small_enough(build: Callable[[int | None], nn.Module], default: Shape) -> tuple[nn.Module, int | None]:
+    """The model and the first side of an input that it takes; None for its own."""
+    last: Exception = Unmade()
+    for side in (*SIDES, None):
+        try:
+            module = seeded(lambda side=side: build(side))
+            own = getattr(module, "default_cfg", {}).get("input_size", default)
             with torch.inference_mode():
-                module(
-                    torch.zeros(1, 3, *(side or 0, side or 0))
-                    if side
-                    else torch.zeros(1, *module.default_cfg["input_size"])
-                )
+                module(torch.zeros(1, *((3, side, side) if side else own)))
             return module, side
         except Exception as error:
             last = error
-    raise Unmade(f"timm does not run it as it makes it: {str(last).splitlines()[0]}")
+    raise Unmade(f"it does not run as its library makes it: {first_line(last)}") from last
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def of_transformers() -> Iterator[Kind]:
@@ -218,15 +281,11 @@ def of_transformers() -> Iterator[Kind]:
         build = getattr(transformers, name, None)
         if build is None:
             continue
-        yield name, name, counted(build), lambda build=build: transformers_model(build)
-
-
-def counted(build):
-    try:
-        with torch.device("meta"):
-            return sum(parameter.numel() for parameter in build(small(build)).parameters())
-    except Exception:
-        return 0
+        try:
+            size = weight_count(lambda build=build: build(small(build)))[1]
+        except Exception:  # said where it is made
+            size = 0
+        yield name, name, size, lambda build=build: transformers_model(build)
 
 
 def small(build):
@@ -281,10 +340,10 @@ def page(rows):
         f"{len(rows)} kinds of models of {versions}: {told}. Wrong outputs: {counts['wrong']}. "
         f"Tracebacks: {counts['traceback']}.",
         "",
-        "A kind is a class with the classes of the modules inside it; of each the smallest model was made, with random "
-        "weights, loaded, and measured on two pictures. *Difference* is that of the walk's outputs and those of the "
-        f"model's own forward pass, relative to the largest; the greatest is {worst:.1g}. Written by "
-        "`benchmarks/model_sweep.py`.",
+        "A kind is a function that makes models and a family of names (timm), a source file (torchvision) or a class "
+        "(transformers). One model of each was made with random weights, loaded, and measured on two pictures. "
+        "*Difference* is that of the walk's outputs and those of the model's own forward pass, relative to the largest; "
+        f"the greatest is {worst:.1g}. Written by `benchmarks/model_sweep.py`.",
     ]
     for library in KINDS:
         own = sorted((row for row in rows if row["library"] == library), key=lambda row: (row["class"], row["name"]))

@@ -140,7 +140,7 @@ def test_an_input_that_the_module_does_not_take_is_refused():
     ("build", "text"),
     [
         (lambda count: models.resnet18(num_classes=count), "3 x 224 x 224, bilinear, resize 256"),
-        (lambda count: models.efficientnet_b1(num_classes=count), "3 x 240 x 240, bicubic, resize 255"),
+        (lambda count: models.efficientnet_b1(num_classes=count), "3 x 240 x 240, bilinear, resize 255"),
         (lambda count: models.regnet_x_400mf(num_classes=count), "3 x 224 x 224, bilinear, resize 232"),
         (lambda count: models.googlenet(num_classes=count, init_weights=False, transform_input=True), "3 x 224 x 224"),
         (

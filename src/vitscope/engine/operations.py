@@ -1,6 +1,6 @@
 """How many operations a forward pass takes: multiplications and additions in matrix products and convolutions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ class Operations:
 
 
 @contextmanager
-def counted_operations() -> Iterator[Operations]:
+def counted_operations() -> Generator[Operations]:
     """Counts what is done inside, without gradients, by PyTorch's own formulas.
 
     ``torch.utils.flop_counter`` also follows which module is at work, by hooks on gradients, and fails where a weight

@@ -177,6 +177,16 @@ class Reading(AbstractObserver):
         self._feed(
             Kind.FEATURES, layer, features, (Every.UNIT, Every.BLOCK) if self._ends_block(layer) else (Every.UNIT,)
         )
+        if not stream.follows:
+            self._forget_changes(layer)
+
+    def _forget_changes(self, layer: int) -> None:
+        """Say of every change across the unit that it was not observed: more lies before it than the unit."""
+        for index, diagnostic in enumerate(self.diagnostics):
+            for quantity, change in diagnostic.changes.items():
+                seen = self._seen.get((index, layer, quantity))
+                if seen is not None:
+                    self._seen[index, layer, change] = [torch.full_like(values, torch.nan) for values in seen]
 
     def _ends_block(self, layer: int) -> bool:
         here, after = self.places[max(layer - 1, 0)], self.places[layer : layer + 1]

@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -211,15 +211,15 @@ def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tenso
 
 def _is_residual(block: nn.Module, inputs: tuple[object, ...], output: object) -> bool:
     """Whether, its weights at zero, it returns a positive input unchanged, and leaves a negative one as it was."""
-    same = len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
-    if not same or inputs[0].shape != cast(Tensor, output).shape:
+    first = inputs[0] if len(inputs) == 1 else None
+    if not isinstance(first, Tensor) or not isinstance(output, Tensor) or first.shape != output.shape:
         return False
     still = copy.deepcopy(block)
     for tensor in (*still.parameters(), *still.buffers()):
         if tensor.is_floating_point():
             tensor.zero_()
-    count = inputs[0].numel()
-    positive = torch.linspace(0.1, 1, count, device=inputs[0].device, dtype=inputs[0].dtype).view_as(inputs[0])
+    count = first.numel()
+    positive = torch.linspace(0.1, 1, count, device=first.device, dtype=first.dtype).view_as(first)
     negative = -positive
     still(negative)
     return torch.equal(still(positive.clone()), positive) and torch.equal(negative, -positive)

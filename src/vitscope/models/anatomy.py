@@ -1,6 +1,6 @@
 """How a module is read: taken apart by its family's adapter if the walk is its own forward pass, else at its blocks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,7 +83,7 @@ def refuse_if_changed(subject: Subject) -> None:
 
 
 @contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
+def _buffers_kept(module: nn.Module) -> Generator[None]:
     """What a forward pass writes into buffers is undone."""
     before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     try:
@@ -96,7 +96,7 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _as_user_errors(module: nn.Module, image: tuple[int, int, int]) -> Iterator[None]:
+def _as_user_errors(module: nn.Module, image: tuple[int, int, int]) -> Generator[None]:
     """Whatever a stranger's module raises on pictures of this shape, as one sentence."""
     try:
         yield

@@ -2,8 +2,10 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,6 +14,9 @@ BANDS = 5
 _COARSE = 8
 _WIDTHS = (0.0, 1.0, 2.0)
 """Of receptive fields, in bands, beyond the cell."""
+
+Movement = Float64[np.ndarray, "two bands positions"]
+"""How far each position moves with each band: as it is, and less what all positions have in common."""
 
 
 def band_pictures(shape: tuple[int, int, int]) -> Float[Tensor, "pictures channels height width"]:
@@ -37,54 +42,55 @@ def band_pictures(shape: tuple[int, int, int]) -> Float[Tensor, "pictures channe
     return torch.stack(shown)
 
 
-def moved(values: Float[Tensor, "pictures ..."], channel: int) -> Float[Tensor, "two bands positions"]:
-    """How far each position moves, over the axis ``channel``, for each band; the remaining axes are the positions.
+def moved(values: Float[Tensor, "pictures ..."], channel: int) -> Movement:
+    """How far each position moves over the axis ``channel``; the remaining axes are the positions.
 
-    First as it is, then less what all positions have in common: attention takes a part of a change everywhere.
+    What all positions have in common is taken off, for attention takes a part of every change everywhere.
     """
     change = values[1:].float() - values[:1].float()
     others = [axis for axis in range(1, change.ndim) if axis != channel]
     apart = change - change.mean(others, keepdim=True)
     lengths = [torch.linalg.vector_norm(one, dim=channel).flatten(1) for one in (change, apart)]
-    return torch.stack(lengths).cpu().double()
+    return torch.stack(lengths).cpu().double().numpy()
 
 
 def agreement(
-    movement: Float[Tensor, "two bands positions"], rows: Tensor, columns: Tensor, grid: tuple[int, int]
+    movement: Movement,
+    rows: Int[np.ndarray, " positions"],
+    columns: Int[np.ndarray, " positions"],
+    grid: tuple[int, int],
 ) -> float:
     """How well the movement fits positions at these rows and columns of a grid: 1 at best, about 0 for any other order.
 
     The correlation, over positions and bands, of a position's share of movement with the share of its cell that lies
     in the band, both less their means over positions; for a receptive field of the cell's size, or one or two bands
-    wider, whichever fits best; the worse of the two axes.
+    wider, whichever fits best; the worse of the two axes. A position at row and column -1 is none: it is expected to
+    move alike with every band.
     """
-    return max(
-        min(_along(one[:BANDS], rows, grid[0]), _along(one[BANDS:], columns, grid[1])) for one in movement.unbind(0)
-    )
+    return max(min(_along(one[:BANDS], rows, grid[0]), _along(one[BANDS:], columns, grid[1])) for one in movement)
 
 
-def _along(movement: Float[Tensor, "bands positions"], cells: Tensor, count: int) -> float:
+def _along(movement: NDArray[np.float64], cells: NDArray[np.int64], count: int) -> float:
     if count == 1:
         return 1.0
-    shares = _centred(movement / movement.sum(0, keepdim=True).clamp(min=torch.finfo(movement.dtype).tiny))
-    expected = _centred(_fields(count)[..., cells])
-    products = torch.einsum("bp,wbp->w", shares, expected)
-    sizes = torch.linalg.vector_norm(expected, dim=(1, 2)) * torch.linalg.vector_norm(shares)
-    return float(torch.where(sizes > 0, products / sizes, 0.0).amax())
+    shares = _centred(movement / np.maximum(movement.sum(0), np.finfo(np.float64).tiny))
+    expected = _centred(np.where(cells < 0, 1 / BANDS, _fields(count)[..., cells]))
+    products = (shares * expected).sum((1, 2))
+    sizes = np.sqrt(np.square(expected).sum((1, 2)) * np.square(shares).sum())
+    return float((products[sizes > 0] / sizes[sizes > 0]).max(initial=-1.0))
 
 
-def _centred(values: Float[Tensor, "... positions"]) -> Float[Tensor, "... positions"]:
-    return values - values.mean(-1, keepdim=True)
+def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values - values.mean(-1, keepdims=True)
 
 
 @lru_cache
-def _fields(count: int) -> Float[Tensor, "widths bands cells"]:
+def _fields(count: int) -> NDArray[np.float64]:
     """The share of each band in what each cell of an axis sees: its own extent, spread by so many bands."""
-    bands, cells = (torch.linspace(0, 1, number + 1, dtype=torch.float64) for number in (BANDS, count))
-    low = torch.maximum(bands[:-1, None], cells[None, :-1])
-    high = torch.minimum(bands[1:, None], cells[None, 1:])
-    own = (high - low).clamp(min=0) * count
-    place = torch.arange(BANDS, dtype=torch.float64)
-    spread = torch.stack([torch.exp(-0.5 * ((place[:, None] - place) / max(width, 1e-3)) ** 2) for width in _WIDTHS])
-    seen = spread @ own
-    return seen / seen.sum(1, keepdim=True)
+    bands, cells = np.linspace(0, 1, BANDS + 1), np.linspace(0, 1, count + 1)
+    low = np.maximum(bands[:-1, None], cells[None, :-1])
+    high = np.minimum(bands[1:, None], cells[None, 1:])
+    own = np.maximum(high - low, 0) * count
+    apart = np.arange(BANDS)[:, None] - np.arange(BANDS)
+    seen = np.stack([np.exp(-0.5 * (apart / max(width, 1e-3)) ** 2) for width in _WIDTHS]) @ own
+    return seen / seen.sum(1, keepdims=True)

@@ -1,7 +1,8 @@
 """The anatomy of a model nobody described: its repeated blocks, read where they stand by hooks that last one call."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -22,14 +23,16 @@ class NamedModules(AbstractAnatomy):
     """A module read at the outputs of named submodules, in the order in which they run.
 
     ``layouts`` say how the output of each is laid out, ``entry`` what enters the first; where that is None, there is
-    no layer 0. Feature maps, variance, logits and loss can be had; attention weights, which no module returns in a way
-    that could be relied on, cannot.
+    no layer 0. ``apart`` are the layers before which more lies, since the one before, than the unit itself.
+    Feature maps, variance, logits and loss can be had; attention weights, which no module returns in a way that could
+    be relied on, cannot.
     """
 
     module: nn.Module
     found: tuple[Place, ...]
     layouts: tuple[FoundLayout, ...]
     entry: FoundLayout | None = None
+    apart: frozenset[int] = frozenset()
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -48,7 +51,7 @@ class NamedModules(AbstractAnatomy):
             if stream is None:
                 name = self.found[max(layer - 1, 0)].name
                 raise UserError(f"The unit {name!r} met another kind of output than when its layout was looked for.")
-            observer.stream(layer, stream)
+            observer.stream(layer, replace(stream, follows=layer not in self.apart))
 
         def before(name: str, given: object) -> None:
             if layers[name] == 1 and self.entry is not None:
@@ -92,8 +95,23 @@ def named_modules(
     found = tuple(_places([(name, layouts[name]) for name in order], known))
     entry = looks[order[0]].entering.layout if order else None
     left = [name for block in blocks for name in block.unread(layouts)]
-    anatomy = NamedModules(module, found, tuple(layouts[name] for name in order), entry)
+    apart = _apart(looks, layouts, order, left)
+    anatomy = NamedModules(module, found, tuple(layouts[name] for name in order), entry, apart)
     return anatomy, _said(left, refused)
+
+
+def _apart(
+    looks: "Mapping[str, _Look]", layouts: Mapping[str, FoundLayout], order: Sequence[str], left: Sequence[str]
+) -> frozenset[int]:
+    """The layers that another map enters than the one before left, or before which a block ran that is not read."""
+    ran = list(looks)
+    found: set[int] = set()
+    for layer, (before, name) in enumerate(pairwise(order), start=2):
+        entering, last = looks[name].entering.layout, layouts[before]
+        same = entering is not None and (entering.grid, entering.channels) == (last.grid, last.channels)
+        if not same or set(left) & set(ran[ran.index(before) : ran.index(name)]):
+            found.add(layer)
+    return frozenset(found)
 
 
 def _said(left: Sequence[str], refused: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A module's own forward pass: its call and its output, and whether a walk through its parts does the same."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -113,13 +113,13 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _random_state_kept() -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         yield
 
 
 @contextmanager
-def _counted(module: nn.Module) -> Iterator[dict[str, int]]:
+def _counted(module: nn.Module) -> Generator[dict[str, int]]:
     """How often what people attached to submodules runs: hooks and methods of single objects, by a name for each."""
     counts: dict[str, int] = {}
     with ExitStack() as stack:
@@ -138,7 +138,7 @@ def _counted(module: nn.Module) -> Iterator[dict[str, int]]:
 
 
 @contextmanager
-def _calls(part: nn.Module, label: str, counts: dict[str, int]) -> Iterator[None]:
+def _calls(part: nn.Module, label: str, counts: dict[str, int]) -> Generator[None]:
     counts[label] = 0
 
     def count(*_: object) -> None:
