@@ -127,14 +127,18 @@ def _processor(config: PretrainedConfig) -> ProcessorTransform | None:
     source = config.name_or_path
     if not source or not _has_processor(source):
         return None
-    if Path(source).is_dir():
-        _refuse_values(read_object(Path(source) / _FILE), f"{source}/{_FILE}")
+    local = Path(source).is_dir()
+    facts = read_object(Path(source) / _FILE) if local else {}
+    _refuse_values(facts, f"{source}/{_FILE}")
     try:
         found = AutoImageProcessor.from_pretrained(
-            source, config=config, trust_remote_code=False, local_files_only=Path(source).is_dir()
+            source, config=config, trust_remote_code=False, local_files_only=local
         )
     except Exception as error:  # whatever its checks raise
         raise UserError(f"{source}/{_FILE} is no image processor of transformers ({reason(error)}).") from error
+    named = str(facts.get("image_processor_type") or type(found).__name__).removesuffix("Fast")
+    if not type(found).__name__.startswith(named):  # transformers takes the one of the model's kind then
+        raise UserError(f"{source}/{_FILE} names {named!r}, which is no image processor of transformers.")
     return ProcessorTransform(found)
 
 
