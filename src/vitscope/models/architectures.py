@@ -1,23 +1,20 @@
 """Which architecture a file's weights are of, as far as their names and shapes tell: looked up, not built.
 
-The index beside this file was made by ``python -m vitscope.models.architectures`` from every classifier of timm and
+The index beside this file was made by ``python docs/architectures.py`` from every classifier of timm and
 torchvision, each made without memory for its weights. It is for what is said to a reader, and decides nothing.
 """
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_INDEX = Path(__file__).with_name("architectures.json")
-_HEADS = ("head", "fc", "classifier", "heads")
-"""Where torchvision has its classifiers; timm's models say it themselves."""
+INDEX = Path(__file__).with_name("architectures.json")
+"""One architecture a line: the fields of :class:`Architecture`."""
 
 
 @dataclass(frozen=True)
@@ -80,36 +77,5 @@ def _digest(words: Iterable[str]) -> str:
 
 @cache
 def _indexed() -> tuple[Architecture, ...]:
-    rows = json.loads(_INDEX.read_text()) if _INDEX.is_file() else []
+    rows = json.loads(INDEX.read_text()) if INDEX.is_file() else []
     return tuple(Architecture(row[0], row[1], row[2], row[3], tuple(row[4])) for row in rows)
-
-
-def _every() -> Iterator[Architecture]:
-    import timm
-    import torch
-    from torchvision import models
-
-    libraries: dict[str, tuple[list[str], Callable[[str], Any]]] = {
-        "timm": (timm.list_models(), timm.create_model),
-        "torchvision": (models.list_models(module=models), models.get_model),
-    }
-    named = [(f"{library}/{name}", name, build) for library, (names, build) in libraries.items() for name in names]
-    for name, own_name, build in named:
-        try:
-            with torch.device("meta"):
-                module = build(own_name)
-        except Exception as error:  # what cannot be made cannot be in the index
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
-            continue
-        said = cast("dict[str, Any]", getattr(module, "pretrained_cfg", None) or {}).get("classifier")
-        heads = (said,) if isinstance(said, str) else tuple(said or _HEADS)
-        yield described(name, {key: tuple(value.shape) for key, value in module.state_dict().items()}, heads)
-
-
-def _write() -> None:
-    rows = [json.dumps([one.name, one.names, one.shapes, one.parameters, one.classifier]) for one in _every()]
-    _INDEX.write_text("[\n" + ",\n".join(rows) + "\n]\n")
-
-
-if __name__ == "__main__":
-    _write()

@@ -14,7 +14,7 @@ from torch import Tensor
 from vitscope.measurement.errors import UserError
 from vitscope.models.pixels import PixelInput
 from vitscope.models.weight_file import Contents, printable, read_contents
-from vitscope.models.weight_sets import groups_of, only
+from vitscope.models.weight_sets import Group, groups_of, only
 from vitscope.runs.whole import atomic_file
 
 _KEY = "vitscope"
@@ -65,13 +65,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoint_of(path: Path, contents: Contents) -> Checkpoint:
     """What a file's contents are as a checkpoint. Raises ``UserError`` for facts that are not as they are written."""
+    sets = [only(group) for group in groups_in(path, contents)]
+    weights = next((one for one in sets if not one.averaged), sets[0]).state
+    return _with_facts(path, weights, contents.metadata[_KEY]) if _KEY in contents.metadata else Checkpoint(weights)
+
+
+def groups_in(path: Path, contents: Contents) -> tuple[Group, ...]:
+    """The mappings of tensors in a file. Raises ``UserError`` if there is none."""
     groups = groups_of(contents.data)
     if not groups:
         held = ", ".join(sorted(map(str, contents.data))[:4]) or "nothing"
         raise UserError(f"{path} holds no tensors by name (it holds {printable(held)}).")
-    sets = [only(group) for group in groups]
-    weights = next((one for one in sets if not one.averaged), sets[0]).state
-    return _with_facts(path, weights, contents.metadata[_KEY]) if _KEY in contents.metadata else Checkpoint(weights)
+    return groups
 
 
 def _with_facts(path: Path, weights: dict[str, Tensor], text: str) -> Checkpoint:

@@ -12,7 +12,7 @@ from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Size, load_stric
 from vitscope.models.architectures import resembling
 from vitscope.models.build import restored
 from vitscope.models.catalogue import import_adapters, library_of
-from vitscope.models.checkpoint import checkpoint_of
+from vitscope.models.checkpoint import checkpoint_of, groups_in
 from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
 from vitscope.models.recorded import Recorded, recorded
@@ -140,7 +140,7 @@ def _from_file(path: Path, asked: Asked) -> Made:
         prefix, _, rest = fits[0].partition("/")
         made = _of_file(fits[0], Named(_library(prefix), rest, asked.options), path, contents, asked)
         return replace(made, notes=(f"{path.name} says that it is of {said.said}: read as {fits[0]}.", *made.notes))
-    groups = groups_of(contents.data)
+    groups = groups_in(path, contents)
     likely = _likely(groups)
     words = f"it says {said.said}, which is {' or '.join(fits)}" if fits else likely and f"its weights {likely}"
     example = fits[0] if fits else "timm/NAME"
@@ -185,7 +185,7 @@ def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: As
 
 def _meant(named: Named, size: Size, path: Path, contents: Contents, asked: Asked) -> WeightSet | None:
     """The set of weights that has the model's names, or those of the model without a classifier; None if none has."""
-    groups = groups_of(contents.data)
+    groups = groups_in(path, contents)
     for tried in (size, replace(size, classes=0)):
         try:
             sets = fitting(groups, list(named.shapes(tried)))
@@ -216,7 +216,7 @@ def _words(value: int | tuple[int, int] | None) -> str:
 
 def _filled(made: Made, contents: Contents, path: Path, asked: Asked) -> Made:
     """The module with the weights of the file that fit it, and what is to be said of them."""
-    library, groups = library_of(made.module), groups_of(contents.data)
+    library, groups = library_of(made.module), groups_in(path, contents)
     own = made.module.state_dict()
     sets = fitting(groups, list(own))
     if sets:

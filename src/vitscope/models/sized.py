@@ -113,7 +113,10 @@ def _with_pixels(named: Named, size: Size, found: Shapes) -> Size:
     shapes = [_made(named, replace(size, image=(side, side))) for side in _SIDES]
     if shapes[0] is None or shapes[1] is None:
         return size
+    wrong = _differing(named.shapes(size), found)
     for name in _differing(shapes[0], shapes[1]):
+        if name not in wrong:
+            continue
         first, second, there = shapes[0][name], shapes[1][name], found.get(name, ())
         grown = [i for i, side in enumerate(first) if side != second[i]]
         if len(there) != len(first):

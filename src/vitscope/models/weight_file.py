@@ -129,23 +129,17 @@ def _unreadable(path: Path, error: Exception) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class ([\w.]+)", str(error))
     if not isinstance(error, pickle.UnpicklingError) or named is None:
         return f"{path} was cut short or damaged, and cannot be read as weights alone; copy it again, or {_SAVE}."
-    foreign = _foreign(path) or (named[1],)
-    layers = [name for name in foreign if name.startswith("torch.nn.modules.")]
-    what = next((name for name in foreign if name not in layers), foreign[0])
-    what = f"is a whole {what}" if layers else f"holds a {what}"
+    what = f"{'is a whole' if _is_model(path) else 'holds a'} {named[1]}"
     return f"{path} cannot be read as weights alone: it {what}, and a pickled model is never run; {_SAVE}."
 
 
-def _foreign(path: Path) -> tuple[str, ...]:
-    """The classes in a file that are neither PyTorch's own data nor allowed here."""
+def _is_model(path: Path) -> bool:
+    """Whether layers of PyTorch are pickled in the file; False where that cannot be listed."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # only for what is said; some formats cannot be listed
-        return ()
-    known = {one[1] for one in _allowed() if isinstance(one, tuple)}
-    builtin = ("__builtin__.", "builtins.", "collections.")
-    foreign = [name for name in names if name not in known and re.fullmatch(r"[\w.]+", name)]
-    return tuple(sorted(foreign, key=lambda name: (name.startswith(builtin), name.startswith("torch."))))
+    except Exception:  # only for what is said
+        return False
+    return any(name.startswith("torch.nn.modules.") for name in names)
 
 
 def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
