@@ -35,7 +35,10 @@ def every() -> Iterator[Architecture]:
 
 def architecture(name: str, build: Callable[[], Any]) -> Architecture:
     """The entry of one architecture."""
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            module = build()
+    except NotImplementedError:  # it reads its own weights while it is made
         module = build()
     said = (getattr(module, "pretrained_cfg", None) or {}).get("classifier")
     heads = (said,) if isinstance(said, str) else tuple(said or _HEADS)

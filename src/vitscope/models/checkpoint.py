@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.pixels import PixelInput
-from vitscope.models.weight_file import Contents, printable, read_contents
+from vitscope.models.weight_file import Contents, first_line, read_contents
 from vitscope.models.weight_sets import Group, groups_of, only
 from vitscope.runs.whole import atomic_file
 
@@ -75,7 +75,7 @@ def groups_in(path: Path, contents: Contents) -> tuple[Group, ...]:
     groups = groups_of(contents.data)
     if not groups:
         held = ", ".join(sorted(map(str, contents.data))[:4]) or "nothing"
-        raise UserError(f"{path} holds no tensors by name (it holds {printable(held)}).")
+        raise UserError(f"{path} holds no tensors by name (it holds {first_line(held)}).")
     return groups
 
 
@@ -93,7 +93,7 @@ def _with_facts(path: Path, weights: dict[str, Tensor], text: str) -> Checkpoint
             training=expect(facts["training"], dict, "training"),
         )
     except (KeyError, ValueError, RecursionError, UserError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else printable(str(error))
+        why = f"{error} is missing" if isinstance(error, KeyError) else first_line(str(error))
         raise UserError(f"{path} was not written by vitscope as it says ({why}); train or save it again.") from error
 
 

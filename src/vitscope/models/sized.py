@@ -7,6 +7,7 @@ between the two says how a shape follows from that number, and so the file's sha
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isqrt
 
 import torch
@@ -35,10 +36,16 @@ class Named:
         return {**self.options, **self.library.options(size)}
 
     def shapes(self, size: Size) -> Shapes:
-        """Names and shapes of its weights. Cost: it is made without memory for them."""
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of weights that are copied to nowhere
-            module = self.library.create(self.name, False, **self.arguments(size))
+        """Names and shapes of its weights. Cost: it is made without memory for them, if it can be."""
+        make = partial(self.library.create, self.name, False, **self.arguments(size))
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of weights that are copied to nowhere
+                module = make()
+        except (NotImplementedError, UserError) as error:
+            if not isinstance(error.__cause__ or error, NotImplementedError):
+                raise
+            module = make()  # it reads its own weights while it is made
         return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 
 _SAVE = "save its weights alone where it was made, with torch.save(model.state_dict(), FILE) or as .safetensors"
 
@@ -71,7 +72,7 @@ def _safetensors(path: Path) -> Contents:
             metadata = cast("dict[str, str]", file.metadata() or {})
             return Contents({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, MemoryError, AttributeError) as error:
-        why = printable(str(error))
+        why = first_line(str(error))
         raise UserError(f"{path} cannot be read as safetensors ({why}); it may have been cut short.") from error
 
 
@@ -105,11 +106,11 @@ def _zipped(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise UserError(f"{path} was cut short or damaged ({printable(str(error))}); copy it again.") from error
+        raise UserError(f"{path} was cut short or damaged ({first_line(str(error))}); copy it again.") from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise UserError(f"{path} is a TorchScript program, which is never run here; {_SAVE}.")
     if not any(name.endswith("/data.pkl") for name in names):
-        raise UserError(f"{path} is an archive, but not one of torch.save (it holds {printable(names[0])}).")
+        raise UserError(f"{path} is an archive, but not one of torch.save (it holds {first_line(names[0])}).")
     return True
 
 
@@ -168,8 +169,8 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return found
 
 
-def printable(text: str) -> str:
-    """The first line of a foreign text, without what a terminal would obey, and not too long."""
-    line = next((one.strip() for one in text.splitlines() if one.strip()), "")
-    clean = "".join(letter if letter.isprintable() else "?" for letter in re.sub(r"\x1b\[[\d;]*m", "", line))
-    return (clean if len(clean) <= 120 else f"{clean[:117]}...").rstrip(".") or "for no reason given"
+def first_line(text: str) -> str:
+    """The first line of a foreign text, without colours, safe to show, and not too long."""
+    line = next((one.strip() for one in text.splitlines() if one.strip()), "for no reason given")
+    clean = printable(re.sub(r"\x1b\[[\d;]*m", "", line))
+    return (clean if len(clean) <= 120 else f"{clean[:117]}...").rstrip(".")
