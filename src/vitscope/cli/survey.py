@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitscope.models.attention import Attention
+from vitscope.models.feed import fed
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject
 
@@ -51,8 +52,7 @@ class Surveyor(AbstractObserver):
 def survey(subject: Subject) -> tuple[SurveyedUnit, ...]:
     """Stem and units in order, with their shapes for one image of zeros."""
     seen = Surveyor()
-    parameter = next(iter(subject.module.parameters()), torch.empty(0))
-    zeros = torch.zeros(1, *subject.preprocessing.shape, device=parameter.device, dtype=parameter.dtype)
+    zeros = fed(subject.module, torch.zeros(1, *subject.preprocessing.shape))
     with torch.inference_mode():
         subject.anatomy.walk(zeros, seen)
     sizes = {name: _size(module) for name, module in subject.module.named_modules()}

@@ -23,6 +23,7 @@ from vitscope.engine.hessian import Precision
 from vitscope.engine.part import Per
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
+from vitscope.numerics.precision import doubled
 
 _TRACE = Quantity(
     "trace",
@@ -97,7 +98,7 @@ class HessianTrace(AbstractCurvature):
         for _ in range(self.vectors):
             signs = torch.randint(0, 2, (hessian.size,), generator=problem.generator) * 2 - 1
             vector = signs.to(hessian.like)
-            terms = hessian.named((vector * hessian.product(vector)).double())
+            terms = hessian.named(doubled(vector * hessian.product(vector)))
             estimates.append(
                 torch.stack([
                     torch.stack([terms[name].sum() for name in part.weights]).sum() for part in problem.parts

@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
 from vitscope.numerics.attention import ascending, row_entropy
+from vitscope.numerics.precision import widened
 
 
 class Kind(Enum):
@@ -38,8 +39,8 @@ class Features:
 
     @classmethod
     def of(cls, stream: Stream) -> "Features":
-        """The stream's patches and their grid."""
-        return cls(stream.patches, stream.grid)
+        """The stream's patches and their grid; half precision is widened, which is too coarse to measure in."""
+        return cls(widened(stream.patches), stream.grid)
 
     @cached_property
     def centred(self) -> Float[Tensor, "batch cells channels"]:
@@ -62,7 +63,7 @@ class Predictions:
     @cached_property
     def log_probabilities(self) -> Float[Tensor, "batch classes"]:
         """Log-softmax of the logits."""
-        return self.logits.float().log_softmax(-1)
+        return widened(self.logits).log_softmax(-1)
 
     @cached_property
     def finite(self) -> Bool[Tensor, " batch"]:

@@ -87,8 +87,8 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
         return Means()
 
     def update(self, state: Means, observations: Observations) -> Means:
-        """The state after one more batch: the numbers per image and their changes from layer to layer."""
-        return state.update({**observations, **self._changed(observations)})
+        """The state after one more batch: the numbers per image, and their changes from layer to layer unless given."""
+        return state.update({**self._changed(observations), **observations})
 
     def _changed(self, observations: Observations) -> dict[tuple[int, str], Tensor]:
         found: dict[tuple[int, str], Tensor] = {}

@@ -11,6 +11,7 @@ from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
+from vitscope.models.feed import input_like
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject, Unwatched
 
@@ -102,7 +103,7 @@ class _First(AbstractObserver):
 
 def wanting(subject: Subject, images: Images, batch: Batch) -> tuple[Wanting, ...]:
     """Which images of a batch meet numbers that are not finite, and where first. Cost: a further walk."""
-    device = next(iter(subject.module.parameters()), torch.empty(0)).device
+    device = input_like(subject.module).device
     names = [images.pictures.name(int(images.positions[index])) for index in batch.indices.tolist()]
     first = _First([None] * len(names))
     with torch.inference_mode():

@@ -16,8 +16,10 @@ from vitscope.data.batch import Batch
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import with_module
+from vitscope.models.feed import input_like, quantised_layers
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject
+from vitscope.numerics.precision import WITHOUT_DOUBLE
 
 Precision = Literal["float32", "float64"]
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
@@ -148,6 +150,9 @@ def shadow(subject: Subject, precision: Precision) -> Subject:
     those that require gradients in the old module, or all of them where none does.
     """
     dtype, module = DTYPES[precision], subject.module
+    device = input_like(module).device
+    if precision == "float64" and device.type in WITHOUT_DOUBLE:
+        raise UserError(f"{subject.name} is on {device}, which has no float64; ask for float32, or put it on the CPU.")
     frozen = not any(weight.requires_grad for weight in module.parameters())
     memo: dict[int, object] = {}
     for weight in module.parameters():
@@ -190,10 +195,10 @@ class ExplicitAttention(AbstractObserver):
 def loss_of(subject: Subject, batch: Batch, observer: AbstractObserver | None = None) -> Float[Tensor, ""]:
     """The mean cross-entropy of a shadow over a batch, with its graph; with soft labels where the batch has them."""
     refuse_without_loss(subject, batch.labels is not None or batch.targets is not None)
-    like = next(iter(subject.module.parameters()))
+    like = input_like(subject.module)
     truth = batch.labels if batch.targets is None else batch.targets.to(like.dtype)
     assert truth is not None, "refused above"
-    pixels = batch.pixels.to(like)
+    pixels = batch.pixels.to(like.device)
     with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         logits = subject.anatomy.walk(pixels, observer or ExplicitAttention())
         return functional.cross_entropy(logits, truth.to(like.device))
@@ -210,6 +215,8 @@ def why_no_loss(subject: Subject, labelled: bool) -> str:
     """Why there is no loss, or nothing."""
     if not subject.class_count:
         return f"{subject.name} has no classifier"
+    if quantised := quantised_layers(subject.module):
+        return f"{subject.name} has quantised layers ({quantised[0]}), which have no gradient; examine it before that"
     return "" if labelled else "the images have no labels"
 
 

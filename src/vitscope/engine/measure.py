@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
 
-import torch
 import xarray as xr
 
 from vitscope.data import Images
@@ -24,6 +23,8 @@ from vitscope.engine.scores import SCORES
 from vitscope.engine.shard import Pass, ShardResult
 from vitscope.engine.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.errors import UserError
+from vitscope.models.anatomy import refuse_if_changed
+from vitscope.models.feed import input_like
 from vitscope.models.subject import Subject, refuse_if_random
 from vitscope.runs.code import versioned
 from vitscope.runs.provenance import provenance
@@ -260,13 +261,15 @@ def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], pl
 def checked(subject: Subject, images: Images) -> tuple[str, ...]:
     """What must be said of the subject's weights, judged by the first two images.
 
-    Raises ``UserError`` where nothing could be believed: it is random, or weights that are not finite spoil all logits.
+    Raises ``UserError`` where nothing could be believed: it is random, it was changed since it was loaded, or weights
+    that are not finite spoil all logits.
     """
     weights = wanting_weights(subject.module)
-    parameter = next(iter(subject.module.parameters()), torch.empty(0))
+    device = input_like(subject.module).device
+    refuse_if_changed(subject)
     for batch in images.batches(subject.preprocessing.transform, 2, 0, 1):
         if len(batch.indices):
-            pixels = batch.pixels.to(parameter.device)
+            pixels = batch.pixels.to(device)
             if weights:
                 refuse_if_silent(subject, pixels, weights)
             refuse_if_random(subject, pixels)

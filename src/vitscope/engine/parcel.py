@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 
 from vitscope.engine.work import AbstractSubjectWork, AbstractWork, Result
-from vitscope.models.catalogue import adapter_of
+from vitscope.models.catalogue import composition_of
 from vitscope.models.edit import with_edits
 from vitscope.models.subject import Composition, Subject
 
@@ -34,9 +34,9 @@ def unpacked(content: bytes) -> AbstractWork[Any]:
         return found
     kind, subject, fields = found
     if subject["anatomy"] is None:
-        adapter = adapter_of(subject["module"])
-        assert adapter is not None, "a module whose adapter was found once is found again"
-        subject["anatomy"] = with_edits(adapter.anatomy(subject["module"]), subject["edits"])
+        anatomy = composition_of(subject["module"])
+        assert anatomy is not None, "a module whose adapter was found once is found again"
+        subject["anatomy"] = with_edits(anatomy, subject["edits"])
     return kind(subject=Subject(**subject), **fields)
 
 

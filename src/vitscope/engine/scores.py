@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.activation import Predictions
+from vitscope.numerics.precision import doubled
 from vitscope.runs.run import APART
 
 SCORES = "predictions"
@@ -38,8 +39,8 @@ class Scores:
             batch.indices.cpu(),
             predictions.labels.cpu(),
             torch.where(predictions.finite, best.indices, NOTHING).cpu(),
-            torch.where(predictions.finite, best.values.exp(), torch.nan).double().cpu(),
-            predictions.loss.double().cpu(),
+            doubled(torch.where(predictions.finite, best.values.exp(), torch.nan)).cpu(),
+            doubled(predictions.loss).cpu(),
         )
 
     @classmethod

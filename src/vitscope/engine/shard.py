@@ -19,10 +19,12 @@ from vitscope.engine.fold import Means, Slot
 from vitscope.engine.scores import Scores
 from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
 from vitscope.models.attention import Attention
+from vitscope.models.feed import input_like
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver
 from vitscope.models.unit import Place, UnitKind
 from vitscope.numerics.moments import Moments
+from vitscope.numerics.precision import widened
 
 CHUNK = 1 << 20
 """Attention weights made at a time: few enough to stay in the cache, many enough to keep two cores busy."""
@@ -98,7 +100,7 @@ class Pass(AbstractSubjectWork[ShardResult]):
 
     def fold(self, shard: Shard, advance: Advance) -> ShardResult:
         """One shard's states; ``advance`` is told the number of images after each batch."""
-        device = next(iter(self.subject.module.parameters()), torch.empty(0)).device
+        device = input_like(self.subject.module).device
         states = [diagnostic.init() for diagnostic in self.diagnostics]
         present = present_classes(self.images, self.subject.class_count, device)
         seen, workspace = 0, Workspace()
@@ -175,6 +177,16 @@ class Reading(AbstractObserver):
         self._feed(
             Kind.FEATURES, layer, features, (Every.UNIT, Every.BLOCK) if self._ends_block(layer) else (Every.UNIT,)
         )
+        if not stream.follows:
+            self._forget_changes(layer)
+
+    def _forget_changes(self, layer: int) -> None:
+        """Say of every change across the unit that it was not observed: more lies before it than the unit."""
+        for index, diagnostic in enumerate(self.diagnostics):
+            for quantity, change in diagnostic.changes.items():
+                seen = self._seen.get((index, layer, quantity))
+                if seen is not None:
+                    self._seen[index, layer, change] = [torch.full_like(values, torch.nan) for values in seen]
 
     def _ends_block(self, layer: int) -> bool:
         here, after = self.places[max(layer - 1, 0)], self.places[layer : layer + 1]
@@ -189,7 +201,8 @@ class Reading(AbstractObserver):
         readers = any(diagnostic.reads is Kind.ATTENTION for diagnostic in self.diagnostics)
         if self._stream.kept is not None or not readers:
             return attention.context()
-        norms = torch.linalg.vector_norm(self._stream.tokens, dim=-1)
+        norms = torch.linalg.vector_norm(widened(self._stream.tokens), dim=-1)
+        own, attention = attention.queries.dtype, attention.full()
         geometry = Geometry.of(attention, self.image)
         step = max(1, CHUNK // (attention.queries.shape[1:-1].numel() * attention.keys.shape[-2]))
         contexts: list[Tensor] = []
@@ -197,7 +210,7 @@ class Reading(AbstractObserver):
             part = attention.images(start, start + step)
             rows = Rows(part, norms[start : start + step], geometry, self.workspace)
             self._feed(Kind.ATTENTION, layer, rows)
-            contexts.append(rows.context)
+            contexts.append(rows.context.to(own))
         return torch.cat(contexts)
 
     @property

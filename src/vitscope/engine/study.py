@@ -23,6 +23,7 @@ from vitscope.engine.shard import Reading, ShardResult, batch_shards, prediction
 from vitscope.engine.together import cost_together, walk_together
 from vitscope.engine.work import AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.errors import UserError
+from vitscope.models.feed import input_like
 from vitscope.models.subject import Composition, Subject
 from vitscope.runs.provenance import provenance
 from vitscope.runs.registry import chosen, value_of
@@ -219,7 +220,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         """For each subject, what every diagnostic sees on the batch; whether some logits of the first say nothing."""
         if not len(batch.indices):
             return [[{} for _ in self.diagnostics] for _ in subjects], False
-        device = next(iter(self.subject.module.parameters()), torch.empty(0)).device
+        device = input_like(self.subject.module).device
         present = present_classes(self.images, self.subject.class_count, device)
         pixels = batch.pixels.to(device)
         with torch.inference_mode():

@@ -29,6 +29,8 @@ from vitscope.runs.registry import chosen
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
+_FAILED = (UserError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a study may fail by without taking the rest of the checkup with it; a full disk is none of these."""
 STUDIED = 256
 """Images that the studies of a checkup take, of those it is given: they walk through the model many times."""
 
@@ -85,8 +87,8 @@ class Checkup:
         for study in chosen(studies, STUDIES):
             try:
                 suited.append(settled(subject, shown, study, None, Plan()))
-            except UserError as error:
-                refused[study.name] = str(error).rstrip(".")
+            except _FAILED as error:
+                refused[study.name] = _reason(error)
         return cls(measurement, tuple(sorted(suited, key=lambda study: study.passes)), refused)
 
     @property
@@ -119,14 +121,30 @@ class Checkup:
         with plan.held():
             clock = Clock(plan, self.passes)
             runs: list[Run] = []
+            refused = dict(self.refused)
             for step in self.steps:
                 clock.begin(step)
-                runs.append(step.answer(clock.plan))
-            if len(runs) == 1 and not self.refused:
+                try:
+                    runs.append(step.answer(clock.plan))
+                except _FAILED as error:  # what is beyond the first pass is lost alone
+                    if not (runs and isinstance(step, Settled)):
+                        raise
+                    refused[step.name] = _reason(error)
+            if len(runs) == 1 and not refused:
                 return concluded(runs[0], plan)
-            notes = [f"{study.title}: on {len(study.images)} images." for study in self.studies]
-            joined = _joined(runs, self.spec, self.refused, notes)
+            notes = [
+                f"{study.title}: on {len(study.images)} images." for study in self.studies if study.name not in refused
+            ]
+            joined = _joined(runs, self.spec, refused, notes)
             return concluded(joined, plan, [step.spec for step in self.steps])
+
+
+def _reason(error: Exception) -> str:
+    """Why a study has no result."""
+    if isinstance(error, UserError):
+        return str(error).rstrip(".")
+    first = (str(error).strip() or "no more is known").splitlines()[0].rstrip(".")
+    return f"it failed, which is a fault of this program or of the model ({type(error).__name__}: {first})"
 
 
 @dataclass

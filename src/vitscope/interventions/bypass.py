@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from vitscope.data import Images
 from vitscope.measurement.errors import UserError
-from vitscope.models.edit import Behind
+from vitscope.models.edit import AbstractWrapped, Behind
+from vitscope.models.feed import fed, input_like
 from vitscope.models.named import NamedModules
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, Unwatched
@@ -99,11 +100,16 @@ def _reason(kind: UnitKind) -> str:
 
 @final
 @dataclass(frozen=True)
-class Bypassed(AbstractAnatomy):
+class Bypassed(AbstractWrapped):
     """A module whose ``left`` blocks return their input, or that and their branch's mean, by hooks for one call."""
 
     anatomy: NamedModules
     left: tuple[tuple[str, Mean | None], ...]
+
+    @property
+    def inner(self) -> AbstractAnatomy:
+        """The module's anatomy with all its blocks."""
+        return self.anatomy
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -112,8 +118,8 @@ class Bypassed(AbstractAnatomy):
 
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
         """The module's own forward pass without these blocks' branches, which still run."""
-        hooks = {name: _replacing(name, mean) for name, mean in self.left}
-        return hooked(self.anatomy.module, hooks, lambda: self.anatomy.walk(images, observer))
+        replaced = {name: _replaced(name, mean) for name, mean in self.left}
+        return hooked(self.anatomy.module, replaced, lambda: self.anatomy.walk(images, observer))
 
 
 def bypassed(anatomy: AbstractAnatomy, left: Mapping[int, Mean | None]) -> AbstractAnatomy:
@@ -128,43 +134,57 @@ def bypassed(anatomy: AbstractAnatomy, left: Mapping[int, Mean | None]) -> Abstr
     raise UserError(f"Units of a {type(anatomy).__name__} cannot be left out; leave them out before what made it.")
 
 
-Hook = Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]
+Look = Callable[[tuple[object, ...], object], Tensor | None]
+"""Given what entered a submodule, as it was before it ran, and what it returned; what it is to return instead."""
 
 
-def hooked(module: nn.Module, hooks: Mapping[str, Hook], call: Callable[[], Tensor]) -> Tensor:
-    """What ``call`` returns while these submodules have these forward hooks."""
+def hooked(module: nn.Module, looks: Mapping[str, Look], call: Callable[[], Tensor]) -> Tensor:
+    """What ``call`` returns while these submodules are looked at. Cost: a copy of what enters them, by hooks."""
     handles: list[RemovableHandle] = []
+    entered: dict[str, tuple[object, ...]] = {}
+
+    def before(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:  # a copy: the submodule may work in place
+            entered[name] = tuple(one.clone() if isinstance(one, Tensor) else one for one in inputs)
+
+        return keep
+
+    def behind(name: str, look: Look) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
+        return lambda _, inputs, output: look(entered.pop(name), output)
+
     try:
-        for name, hook in hooks.items():
-            handles.append(module.get_submodule(name).register_forward_hook(hook))
+        for name, look in looks.items():
+            part = module.get_submodule(name)
+            handles.extend(
+                (part.register_forward_pre_hook(before(name)), part.register_forward_hook(behind(name, look)))
+            )
         return call()
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _replacing(name: str, mean: Mean | None) -> Hook:
-    def hook(block: nn.Module, inputs: tuple[Any, ...], output: object) -> Tensor:
-        del block
+def _replaced(name: str, mean: Mean | None) -> Look:
+    def instead(inputs: tuple[object, ...], output: object) -> Tensor:
         first = inputs[0] if inputs else None
         if not isinstance(first, Tensor) or not isinstance(output, Tensor) or first.shape != output.shape:
             raise UserError(f"The unit {name!r} changes the shape of what enters it, so it cannot be left out.")
         return first if mean is None else first + mean.like(first.shape[1:], first, name)
 
-    return hook
+    return instead
 
 
 def _passing(subject: Subject, layers: Sequence[int]) -> dict[int, bool]:
     """Whether each of these blocks of a plain module is a residual one."""
     names = {layer: subject.places[layer - 1].name for layer in layers}
-    entered: dict[str, tuple[tuple[Any, ...], object]] = {}
+    entered: dict[str, tuple[tuple[object, ...], object]] = {}
 
-    def look(name: str) -> Hook:
-        return lambda _, inputs, output: entered.update({name: (inputs, output)})
+    def look(name: str) -> Look:
+        return lambda inputs, output: entered.update({name: (inputs, output)})
 
-    hooks = {name: look(name) for name in names.values()}
+    looks = {name: look(name) for name in names.values()}
     with torch.no_grad():
-        hooked(subject.module, hooks, lambda: subject.anatomy.walk(zero_image(subject), Unwatched()))
+        hooked(subject.module, looks, lambda: subject.anatomy.walk(zero_image(subject), Unwatched()))
         return {
             layer: _is_residual(subject.module.get_submodule(name), *entered[name]) for layer, name in names.items()
         }
@@ -172,13 +192,12 @@ def _passing(subject: Subject, layers: Sequence[int]) -> dict[int, bool]:
 
 def zero_image(subject: Subject) -> Float[Tensor, "1 channels height width"]:
     """One image of zeros of the subject's own shape, device and type."""
-    parameter = next(iter(subject.module.parameters()), torch.empty(0))
-    return torch.zeros(1, *subject.preprocessing.shape, device=parameter.device, dtype=parameter.dtype)
+    return fed(subject.module, torch.zeros(1, *subject.preprocessing.shape))
 
 
 def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tensor], object]) -> int:
     """Show every batch's pixels to ``see`` without gradients; how many images there were. Raises if there were none."""
-    device = next(iter(subject.module.parameters()), torch.empty(0)).device
+    device = input_like(subject.module).device
     count = 0
     for batch in images.batches(subject.preprocessing.transform, batch_size):
         if len(batch.indices):
@@ -190,17 +209,17 @@ def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tenso
     return count
 
 
-def _is_residual(block: nn.Module, inputs: tuple[Any, ...], output: object) -> bool:
+def _is_residual(block: nn.Module, inputs: tuple[object, ...], output: object) -> bool:
     """Whether, its weights at zero, it returns a positive input unchanged, and leaves a negative one as it was."""
-    same = len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
-    if not same or inputs[0].shape != cast(Tensor, output).shape:
+    first = inputs[0] if len(inputs) == 1 else None
+    if not isinstance(first, Tensor) or not isinstance(output, Tensor) or first.shape != output.shape:
         return False
     still = copy.deepcopy(block)
     for tensor in (*still.parameters(), *still.buffers()):
         if tensor.is_floating_point():
             tensor.zero_()
-    count = inputs[0].numel()
-    positive = torch.linspace(0.1, 1, count, device=inputs[0].device, dtype=inputs[0].dtype).view_as(inputs[0])
+    count = first.numel()
+    positive = torch.linspace(0.1, 1, count, device=first.device, dtype=first.dtype).view_as(first)
     negative = -positive
     still(negative)
     return torch.equal(still(positive.clone()), positive) and torch.equal(negative, -positive)

@@ -15,6 +15,7 @@ from vitscope.interventions.common_corruptions.severity import KINDS, Scale
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, edited
 from vitscope.models.subject import Preprocessing, Subject
+from vitscope.numerics.precision import doubled
 
 Kind = Literal[
     "gaussian_noise",
@@ -119,10 +120,10 @@ class CorruptedPictures:
         mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (self.mean, self.std))
         if not len(images):
             return images
-        levels = ((images.detach().cpu().double() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        levels = ((doubled(images.detach()).cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         pictures = levels.permute(0, 2, 3, 1).contiguous().numpy()
         after = torch.from_numpy(np.stack([self._after(picture) for picture in pictures]))
-        return ((after.permute(0, 3, 1, 2).double() / 255 - mean) / std).to(images)
+        return ((doubled(after.permute(0, 3, 1, 2)) / 255 - mean) / std).to(images)
 
     def _after(self, picture: UInt8[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width channels"]:
         content = zlib.crc32(picture.tobytes())

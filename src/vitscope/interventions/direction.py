@@ -15,6 +15,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.rewritten import parameters_of
 from vitscope.models.subject import Subject
 from vitscope.numerics.direction import column_normalised, filter_normalised, gaussian
+from vitscope.numerics.precision import doubled
 
 Tensors = Mapping[str, Float[Tensor, "..."]]
 Normalisation = Literal["filter-normalised", "park-kim"]
@@ -133,8 +134,8 @@ def scaled_to_weights(direction: GivenDirection, subject: Subject) -> GivenDirec
     That is the norm of a filter-normalised direction, so that distances mean the same.
     """
     weights = [p for p in parameters_of(subject).values() if p.ndim >= 2]
-    wanted = sum(float(p.double().square().sum()) for p in weights) ** 0.5
-    found = sum(float(t.double().square().sum()) for t in direction.tensors.values()) ** 0.5
+    wanted = sum(float(doubled(p).square().sum()) for p in weights) ** 0.5
+    found = sum(float(doubled(t).square().sum()) for t in direction.tensors.values()) ** 0.5
     if not found > 0:
         raise UserError("The direction has no length, so it cannot be scaled; give another one.")
     tensors = {name: tensor * (wanted / found) for name, tensor in direction.tensors.items()}

@@ -17,6 +17,7 @@ from vitscope.models.edit import edited
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
+from vitscope.numerics.precision import doubled
 
 Heads = tuple[tuple[int, tuple[int, ...]], ...]
 """Layers, each with some of its heads (from 0)."""
@@ -176,6 +177,6 @@ class _Sums(AbstractObserver):
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
         context = attention.context()
         if layer in self.heads:
-            sums = context[:, :, list(self.heads[layer])].double().sum(0)
+            sums = doubled(context[:, :, list(self.heads[layer])]).sum(0)
             self.total[layer] = self.total[layer] + sums if layer in self.total else sums
         return context

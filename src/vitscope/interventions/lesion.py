@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitscope.data import Images
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
-from vitscope.interventions.bypass import Hook, Mean, bypassed, hooked, refuse_unknown, seen, staying, without_branch
+from vitscope.interventions.bypass import Look, Mean, bypassed, hooked, refuse_unknown, seen, staying, without_branch
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject, Unwatched
+from vitscope.numerics.precision import doubled
 
 
 @INTERVENTIONS.add("lesion")
@@ -129,13 +130,16 @@ class _Sums(AbstractObserver):
         if isinstance(self.subject.anatomy, Composition):
             self.subject.anatomy.walk(pixels, self)
             return
-        hooks = {self.subject.places[layer - 1].name: self._hook(layer) for layer in self.layers}
-        hooked(self.subject.module, hooks, lambda: self.subject.anatomy.walk(pixels, Unwatched()))
+        looks = {self.subject.places[layer - 1].name: self._look(layer) for layer in self.layers}
+        hooked(self.subject.module, looks, lambda: self.subject.anatomy.walk(pixels, Unwatched()))
 
-    def _hook(self, layer: int) -> Hook:
-        def add(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401 (a hook's signature)
-            del block
-            self._add(layer, output - inputs[0])
+    def _look(self, layer: int) -> Look:
+        def add(inputs: tuple[object, ...], output: object) -> None:
+            first = inputs[0] if inputs else None
+            if not isinstance(first, Tensor) or not isinstance(output, Tensor) or first.shape != output.shape:
+                name = self.subject.places[layer - 1].name
+                raise UserError(f"The unit {name!r} changes the shape of what enters it, so it has no branch.")
+            self._add(layer, output - first)
 
         return add
 
@@ -154,5 +158,5 @@ class _Sums(AbstractObserver):
         return attention.context()
 
     def _add(self, layer: int, branch: Tensor) -> None:
-        change = branch.double().sum(0)
+        change = doubled(branch).sum(0)
         self.total[layer] = self.total[layer] + change if layer in self.total else change

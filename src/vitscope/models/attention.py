@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from vitscope.numerics.precision import widened
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -59,6 +61,13 @@ class Attention:
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         return out.unflatten(0, self.queries.shape[:2])
 
+    def full(self) -> "Attention":
+        """The same in float32 where it is in half precision, which is too coarse to measure in."""
+        q, k, v = (widened(tensor) for tensor in (self.queries, self.keys, self.values))
+        bias, gate = (None if tensor is None else widened(tensor) for tensor in (self.bias, self.gate))
+        scores, weights = (_widened(mixing) for mixing in (self.mix_scores, self.mix_weights))
+        return replace(self, queries=q, keys=k, values=v, bias=bias, gate=gate, mix_scores=scores, mix_weights=weights)
+
     def images(self, start: int, stop: int) -> "Attention":
         """The same for the images ``start`` to ``stop`` of the batch."""
         bias = self.bias
@@ -67,6 +76,10 @@ class Attention:
         q, k, v = (tensor[start:stop] for tensor in (self.queries, self.keys, self.values))
         gate = None if self.gate is None else self.gate[start:stop]
         return replace(self, queries=q, keys=k, values=v, bias=bias, gate=gate)
+
+
+def _widened(mixing: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    return None if mixing is None else (widened(mixing[0]), widened(mixing[1]))
 
 
 def _mixed(

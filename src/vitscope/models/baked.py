@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import with_module
+from vitscope.models.feed import input_like
 from vitscope.models.rewritten import rewritten
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject
@@ -40,7 +41,7 @@ def baked(subject: Subject) -> tuple[nn.Module, tuple[str, ...]]:
 
 def probe(subject: Subject, dtype: torch.dtype) -> Float[Tensor, "batch channels height width"]:
     """Two inputs of Gaussian noise, always the same."""
-    device = next(subject.module.parameters()).device
+    device = input_like(subject.module).device
     shape = (2, *subject.preprocessing.shape)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device, dtype)
 

@@ -7,6 +7,8 @@ from torch import nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, LIBRARIES, AbstractAdapter, AbstractLibrary
+from vitscope.models.feed import in_own_precision
+from vitscope.models.subject import Composition
 from vitscope.runs.registry import import_all
 
 _ROOTS = {"timm": "timm", "torchvision": "torchvision", "transformers": "transformers", "vitscope": "own"}
@@ -42,6 +44,12 @@ def adapter_of(module: nn.Module) -> type[AbstractAdapter] | None:
         return None
     import_adapters(root)
     return next((adapter for _, adapter in ADAPTERS.items() if adapter.matches(module)), None)
+
+
+def composition_of(module: nn.Module) -> Composition | None:
+    """The module taken apart by the adapter of its family, fed in its own precision; None if there is no adapter."""
+    adapter = adapter_of(module)
+    return in_own_precision(module, adapter.anatomy(module)) if adapter else None
 
 
 def library_of(module: nn.Module) -> type[AbstractLibrary] | None:

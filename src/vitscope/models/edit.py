@@ -1,5 +1,6 @@
 """Edited subjects: another walk through the same module, or the same walk through another module."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -8,7 +9,8 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitscope.models.catalogue import adapter_of
+from vitscope.measurement.errors import UserError
+from vitscope.models.catalogue import composition_of
 from vitscope.models.named import NamedModules
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
@@ -22,9 +24,17 @@ def edited(subject: Subject, edit: AbstractEdit) -> Subject:
 
 def with_module(subject: Subject, module: nn.Module) -> Subject:
     """The subject, its edits included, on another module of the same architecture."""
-    base = adapter_of(module) if isinstance(subject.anatomy, Composition) else None
-    anatomy = base.anatomy(module) if base else NamedModules(module, subject.places)
+    base = _unedited(subject.anatomy)
+    anatomy = replace(base, module=module) if isinstance(base, NamedModules) else composition_of(module)
+    if anatomy is None:
+        raise UserError(f"{type(module).__name__} is of no family that is known, unlike {subject.name}.")
     return replace(subject, module=module, anatomy=with_edits(anatomy, subject.edits))
+
+
+def _unedited(anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    while isinstance(anatomy, AbstractWrapped):
+        anatomy = anatomy.inner
+    return anatomy
 
 
 def with_edits(anatomy: AbstractAnatomy, edits: Sequence[AbstractEdit]) -> AbstractAnatomy:
@@ -62,13 +72,27 @@ class StemBehind:
         return self.stem(self.function(images))
 
 
+class AbstractWrapped(AbstractAnatomy):
+    """An anatomy that walks through another one, changed."""
+
+    @property
+    @abstractmethod
+    def inner(self) -> AbstractAnatomy:
+        """The anatomy inside."""
+
+
 @final
 @dataclass(frozen=True)
-class Behind(AbstractAnatomy):
+class Behind(AbstractWrapped):
     """``anatomy(function(images))``, of a model that nobody described."""
 
     function: PixelFunction
     anatomy: AbstractAnatomy
+
+    @property
+    def inner(self) -> AbstractAnatomy:
+        """The anatomy behind the function."""
+        return self.anatomy
 
     @property
     def places(self) -> tuple[Place, ...]:

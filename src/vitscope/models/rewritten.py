@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import with_module
 from vitscope.models.subject import Subject
+from vitscope.numerics.precision import doubled
 
 
 def rewritten(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]]) -> nn.Module:
@@ -63,4 +64,4 @@ def kernels_of(subject: Subject) -> dict[str, Float[Tensor, "..."]]:
 
 def squared_norm(parameters: Mapping[str, Float[Tensor, "..."]]) -> float:
     """The sum of the squares of all entries, in float64."""
-    return float(sum(torch.sum(tensor.double().square()) for tensor in parameters.values()))
+    return float(sum(torch.sum(doubled(tensor).square()) for tensor in parameters.values()))

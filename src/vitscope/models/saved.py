@@ -15,8 +15,10 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import load_strictly
 from vitscope.models.baked import baked, probe
 from vitscope.models.build import build_model
-from vitscope.models.catalogue import adapter_of, root_of
+from vitscope.models.catalogue import composition_of, root_of
 from vitscope.models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from vitscope.models.feed import input_like
+from vitscope.models.own_forward import own_output
 from vitscope.models.pixels import PixelInput
 from vitscope.models.subject import Subject, Unwatched
 
@@ -90,10 +92,10 @@ def _description(subject: Subject, module: nn.Module, weights: dict[str, Tensor]
 
 
 def _logits(module: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Tensor:
-    adapter = adapter_of(module)
+    anatomy = composition_of(module)
     with torch.inference_mode():
-        placed = images.to(next(module.parameters()))
-        return (adapter.anatomy(module).walk(placed, Unwatched()) if adapter else module(placed)).float().cpu()
+        placed = images.to(input_like(module).device)
+        return (anatomy.walk(placed, Unwatched()) if anatomy else own_output(module, placed)).float().cpu()
 
 
 def _guesses(subject: Subject, module: nn.Module) -> Iterator[_Made]:

@@ -38,7 +38,8 @@ class Stream:
     ``carried`` holds what later units need besides (rotary angles, a saved shortcut), by the model's own names.
     ``class_token`` says whether the first prefix token is a class token; otherwise all of them are registers.
     Where tokens were removed, ``kept`` is the grid cell of each patch that is left (of a merged token: of the patch
-    it was merged into), and ``merged`` says what the tokens stand for where they were merged.
+    it was merged into), and ``merged`` says what the tokens stand for where they were merged. ``follows`` says whether
+    nothing but one unit lies between it and the stream that was shown before.
     """
 
     values: Float[Tensor, "..."]
@@ -49,6 +50,7 @@ class Stream:
     class_token: bool = True
     kept: Int[Tensor, "batch patches"] | None = None
     merged: Merged | None = None
+    follows: bool = True
 
     def with_values(self, values: Float[Tensor, "..."]) -> "Stream":
         """The same stream with other values of the same layout and grid."""

@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -111,6 +112,8 @@ class Preprocessing:
     """What is taken from each channel of pixel values 0 to 1; None where the normalisation is not known."""
     std: tuple[float, ...] | None = None
     """By what each channel is divided then; None where the normalisation is not known."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was guessed, and on what the module is shown other than its configuration says."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,44 @@ class Subject:
         """SHA-256 over the names, shapes and bytes of all weights and buffers. Cost: one pass over the weights."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(f"{name}{_described(tensor)}".encode())
         return digest.hexdigest()
 
 
+def _described(value: object) -> str:
+    """A tensor by shape, type and bytes, a quantised one also by its scales; anything else in a state by its text."""
+    if isinstance(value, tuple | list):
+        return "".join(_described(one) for one in cast("tuple[object, ...]", value))
+    if not isinstance(value, Tensor):
+        return repr(value)
+    stored, scales = value.detach().cpu(), ""
+    if value.is_quantized:
+        channels = value.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
+        scales = repr((value.q_per_channel_scales().tolist() if channels else value.q_scale(), value.qscheme()))
+        stored = stored.int_repr()
+    content = hashlib.sha256(stored.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"{tuple(value.shape)}{value.dtype}{scales}{content.hexdigest()}"
+
+
+def _written_into(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> str | None:
+    """The first weight or buffer that a walk changes, which is put back; None if none is."""
+    tensors = {**dict(subject.module.named_parameters()), **dict(subject.module.named_buffers())}
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    with torch.inference_mode():
+        subject.anatomy.walk(images.clone(), Unwatched())
+    changed = [name for name, tensor in tensors.items() if not torch.equal(tensor, before[name])]
+    with torch.no_grad():
+        for name in changed:
+            tensors[name].copy_(before[name])
+    return changed[0] if changed else None
+
+
 def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> None:
-    """Raise where a part is in training mode, or the same images give different logits: nothing could be believed."""
+    """Raise where a part is in training mode, or the same images give different logits: nothing could be believed.
+
+    Each walk is given a copy of the images. Weights and buffers that a forward pass writes into are named: such a
+    module is another one after every batch.
+    """
     training = next((name or "itself" for name, part in subject.module.named_modules() if part.training), None)
     if training is not None:
         raise UserError(f"{subject.name} is in training mode ({training}); call model.eval() and measure again.")
@@ -163,6 +197,11 @@ def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels hei
         first, second = (subject.anatomy.walk(images.clone(), Unwatched()) for _ in range(2))
         if bool(((first == second) | (first.isnan() & second.isnan())).all()):
             return
+    if changed := _written_into(subject, images):
+        raise UserError(
+            f"{subject.name} writes into {changed} in its forward pass, so that it gives other logits every time; "
+            "let it work on a copy, and load it again."
+        )
     raise UserError(
         f"{subject.name} gave different logits for the same images twice; "
         "turn off what is random in it (set dropout to 0, fix its noise) and load it again."

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from vitscope.numerics.precision import doubled
+
 Product = Callable[[Float[Tensor, " size"]], Float[Tensor, " size"]]
 """A vector times a symmetric matrix."""
 
@@ -116,7 +118,7 @@ class Krylov:
         alpha = (basis[j] * vector).sum()
         vector -= alpha * basis[j]
         vector, corrections = self._orthogonal(vector, j + 1)
-        self.projected[j, j] = alpha.double().cpu() + corrections[j].double().cpu()
+        self.projected[j, j] = doubled(alpha).cpu() + doubled(corrections[j]).cpu()
         self.size += 1
         if not self.complete:
             self._append(vector)
@@ -202,7 +204,7 @@ class Chains:
         beside = torch.stack(self._beside, 1)[:, :-1]
         rows = torch.diag_embed(torch.stack(self._diagonal, 1))
         rows = rows + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
-        return float(torch.linalg.eigvalsh(rows.double().cpu()).max())
+        return float(torch.linalg.eigvalsh(doubled(rows).cpu()).max())
 
 
 def _wanted(count: int, top: int, ends: Ends) -> list[int]:
@@ -235,9 +237,9 @@ def _verified(
         found = found / norm(found)[:, None]
         images = torch.stack([product(vector) for vector in found]) if places else found
         quotients = (found * images).sum(1)
-        residuals = norm(images - quotients[:, None] * found).double().cpu()
+        residuals = doubled(norm(images - quotients[:, None] * found)).cpu()
         products += len(places)
-        quotients = quotients.double().cpu()
+        quotients = doubled(quotients).cpu()
         order = quotients.argsort(descending=end == "largest")
         pairs[end] = Eigenpairs(quotients[order], found[order.to(found.device)], residuals[order])
     return Extremes(pairs["largest"], pairs["smallest"], float(values.abs().max()), products)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vitscope.numerics.precision import doubled
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -26,7 +28,7 @@ class Moments:
     def merge(self, other: "Moments") -> "Moments":
         """The moments of both sets of samples together."""
         count = self.count + other.count
-        share = other.count.double() / count.clamp(min=1)
+        share = doubled(other.count) / count.clamp(min=1)
         delta = torch.where((self.count > 0) & (other.count > 0), other.mean - self.mean, 0.0)
         finite = torch.where(self.count > 0, self.mean, other.mean) + delta * share
         mean = torch.where(delta.isfinite(), finite, self.mean + other.mean)  # infinite, or NaN of both infinities
@@ -35,7 +37,7 @@ class Moments:
     @property
     def standard_error(self) -> Float[Tensor, " size"]:
         """Standard error of the mean, sqrt(M / (n - 1) / n); NaN below two samples."""
-        count = self.count.double()
+        count = doubled(self.count)
         return torch.where(self.count > 1, (self.squares / (count - 1) / count).sqrt(), torch.nan)
 
     @property
@@ -46,7 +48,7 @@ class Moments:
 
 def moments(samples: Float[Tensor, "samples size"]) -> Moments:
     """The moments of ``samples`` over their first axis; NaN entries are left out."""
-    values = samples.double()
+    values = doubled(samples)
     seen = ~values.isnan()
     count = seen.sum(0)
     mean = torch.where(seen, values, 0.0).sum(0) / count.clamp(min=1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vitscope.numerics.lanczos import Chains
+from vitscope.numerics.precision import doubled
 
 FAILURE = 1e-6
 """The probability with which a probable bound fails, at most."""
@@ -81,7 +82,7 @@ def largest(
     u, values, right = torch.linalg.svd(operator.apply(basis), full_matrices=False)
     kept = min(count, len(values))
     left = u[:, :kept].T @ basis
-    return Singular(values[:kept].double(), left, right[:kept], float(values[0]), 1.0)
+    return Singular(doubled(values[:kept]), left, right[:kept], float(values[0]), 1.0)
 
 
 def norm_bound(
@@ -180,7 +181,7 @@ def _with_rest(
 
 def orthonormal(rows: Float[Tensor, "rows size"], tolerance: float = 1e-7) -> Float[Tensor, "rank size"]:
     """An orthonormal basis of the span of rows, without those directions that are all but in the span of others."""
-    _, values, basis = torch.linalg.svd(normalize(rows.double(), dim=1), full_matrices=False)
+    _, values, basis = torch.linalg.svd(normalize(doubled(rows), dim=1), full_matrices=False)
     return basis[values > tolerance * values[:1]].to(rows)
 
 
@@ -196,7 +197,7 @@ def _of_matrix(matrix: Float[Tensor, "short right"], basis: Float[Tensor, "short
     """By the Gram matrix of the smaller side, exact up to the rounding of ``matrix``'s precision."""
     wide = matrix.shape[0] <= matrix.shape[1]
     rows = matrix if wide else matrix.T
-    squares, vectors = torch.linalg.eigh((rows @ rows.T).double())
+    squares, vectors = torch.linalg.eigh(doubled(rows @ rows.T))
     kept = min(count, len(squares))
     values = squares.flip(0)[:kept].clamp(min=0).sqrt()
     short = vectors.flip(1)[:, :kept].T.to(matrix)

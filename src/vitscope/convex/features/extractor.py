@@ -12,6 +12,7 @@ from torch.nn import functional
 from vitscope.convex.features.projection import Projection
 from vitscope.convex.features.recipe import TokenRecipe
 from vitscope.measurement.errors import UserError
+from vitscope.models import feed
 from vitscope.models.attention import Attention
 from vitscope.models.baked import probe
 from vitscope.models.edit import with_module
@@ -156,7 +157,7 @@ class TokenShape:
 
 def input_like(subject: Subject) -> Tensor:
     """A tensor of the type and on the device that the subject's input must have."""
-    return next(iter(subject.module.parameters()), torch.empty(0))
+    return feed.input_like(subject.module)
 
 
 def token_shape(subject: Subject, recipe: TokenRecipe) -> TokenShape:

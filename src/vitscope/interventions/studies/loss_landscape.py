@@ -29,8 +29,10 @@ from vitscope.interventions.weight_displacement import WeightDisplacement
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.models.checkpoint import read_checkpoint
+from vitscope.models.feed import input_like
 from vitscope.models.rewritten import parameters_of
 from vitscope.models.subject import Subject, Unwatched
+from vitscope.numerics.precision import doubled
 from vitscope.numerics.sample_size import sample_size, upper_deviation
 
 _LEVEL = 0.95
@@ -186,12 +188,12 @@ def _at_random(images: Images, count: int, seed: int, purpose: int) -> Images:
 
 def _losses(subject: Subject, batches: Sequence[Batch]) -> Float[torch.Tensor, " images"]:
     """The cross-entropy of every image."""
-    device = next(iter(subject.module.parameters())).device
+    device = input_like(subject.module).device
     found: list[torch.Tensor] = []
     with torch.inference_mode():
         for batch in batches:
-            logits = subject.anatomy.walk(batch.pixels.to(device), Unwatched()).double().cpu()
-            targets = batch.labels if batch.targets is None else batch.targets.double()
+            logits = doubled(subject.anatomy.walk(batch.pixels.to(device), Unwatched())).cpu()
+            targets = batch.labels if batch.targets is None else doubled(batch.targets)
             assert targets is not None, "unlabelled images were refused"
             found.append(functional.cross_entropy(logits, targets, reduction="none"))
     return torch.cat(found)
@@ -226,7 +228,7 @@ def _inner_products(
 ) -> Float[np.ndarray, "3 3"]:
     """Of a parameter and its part of both directions with one another, in float64."""
     zero = torch.zeros_like(weights)
-    rows = torch.stack([one.double().reshape(-1) for one in (weights, first.get(name, zero), second.get(name, zero))])
+    rows = torch.stack([doubled(one).reshape(-1) for one in (weights, first.get(name, zero), second.get(name, zero))])
     return (rows @ rows.T).cpu().numpy()
 
 

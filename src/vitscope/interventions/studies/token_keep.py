@@ -6,8 +6,6 @@ from types import MappingProxyType
 from typing import final
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
@@ -15,12 +13,15 @@ from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid
 from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.measure import Plan
+from vitscope.engine.operations import counted_operations
+from vitscope.interventions.bypass import zero_image
 from vitscope.interventions.spread import spread
 from vitscope.interventions.token_keep import TokenKeep, kept_count
 from vitscope.interventions.token_merge import TokenMerge
 from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAttention, ByNorm, Worst
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
+from vitscope.models.feed import quantised_layers
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Subject, Unwatched
 from vitscope.models.unit import UnitKind
@@ -87,6 +88,8 @@ class TokenKeepStudy(AbstractStudy):
         axes = (Axis("keep", shares, "Share of the patch tokens kept", "1", kept),)
         if len(names) > 1:
             axes = (*axes, Axis("ranking", names, "By what they are ranked"))
+        if quantised_layers(subject.module):
+            return Grid(axes, settings)  # PyTorch has no formulas for their operations
         operations = tuple(_operations(setting[0](subject)) for setting in settings)
         return Grid(axes, settings, (Fact(OPERATIONS, operations, _operations(subject)),))
 
@@ -126,6 +129,7 @@ class TokenKeepStudy(AbstractStudy):
         return (
             f"From {place} (layer {layer}) on, {fewest} to {most} of {entering} patch tokens are kept; "
             "class and register tokens always are.",
+            *(("The operations of its quantised layers are not counted.",) if quantised_layers(subject.module) else ()),
             *(() if merge is None else (f"Merging is done in {merge}, between attention and what follows it.",)),
         )
 
@@ -136,11 +140,6 @@ def _attention_from(subject: Subject, layer: int) -> int:
     if found is None:
         raise UserError(f"{subject.name} has no attention unit from layer {layer} on, so there is nothing to rank by.")
     return found
-
-
-def _zeros(subject: Subject) -> torch.Tensor:
-    like = next(iter(subject.module.parameters()), torch.empty(0))
-    return torch.zeros(1, *subject.preprocessing.shape, device=like.device, dtype=like.dtype)
 
 
 @dataclass
@@ -160,13 +159,13 @@ def _patches(subject: Subject, layer: int) -> int:
     """How many patches enter the layer. Cost: a forward pass of one image."""
     watch = _Watch(layer - 1)
     with torch.inference_mode():
-        subject.anatomy.walk(_zeros(subject), watch)
+        subject.anatomy.walk(zero_image(subject), watch)
     return watch.patches
 
 
 def _operations(subject: Subject) -> float:
     """Of one image's forward pass, in 1e9."""
-    counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:  # other kernels' products are not all counted
-        subject.anatomy.walk(_zeros(subject), Unwatched())
-    return counter.get_total_flops() / 1e9
+    image = zero_image(subject)
+    with counted_operations() as operations:
+        subject.anatomy.walk(image, Unwatched())
+    return operations.total / 1e9

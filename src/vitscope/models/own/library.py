@@ -11,6 +11,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import (
     LIBRARIES,
     AbstractLibrary,
+    Outputs,
     Size,
     load_strictly,
     refuse_crop,
@@ -33,7 +34,11 @@ def sized_vit(name: str, fields: Mapping[str, object], class_names: tuple[str, .
     refuse_unknown_options(name, fields, known)
     values = {field: tuple(cast("list[float]", value)) if isinstance(value, list) else value
               for field, value in fields.items()}  # fmt: skip
-    return Vit(dataclasses.replace(SIZES[name], **cast("dict[str, Any]", values)), class_names)
+    try:
+        return Vit(dataclasses.replace(SIZES[name], **cast("dict[str, Any]", values)), class_names)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        given = ", ".join(f"{field}={value!r}" for field, value in fields.items())
+        raise UserError(f"{name} cannot be made with {given}: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
 @LIBRARIES.add("own")
@@ -77,10 +82,10 @@ class Own(AbstractLibrary):
         return cast(Vit, module).config.input.preprocessing
 
     @classmethod
-    def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
+    def classes(cls, module: nn.Module) -> Outputs:
         """The classifier's width, and the names it was trained with."""
         model = cast(Vit, module)
-        return model.config.classes, model.class_names
+        return Outputs(model.config.classes, model.class_names)
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:

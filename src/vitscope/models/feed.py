@@ -1,0 +1,73 @@
+"""What a module is fed: pictures on its own device, in its own precision."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.stream import Stream
+from vitscope.models.subject import Composition
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def fed(module: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Tensor:
+    """A copy of the images as the module takes them: it may write into it."""
+    like = input_like(module)
+    return images.to(like.device, like.dtype, copy=True)
+
+
+def input_like(module: nn.Module) -> Tensor:
+    """A tensor on the device and of the type that the module's input must have.
+
+    The type is that of the first linear or convolutional layer's weights: norms beside it are often of a finer one.
+    Without such a layer it is that of the first real weight or buffer, and float32 if there is none.
+    """
+    return next(_real(module), torch.empty(0))
+
+
+def _real(module: nn.Module) -> Iterator[Tensor]:
+    layers = (part.weight for part in module.modules() if isinstance(part, _LAYERS))
+    for found in (layers, module.parameters(), module.buffers()):
+        yield from (tensor for tensor in found if tensor.is_floating_point())
+
+
+def refuse_unmade(module: nn.Module) -> None:
+    """Raise ``UserError`` where a weight has a shape but no numbers (the device ``meta``)."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise UserError(
+                f"{type(module).__name__} has no numbers in {name}, which is on the device 'meta': "
+                "load its weights, or make it on a real device."
+            )
+
+
+def quantised_layers(module: nn.Module) -> tuple[str, ...]:
+    """The submodules whose weights are quantised, so that they are no parameters and have no gradient."""
+    return tuple(
+        name
+        for name, part in module.named_modules()
+        if any(package in type(part).__module__ for package in ("nn.quantized", "torchao.quantization"))
+    )
+
+
+@final
+@dataclass(frozen=True)
+class FedStem:
+    """``stem(images)``, the images being a copy in the module's precision; two of one module and stem are equal."""
+
+    module: nn.Module
+    stem: Callable[[Tensor], Stream]
+
+    def __call__(self, images: Tensor) -> Stream:
+        """The stream after the stem."""
+        return self.stem(fed(self.module, images))
+
+
+def in_own_precision(module: nn.Module, anatomy: Composition) -> Composition:
+    """The anatomy of a module that is fed images in its own precision, whatever they come in."""
+    return replace(anatomy, stem=FedStem(module, anatomy.stem))

@@ -1,0 +1,210 @@
+"""How an output that nobody described is laid out: the one reading of it that the movement of its entries bears out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from math import ceil
+from typing import cast, final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitscope.models.bands import agreement, moved
+from vitscope.models.stream import Layout, Stream, token_stream
+
+_PREFIX = 16
+"""Most tokens besides the patches that are looked for."""
+_SURE = 0.5
+"""Agreement with the movement that is enough; wrong orders of random and trained models were seen to have up to 0.1."""
+_ALONE = (0.35, 0.1)
+"""Agreement that is enough where that of every other order is at most the second number."""
+_MARGIN = 0.01
+"""By how much any other order must agree less; of a wide receptive field, patches less a row agree 0.02 less."""
+_CONTRARY = 0.25
+"""Agreement of another reading that forbids taking a layout over from an earlier output of the same kind."""
+
+
+@final
+@dataclass(frozen=True)
+class FoundLayout:
+    """Where the feature map is in an output, and how it is laid out.
+
+    ``part`` counts the output's tensors (of tuples, lists, mappings and dataclasses, in their order). ``axes`` brings
+    that tensor's axes into the order that ``layout`` names; ``shape`` is its shape then, for one image.
+    """
+
+    part: int
+    axes: tuple[int, ...]
+    layout: Layout
+    shape: tuple[int, ...]
+    grid: tuple[int, int]
+    prefix: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Of the map, or of each token."""
+        return self.shape[0 if self.layout is Layout.CHANNELS_FIRST else -1]
+
+    def stream(self, output: object) -> Stream | None:
+        """The feature map in an output of this kind; None if the output is of another."""
+        tensors = tensors_of(output)
+        if self.part >= len(tensors) or tensors[self.part].ndim != len(self.axes):
+            return None
+        values = tensors[self.part].permute(self.axes)
+        shape = tuple(values.shape[1:])
+        if self.layout is Layout.TOKENS:
+            return token_stream(values, self.grid, self.prefix) if shape == self.shape else None
+        first = self.layout is Layout.CHANNELS_FIRST
+        if shape[0 if first else -1] != self.channels:
+            return None
+        height, width = shape[1:] if first else shape[:2]
+        return Stream(values, self.layout, (height, width))
+
+
+def tensors_of(output: object) -> list[Tensor]:
+    """The tensors of two axes or more in an output, in its order."""
+    if isinstance(output, Tensor):
+        return [output] if output.ndim > 1 else []
+    if isinstance(output, Mapping):
+        inside = list(cast(Mapping[object, object], output).values())
+    elif isinstance(output, tuple | list):
+        inside = list(cast("tuple[object, ...]", output))
+    elif is_dataclass(output) and not isinstance(output, type):
+        inside = [getattr(output, field.name) for field in fields(output)]
+    else:
+        inside = []
+    return [tensor for one in inside for tensor in tensors_of(one)]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One way to read a tensor, and how well it agrees with the movement."""
+
+    layout: FoundLayout | None
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen of an output: the best ways to read it, or why there is none."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    orders: tuple[_Order, ...]
+    reason: str = ""
+
+    @property
+    def layout(self) -> FoundLayout | None:
+        """The reading that is sure and that no other rivals."""
+        best, *others = sorted(self.orders, key=lambda one: -one.agreement) or [_Order(None, 0.0)]
+        rival = others[0].agreement if others else -1.0
+        sure = best.agreement >= _SURE and rival <= best.agreement - _MARGIN
+        alone = best.agreement >= _ALONE[0] and rival <= _ALONE[1]
+        return best.layout if sure or alone else None
+
+    def allows(self, layout: FoundLayout) -> bool:
+        """Whether nothing that was seen speaks for another layout than this one of an output of the same kind."""
+        own = max((one.agreement for one in self.orders if one.layout == layout), default=-1.0)
+        return own > -1.0 and all(one.agreement <= max(own, _CONTRARY) for one in self.orders)
+
+    @property
+    def why_not(self) -> str:
+        """Why there is no layout."""
+        if self.reason:
+            return self.reason
+        shown = " and ".join(" x ".join(map(str, shape)) for shape in self.shapes)
+        several = len({one.layout.part for one in self.orders if one.layout and one.agreement >= _SURE}) > 1
+        if several:
+            return f"it returns several feature maps ({shown})"
+        return f"which of the entries of its output ({shown}) lie where in the picture could not be found"
+
+
+def evidence_of(single: object, pictured: object, count: int, image: tuple[int, int]) -> Evidence:
+    """What the output for one picture, and that for ``count`` pictures that differ in one band, say of the layout."""
+    one, many = tensors_of(single), tensors_of(pictured)
+    shapes = tuple(tuple(tensor.shape) for tensor in many)
+    if not many or len(one) != len(many):
+        return Evidence(shapes, (), "it returns no tensor with positions")
+    orders: list[_Order] = []
+    folded = False
+    for part, (before, after) in enumerate(zip(one, many, strict=True)):
+        axis = _batch_axis(tuple(before.shape), tuple(after.shape), count)
+        if axis is not None and after.is_floating_point():
+            orders.extend(_orders(part, after.detach(), axis, image))
+        folded |= axis is None and before.numel() * count == after.numel()
+    if not orders and folded:
+        return Evidence(shapes, (), "it folds several images, or parts of one, into one axis")
+    if not orders:
+        return Evidence(shapes, (), "it returns no tensor with positions")
+    return Evidence(shapes, tuple(orders))
+
+
+def _batch_axis(single: tuple[int, ...], many: tuple[int, ...], count: int) -> int | None:
+    """The axis that is 1 for one picture and ``count`` for so many, all others being equal."""
+    if len(single) != len(many):
+        return None
+    changed = [axis for axis, (one, other) in enumerate(zip(single, many, strict=True)) if one != other]
+    return changed[0] if len(changed) == 1 and (single[changed[0]], many[changed[0]]) == (1, count) else None
+
+
+def _orders(part: int, values: Tensor, batch: int, image: tuple[int, int]) -> Iterator[_Order]:
+    others = tuple(axis for axis in range(values.ndim) if axis != batch)
+    first = values.permute(batch, *others)
+    if not bool(first.isfinite().all()):
+        return
+    if first.ndim == len(Layout.CHANNELS_FIRST.value.split()):
+        yield from _maps(part, first, (batch, *others))
+    elif first.ndim == len(Layout.TOKENS.value.split()):
+        for channel in (2, 1):
+            axes = (batch, *others) if channel == 2 else (batch, others[1], others[0])
+            yield from _tokens(part, values.permute(axes), axes, image)
+
+
+def _maps(part: int, values: Tensor, axes: tuple[int, ...]) -> Iterator[_Order]:
+    _, one, two, three = values.shape
+    for layout, channel, grid in ((Layout.CHANNELS_FIRST, 1, (two, three)), (Layout.CHANNELS_LAST, 3, (one, two))):
+        found = FoundLayout(part, axes, layout, (one, two, three), grid)
+        if grid != (1, 1):
+            yield _Order(found, agreement(moved(values, channel), *_raster(grid), grid))
+        elif values.shape[channel] > 1:  # a single cell: the only axis there is holds the channels
+            yield _Order(found, 1.0)
+
+
+def _tokens(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, int]) -> Iterator[_Order]:
+    """Patches row by row, with some tokens before them; and orders that are not read, so as not to mistake them."""
+    count, width = values.shape[1:]
+    movement = moved(values, 2)
+    for extra in range(min(_PREFIX, count - 2) + 1):
+        for grid in _grids(count - extra, image):
+            rows, columns = _raster(grid)
+            layout = FoundLayout(part, axes, Layout.TOKENS, (count, width), grid, extra)
+            found = agreement(movement, _behind(extra, rows), _behind(extra, columns), grid)
+            yield _Order(layout, found)
+            if found < _ALONE[0]:
+                continue
+            down, across = _raster((grid[1], grid[0]))
+            yield _Order(None, agreement(movement, _behind(extra, across), _behind(extra, down), grid))
+            for ahead in (len(rows) // 2, len(rows)) if extra else ():  # extra tokens between the patches, or after
+                order = (_behind(extra, rows, ahead), _behind(extra, columns, ahead))
+                yield _Order(None, agreement(movement, *order, grid))
+
+
+def _raster(grid: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of each cell, row by row."""
+    cells = np.arange(grid[0] * grid[1])
+    return cells // grid[1], cells % grid[1]
+
+
+def _behind(extra: int, cells: NDArray[np.int64], ahead: int = 0) -> NDArray[np.int64]:
+    """The cells with so many tokens that have none, behind the first ``ahead`` of them."""
+    return np.concatenate([cells[:ahead], np.full(extra, -1), cells[ahead:]])
+
+
+def _grids(cells: int, image: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Grids of so many cells whose cells are about square in the picture, by up to one row or column."""
+    for height in range(2, cells // 2 + 1):
+        width = cells // height
+        if height * width != cells:
+            continue
+        side = image[0] / height
+        if abs(width - image[1] / side) <= max(1.0, 0.34 * ceil(image[1] / side)):
+            yield height, width

@@ -1,0 +1,173 @@
+"""A module's own forward pass: its call and its output, and whether a walk through its parts does the same."""
+
+import inspect
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.feed import fed, input_like
+from vitscope.models.output import rows_of
+from vitscope.models.subject import Composition, Unwatched
+
+_TOLERANCE = 1e-4
+"""Largest difference of logits that counts as rounding, relative to the largest logit; in half precision more."""
+
+
+def called(module: nn.Module, images: Tensor, arguments: Mapping[str, object] | None = None) -> object:
+    """What the module returns for a copy of the images in its own precision."""
+    given = dict(arguments or {})
+    if "pixel_values" in inspect.signature(module.forward).parameters:
+        return module(pixel_values=fed(module, images), **given)
+    return module(fed(module, images), **given)
+
+
+def own_output(
+    module: nn.Module, images: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, "batch outputs"]:
+    """The logits, or features, of the module's own forward pass. ``UserError`` if it returns anything else."""
+    output = called(module, images)
+    rows = rows_of(output)
+    if rows is None:
+        found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"{type(module).__name__} returns {found}; a classifier returns batch x classes logits.")
+    return rows
+
+
+def probe_images(shape: tuple[int, int, int]) -> Float[Tensor, "2 channels height width"]:
+    """Two pictures of noise, the second paler; always the same ones."""
+    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    return noise * torch.tensor([1.0, 0.4]).view(-1, 1, 1, 1) + torch.tensor([0.0, 0.3]).view(-1, 1, 1, 1)
+
+
+def why_unlike(
+    module: nn.Module,
+    anatomy: Composition,
+    images: Float[Tensor, "batch channels height width"],
+    arguments: Mapping[str, object],
+) -> str:
+    """Why a walk through the module's parts is not its own forward pass, or nothing: what it passes by comes first.
+
+    A forward hook or a method that was replaced in one object is passed by if its submodule runs fewer times in the
+    walk than in the forward pass; then it does not count whether the logits are equal, for it may act on other images.
+    Cost: a forward pass and a walk.
+    """
+    with torch.inference_mode(), _random_state_kept():
+        with _counted(module) as own:
+            expected = called(module, images, arguments)
+        with _counted(module) as walked:
+            logits = anatomy.walk(images, Unwatched())
+        passed_by = tuple(name for name, count in own.items() if walked[name] < count)
+        if passed_by:
+            more = f" and {len(passed_by) - 3} more" if len(passed_by) > 3 else ""
+            return f"it has {', '.join(passed_by[:3])}{more}"
+        apart = gap(logits, expected)
+        if apart > _allowed(module) and _gap_of(called(module, images, arguments), expected) == 0:
+            return f"its own forward pass gives other outputs (they differ by {apart:.2g} of the largest)"
+    return ""
+
+
+def _allowed(module: nn.Module) -> float:
+    return max(_TOLERANCE, 16 * torch.finfo(input_like(module).dtype).eps)
+
+
+def gap(logits: Tensor, output: object) -> float:
+    """The least relative difference between a walk's result and what it may stand for in an output."""
+    gaps = [_distance(logits, rows) for rows in _rows(output) if rows.shape == logits.shape]
+    return min(gaps, default=float("inf"))
+
+
+def _gap_of(output: object, expected: object) -> float:
+    pairs = zip(_rows(output), _rows(expected), strict=True)
+    return max((_distance(one, other) for one, other in pairs), default=0.0)
+
+
+def _rows(output: object) -> list[Tensor]:
+    """What a walk may end with: the logits, or, of a tower without them, any of its ways to sum up an image."""
+    rows = rows_of(output)
+    if isinstance(output, Tensor) or getattr(output, "logits", None) is not None:
+        return [] if rows is None else [rows]
+    tokens = getattr(output, "last_hidden_state", None)
+    first = [tokens[:, 0]] if isinstance(tokens, Tensor) and tokens.ndim == 3 else []
+    named = [getattr(output, name, None) for name in ("image_embeds", "pooler_output")]
+    return [one for one in (*named, *first, rows) if isinstance(one, Tensor)]
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """The largest difference relative to the largest number; numbers that are not finite must be the same."""
+    a, b = one.float().cpu(), other.float().cpu()
+    same = (a == b) | (a.isnan() & b.isnan())
+    if bool(same.all()):
+        return 0.0
+    apart = (a - b)[~same].abs().amax()
+    size = float(b[b.isfinite()].abs().amax()) if bool(b.isfinite().any()) else 0.0
+    return float(apart) / max(size, 1e-30) if bool(apart.isfinite()) else float("inf")
+
+
+@contextmanager
+def _random_state_kept() -> Generator[None]:
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+@contextmanager
+def _counted(module: nn.Module) -> Generator[dict[str, int]]:
+    """How often what people attached to submodules runs: hooks and methods of single objects, by a name for each."""
+    counts: dict[str, int] = {}
+    with ExitStack() as stack:
+        if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
+            stack.enter_context(_calls(module, "forward hooks on all modules", counts))
+        for path, part in module.named_modules():
+            where = path or "the model itself"
+            if part._forward_hooks or part._forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
+                stack.enter_context(_calls(part, f"forward hooks on {where}", counts))
+            for method in _replaced_methods(part):
+                label = f"a replaced {method.name} in {where}"
+                counts[label] = 0
+                setattr(part, method.name, _counting(method.function, label, counts))
+                stack.callback(setattr, part, method.name, method.function)
+        yield counts
+
+
+@contextmanager
+def _calls(part: nn.Module, label: str, counts: dict[str, int]) -> Generator[None]:
+    counts[label] = 0
+
+    def count(*_: object) -> None:
+        counts[label] += 1
+
+    handle = part.register_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str
+    function: Callable[..., Any]
+
+
+def _replaced_methods(part: nn.Module) -> Iterator[_Method]:
+    """Functions in the object itself that stand in for a method of its class."""
+    for name, value in list(vars(part).items()):
+        replaced = isinstance(value, FunctionType | MethodType | partial)
+        if replaced and inspect.isfunction(getattr(type(part), name, None)):
+            yield _Method(name, cast("Callable[..., Any]", value))
+
+
+def _counting(function: Callable[..., Any], label: str, counts: dict[str, int]) -> Callable[..., Any]:
+    def counting(*given: object, **named: object) -> object:
+        counts[label] += 1
+        return function(*given, **named)
+
+    return counting
