@@ -9,6 +9,7 @@ import typer
 from vitscope.cli.report import page_at, read_runs, refuse_elsewhere
 from vitscope.cli.terminal import stdout, waiting
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 
 if TYPE_CHECKING:
     from vitscope.runs.run import Run
@@ -31,9 +32,9 @@ def compare(
     with waiting("Drawing"):
         from vitscope.report import compare
 
-        found = read_runs(runs)
-        path = compare(found, page_at(out, "compare.html"), _labels(runs, found))
-    stdout().print(str(path), markup=False, highlight=False, soft_wrap=True)
+        where, found = zip(*read_runs(runs, least=2), strict=True)
+        path = compare(found, page_at(out, "compare.html"), _labels(where, found))
+    stdout().print(printable(str(path)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _labels(urls: Sequence[str], runs: "Sequence[Run]") -> list[str] | None:

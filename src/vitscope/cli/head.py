@@ -12,7 +12,7 @@ import typer
 from vitscope.cli.flags import made, with_flags
 from vitscope.cli.head_progress import FitProgress, fitting
 from vitscope.cli.head_summary import print_comparison, print_fit, print_path
-from vitscope.cli.request import Request, first_split, held_run, place_of, write_page
+from vitscope.cli.request import Request, first_split, held_run, page_of, place_of, write_page
 from vitscope.cli.rim import INTERRUPTED, Commands, command_line, fail
 from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.train import TEST_SPLITS
@@ -73,10 +73,12 @@ def fit_head(
     where = _where(request, question.spec)
     if "://" in where:
         raise UserError(f"A head is saved into a folder of this machine, and {where} is not; give another --out.")
-    run = held_run(where, question.spec, request.resume)
-    if run is None:
-        run = _fitted(question, request, where)
-    print_fit(run, str(Path(where) / "head.safetensors"), _page(run, where))
+    with _folder(where).held():
+        run = held_run(where, question.spec, request.resume)
+        if run is None:
+            run = _fitted(question, request, where)
+        page = page_of(run, where)
+    print_fit(run, str(Path(where) / "head.safetensors"), page)
 
 
 def _fitted(question: "FitQuestion", request: Request, where: str) -> "Run":
@@ -85,14 +87,13 @@ def _fitted(question: "FitQuestion", request: Request, where: str) -> "Run":
     before = question.kept(folder) if request.resume else None
     with fitting(f"Fitting {_with_article(question.kind)} head on {len(question.data.labels):,} images") as watch:
         fit = question.fit(before, watch)
-    saved = question.keep(fit, folder)
     run = question.run(fit, command_line())
+    saved = question.keep(fit, run, folder)
     if fit.head.interrupted_:
         write_page(run, where)
         far = f"at most {100 * fit.gap:.2g} %" if isfinite(fit.gap) else "by an unknown share"
         state = f"{saved} holds its best point, {far} above the optimum"
         fail(f"interrupted; {state}; go on with: {_again(request)}", INTERRUPTED, "")
-    folder.write(run)
     return run
 
 
@@ -117,8 +118,7 @@ def head_path(
         points = question.points(folder, request.resume, bar, FitProgress(bar, what))
         return question.run(points, perf_counter() - began, command_line())
 
-    run, where = _kept(request, question.spec, answer, what, settings.betas, "points")
-    print_path(run, _page(run, where))
+    print_path(*_kept(request, question.spec, answer, what, settings.betas, "points"))
 
 
 def compare_heads(
@@ -148,8 +148,7 @@ def compare_heads(
         tried = question.tried(folder, request.resume, bar, begins, watch)
         return question.run(tried, perf_counter() - began, command_line())
 
-    run, where = _kept(request, question.spec, answer, "Fitting", len(question.fits), "fits")
-    print_comparison(run, _page(run, where))
+    print_comparison(*_kept(request, question.spec, answer, "Fitting", len(question.fits), "fits"))
 
 
 def _kept(
@@ -160,22 +159,20 @@ def _kept(
     total: int,
     of: str,
 ) -> "tuple[Run, str]":
-    """The run, held already or made now and kept, and where; an interrupt says how many pieces of it are kept."""
+    """The run, held already or made now and kept, and its page; an interrupt says how many pieces of it are kept."""
     where = _where(request, spec)
-    held = held_run(where, spec, request.resume)
-    if held is not None:
-        return held, where
     folder = _folder(where)
-    try:
-        with ProgressBar(what, total, of) as bar:
-            run = answer(folder, bar)
-    except KeyboardInterrupt:
-        count = len(folder.parts(spec))
-        fail(
-            f"interrupted; {count} of {total} {of} are kept in {where}; go on with: {_again(request)}", INTERRUPTED, ""
-        )
-    folder.write(run)
-    return run, where
+    with folder.held():
+        run = held_run(where, spec, request.resume)
+        if run is None:
+            try:
+                with ProgressBar(what, total, of) as bar:
+                    run = answer(folder, bar)
+            except KeyboardInterrupt:
+                kept = f"{len(folder.parts(spec))} of {total} {of} are kept in {where}"
+                fail(f"interrupted; {kept}; go on with: {_again(request)}", INTERRUPTED, "")
+            folder.write(run)
+        return run, page_of(run, where)
 
 
 def _again(request: Request) -> str:
@@ -241,11 +238,6 @@ def _folder(where: str) -> "RunFolder":
     from vitscope.runs.store import RunFolder
 
     return RunFolder(where)
-
-
-def _page(run: "Run", where: str) -> str:
-    with waiting("Writing the page"):
-        return write_page(run, where)
 
 
 def _with_article(kind: str) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from vitscope.cli.request import is_absent, near_path
-from vitscope.cli.terminal import stdout, waiting
+from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
+from vitscope.measurement.text import printable
 
 if TYPE_CHECKING:
     from vitscope.runs.run import Run
@@ -31,7 +32,7 @@ def report(
     with waiting("Drawing"):
         written = _written(runs, out, format)
     for path in written:
-        stdout().print(str(path), markup=False, highlight=False, soft_wrap=True)
+        stdout().print(printable(str(path)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _written(urls: list[str], out: str | None, format: str) -> tuple[Path, ...]:
@@ -42,21 +43,37 @@ def _written(urls: list[str], out: str | None, format: str) -> tuple[Path, ...]:
     refuse_elsewhere(out)
     from vitscope.report import figures, report
 
-    found = read_runs(urls)
+    found = [run for _, run in read_runs(urls)]
     beside = Path(urls[0]).parent if urls[0].endswith(".nc") else Path(urls[0])
     if format == "html":
         return (report(found, page_at(out, "page.html") if out else beside / "page.html"),)
     return figures(found[0], out or beside / "figures", cast(Literal["pdf", "png", "svg"], format))
 
 
-def read_runs(urls: Sequence[str]) -> "list[Run]":
-    """The finished runs; ``UserError`` for one that is not there, with the folders near it."""
+def read_runs(urls: Sequence[str], least: int = 1) -> "list[tuple[str, Run]]":
+    """The finished runs and where they are; one that cannot be read is told, and left out if ``least`` are left.
+
+    ``UserError`` for one that is not there, with the folders near it.
+    """
     for url in urls:
         if is_absent(url):
             raise UserError(f"There is no finished run at {url!r}{near_path(url)}: the path does not exist.")
-    from vitscope.runs.store import read_run
+    from vitscope.runs.store import place, read_run
 
-    return [read_run(url) for url in urls]
+    found: list[tuple[str, Run]] = []
+    unreadable: list[UserError] = []
+    for url in urls:
+        try:
+            found.append((url, read_run(url)))
+        except UserError as error:
+            if not place(url).exists():
+                raise
+            unreadable.append(error)
+    if unreadable and len(found) < least:
+        raise unreadable[0]
+    for error in unreadable:
+        hint(f"Left out: {error}")
+    return found
 
 
 def refuse_elsewhere(out: str | None) -> None:

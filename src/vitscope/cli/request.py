@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -147,10 +146,12 @@ class Question:
 
     def show(self, folder: str, out: str | None, plan: "Plan") -> None:
         """Answer it, keep the run in ``out`` or a place of its own under ``folder``, write its page, and say both."""
+        from vitscope.runs.store import RunFolder
+
         where = out or place_of(folder, self.model, self.spec)
-        run = self._answered(where, plan)
-        with waiting("Writing the page"):
-            page = write_page(run, where)
+        with RunFolder(where).held():
+            run = self._answered(where, plan)
+            page = page_of(run, where)
         print_summary(run, page)
 
     def _answered(self, where: str, plan: "Plan") -> "Run":
@@ -191,9 +192,10 @@ def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
         hint(f"{where} holds this very run already; only its page is made again.")
         return held
     other = f"{held.spec.model.get('name')} on {held.spec.images.get('name')}"
+    left = f" What is kept of this one stays in {where}/partial/{spec.address}." if kept.parts(spec) else ""
     raise UserError(
         f"{where} holds another run ({other}, {held.spec.address[:8]}), and runs are never overwritten; "
-        "give another --out."
+        f"give another --out.{left}"
     )
 
 
@@ -241,18 +243,27 @@ def load_model(
     return load(model, pretrained=pretrained, weights=weights, device=device, crop=crop)
 
 
+def page_of(run: "Run", where: str) -> str:
+    """Write the page of a run that is kept there; an interrupt says that the run is, and how its page is made."""
+    try:
+        with waiting("Writing the page"):
+            return write_page(run, where)
+    except KeyboardInterrupt:
+        fail(f"interrupted; the run is kept in {where}; make its page with: vitscope report {where}", INTERRUPTED, "")
+
+
 def write_page(run: "Run", where: str) -> str:
     """Write the run's page beside it, and say where."""
     from vitscope.report import report
 
     if "://" not in where:
         return str(report((run,), Path(where) / "page.html"))
-    import fsspec
+    from vitscope.report.page import encoded, page
+    from vitscope.runs.store import file_system
 
-    with tempfile.TemporaryDirectory() as folder:
-        content = report((run,), Path(folder) / "page.html").read_bytes()
     target = f"{where.rstrip('/')}/page.html"
-    fsspec.core.url_to_fs(target)[0].pipe_file(target, content)
+    files, path = file_system(target)
+    files.pipe_file(path, encoded(page((run,))))
     return target
 
 

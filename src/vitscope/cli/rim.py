@@ -2,18 +2,22 @@
 
 import errno
 import shlex
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import current_thread, main_thread
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from vitscope.cli.terminal import plugins_told, stderr
+from vitscope.cli.terminal import stderr, warnings_told
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
-"""Exit codes: what the user gave cannot be; the machine failed; Ctrl-C."""
+"""Exit codes: what the user gave cannot be; the machine failed; Ctrl-C, or the signals that stand for it."""
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
@@ -41,7 +45,7 @@ class Rim(Commands):
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401
         """Run the command."""
         try:
-            with plugins_told():
+            with warnings_told(), _ended_as_interrupted():
                 return super().invoke(ctx)
         except UserError as error:
             fail(str(error), MISUSE)
@@ -69,6 +73,20 @@ def fail(text: str, code: int, mark: str = "[bold red]Error:[/] ") -> NoReturn:
     stderr().print(mark, end="")
     stderr().print(text, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+@contextmanager
+def _ended_as_interrupted() -> Generator[None]:
+    """A command that is told to end (SIGTERM) or whose terminal is closed (SIGHUP) keeps what Ctrl-C keeps."""
+    before: dict[signal.Signals, Any] = {}
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(one) is signal.SIG_DFL and current_thread() is main_thread():  # nohup stays nohup
+            before[one] = signal.signal(one, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _sentence(error: OSError) -> str:

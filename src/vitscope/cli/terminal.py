@@ -21,6 +21,7 @@ from rich.table import Table
 
 from vitscope.measurement.duration import spoken
 from vitscope.runs.registry import PluginWarning
+from vitscope.runs.seal import DamagedWarning
 
 SILENCE = 30.0
 """Seconds between the lines that stand for a bar where nobody watches a terminal."""
@@ -55,8 +56,8 @@ def waiting(text: str) -> Generator[None]:
 
 
 @contextmanager
-def plugins_told() -> Generator[None]:
-    """Tell of a plugin that is left out in a line of its own, without the place in the source that a warning has."""
+def warnings_told() -> Generator[None]:
+    """Tell of a plugin that is left out, and of a damaged file, in a line, without the place that a warning has."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -68,7 +69,7 @@ def plugins_told() -> Generator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, PluginWarning):
+            if issubclass(category, PluginWarning | DamagedWarning):
                 hint(str(message))
             else:
                 show(message, category, filename, lineno, file, line)

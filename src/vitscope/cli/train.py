@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -12,6 +12,7 @@ from vitscope.cli.request import first_split, refuse_absent
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 from vitscope.models.names import refuse_unknown
 from vitscope.training.recipe import Recipe
 
@@ -43,6 +44,8 @@ def train_on(
 ) -> None:
     """Train a model on labelled images, test it after each epoch, and keep its weights."""
     settings = made(Recipe, recipe)
+    if "://" in out:
+        raise UserError(f"--out is {out}, but a training is kept on this machine; give a folder.")
     refuse_absent(images, "--images")
     refuse_unknown(settings.model)
     named(watch)  # all three refuse what is not there, before anything heavy is imported
@@ -60,12 +63,22 @@ def train_on(
     try:
         result = trained(settings, shown, Path(out), None if shown.name == test.name else test, resume, observer)
     except KeyboardInterrupt:
-        again = command_line()
-        again = again if resume else f"{again} --resume"
-        fail(f"interrupted; the last saved state is kept; go on with: {again}", INTERRUPTED, "")
-    stdout().print(f"{result.weights}", style="bold", soft_wrap=True, highlight=False)
+        _say_what_is_kept(Path(out), resume)
+    stdout().print(printable(str(result.weights)), style="bold", soft_wrap=True, highlight=False)
     tested = "" if shown.name == test.name else f" --split {test.name.rpartition('/')[2]}"
     hint(f"next: vitscope checkup {result.weights} --images {images}{tested}")
+
+
+def _say_what_is_kept(folder: Path, resume: bool) -> NoReturn:
+    """End, after an interrupt, with what is kept and how to go on."""
+    from vitscope.training.state import kept_step
+
+    step = kept_step(folder)
+    if step is None:
+        begin = f"the first state was not saved yet, so nothing is kept; begin again with: {command_line()}"
+        fail(f"interrupted; {begin}", INTERRUPTED, "")
+    again = command_line() if resume else f"{command_line()} --resume"
+    fail(f"interrupted; the state after step {step} is kept; go on with: {again}", INTERRUPTED, "")
 
 
 def _observer(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -22,10 +24,12 @@ from vitscope.convex.solver import Solution, Step
 from vitscope.convex.tokens import Standardisation
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
-from vitscope.models.checkpoint import atomic_file
+from vitscope.runs.seal import Damaged, digest
+from vitscope.runs.store import RunFolder
+from vitscope.runs.whole import write_whole
 
 HEAD_FILE = "head.safetensors"
-_KEY = "vitscope.convex"
+_KEY, _SEAL = "vitscope.convex", "vitscope.seal"
 _FORMAT = 1
 _LEARNED = ("beta_", "interrupted_", "tokens_in_", "n_features_in_", "feature_names_in_", "classes_", "target_shape_")
 _UNSAVED = ("callback",)
@@ -39,34 +43,67 @@ def save(estimator: AbstractConvexHead, path: str | Path) -> Path:
     ``callback``), the classes, the certificates and the steps of the fit. Raises ``UserError`` for parameters that
     JSON has no words for.
     """
-    check_is_fitted(estimator)
     target = _file(path)
-    metadata = {_KEY: _json(estimator)}
-    tensors = {name: tensor.contiguous().clone() for name, tensor in _tensors(estimator.trained_)}
-    with atomic_file(target) as file:
-        file.write(to_bytes(tensors, metadata))
+    write_whole(target, packed(estimator))
     return target
 
 
+def packed(estimator: AbstractConvexHead) -> bytes:
+    """What :func:`save` writes."""
+    check_is_fitted(estimator)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in _tensors(estimator.trained_)}
+    facts = _json(estimator)
+    return to_bytes(tensors, {_KEY: facts, _SEAL: _seal(facts, tensors)})
+
+
 def load(path: str | Path) -> AbstractConvexHead:
-    """The estimator that :func:`save` wrote: it predicts bit by bit the same. Nothing is unpickled."""
+    """The estimator that :func:`save` wrote: it predicts bit by bit the same. Nothing is unpickled.
+
+    Raises ``UserError`` for a file that is not whole, or not of the run that lies beside it.
+    """
     target = _file(path)
     if not target.is_file():
         raise UserError(f"There is no saved head at {target}; give the folder or file that it was saved to.")
+    if target.name == HEAD_FILE:
+        RunFolder(str(target.parent)).read()  # which refuses what does not belong together
+    return unpacked(target.read_bytes(), str(target))
+
+
+def unpacked(content: bytes, where: str) -> AbstractConvexHead:
+    """The estimator that :func:`packed` made into bytes; ``where`` they are is named if they are none."""
     try:
-        with safe_open(target, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            tensors = {name: cast("Tensor", file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{target} is not a whole .safetensors file ({error}); save the head again.") from error
-    if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != _FORMAT:
-        raise UserError(f"{target} is not a convex head that this version of vitscope can read.")
-    return _estimator(cast("dict[str, Any]", facts), tensors)
+        tensors = from_bytes(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata: Mapping[str, Any] = header.get("__metadata__", {})
+    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{where} is not a whole .safetensors file ({error}); save the head again.") from error
+    try:
+        facts = json.loads(metadata.get(_KEY, "null"))
+        if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != _FORMAT:
+            raise UserError(f"{where} is not a convex head that this version of vitscope can read.")
+        if metadata.get(_SEAL, "") not in ("", _seal(metadata[_KEY], tensors)):
+            raise Damaged("its content is not that which was saved")
+        return _estimator(cast("dict[str, Any]", facts), tensors)
+    except (Damaged, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        why = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{where} is damaged ({why.splitlines()[0]}); save the head again.") from error
 
 
 def _file(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / HEAD_FILE
+
+
+def _seal(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file says."""
+    sums = [f"{name} {tensor.dtype} {tuple(tensor.shape)} {digest(_raw(tensor))}" for name, tensor in tensors.items()]
+    return digest("\n".join([facts, *sorted(sums)]).encode())
+
+
+def _raw(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _tensors(trained: Trained) -> Iterator[tuple[str, Tensor]]:
@@ -116,6 +153,8 @@ def _estimator(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> Abstract
     parameters = {name: _decoded(value) for name, value in facts["parameters"].items()}
     estimator = ESTIMATORS[facts["estimator"]](**parameters)
     for name, value in facts["learned"].items():
+        if name not in _LEARNED:
+            raise ValueError(f"{name} is nothing that is learned")
         setattr(estimator, name, _decoded(value))
     trials = facts["validation"]
     estimator.validation_ = None if trials is None else tuple(Trial(**trial) for trial in trials)

@@ -1,19 +1,18 @@
 """Where shards are folded: in this process, or in worker processes whose death costs only their shard."""
 
 import multiprocessing
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from multiprocessing.connection import Connection
+from typing import final
 
 import torch
 
-from vitscope.engine.parcel import packed, unpacked
-from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Finished, Result, Shard
+from vitscope.engine.crew import Died, Worker, first_of
+from vitscope.engine.parcel import packed
+from vitscope.engine.work import AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
 
 ATTEMPTS = 3
@@ -47,38 +46,50 @@ class Processes(AbstractExecutor):
     count: int
 
     def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
-        """The shards' results; the shards of a worker that died are done again by a new one."""
+        """The shards' results; the shard of a worker that died is done again by a new one.
+
+        Workers end with this process, however it ends, and leave nothing behind. Raises what was raised while a shard
+        was folded, and ``UserError`` if workers die of the same shard again and again, or as they begin.
+        """
         _refuse_unguarded()
-        left = dict.fromkeys(shards, 0)
-        with tempfile.NamedTemporaryFile(prefix="vitscope-") as parcel:  # a pipe to a worker that dies would block
-            parcel.write(packed(work))
-            parcel.flush()
-            while left:
-                with self._pool(parcel.name) as pool:
-                    try:
-                        futures = {pool.submit(_fold_in_worker, shard): shard for shard in left}
-                        for shard, result in _completed(futures):
-                            del left[shard]
-                            advance(work.passes(shard) * result.done)
-                            yield shard, result
-                    except BrokenProcessPool:
-                        left = {shard: tries + 1 for shard, tries in left.items()}
-                        _refuse_deadly(left)
-                    finally:
-                        pool.shutdown(wait=False, cancel_futures=True)
-
-    def _pool(self, parcel: str) -> ProcessPoolExecutor:
-        threads = max(1, torch.get_num_threads() // self.count)
-        spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.count, spawn, initializer=_begin_worker, initargs=(parcel, threads))
-
-
-def _completed(futures: dict["Future[Any]", Shard]) -> Iterator[tuple[Shard, Any]]:
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield futures[future], future.result()
+        waiting = deque(shards)
+        if not waiting:
+            return
+        parcel, threads = packed(work), max(1, torch.get_num_threads() // self.count)
+        tries, stillborn = Counter[Shard](), 0
+        workers: dict[Connection, Worker] = {}
+        try:
+            while waiting or any(worker.shard for worker in workers.values()):
+                for worker in workers.values():
+                    if worker.idle and waiting:
+                        worker.give(waiting.popleft())
+                begin = sum(not worker.begun for worker in workers.values())
+                if begin < len(waiting) and len(workers) < self.count:
+                    hired = Worker.hired(threads)
+                    workers[hired.line] = hired
+                    continue
+                worker = first_of(workers)
+                shard = worker.shard
+                try:
+                    content = worker.answer()
+                except Died:
+                    del workers[worker.line]
+                    worker.dismiss()
+                    stillborn = stillborn + 1 if shard is None else 0
+                    if shard is not None:
+                        tries[shard] += 1
+                        waiting.appendleft(shard)
+                    _refuse_deadly(shard, tries[shard] if shard else stillborn)
+                    continue
+                if content is None or shard is None:
+                    worker.begin(parcel)
+                else:
+                    result = work.read(content)
+                    advance(work.passes(shard) * result.done)
+                    yield shard, result
+        finally:
+            for worker in workers.values():
+                worker.dismiss()
 
 
 def _refuse_unguarded() -> None:
@@ -87,25 +98,15 @@ def _refuse_unguarded() -> None:
         raise UserError("Worker processes import the script: put what it does under if __name__ == '__main__'.")
 
 
-def _refuse_deadly(left: dict[Shard, int]) -> None:
-    deadly = next((shard for shard, tries in left.items() if tries >= ATTEMPTS), None)
-    if deadly is not None:
+def _refuse_deadly(shard: Shard | None, deaths: int) -> None:
+    if deaths < ATTEMPTS:
+        return
+    if shard is None:
         raise UserError(
-            f"Workers died {ATTEMPTS} times on the way to batches {deadly.start} to {deadly.stop}; "
-            "what is finished is kept. Try fewer --workers or a smaller --batch-size, then --resume; "
-            "a script of one's own needs if __name__ == '__main__'."
+            f"{deaths} worker processes one after the other ended as they began; what is finished is kept. Try fewer "
+            "--workers, then --resume; a script of one's own needs if __name__ == '__main__'."
         )
-
-
-_work: AbstractWork[AbstractResult] | None = None  # a worker process's only state: what it was started for
-
-
-def _begin_worker(parcel: str, threads: int) -> None:
-    global _work
-    torch.set_num_threads(threads)
-    _work = unpacked(Path(parcel).read_bytes())
-
-
-def _fold_in_worker(shard: Shard) -> AbstractResult:
-    assert _work is not None, "the pool starts every worker with its work"
-    return _work.fold(shard, lambda _: None)
+    raise UserError(
+        f"Workers died {deaths} times at batches {shard.start} to {shard.stop}; what is finished is kept. Try fewer "
+        "--workers or a smaller --batch-size, then --resume."
+    )

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -61,6 +62,12 @@ class Plan:
     """Told what begins, and how long it will take."""
     command: str = ""
     """The command line or call that asks for this run, for its provenance."""
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep others out of the folder meanwhile, if there is one: whoever comes second is told."""
+        with self.store.held() if self.store else nullcontext():
+            yield
 
     @property
     def store(self) -> RunFolder | None:
@@ -179,10 +186,10 @@ def behind(plan: Plan, done: Amount) -> Plan:
     return replace(plan, progress=progress)
 
 
-def keep(run: Run, plan: Plan) -> Run:
-    """The run, put into the plan's folder if it has one; its partial results are dropped there."""
+def keep(run: Run, plan: Plan, steps: Iterable[Spec] = ()) -> Run:
+    """The run, put into the plan's folder if it has one; what was kept of it and of its ``steps`` is dropped there."""
     if plan.store is not None:
-        plan.store.write(run)
+        plan.store.write(run, steps)
     return run
 
 
@@ -226,10 +233,11 @@ def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount) ->
         plan.progress(done, total)
 
     missing = [shard for shard in shards if shard not in results]
-    for shard, result in plan.executor.fold(work, missing, advance):
-        results[shard] = result
-        if plan.store is not None:
-            plan.store.write_part(spec, _part(shard, plan), result.to_bytes())
+    with plan.held(), closing(plan.executor.fold(work, missing, advance)) as finished:
+        for shard, result in finished:
+            results[shard] = result
+            if plan.store is not None:
+                plan.store.write_part(spec, _part(shard, plan), result.to_bytes())
     return {shard: results[shard] for shard in shards}
 
 
@@ -246,8 +254,8 @@ def _part(shard: Shard, plan: Plan) -> str:
 def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], plan: Plan) -> dict[Shard, Result]:
     if plan.store is None or not plan.resume:
         return {}
-    kept = plan.store.parts(spec)
-    return {shard: work.read(kept[_part(shard, plan)]) for shard in shards if _part(shard, plan) in kept}
+    names = {_part(shard, plan): shard for shard in shards}
+    return {names[name]: result for name, result in plan.store.parts(spec, work.read, names).items()}
 
 
 def checked(subject: Subject, images: Images) -> tuple[str, ...]:

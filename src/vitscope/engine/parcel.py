@@ -4,6 +4,8 @@ A module travels; its anatomy, which is made of functions bound to it, is found 
 """
 
 import dataclasses
+import traceback
+from contextlib import suppress
 from typing import Any
 
 import cloudpickle
@@ -36,3 +38,19 @@ def unpacked(content: bytes) -> AbstractWork[Any]:
         assert anatomy is not None, "a module whose adapter was found once is found again"
         subject["anatomy"] = with_edits(anatomy, subject["edits"])
     return kind(subject=Subject(**subject), **fields)
+
+
+def packed_error(error: Exception) -> bytes:
+    """An error as bytes, with where it happened; one that cannot travel becomes one that tells it in words."""
+    where = "".join(traceback.format_exception(error))
+    error.add_note(f"In a worker process:\n{where}")
+    with suppress(Exception):
+        content = cloudpickle.dumps(error)
+        cloudpickle.loads(content)
+        return content
+    return cloudpickle.dumps(RuntimeError(where))
+
+
+def raised(content: bytes) -> Exception:
+    """The error that :func:`packed_error` made into bytes. Only for bytes of this program's own."""
+    return cloudpickle.loads(content)

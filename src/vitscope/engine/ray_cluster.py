@@ -30,7 +30,8 @@ class RayCluster(AbstractExecutor):
             pending = {fold.remote(content, shard): shard for shard in shards}
             while pending:
                 done, _ = ray.wait(list(pending))
-                shard, result = pending.pop(done[0]), work.read(ray.get(done[0]))
+                shard = pending.pop(done[0])
+                result = work.read(_got(ray, done[0], shard))
                 advance(work.passes(shard) * result.done)
                 yield shard, result
         finally:
@@ -40,8 +41,24 @@ class RayCluster(AbstractExecutor):
     def _connect(self, ray: ModuleType) -> None:
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")
-        except ConnectionError as error:
-            raise UserError(f"No Ray cluster answers at {self.address!r}: {error}") from error
+        except ImportError as error:
+            raise UserError(f"{self.address} needs Ray's client: pip install 'vitscope[ray]'.") from error
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            why = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            raise UserError(f"No Ray cluster answers at {self.address!r}: {why}.") from error
+
+
+def _got(ray: ModuleType, reference: object, shard: Shard) -> bytes:
+    """What a shard came to; an error of its own as it is, and its workers' deaths as a sentence."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise  # which is the shard's own error, too
+    except ray.exceptions.RayError as error:
+        raise UserError(
+            f"Ray's workers died {ATTEMPTS} times at batches {shard.start} to {shard.stop} "
+            f"({type(error).__name__}); what is finished is kept. Try a smaller --batch-size, then --resume."
+        ) from error
 
 
 def _fold_remotely(content: bytes, shard: Shard) -> bytes:

@@ -1,7 +1,7 @@
 """Work that is cut into shards: what executors carry out, whatever is folded."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,7 +26,7 @@ class Shard:
     def name(self) -> str:
         """Its file's name among the parts of an unfinished run."""
         block = f"-block-{self.block:06d}" if self.block else ""
-        return f"shard-{self.start:06d}-{self.stop:06d}{block}.safetensors"
+        return f"shard-{self.start:06d}-{self.stop:06d}{block}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class AbstractImagesResult(AbstractResult):
 
 
 Result = TypeVar("Result", bound=AbstractResult)
-Finished = Iterator[tuple[Shard, Result]]
+Finished = Generator[tuple[Shard, Result]]
 """Shards with their results, in any order."""
 
 

@@ -118,23 +118,24 @@ class Checkup:
 
     def answer(self, plan: Plan) -> Run:
         """The run with its claims, kept in the plan's folder."""
-        clock = Clock(plan, self.passes)
-        runs: list[Run] = []
-        refused = dict(self.refused)
-        for step in self.steps:
-            clock.begin(step)
-            try:
-                runs.append(step.answer(clock.plan))
-            except _FAILED as error:  # what is beyond the first pass is lost alone
-                if not (runs and isinstance(step, Settled)):
-                    raise
-                refused[step.name] = _reason(error)
-        if len(runs) == 1 and not refused:
-            return concluded(runs[0], plan)
-        notes = [
-            f"{study.title}: on {len(study.images)} images." for study in self.studies if study.name not in refused
-        ]
-        return concluded(_joined(runs, self.spec, refused, notes), plan)
+        with plan.held():
+            clock = Clock(plan, self.passes)
+            runs: list[Run] = []
+            refused = dict(self.refused)
+            for step in self.steps:
+                clock.begin(step)
+                try:
+                    runs.append(step.answer(clock.plan))
+                except _FAILED as error:  # what is beyond the first pass is lost alone
+                    if not (runs and isinstance(step, Settled)):
+                        raise
+                    refused[step.name] = _reason(error)
+            if len(runs) == 1 and not refused:
+                return concluded(runs[0], plan)
+            done = [study for study in self.studies if study.name not in refused]
+            notes = [f"{study.title}: on {len(study.images)} images." for study in done]
+            joined = _joined(runs, self.spec, refused, notes)
+            return concluded(joined, plan, [step.spec for step in self.steps])
 
 
 def _reason(error: Exception) -> str:
@@ -180,9 +181,9 @@ class Clock:
             self.whole.say(f"{step.title}{long}")
 
 
-def concluded(run: Run, plan: Plan) -> Run:
-    """The run with what the findings make of it, kept in the plan's folder."""
-    return keep(run.with_claims(claims_of(run)), plan)
+def concluded(run: Run, plan: Plan, steps: Iterable[Spec] = ()) -> Run:
+    """The run with what the findings make of it, kept in the plan's folder; ``steps`` are what it was made of."""
+    return keep(run.with_claims(claims_of(run)), plan, steps)
 
 
 def _joined(runs: Sequence[Run], spec: Spec, refused: Mapping[str, str], notes: Sequence[str]) -> Run:

@@ -71,6 +71,10 @@ class Experiment:
     def answer(self, plan: Plan) -> Run:
         """The run with its claims, kept in the plan's folder."""
         started = time.perf_counter()
+        with plan.held():
+            return self._answered(plan, started)
+
+    def _answered(self, plan: Plan, started: float) -> Run:
         chunks = sorted(folded(self.work, self.spec, plan, self.trials).items(), key=lambda item: item[0].start)
         found = [
             lab.measured(_joined([chunk for shard, chunk in chunks if shard.block == block]))

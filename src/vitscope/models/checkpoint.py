@@ -2,14 +2,11 @@
 
 import dataclasses
 import json
-import os
-import tempfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +15,7 @@ from torch import Tensor
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.pixels import PixelInput
+from vitscope.runs.whole import atomic_file
 
 _KEY = "vitscope"
 _NESTED = ("state_dict", "model", "model_state_dict")
@@ -37,27 +35,6 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
     input: PixelInput | None = None
     training: Mapping[str, object] = field(default_factory=dict[str, object])
-
-
-@contextmanager
-def atomic_file(path: Path) -> Generator[IO[bytes]]:
-    """A file to write in; ``path`` is as it was until the block ends well, and then the whole file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
-        try:
-            yield cast("IO[bytes]", file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name itself survives a power cut
-    finally:
-        os.close(folder)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -1,7 +1,6 @@
 """The page: one self-contained HTML file of one or several runs."""
 
 import os
-import uuid
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from vitscope.report.colour import DARK, LIGHT, declarations
 from vitscope.report.drawing.drawing import MARGIN_LEFT, MARGIN_RIGHT
 from vitscope.report.text import breakable, sentence
 from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, RunView, advising, glyph, tone
+from vitscope.runs import whole
 from vitscope.runs.run import Run
 
 
@@ -23,7 +23,7 @@ def write_page(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
     chosen = (runs,) if isinstance(runs, Run) else tuple(runs)
     if not chosen:
         raise UserError("There is no run to report on; give at least one.")
-    return write_whole(Path(path), page(chosen).encode())
+    return write_whole(Path(path), encoded(page(chosen)))
 
 
 def page(runs: Sequence[Run]) -> str:
@@ -49,8 +49,13 @@ def rendered(template: str, **shown: object) -> str:
     )
 
 
+def encoded(html: str) -> bytes:
+    """UTF-8, with escapes for bytes of names that are none."""
+    return html.encode("utf-8", "backslashreplace")
+
+
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write under another name in the same folder, which is made if need be, then rename.
+    """Write a file whole or not at all, into a folder that is made if need be.
 
     Raises ``UserError`` for a path that is a folder, or that lies below a file.
     """
@@ -58,17 +63,7 @@ def write_whole(path: Path, content: bytes) -> Path:
         raise UserError(f"{path} is a folder; give the file a name, such as {path / 'page.html'}.")
     if files := [parent for parent in path.parents if parent.is_file()]:
         raise UserError(f"{path} cannot be written: {files[0]} is a file, not a folder; give another place.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        waiting.write_bytes(content)
-        os.replace(waiting, path)
-    except OSError as error:
-        if error.filename is not None:
-            error.filename = os.fspath(path)  # not the name that nobody gave
-        raise
-    finally:
-        waiting.unlink(missing_ok=True)
+    whole.write_whole(path, content)
     return path
 
 

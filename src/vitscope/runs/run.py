@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.measurement.quantity import headline
 from vitscope.runs.frame import quantities, tidy, wide
+from vitscope.runs.schema import parsed
 from vitscope.runs.shown import html_table
-from vitscope.runs.spec import Spec, read_spec
+from vitscope.runs.spec import Spec
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 APART = "apart"
 """The attribute of a group that is no diagnostic's: what was said image by image, and what follows from it."""
-_WORDS = {"verdict": Verdict, "kind": Kind}
+_WORDS = ("verdict", "kind")
 """The fields of a claim that are stored as words."""
 
 
@@ -108,41 +109,54 @@ class Run:
     @property
     def spec(self) -> Spec:
         """What was asked."""
-        return read_spec(self.tree.attrs["spec"])
+        return cast(Spec, parsed("spec", self.tree.attrs["spec"]))
 
     @property
     def provenance(self) -> Mapping[str, object]:
         """Versions, machine, time."""
-        return cast(Mapping[str, object], json.loads(self.tree.attrs["provenance"]))
+        return self._said("provenance", {})
 
     @property
     def skipped(self) -> Mapping[str, str]:
         """Diagnostics that were asked for and could not be had, with the reason."""
-        return cast(Mapping[str, str], json.loads(self.tree.attrs["skipped"]))
+        return self._said("skipped", {})
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the reader must know beside the numbers: images left out and why."""
-        return tuple(json.loads(self.tree.attrs["notes"]))
+        return tuple(self._said("notes", []))
 
     @property
     def anatomy(self) -> tuple[Mapping[str, str | int], ...]:
         """The units in order: unit, kind, stage, block."""
-        return tuple(json.loads(self.tree.attrs["anatomy"]))
+        return tuple(self._said("anatomy", []))
 
     @property
     def claims(self) -> tuple[Claim, ...]:
         """What the findings' rules made of the numbers, in the order in which they are shown."""
-        stored = cast(list[dict[str, Any]], json.loads(self.tree.attrs.get("claims", "[]")))
-        for claim in stored:
-            claim |= {name: read(claim[name]) for name, read in _WORDS.items() if name in claim}
-        return tuple(Claim(**claim) for claim in stored)
+        return tuple(self._said("claims", []))
+
+    @property
+    def beside(self) -> Mapping[str, str]:
+        """Names and SHA-256 digests of the files that were written with it, into the same folder."""
+        return self._said("beside", {})
+
+    def with_beside(self, digests: Mapping[str, str]) -> "Run":
+        """The same run with these files beside it."""
+        return self._with("beside", dict(digests)) if digests else self
 
     def with_claims(self, claims: tuple[Claim, ...]) -> "Run":
         """The same run with these claims."""
         stored = [{**asdict(claim), **{name: getattr(claim, name).value for name in _WORDS}} for claim in claims]
+        return self._with("claims", stored)
+
+    def _said(self, name: str, otherwise: Any) -> Any:  # noqa: ANN401 - what the schema says
+        """What an attribute of the root holds, if it is there."""
+        return parsed(name, self.tree.attrs[name]) if name in self.tree.attrs else otherwise
+
+    def _with(self, name: str, stored: object) -> "Run":
         tree = self.tree.copy()
-        tree.attrs["claims"] = json.dumps(stored)
+        tree.attrs[name] = json.dumps(stored)
         return Run(tree)
 
     @property

@@ -31,8 +31,3 @@ class Spec:
         images = {key: value for key, value in self.images.items() if key not in ("name", "labels")}
         content = json.dumps([self.verb, model, images, self.settings], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def read_spec(text: str) -> Spec:
-    """The spec whose :attr:`Spec.text` this is."""
-    return Spec(**json.loads(text))

@@ -3,21 +3,31 @@
 import io
 import os
 import posixpath
-import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import TypeVar, cast
 
 import fsspec
 import xarray as xr
 from fsspec import AbstractFileSystem
 
 from vitscope.measurement.errors import UserError
+from vitscope.runs.hold import held
 from vitscope.runs.run import Run
+from vitscope.runs.schema import check
+from vitscope.runs.seal import Damaged, DamagedWarning, check_seal, digest, opened_part, sealed, sealed_part
 from vitscope.runs.spec import Spec
+from vitscope.runs.whole import sweep, write_whole
+
+Kept = TypeVar("Kept")
 
 RUN_FILE = "run.nc"
 _PARTIAL = "partial"
+_MOST_INFLATED = 1032
+"""A file holds at most so many times its own size: the largest factor of the compression that HDF5 has (deflate)."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class RunFolder:
     """One run's place: ``run.nc`` when finished, ``partial/`` while it is not.
 
     ``url`` is a path or any fsspec URL (``s3://...``, ``memory://...``); ``file`` is what the run is called there.
+    What is written into a folder of this machine is written by one process and thread at a time (:meth:`held`); at a
+    URL there are no locks, and of two that finish the same run the second is refused.
     """
 
     url: str
@@ -33,51 +45,106 @@ class RunFolder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", os.fspath(self.url))
 
-    def read(self) -> Run | None:
-        """The finished run, or None."""
-        files, path = self._open()
-        target = posixpath.join(path, self.file)
-        return read_run_bytes(_content(files, target)) if files.exists(target) else None
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return "://" not in self.url
 
-    def write(self, run: Run) -> str:
-        """Keep a finished run and drop its partial results; returns the file's URL. Refuses to replace a run."""
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep others out of the folder meanwhile, as :func:`vitscope.runs.hold.held` says; nothing at a URL."""
+        path = self._open()[1]
+        if not self.is_local:
+            yield
+            return
+        with held(path):
+            for folder in Path(path, _PARTIAL).glob("*/"):
+                sweep(folder)
+            yield
+
+    def exists(self) -> bool:
+        """Whether a finished run is there, readable or not."""
+        files, path = self._open()
+        return bool(files.exists(posixpath.join(path, self.file)))
+
+    def read(self) -> Run | None:
+        """The finished run, or None. ``UserError`` for one that is damaged, or whose other files are another's."""
         files, path = self._open()
         target = posixpath.join(path, self.file)
-        if files.exists(target):
-            raise UserError(f"{self.url} already holds a run, and runs are never overwritten; give another --out.")
-        files.makedirs(path, exist_ok=True)
-        _write_whole(files, target, bytes(run.tree.to_netcdf(engine="h5netcdf")))
-        self._drop_partial(files, path)
+        if not files.exists(target):
+            return None
+        shown = posixpath.join(self.url, self.file)
+        run = read_run_bytes(_content(files, target), shown)
+        for name, wanted in run.beside.items():
+            other = posixpath.join(path, name)
+            if files.exists(other) and digest(_content(files, other)) != wanted:
+                raise UserError(
+                    f"{posixpath.join(self.url, name)} is not that of {shown}, which lies beside it: one of them is "
+                    "damaged or of another run; bring back the one that is missing, or move both away."
+                )
+        return run
+
+    def write(self, run: Run, steps: Iterable[Spec] = (), beside: Mapping[str, bytes] | None = None) -> str:
+        """Keep a finished run, and drop its own partial results; returns the file's URL. Refuses to replace a run.
+
+        ``steps`` are the questions whose pieces it was made of, besides its own. The files ``beside`` it are written
+        first, and their digests into the run, so that all that is read together belongs together.
+        """
+        files, path = self._open()
+        target = posixpath.join(path, self.file)
+        refusal = f"{self.url} already holds a run, and runs are never overwritten; give another --out."
+        with self.held():
+            if files.exists(target):
+                raise UserError(refusal)
+            for name, content in (beside or {}).items():
+                _write(files, posixpath.join(path, name), content)
+            stored = run.with_beside({name: digest(content) for name, content in (beside or {}).items()})
+            try:
+                _write(files, target, sealed(bytes(stored.tree.to_netcdf(engine="h5netcdf"))), new=True)
+            except FileExistsError as error:
+                raise UserError(refusal) from error
+            for spec in (run.spec, *steps):
+                _drop(files, posixpath.join(path, _PARTIAL, spec.address))
         return posixpath.join(self.url, self.file)
 
     def write_part(self, spec: Spec, name: str, content: bytes) -> None:
-        """Keep a piece of an unfinished run of this question."""
+        """Keep a piece of an unfinished run of this question, sealed."""
         files, path = self._open()
-        folder = posixpath.join(path, _PARTIAL, spec.address)
-        files.makedirs(folder, exist_ok=True)
-        _write_whole(files, posixpath.join(folder, name), content)
+        place = posixpath.join(_PARTIAL, spec.address, name)
+        _write(files, posixpath.join(path, place), sealed_part(content, place))
 
-    def parts(self, spec: Spec) -> dict[str, bytes]:
-        """The pieces kept of an unfinished run of this question."""
+    def parts(
+        self, spec: Spec, read: Callable[[bytes], Kept] = bytes, wanted: Container[str] | None = None
+    ) -> dict[str, Kept]:
+        """The pieces kept of an unfinished run of this question by name, ``read``; all of them, or those ``wanted``.
+
+        One that is damaged, or another one's, is not among them, and a warning names it: it is to be made again.
+        """
         files, path = self._open()
         folder = posixpath.join(path, _PARTIAL, spec.address)
         if not files.exists(folder):
             return {}
-        names = [posixpath.basename(str(name)) for name in files.ls(folder, detail=False)]
-        return {name: _content(files, posixpath.join(folder, name)) for name in names if not name.startswith(".")}
-
-    def forget_parts(self) -> None:
-        """Drop what is kept of unfinished runs."""
-        files, path = self._open()
-        self._drop_partial(files, path)
-
-    def _drop_partial(self, files: AbstractFileSystem, path: str) -> None:
-        if files.exists(posixpath.join(path, _PARTIAL)):
-            files.rm(posixpath.join(path, _PARTIAL), recursive=True)
+        found, damaged = dict[str, Kept](), list[str]()
+        for name in sorted(posixpath.basename(str(name)) for name in files.ls(folder, detail=False)):
+            if name.startswith(".") or (wanted is not None and name not in wanted):
+                continue
+            try:
+                place = posixpath.join(_PARTIAL, spec.address, name)
+                found[name] = read(opened_part(_content(files, posixpath.join(folder, name)), place))
+            except Exception:  # whatever is wrong with it
+                damaged.append(name)
+        if damaged:
+            several = f"{damaged[0]} and {len(damaged) - 1} more are" if damaged[1:] else f"{damaged[0]} is"
+            what = f"{several} damaged, and will be done again."
+            warnings.warn(f"{posixpath.join(self.url, _PARTIAL, spec.address)}: {what}", DamagedWarning, stacklevel=2)
+        return found
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
-        files, path = fsspec.core.url_to_fs(self.url)
-        return cast(AbstractFileSystem, files), cast(str, path)
+        if "\0" in self.url:
+            raise UserError(f"{self.url} cannot be a place for a run: it holds a NUL character; give another --out.")
+        if self.is_local:
+            return cast(AbstractFileSystem, fsspec.filesystem("file")), os.path.abspath(self.url)
+        return file_system(self.url)
 
 
 def place(path: str | os.PathLike[str]) -> RunFolder:
@@ -94,36 +161,81 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     return run
 
 
-def read_run_bytes(content: bytes) -> Run:
-    """The run that these bytes of a ``run.nc`` hold."""
-    with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
-        return Run(tree.load())
+def read_run_bytes(content: bytes, where: str = RUN_FILE) -> Run:
+    """The run that these bytes of a ``run.nc`` hold. ``UserError`` naming ``where`` they are if they hold none."""
+    try:
+        check_seal(content)
+        with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
+            if tree.nbytes > _MOST_INFLATED * len(content):
+                raise Damaged("it declares more numbers than it can hold")
+            check({str(name): value for name, value in tree.attrs.items()})
+            return Run(tree.load())
+    except (MemoryError, RecursionError, UserError):
+        raise
+    except Exception as error:  # HDF5 has many ways to fail on bytes that are not its own
+        why = str(error).splitlines()[0].strip().rstrip(".") or type(error).__name__
+        raise UserError(
+            f"{where} cannot be read as a run ({why}): it is damaged or of another program; "
+            "bring back a copy, or move it away and measure again."
+        ) from error
 
 
 def find_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run]]:
-    """Every finished run under a folder, with its folder's path, in the order of the paths."""
-    files, path = fsspec.core.url_to_fs(os.fspath(url))
+    """Every finished run under a folder, with its folder's path, in the order of the paths.
+
+    One that cannot be read is left out, and a warning says why.
+    """
+    for path, run in listed_runs(url):
+        if isinstance(run, Run):
+            yield path, run
+        else:
+            warnings.warn(str(run), DamagedWarning, stacklevel=2)
+
+
+def listed_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run | UserError]]:
+    """The same with what is wrong with those that cannot be read."""
+    files, path = file_system(os.fspath(url))
     for found in sorted(files.find(path)):
         if posixpath.basename(found) == RUN_FILE:
-            yield posixpath.dirname(found), read_run_bytes(_content(files, found))
+            yield posixpath.dirname(found), _read_or_error(files, found)
+
+
+def file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a path or fsspec URL, and the path in it. ``UserError`` for one that is not to be had."""
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{url} cannot be opened ({why}); give a folder, or install what opens such URLs.") from error
+    return cast(AbstractFileSystem, files), cast(str, path)
+
+
+def _read_or_error(files: AbstractFileSystem, path: str) -> Run | UserError:
+    try:
+        return read_run_bytes(_content(files, path), path)
+    except UserError as error:
+        return error
+    except OSError as error:
+        return UserError(f"{path} cannot be read ({error.strerror or error}).")
 
 
 def _content(files: AbstractFileSystem, path: str) -> bytes:
     return cast(bytes, files.cat_file(path))
 
 
-def _write_whole(files: AbstractFileSystem, target: str, content: bytes) -> None:
-    """Write under another name, then rename: a reader sees the whole file or none, and a full disk leaves none."""
-    if files.protocol not in ("file", ("file", "local")):
-        files.pipe_file(target, content)  # object stores make a put visible whole
+def _write(files: AbstractFileSystem, target: str, content: bytes, new: bool = False) -> None:
+    """Write whole or not at all; ``new`` refuses to write over what is there, as far as the file system knows."""
+    if files.protocol in ("file", ("file", "local")):
+        write_whole(Path(target), content)
         return
-    waiting = posixpath.join(posixpath.dirname(target), f".{posixpath.basename(target)}.{uuid.uuid4().hex}")
-    try:
-        with open(waiting, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(waiting, target)
-    finally:
-        if os.path.exists(waiting):
-            os.remove(waiting)
+    files.makedirs(posixpath.dirname(target), exist_ok=True)
+    files.pipe_file(target, content, mode="create" if new else "overwrite")  # object stores make a put visible whole
+
+
+def _drop(files: AbstractFileSystem, folder: str) -> None:
+    """Remove the parts of a question, and the folder of all parts if no others are in it."""
+    if not files.exists(folder):
+        return
+    files.rm(folder, recursive=True)
+    with suppress(OSError):
+        files.rmdir(posixpath.dirname(folder))

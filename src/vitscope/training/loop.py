@@ -186,10 +186,15 @@ class _Training:
         save_state(state, self.task.folder)
 
     def _restore(self, state: State) -> None:
-        self.module.load_state_dict(state.model)
-        if self.average is not None and state.average is not None:
-            self.average.load_state_dict(state.average)
-        self.optimizer.load_state_dict(dict(state.optimizer))
+        try:
+            self.module.load_state_dict(state.model)
+            if self.average is not None and state.average is not None:
+                self.average.load_state_dict(state.average)
+            self.optimizer.load_state_dict(dict(state.optimizer))
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"The state in {self.task.folder} is that of another {self.task.recipe.model}; begin anew elsewhere."
+            ) from error
         if state.scaler:
             self.fabric.strategy.precision.load_state_dict(dict(state.scaler))
         self.step, self.history = state.step, state.history

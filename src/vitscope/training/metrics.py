@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from vitscope.measurement.quantity import Quantity, labelled
-from vitscope.models.checkpoint import atomic_file
+from vitscope.runs.whole import atomic_file
 
 MEANS = (
     Quantity(

@@ -1,6 +1,7 @@
 """Recipes: everything that decides which weights a training ends with, apart from the images."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin
 
@@ -128,10 +129,12 @@ class Recipe:
             rest = {"num_classes": classes, "in_chans": self.channels}
         return {name: value for name, value in {**given, **rest}.items() if value is not None}
 
-    def differences(self, other: "Recipe") -> tuple[str, ...]:
-        """The fields in which another recipe asks for other weights."""
-        names = (field.name for field in dataclasses.fields(self) if field.name not in FREE)
-        return tuple(name for name in names if getattr(self, name) != getattr(other, name))
+    def differences(self, before: Mapping[str, object]) -> tuple[str, ...]:
+        """How this recipe asks for other weights than one of these fields; of fields it has not the default counts."""
+        own = {field.name: (field.default, getattr(self, field.name)) for field in dataclasses.fields(self)}
+        strange = tuple(f"{name} {value!r:.40}" for name, value in before.items() if name not in own)
+        pairs = {name: (before.get(name, plain), now) for name, (plain, now) in own.items() if name not in FREE}
+        return (*strange, *(f"{name} {then!s:.40} -> {now}" for name, (then, now) in pairs.items() if then != now))
 
 
 def _check(name: str, value: object, holds: bool, asked: str) -> None:

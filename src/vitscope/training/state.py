@@ -1,19 +1,22 @@
 """Everything a training needs to go on as if it had not been interrupted."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.checkpoint import atomic_file
+from vitscope.runs.whole import atomic_file, write_whole
 from vitscope.training.recipe import Recipe
 
 STATE, RECIPE, WEIGHTS, METRICS = "state.pt", "recipe.json", "model.safetensors", "metrics.nc"
+_SEAL = "seal"
+_DAMAGED = "it is damaged; bring back a copy, or begin anew in another folder."
 
 
 @dataclass(frozen=True)
@@ -35,33 +38,100 @@ class State:
 
 
 def save_state(state: State, folder: Path) -> None:
-    """Write the state, whole or not at all."""
+    """Write the state, whole or not at all, with a digest of all that it holds and of the training that it is of."""
+    held = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    seal = _digest(held, (folder / RECIPE).read_bytes())
     with atomic_file(folder / STATE) as file:
-        torch.save({field.name: getattr(state, field.name) for field in dataclasses.fields(state)}, file)
+        try:
+            torch.save({**held, _SEAL: seal}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, which torch's writer hides
+                raise error.__context__ from None
+            raise
 
 
 def read_state(folder: Path, device: torch.device) -> State | None:
-    """The last state that was saved; None where the training had not come so far."""
-    if not (folder / STATE).exists():
+    """The last state that was saved; None where the training had not come so far.
+
+    Raises ``UserError`` for a file that is damaged, or is the state of another training.
+    """
+    path = folder / STATE
+    if not path.exists():
         return None
-    return State(**torch.load(folder / STATE, map_location=device, weights_only=True))
+    try:
+        held: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        seal = held.pop(_SEAL)
+        whole = seal == _digest(held, (folder / RECIPE).read_bytes())
+        state = State(**held)
+    except OSError:
+        raise
+    except Exception as error:  # torch has many ways to fail on bytes that are not its own
+        raise UserError(f"{path} cannot be read as a training's state: {_DAMAGED}") from error
+    if not whole:
+        raise UserError(f"{path} is not the state that was saved for {folder / RECIPE}: {_DAMAGED}")
+    return state
 
 
-def claim_folder(folder: Path, recipe: Recipe, images: str, resume: bool) -> None:
-    """Make the folder this training's own, or see that it is; ``images`` identifies what is trained on.
+def kept_step(folder: Path) -> int | None:
+    """The step of the state that is kept; None if there is none."""
+    state = read_state(folder, torch.device("cpu"))
+    return None if state is None else state.step
+
+
+def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool) -> None:
+    """Make the folder this training's own, or see that it is; ``images`` are the digests of what it is made with.
 
     Raises ``UserError`` where it holds a training and is not to be resumed, or one of another recipe or other images.
     """
     path = folder / RECIPE
-    if not path.exists():
-        with atomic_file(path) as file:
-            file.write(json.dumps({"recipe": dataclasses.asdict(recipe), "images": images}, indent=2).encode())
-        return
-    if not resume:
+    begun = any((folder / name).exists() for name in (STATE, WEIGHTS))
+    if begun and not resume:
         raise UserError(f"{folder} already holds a training; resume it, or give another folder.")
-    found = json.loads(path.read_text())
-    if differing := recipe.differences(before := Recipe(**found["recipe"])):
-        changes = ", ".join(f"{name} {getattr(before, name)} -> {getattr(recipe, name)}" for name in differing)
+    if not begun:
+        asked = {"recipe": dataclasses.asdict(recipe), "images": dict(images)}
+        write_whole(path, json.dumps(asked, indent=2).encode())
+        return
+    stored, known = _recipe(path)
+    if differing := recipe.differences(stored):
+        changes = ", ".join(differing)
         raise UserError(f"{folder} was begun with another recipe ({changes}); resume with the same, or begin anew.")
-    if found["images"] != images:
-        raise UserError(f"{folder} was begun with other images; resume with the same, or begin anew.")
+    for name in (*images, *known):
+        if images.get(name) != known.get(name):
+            other = "other images" if name == "training" else f"other {name} images"
+            raise UserError(f"{folder} was begun with {other}; resume with the same, or begin anew.")
+
+
+def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """What a training was begun with: its recipe's fields, and the digests of its images."""
+    try:
+        found = json.loads(path.read_bytes())
+        recipe, images = found["recipe"], found["images"]
+        if not (isinstance(recipe, dict) and isinstance(images, dict)):
+            raise TypeError
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} does not say what its training was begun with: {_DAMAGED}") from error
+    return cast("dict[str, object]", recipe), cast("dict[str, object]", images)
+
+
+def _digest(held: Mapping[str, object], recipe: bytes) -> str:
+    found = hashlib.sha256(recipe)
+    for part in _said(held):
+        found.update(part)
+    return found.hexdigest()
+
+
+def _said(value: object) -> Iterator[bytes]:
+    """All that a value of mappings, sequences, tensors and numbers says."""
+    if isinstance(value, torch.Tensor):
+        yield f"{value.dtype} {tuple(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        for name, one in cast("Mapping[object, object]", value).items():
+            yield repr(name).encode()
+            yield from _said(one)
+    elif isinstance(value, list | tuple):
+        yield f"{len(cast('list[object]', value))}".encode()
+        for one in cast("list[object]", value):
+            yield from _said(one)
+    else:
+        yield repr(value).encode()

@@ -1,12 +1,10 @@
 """``train``: from a recipe and images to weights and how they came about."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 from lightning_fabric import Fabric
 
@@ -14,11 +12,12 @@ from vitscope.data.image import Images
 from vitscope.measurement.errors import UserError
 from vitscope.models.build import build_model, image_side
 from vitscope.models.pixels import PixelInput
+from vitscope.runs.hold import held
 from vitscope.training.loop import Task, run
 from vitscope.training.observer import AbstractTrainingObserver, Silent
 from vitscope.training.pixels import statistics
 from vitscope.training.recipe import Recipe
-from vitscope.training.state import METRICS, WEIGHTS, claim_folder
+from vitscope.training.state import METRICS, RECIPE, STATE, WEIGHTS, claim_folder
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,10 @@ def train(
     weights as one that was not: bit for bit on a CPU with the same number of threads, to the rounding of the kernels
     elsewhere. Raises ``UserError`` for what cannot be trained, or resumed.
     """
+    if "://" in os.fspath(folder):
+        raise UserError(
+            f"A training is kept in a folder of this machine, and {os.fspath(folder)} is not; give another."
+        )
     folder, classes = Path(folder), _classes(images)
     if test is not None:
         test = test.for_classes(len(classes), images.classes)
@@ -64,7 +67,20 @@ def train(
         folder=folder,
         observer=observer or Silent(),
     )
-    claim_folder(folder, recipe, _identity(images), resume)
+    if _rank():  # another device of a training that was claimed
+        return _launched(task)
+    known = {"training": images.fingerprint, **({} if test is None else {"test": test.fingerprint})}
+    with held(folder):
+        claim_folder(folder, recipe, known, resume)
+        try:
+            return _launched(task)
+        finally:
+            if not (folder / STATE).exists():
+                (folder / RECIPE).unlink(missing_ok=True)
+
+
+def _launched(task: Task) -> Training:
+    recipe, folder = task.recipe, task.folder
     strategy = "auto" if recipe.devices == 1 else "ddp_spawn" if recipe.strategy == "auto" else recipe.strategy
     fabric = Fabric(
         accelerator=recipe.accelerator, devices=recipe.devices, strategy=strategy, precision=recipe.precision
@@ -73,13 +89,13 @@ def train(
     return Training(folder, folder / WEIGHTS, xr.load_dataset(folder / METRICS, engine="h5netcdf"))
 
 
+def _rank() -> int:
+    """The number of this process where the same command runs once for each device."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0)
+
+
 def _classes(images: Images) -> tuple[str, ...]:
     if images.labels is None:
         raise UserError(f"{images.name} has no labels, which training needs; give class folders or a label column.")
     return images.classes or tuple(str(label) for label in range(int(images.labels.max()) + 1))
-
-
-def _identity(images: Images) -> str:
-    """SHA-256 of number, labels and class names: what a training cannot go on without."""
-    labels = np.asarray(images.labels, np.int64).tobytes()
-    return hashlib.sha256(repr((len(images), images.classes)).encode() + labels).hexdigest()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from scipy.linalg import eigh
 from torch import Tensor
 
-from vitscope.models.checkpoint import atomic_file
+from vitscope.runs.whole import atomic_file
 
 
 @final

@@ -18,8 +18,8 @@ from vitscope.convex.features.projection import Projection, read_projection
 from vitscope.convex.features.recipe import TokenRecipe
 from vitscope.data import Broken, Images
 from vitscope.measurement.errors import UserError
-from vitscope.models.checkpoint import atomic_file
 from vitscope.models.subject import Subject
+from vitscope.runs.whole import atomic_file
 
 TOKENS, LABELS, PROJECTION = "tokens.npy", "labels.npy", "projection.safetensors"
 FINISHED, PROGRESS = "features.json", "progress.json"

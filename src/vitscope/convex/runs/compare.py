@@ -130,8 +130,8 @@ class CompareQuestion:
         An interrupt is raised again; the fit under way is then not kept. ``begins`` is told the kind of each fit,
         ``watch`` its every step.
         """
-        kept = folder.parts(self.spec) if folder is not None and resume else {}
-        found = {one: Tried.from_bytes(kept[_part(*one)]) for one in self.fits if _part(*one) in kept}
+        kept = folder.parts(self.spec, Tried.from_bytes) if folder is not None and resume else {}
+        found = {one: kept[_part(*one)] for one in self.fits if _part(*one) in kept}
         progress(len(found), len(self.fits))
         for kind, seed in self.fits:
             if (kind, seed) in found:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import cast
 
@@ -29,7 +28,7 @@ from vitscope.convex.runs.group import (
 )
 from vitscope.convex.runs.settings import Beta, HeadSettings
 from vitscope.convex.runs.tokens import gram_group, token_group
-from vitscope.convex.saved import HEAD_FILE, load, save
+from vitscope.convex.saved import HEAD_FILE, packed, unpacked
 from vitscope.convex.selection import no_heads
 from vitscope.convex.solver import Step
 from vitscope.convex.trained import Member, Trained
@@ -37,6 +36,7 @@ from vitscope.measurement.quantity import Quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder
+from vitscope.runs.whole import write_whole
 
 _NEGLIGIBLE = 1e-6
 
@@ -222,21 +222,23 @@ class FitQuestion:
         head.set_params(warm_start=False, callback=None)
         return replace(made, resumed=before is not None)
 
-    def keep(self, made: Fitted, folder: RunFolder) -> Path:
-        """Save the head into the folder, and an interrupted one as a part of the run too, which :meth:`kept` reads."""
-        saved = save(made.head, folder.url)
+    def keep(self, made: Fitted, run: Run, folder: RunFolder) -> Path:
+        """Put the head and its run into the folder, as one; an interrupted head without its run.
+
+        That is a part of the run too, which :meth:`kept` reads.
+        """
+        content = packed(made.head)
         if made.head.interrupted_:
-            folder.write_part(self.spec, HEAD_FILE, saved.read_bytes())
-        return saved
+            folder.write_part(self.spec, HEAD_FILE, content)
+            write_whole(Path(folder.url) / HEAD_FILE, content)
+        else:
+            folder.write(run, beside={HEAD_FILE: content})
+        return Path(folder.url) / HEAD_FILE
 
     def kept(self, folder: RunFolder) -> AbstractConvexClassifier | None:
         """The head of this question whose fit was interrupted, if the folder has it."""
-        content = folder.parts(self.spec).get(HEAD_FILE)
-        if content is None:
-            return None
-        with TemporaryDirectory() as place:
-            (Path(place) / HEAD_FILE).write_bytes(content)
-            return cast("AbstractConvexClassifier", load(place))
+        heads = folder.parts(self.spec, lambda content: unpacked(content, HEAD_FILE), (HEAD_FILE,))
+        return cast("AbstractConvexClassifier | None", heads.get(HEAD_FILE))
 
     def run(self, made: Fitted, command: str = "") -> Run:
         """The run of a fitted head."""

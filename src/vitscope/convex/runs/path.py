@@ -1,7 +1,7 @@
 """The whole regularisation path of one kind of head."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from time import perf_counter
@@ -156,8 +156,8 @@ class PathQuestion:
         An interrupt is raised again; what is kept then are the points before it. ``watch`` is told of every step.
         """
         relative = np.geomspace(1.0, SPAN, self.settings.betas + 1)[1:]
-        kept = folder.parts(self.spec) if folder is not None and resume else {}
-        found = [Point.from_bytes(kept[_part(i)]) for i in range(_leading_parts(kept))]
+        kept = folder.parts(self.spec, Point.from_bytes) if folder is not None and resume else {}
+        found = [kept[_part(i)] for i in range(_leading_parts(kept))]
         progress(len(found), len(relative))
         if len(found) == len(relative):
             return found
@@ -258,7 +258,7 @@ def _part(place: int) -> str:
     return f"point-{place:03d}"
 
 
-def _leading_parts(kept: dict[str, bytes]) -> int:
+def _leading_parts(kept: Mapping[str, Point]) -> int:
     """How many points are kept without a gap."""
     count = 0
     while _part(count) in kept:

@@ -1,0 +1,143 @@
+"""Worker processes of this machine that fold shards: each takes one at a time, and its death costs that one alone."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import final
+
+import torch
+
+from vitscope.engine.parcel import packed_error, raised, unpacked
+from vitscope.engine.work import Shard
+
+_PATIENCE = 5.0
+"""Seconds that a worker has to end as it is told to."""
+
+
+class Died(Exception):
+    """A worker's process has ended."""
+
+
+@final
+@dataclass(eq=False)
+class Worker:
+    """A worker process, and the shard that it has in hand; none before it is ready, and between two of them."""
+
+    process: BaseProcess
+    line: Connection
+    begun: bool = False
+    shard: Shard | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has its work, and nothing in hand."""
+        return self.begun and self.shard is None
+
+    @classmethod
+    def hired(cls, threads: int) -> "Worker":
+        """A new one, which imports what it needs and then says that it is ready."""
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=_serve, args=(theirs, threads), daemon=True)
+        with _deaf_to_interrupts():
+            process.start()
+        theirs.close()  # so that its death is the end of the line
+        return cls(process, ours)
+
+    def begin(self, parcel: bytes) -> None:
+        """Send it the work, once it is there to read it: a pipe to a process that has not begun would block."""
+        self.begun = True
+        self._send(parcel)
+
+    def give(self, shard: Shard) -> None:
+        """Let it fold a shard."""
+        self.shard = shard
+        self._send(json.dumps(asdict(shard)).encode())
+
+    def answer(self) -> bytes | None:
+        """What the shard came to, which is then done; None if it says that it is ready.
+
+        Raises :class:`Died`, and what was raised while the shard was folded.
+        """
+        try:
+            kind, content = self.line.recv_bytes(1), self.line.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise Died from error
+        if kind == _FAILED:
+            raise raised(content)
+        if kind == _READY:
+            return None
+        self.shard = None
+        return content
+
+    def dismiss(self) -> None:
+        """End it, whatever it is doing."""
+        self.line.close()
+        self.process.terminate()
+        self.process.join(_PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.process.close()
+
+    def _send(self, content: bytes) -> None:
+        with suppress(OSError):  # it is dead, which its line says next
+            self.line.send_bytes(content)
+
+
+def first_of(workers: Mapping[Connection, Worker]) -> Worker:
+    """The first worker that has something to say, or has died."""
+    return workers[wait(list(workers))[0]]  # pyright: ignore[reportArgumentType] - a Connection, as was given
+
+
+_READY, _DONE, _FAILED = b"r", b"d", b"f"
+
+
+def _serve(line: Connection, threads: int) -> None:
+    """Fold shards until there are no more of them. Results go as bytes: tensors would take a file handle each."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    with suppress(EOFError, OSError):  # nobody is there any more
+        _say(line, _READY, b"")
+        work = unpacked(line.recv_bytes())
+        while True:
+            shard = Shard(**json.loads(line.recv_bytes()))
+            try:
+                kind, content = _DONE, work.fold(shard, lambda _: None).to_bytes()
+            except MemoryError:
+                os._exit(1)  # what it has taken is free again, and the shard is tried once more
+            except Exception as error:
+                kind, content = _FAILED, packed_error(error)
+            _say(line, kind, content)
+
+
+def _say(line: Connection, kind: bytes, content: bytes) -> None:
+    line.send_bytes(kind)
+    line.send_bytes(content)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed ends, whatever it is doing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Generator[None]:
+    """Processes begun meanwhile never see control-C, which a terminal sends to all: their parent ends them."""
+    resource_tracker.ensure_running()  # beginning it would make this thread hear them again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

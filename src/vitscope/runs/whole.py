@@ -1,0 +1,66 @@
+"""Files that are written whole or not at all, and what killed processes have left of them."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, cast
+
+_SUFFIX = ".part"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Generator[IO[bytes]]:
+    """A file to write in; ``path`` is as it was until the block ends well, and then the whole file at once.
+
+    Its folder is made if need be. A full disk, an error or an interrupt leaves nothing; what a killed process leaves is
+    removed by :func:`sweep`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _waiting(path) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException as error:
+            Path(file.name).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename in (None, file.name):
+                error.filename = os.fspath(path)  # not the name that nobody gave
+            raise
+    with suppress(OSError):  # the name itself survives a power cut, where a folder can be synchronised
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of dead processes from a folder; those of living ones are locked."""
+    for path in folder.glob(f".*{_SUFFIX}"):
+        with suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _waiting(path: Path) -> IO[bytes]:
+    """A file beside ``path`` under a name of its own, locked for as long as it is open."""
+    while True:
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - the caller closes it
+            dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX, delete=False
+        )
+        with suppress(OSError):  # a file system without locks, where nothing is swept either
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(file.name):  # else it was swept before it was locked
+            return cast("IO[bytes]", file)
+        file.close()
