@@ -216,21 +216,21 @@ def _shapes_only(output: object) -> list[Tensor]:
 def _layouts(looks: Mapping[str, _Look], known: Mapping[str, nn.Module]) -> dict[str, FoundLayout]:
     """The layouts that were found; else that of an earlier block of the same class and shape, or of what enters.
 
-    What enters without showing its layout has that of what left before, if it can have it.
+    What enters without showing its layout has that of the last that left before and may be the same.
     """
     found: dict[str, FoundLayout] = {}
     earlier: dict[tuple[type[nn.Module], tuple[tuple[int, ...], ...]], FoundLayout] = {}
-    last: FoundLayout | None = None
     for name, look in looks.items():
-        if look.entering.layout is None and last is not None:
-            look.entering = look.entering.known_as(look.entering.like(last))
+        if look.entering.layout is None:
+            alike = (look.entering.like(before) for before in reversed(found.values()))
+            look.entering = look.entering.known_as(next((one for one in alike if one is not None), None))
         kind = (type(known[name]), look.leaving.shapes)
         layout = look.leaving.layout
         for other in (earlier.get(kind), look.entering.layout):
             if layout is None and other is not None:
                 layout = look.leaving.like(other)
         if layout is not None and look.runs == 1:
-            found[name] = earlier[kind] = last = layout
+            found[name] = earlier[kind] = layout
     return found
 
 
