@@ -78,8 +78,8 @@ class Hostile:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.pt", pickle.dumps(Hostile()), "cannot be read as weights alone .*a pickled model is never run"),
-        ("m.pt", b"", "cannot be read as weights alone"),
+        ("m.pt", pickle.dumps(Hostile()), "cannot be read as weights alone.*a pickled model is never run"),
+        ("m.pt", b"", "m.pt is empty, and holds no weights that can be read"),
         ("m.safetensors", b"\x08\x00\x00", "cannot be read as safetensors .*it may have been cut short"),
     ],
 )

@@ -1,11 +1,10 @@
 """``vitscope anatomy``: the units of a model, from one pass over zeros."""
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from vitscope.cli.request import load_model
+from vitscope.cli.flags import made, with_flags
+from vitscope.cli.model import ModelRequest
 from vitscope.cli.terminal import columns, stdout, waiting
 
 if TYPE_CHECKING:
@@ -16,14 +15,11 @@ _COLUMNS = ("#", "unit", "kind", "at", "grid", "tokens", "dim", "heads", "window
 _GAP = 1
 
 
-def anatomy(
-    model: Annotated[str, typer.Argument(help="As for vitscope checkup.")],
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Load the library's trained weights.")] = False,
-    weights: Annotated[str | None, typer.Option(help="Load weights from this .safetensors or .pt file.")] = None,
-) -> None:
+def shown(**fields: object) -> None:
     """Show the units of a model: kind, stage, grid, tokens, channels, heads, windows, parameters."""
+    request = made(ModelRequest, fields)
     with waiting("Loading the model"):
-        subject = load_model(model, pretrained, weights)
+        subject = request.subject()
         from vitscope.cli.survey import survey
 
         units = survey(subject)
@@ -31,6 +27,8 @@ def anatomy(
     console = stdout()
     console.print(f"[bold]{subject.name}[/]  {subject.family}, {subject.parameter_count:,} parameters, {classes}")
     console.print(f"input: {subject.preprocessing.text}", style="dim", highlight=False)
+    for note in subject.notes:
+        console.print(note, style="dim", highlight=False)
     table = columns(*_COLUMNS, right=("#", "tokens", "dim", "heads", "size"), fold=("unit",), gap=_GAP)
     rows, stage = [_cells(unit) for unit in units], 0
     room = console.width - sum(max(map(len, column)) + _GAP for column in zip(_COLUMNS, *rows, strict=True))
@@ -78,3 +76,6 @@ def _at_dots(name: str, room: int) -> list[str]:
             lines.append("")
         lines[-1] += part
     return lines
+
+
+anatomy = with_flags(shown, ModelRequest, without=("crop",))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from vitscope.cli.request import is_absent, near_path
+from vitscope.cli.paths import is_absent, near_path
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest

@@ -1,36 +1,30 @@
 """What every measuring command is asked: a model, images, and where the answer goes."""
 
-import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vitscope.cli.model import ModelRequest
+from vitscope.cli.paths import refuse_absent
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.summary import print_summary
 from vitscope.cli.terminal import ProgressBar, hint, waiting
 from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.nearest import nearest
-from vitscope.models.names import refuse_unknown
 
 if TYPE_CHECKING:
     from vitscope.data import Images
     from vitscope.engine.measure import Plan
-    from vitscope.models.subject import Subject
     from vitscope.runs.run import Run
     from vitscope.runs.spec import Spec
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(ModelRequest):
     """The model, the images, and how and where the answer is made; each field is a flag."""
 
-    model: str | None = None
-    """digits (embedded; if left out, with its own images), vit-micro ... vit-base, timm/NAME, torchvision/NAME,
-    transformers/NAME, a save_pretrained folder, or a checkpoint of vitscope train."""
     images: str | None = None
     """Folder, Parquet, .npz, .tar, .csv, glob, hub:OWNER/NAME, or digits (embedded)."""
     split: str | None = None
@@ -56,20 +50,12 @@ class Request:
     and CutMix too."""
     max_broken: int = 0
     """Unreadable images to put up with."""
-    pretrained: bool = False
-    """Load the library's trained weights."""
-    weights: str | None = None
-    """Load weights from this .safetensors or .pt file."""
-    crop: float | None = None
-    """Share of the picture the centre crop keeps (timm, torchvision)."""
     out: str | None = None
     """Folder or fsspec URL; checkups/, studies/ or measured/ MODEL-ADDRESS if left out."""
     resume: bool = False
     """Go on where an interrupted run ended."""
     batch_size: int = 32
     """Images at a time."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps."""
 
     def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before anything heavy is imported."""
@@ -83,12 +69,7 @@ class Request:
                 "timm/NAME; the embedded one, which tells digits apart, is taken for the embedded images only."
             )
         refuse_absent(self.images, "--images")
-        refuse_absent(self.weights, "--weights")
-        refuse_unknown(self.model or "digits")
-
-    def subject(self) -> "Subject":
-        """The model, on a device that is there."""
-        return load_model(self.model or "digits", self.pretrained, self.weights, self.device, self.crop)
+        super().__post_init__()
 
     def pictures(self) -> "Images":
         """The images."""
@@ -197,50 +178,6 @@ def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
         f"{where} holds another run ({other}, {held.spec.address[:8]}), and runs are never overwritten; "
         f"give another --out.{left}"
     )
-
-
-_BESIDE = 2_000
-"""Names in a folder that are compared with a mistyped one."""
-
-
-def refuse_absent(source: str | None, flag: str) -> None:
-    """Raise ``UserError`` for a path of this machine that is not there, with those near it; others may be anything."""
-    if source not in (None, "digits") and is_absent(source):
-        raise UserError(f"{flag}: {source} does not exist{near_path(source)}; give a path that does.")
-
-
-def is_absent(source: str) -> bool:
-    """Whether this is a path of this machine, no pattern and no URL, and nothing is there."""
-    return not os.path.exists(source) and not set(source) & set("*?[]{}:")
-
-
-def near_path(source: str) -> str:
-    """What a mistyped path may mean, of that which is in its folder."""
-    folder, name = os.path.split(source.rstrip(os.sep))
-    try:
-        with os.scandir(folder or os.curdir) as entries:
-            return nearest(name, [entry.name for entry in islice(entries, _BESIDE)])
-    except OSError:  # there is no such folder, or it cannot be listed
-        return ""
-
-
-def load_model(
-    model: str, pretrained: bool, weights: str | None, device: str = "cpu", crop: float | None = None
-) -> "Subject":
-    """The subject, on a device that is there."""
-    refuse_unknown(model)
-    import torch
-
-    from vitscope.models.load import load
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0].rstrip(".")
-        raise UserError(
-            f"The device {device!r} is not to be had here ({why}); give cpu, cuda, cuda:1 or mps."
-        ) from error
-    return load(model, pretrained=pretrained, weights=weights, device=device, crop=crop)
 
 
 def page_of(run: "Run", where: str) -> str:

@@ -8,7 +8,8 @@ import typer
 
 from vitscope.cli.checkup import chosen, named
 from vitscope.cli.flags import made, with_flags
-from vitscope.cli.request import first_split, refuse_absent
+from vitscope.cli.paths import refuse_absent
+from vitscope.cli.request import first_split
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.measurement.errors import UserError

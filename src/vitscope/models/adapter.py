@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
+from vitscope.models.architectures import Shapes, resembling
 from vitscope.models.subject import Composition, Preprocessing
 from vitscope.runs.registry import Registry
 
@@ -55,16 +56,17 @@ class Size:
     """How many classes, pixels and channels a model is made for; None for what its name says."""
 
     classes: int | None = None
-    """Outputs of the classifier."""
+    """Outputs of the classifier; 0 for none."""
     image: tuple[int, int] | None = None
     """Height and width of the input in pixels."""
     channels: int | None = None
     """Channels of the input: 1 for grey, 3 for colour."""
 
     def __post_init__(self) -> None:
-        for what, value in (("classes", self.classes), ("channels", self.channels), ("pixels", self.image)):
-            if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
-                raise UserError(f"A model of {value} {what} was asked for; give numbers from 1.")
+        asked = (("classes", self.classes, 0), ("channels", self.channels, 1), ("pixels", self.image, 1))
+        for what, value, least in asked:
+            if value is not None and min(value if isinstance(value, tuple) else (value,)) < least:
+                raise UserError(f"A model of {value} {what} was asked for; give numbers from {least}.")
 
 
 class AbstractLibrary(ABC):
@@ -72,6 +74,8 @@ class AbstractLibrary(ABC):
 
     name: ClassVar[str]
     """The first part of a model's name, as in ``timm/vit_tiny_patch16_224``; also the module its classes live in."""
+    renames: ClassVar[bool] = False
+    """Whether ``load_weights`` takes names of earlier versions too."""
 
     @classmethod
     @abstractmethod
@@ -141,20 +145,43 @@ def checked_crop(crop: float) -> float:
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """The module with these weights; what is missing, left over or of another shape is named."""
-    own = module.state_dict()
-    missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} is {tuple(state[name].shape)} in the file and {tuple(own[name].shape)} in the model"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    problems = [*(f"missing {name}" for name in missing), *(f"unknown {name}" for name in surplus), *shapes]
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise UserError(
-            f"The weights do not fit {type(module).__name__}: {'; '.join(problems[:4])}{more}. "
-            "Give the architecture the file was saved from."
-        )
+    """The module with these weights; what is missing, left over or of another shape or kind is named."""
+    refuse_misfit(module, state)
     module.load_state_dict(state)
     return module
+
+
+def refuse_misfit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise ``UserError`` naming what is missing, left over or of another shape or kind in these weights."""
+    own, found = ({name: tuple(one.shape) for name, one in each.items()} for each in (module.state_dict(), state))
+    if own != found:
+        raise misfit(type(module).__name__, own, found)
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() != state[name].is_floating_point() or state[name].is_quantized:
+            kinds = f"{state[name].dtype} in the file and {value.dtype} in the model".replace("torch.", "")
+            raise UserError(f"The weights do not fit {type(module).__name__}: {name} is {kinds}.")
+
+
+def misfit(model: str, own: Shapes, found: Shapes) -> UserError:
+    """What to say of weights that do not fit: their names beside the model's, and what they look like instead."""
+    shapes = [f"{name} is {found[name]} in the file and {own[name]} in the model"
+              for name in sorted(own.keys() & found.keys()) if own[name] != found[name]]  # fmt: skip
+    problems = filter(
+        None,
+        (
+            _named("missing", sorted(own.keys() - found.keys()), own),
+            _named("unknown", sorted(found.keys() - own.keys()), found),
+            "; ".join(shapes[:2]) + (f" and {len(shapes) - 2} more" if len(shapes) > 2 else ""),
+        ),
+    )
+    like = resembling(found)
+    meant = f"they {'are those' if like[1] else 'look like those'} of {like[0]}" if like else ""
+    return UserError(
+        f"The weights do not fit {model}: {'; '.join(problems)}. "
+        f"Give the architecture the file was saved from{f' ({meant})' if meant else ''}."
+    )
+
+
+def _named(what: str, names: list[str], shapes: Shapes) -> str:
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f"{what} {', '.join(f'{name} {shapes[name]}' for name in names[:2])}{more}" if names else ""

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import load_strictly
+from vitscope.models.adapter import load_strictly, refuse_misfit
 from vitscope.models.checkpoint import Checkpoint
 
 
@@ -39,8 +40,13 @@ def image_side(module: nn.Module) -> int:
 
 
 def restored(checkpoint: Checkpoint) -> nn.Module:
-    """The module a checkpoint of :func:`~vitscope.models.checkpoint.save_checkpoint` was made of, with its weights."""
+    """The module a checkpoint of :func:`~vitscope.models.checkpoint.save_checkpoint` was made of, with its weights.
+
+    Memory for it is taken only after its weights were seen to be of the shapes that the file has.
+    """
     if checkpoint.model is None:
         raise UserError("This checkpoint does not say which model it is of; name the architecture it was saved from.")
+    with torch.device("meta"):
+        refuse_misfit(build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes), checkpoint.weights)
     module = build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes)
     return load_strictly(module, dict(checkpoint.weights)).eval()

@@ -4,21 +4,20 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, cast
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.pixels import PixelInput
+from vitscope.models.weight_file import Contents, first_line, read_contents
+from vitscope.models.weight_sets import Group, groups_of, only
 from vitscope.runs.whole import atomic_file
 
 _KEY = "vitscope"
-_NESTED = ("state_dict", "model", "model_state_dict")
 
 
 @dataclass(frozen=True)
@@ -56,51 +55,74 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a ``.safetensors`` file, or any other as PyTorch's own format with ``weights_only=True``: nothing is run.
+    """Read a ``.safetensors`` file, or one of ``torch.save`` with ``weights_only=True``: nothing in it is run.
 
-    A file that was not written by :func:`save_checkpoint` has weights only. Weights that lie under ``state_dict`` or
-    ``model``, or whose names all begin with ``module.``, are unwrapped. Raises ``UserError`` naming what is wrong.
+    A file that was not written by :func:`save_checkpoint` has weights only: those of its first mapping of tensors,
+    averaged ones apart. Raises ``UserError`` naming what is wrong.
     """
-    if not path.is_file():
-        raise UserError(f"There is no checkpoint file {path}.")
-    if path.suffix != ".safetensors":
-        return Checkpoint(_torch_weights(path))
+    return checkpoint_of(path, read_contents(path))
+
+
+def checkpoint_of(path: Path, contents: Contents) -> Checkpoint:
+    """What a file's contents are as a checkpoint. Raises ``UserError`` for facts that are not as they are written."""
+    sets = [only(group) for group in groups_in(path, contents)]
+    weights = next((one for one in sets if not one.averaged), sets[0]).state
+    return _with_facts(path, weights, contents.metadata[_KEY]) if _KEY in contents.metadata else Checkpoint(weights)
+
+
+def groups_in(path: Path, contents: Contents) -> tuple[Group, ...]:
+    """The mappings of tensors in a file. Raises ``UserError`` if there is none."""
+    groups = groups_of(contents.data)
+    if not groups:
+        held = ", ".join(sorted(map(str, contents.data))[:4]) or "nothing"
+        raise UserError(f"{path} holds no tensors by name (it holds {first_line(held)}).")
+    return groups
+
+
+def _with_facts(path: Path, weights: dict[str, Tensor], text: str) -> Checkpoint:
+    """The checkpoint that the JSON beside the weights describes, every fact of the kind it is written as."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = cast("dict[str, str]", file.metadata() or {})
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read as safetensors ({error}); it may have been cut short.") from error
-    return _with_facts(weights, json.loads(metadata[_KEY])) if _KEY in metadata else Checkpoint(weights)
+        facts = expect(json.loads(text), dict, "it")
+        model, classes = expect(facts["model"], str | None, "model"), expect(facts["classes"], list | None, "classes")
+        return Checkpoint(
+            weights=weights,
+            model=model,
+            arguments=_arguments(expect(facts["arguments"], dict, "arguments"), len(weights)),
+            classes=None if classes is None else tuple(expect(name, str, "a class") for name in classes),
+            input=_input(expect(facts["preprocessing"], dict | None, "preprocessing")),
+            training=expect(facts["training"], dict, "training"),
+        )
+    except (KeyError, ValueError, RecursionError, UserError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else first_line(str(error))
+        raise UserError(f"{path} was not written by vitscope as it says ({why}); train or save it again.") from error
 
 
-def _with_facts(weights: dict[str, Tensor], facts: dict[str, Any]) -> Checkpoint:
-    pixels = facts["preprocessing"]
-    return Checkpoint(
-        weights=weights,
-        model=facts["model"],
-        arguments=facts["arguments"],
-        classes=None if facts["classes"] is None else tuple(facts["classes"]),
-        input=pixels and PixelInput(pixels["image"], pixels["channels"], tuple(pixels["mean"]), tuple(pixels["std"])),
-        training=facts["training"],
-    )
+def expect(value: Any, kind: Any, what: str) -> Any:  # noqa: ANN401 (JSON)
+    """The value, if it is of this kind; a truth value is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{what} is {value!r}")
+    return value
 
 
-def _torch_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).split("\n")[0] or "it is empty"
-        raise UserError(
-            f"{path} cannot be read as weights alone ({reason}); "
-            "a pickled model is never run: save its state_dict, best as .safetensors."
-        ) from error
-    for name in _NESTED:
-        if isinstance(found, dict) and isinstance(cast("dict[str, Any]", found).get(name), dict):
-            found = cast("dict[str, Any]", found)[name]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{path} holds a {type(found).__name__} that is not a state_dict of tensors.")
-    weights = cast("dict[str, Tensor]", found)
-    if weights and all(name.startswith("module.") for name in weights):
-        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    return dict(weights)
+def _arguments(given: dict[str, Any], tensors: int) -> dict[str, Any]:
+    """Arguments of a model that has so many tensors, and so cannot be deeper or larger than they are many."""
+    for name, value in given.items():
+        for one in value if isinstance(value, list) else (value,):
+            expect(one, str | int | float | None if name != "pool" else str, name)
+            limit = tensors if name in ("depth", "depths", "layers") else 1_000_000
+            if isinstance(one, int | float) and not abs(one) <= limit:
+                raise UserError(f"{name} is {one!r}")
+    return given
+
+
+def _input(given: dict[str, Any] | None) -> PixelInput | None:
+    if given is None:
+        return None
+    image, channels = (expect(given[name], int, name) for name in ("image", "channels"))
+    mean, std = (tuple(expect(one, int | float, name) for one in expect(given[name], list, name))
+                 for name in ("mean", "std"))  # fmt: skip
+    if not 0 < image <= 100_000:
+        raise UserError(f"image is {image}")
+    if not all(map(isfinite, (*mean, *std))) or not all(std):
+        raise UserError(f"mean is {mean} and std {std}")
+    return PixelInput(image, channels, mean, std)

@@ -1,8 +1,7 @@
 """``load``: a subject from a name, a folder, a checkpoint file or a module."""
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,15 +11,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, refuse_crop
+from vitscope.models.adapter import AbstractLibrary, Size, refuse_crop
 from vitscope.models.anatomy import anatomy_of
-from vitscope.models.build import restored
-from vitscope.models.catalogue import import_adapters, library_of
-from vitscope.models.checkpoint import read_checkpoint
+from vitscope.models.catalogue import library_of
+from vitscope.models.made import Asked, made_from_module, made_from_name
 from vitscope.models.pixels import PixelInput
 from vitscope.models.subject import Preprocessing, Subject
-
-_LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
+from vitscope.models.unwrapped import unwrapped
 
 
 def load(
@@ -28,6 +25,12 @@ def load(
     *,
     pretrained: bool = False,
     weights: str | os.PathLike[str] | None = None,
+    average: bool | None = None,
+    part: str | None = None,
+    class_count: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    options: Mapping[str, object] | None = None,
     input: PixelInput | None = None,
     crop: float | None = None,
     units: Sequence[str] | None = None,
@@ -41,20 +44,37 @@ def load(
 
     * ``digits``, ``vit-micro`` ... ``vit-base``: the project's own;
     * ``timm/NAME``, ``torchvision/NAME``, ``transformers/NAME``: random weights, ``pretrained`` ones, or ``weights``
-      from a file (``.safetensors``, or ``.pt`` loaded with ``weights_only=True``);
+      from a file;
     * a local ``save_pretrained`` folder of timm or transformers;
-    * a checkpoint file that says what it is the weights of, as ``vitscope train`` writes them;
+    * a checkpoint file that says what it is the weights of, as ``vitscope train`` writes them, and timm's trainer;
     * a ``torch.nn.Module``; one of no known library needs ``input``, and is read at ``units`` (names of submodules),
-      or at its repeated blocks.
+      or at its repeated blocks. A wrapper (compiled, parallel, an average, a class around one model of a library that
+      gives its logits) is examined as what it holds.
+
+    ``weights`` is a ``.safetensors`` file or one of ``torch.save``, read with ``weights_only=True``: a state dict, or a
+    trainer's checkpoint in which one lies behind any one prefix. Of averaged weights (EMA, SWA) beside raw ones the
+    averaged are taken, unless ``average`` is False; ``part`` is the key of the set that is meant if there are several
+    more. Number of classes and channels come from the file; ``class_count``, ``image_size`` (a side, or height and
+    width), ``channels`` and ``options`` (arguments of the library's constructor) say what a name leaves open.
 
     ``input`` replaces the model's own preprocessing, ``crop`` (timm, torchvision) only the share of the shorter side
-    that its centre crop keeps; ``classes`` names its outputs. A module that is handed over is
-    put on ``device`` and in evaluation mode, and otherwise left as it is. Raises ``UserError`` naming what was given.
+    that its centre crop keeps; ``classes`` names its outputs. A module that is handed over is put on ``device`` and in
+    evaluation mode, and otherwise left as it is: ``weights`` are loaded into a copy. Raises ``UserError`` naming what
+    was given.
     """
-    made = _made(model, pretrained, weights)
+    size = Size(class_count, (image_size, image_size) if isinstance(image_size, int) else image_size, channels)
+    asked = Asked(pretrained, None if weights is None else Path(weights), average, part, size, options or {})
+    if isinstance(model, str | os.PathLike):
+        made = made_from_name(os.fspath(model), asked)
+    else:
+        held, notes = unwrapped(model, None if input is None else input.preprocessing.shape)
+        made = made_from_module(held, asked)
+        made = replace(made, notes=(*notes, *made.notes))
     module = made.module.to(device).eval()
     library = library_of(module)
     preprocessing = _preprocessing(module, library, input or made.input, crop)
+    if size.image is not None and preprocessing.shape[1:] != size.image:
+        preprocessing = _resized(preprocessing, size.image)
     count, known = library.classes(module) if library else (_outputs(module, preprocessing), None)
     described = anatomy_of(module, units, preprocessing.shape)
     return Subject(
@@ -66,71 +86,17 @@ def load(
         class_count=count,
         classes=_class_names(classes, made.classes or known, count),
         weights=made.weights,
-        notes=described.notes,
+        notes=(*made.notes, *described.notes),
     )
 
 
-@dataclass(frozen=True)
-class _Made:
-    module: nn.Module
-    name: str
-    weights: str
-    classes: tuple[str, ...] | None = None
-    input: PixelInput | None = None
-
-
-def _made(model: str | os.PathLike[str] | nn.Module, pretrained: bool, weights: str | os.PathLike[str] | None) -> _Made:
-    if isinstance(model, nn.Module):
-        return _weighted(_Made(model, type(model).__name__, "as handed over"), weights)
-    path = Path(model)
-    if path.is_file():
-        return _from_file(path)
-    if (path / "config.json").is_file():
-        return _weighted(_from_folder(path), weights)
-    prefix, _, rest = str(model).partition("/")
-    prefix, rest = (prefix, rest) if rest else ("vitscope", prefix)
-    if prefix not in _LIBRARIES:
+def _resized(own: Preprocessing, image: tuple[int, int]) -> Preprocessing:
+    """An input of another size with the same normalisation, for models that take pictures of any size."""
+    if own.mean is None or own.std is None or image[0] != image[1]:
         raise UserError(
-            f"{str(model)!r} is no file, no saved folder and no model name; a name is digits, vit-micro, "
-            "timm/NAME, torchvision/NAME or transformers/NAME."
+            f"An input of {image[0]} x {image[1]} cannot be made here; give it as input=vitscope.PixelInput(...)."
         )
-    library = _library(prefix)
-    trained = "pretrained" if pretrained or rest == "digits" else "random"
-    return _weighted(_Made(library.create(rest, pretrained), str(model), trained), weights)
-
-
-def _library(prefix: str) -> type[AbstractLibrary]:
-    import_adapters(prefix)
-    return next(library for _, library in LIBRARIES.items() if library.name == prefix)
-
-
-def _from_file(path: Path) -> _Made:
-    checkpoint = read_checkpoint(path)
-    if checkpoint.model is None:
-        raise UserError(
-            f"{path} does not say which model it holds the weights of; name the architecture and give the file "
-            f"beside it: timm/NAME --weights {path}."
-        )
-    return _Made(restored(checkpoint), checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
-
-
-def _from_folder(path: Path) -> _Made:
-    config = json.loads((path / "config.json").read_text())
-    for prefix in ("timm", "transformers"):
-        library = _library(prefix)
-        if library.owns_folder(config):
-            return _Made(library.create(str(path), True), path.name, str(path))
-    raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {', '.join(config)}.")
-
-
-def _weighted(made: _Made, weights: str | os.PathLike[str] | None) -> _Made:
-    if weights is None:
-        return made
-    state = dict(read_checkpoint(Path(weights)).weights)
-    library = library_of(made.module)
-    if library is None:
-        raise UserError("Weights can be given for a model that is named, not for a module that is handed over.")
-    return replace(made, module=library.load_weights(made.module, state), weights=str(weights))
+    return PixelInput(image[0], own.shape[0], own.mean, own.std).preprocessing
 
 
 def _preprocessing(

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from vitscope.measurement.errors import UserError
@@ -34,6 +35,7 @@ def refuse_unknown(model: str) -> None:
         )
 
 
+@cache
 def registered(library: str) -> tuple[str, ...]:
     """The names of timm's models, or of torchvision's classifiers, from the library's source."""
     return tuple(name for source in _sources(library) for name in _REGISTERED.findall(source))

@@ -33,7 +33,11 @@ def sized_vit(name: str, fields: Mapping[str, object], class_names: tuple[str, .
     refuse_unknown_options(name, fields, known)
     values = {field: tuple(cast("list[float]", value)) if isinstance(value, list) else value
               for field, value in fields.items()}  # fmt: skip
-    return Vit(dataclasses.replace(SIZES[name], **cast("dict[str, Any]", values)), class_names)
+    try:
+        return Vit(dataclasses.replace(SIZES[name], **cast("dict[str, Any]", values)), class_names)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        given = ", ".join(f"{field}={value!r}" for field, value in fields.items())
+        raise UserError(f"{name} cannot be made with {given}: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
 @LIBRARIES.add("own")

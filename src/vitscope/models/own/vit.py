@@ -125,7 +125,7 @@ class Vit(nn.Module):
         self.patches = nn.Conv2d(config.channels, config.dim, config.patch, config.patch)
         self.prefix = nn.Parameter(torch.zeros(config.prefix, config.dim))
         self.positions = nn.Parameter(_waves(side, config.dim))
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.classes)

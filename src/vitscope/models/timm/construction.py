@@ -64,6 +64,12 @@ def _taken(name: str) -> set[str]:
     return {"num_classes", "in_chans", *inspect.signature(made.__init__).parameters} - {"self", "args", "kwargs"}
 
 
+def show_as(module: nn.Module, told: Mapping[str, object]) -> None:
+    """Have pictures normalised and cropped as the module's trainer was told (mean, std, crop_pct, interpolation)."""
+    configured: Any = module
+    configured.pretrained_cfg = dict(configured.pretrained_cfg) | dict(told)
+
+
 def configured_side(module: nn.Module) -> int:
     """Height of the input in the module's own configuration."""
     return resolve_model_data_config(module)["input_size"][1]

@@ -45,6 +45,7 @@ class Transformers(AbstractLibrary):
     """Hugging Face transformers: a hub name, or a folder written by ``save_pretrained`` (safetensors)."""
 
     name = "transformers"
+    renames = True
 
     @classmethod
     def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:

@@ -1,0 +1,305 @@
+"""A module from what names it: a library's name, a folder, a checkpoint, or itself; with the weights of a file."""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Size, load_strictly, misfit, refuse_options
+from vitscope.models.architectures import resembling
+from vitscope.models.build import restored
+from vitscope.models.catalogue import import_adapters, library_of
+from vitscope.models.checkpoint import checkpoint_of, groups_in
+from vitscope.models.pixels import PixelInput
+from vitscope.models.recorded import Recorded, recorded
+from vitscope.models.sized import Named, Shapes, size_of
+from vitscope.models.weight_file import Contents, read_contents
+from vitscope.models.weight_sets import Group, WeightSet, chosen, fitting, groups_of, only
+
+_LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a model besides its name."""
+
+    pretrained: bool = False
+    weights: Path | None = None
+    average: bool | None = None
+    """Whether averaged weights are to be taken of a file that has both; None for them if there are any."""
+    part: str | None = None
+    """Which of several sets of weights in the file."""
+    size: Size = field(default_factory=Size)
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Arguments of the library's constructor."""
+
+    def refuse_size(self, what: str) -> None:
+        """Raise where a model that is made already is asked to be of a size."""
+        sized = {"classes": self.size.classes, "image_size": self.size.image, "channels": self.size.channels}
+        refuse_options(what, {name: value for name, value in sized.items() if value is not None} | {**self.options})
+
+
+@dataclass(frozen=True)
+class Made:
+    """A module, and what is known of it."""
+
+    module: nn.Module
+    name: str
+    weights: str
+    classes: tuple[str, ...] | None = None
+    input: PixelInput | None = None
+    notes: tuple[str, ...] = ()
+
+
+def made_from_module(module: nn.Module, asked: Asked) -> Made:
+    """The module itself; a copy of it if it is given weights."""
+    name = type(module).__name__
+    asked.refuse_size(f"A module that is handed over ({name})")
+    if asked.weights is None:
+        return Made(module, name, "as handed over")
+    contents = read_contents(asked.weights)
+    return _filled(Made(copy.deepcopy(module), name, str(asked.weights)), contents, asked.weights, asked)
+
+
+def made_from_name(model: str, asked: Asked) -> Made:
+    """The model of this name, folder or checkpoint. Raises ``UserError`` naming what it is, if it is none of these."""
+    path = Path(model)
+    if path.is_file():
+        return _from_file(path, asked)
+    if (path / "config.json").is_file():
+        return _from_folder(path, asked)
+    prefix, _, rest = model.partition("/")
+    prefix, rest = (prefix, rest) if rest else ("vitscope", prefix)
+    if prefix not in _LIBRARIES:
+        raise UserError(
+            f"{model!r} is no file, no saved folder and no model name; a name is digits, vit-micro, "
+            "timm/NAME, torchvision/NAME or transformers/NAME."
+        )
+    named = Named(_library(prefix), rest, asked.options)
+    if asked.weights is not None and asked.pretrained:
+        raise UserError(f"--pretrained and --weights {asked.weights} are two sets of weights; give one of them.")
+    if asked.weights is not None:
+        return _of_file(model, named, asked.weights, read_contents(asked.weights), asked)
+    module = named.library.create(rest, asked.pretrained, **named.arguments(asked.size))
+    return Made(
+        module,
+        model,
+        "pretrained" if asked.pretrained or rest == "digits" else "random",
+        notes=_head_note(named, asked),
+    )
+
+
+def _head_note(named: Named, asked: Asked) -> tuple[str, ...]:
+    """Which of pretrained weights are random nevertheless: those of a classifier of another size."""
+    if not asked.pretrained or asked.size.classes is None:
+        return ()
+    own, sized = named.shapes(Size()), named.shapes(Size(asked.size.classes))
+    new = sorted(name for name, shape in sized.items() if own.get(name) != shape)
+    return (f"Pretrained but for {_some(new)}, which are random: the classifier is of another size.",) if new else ()
+
+
+def _library(prefix: str) -> type[AbstractLibrary]:
+    import_adapters(prefix)
+    return next(library for _, library in LIBRARIES.items() if library.name == prefix)
+
+
+def _from_folder(path: Path, asked: Asked) -> Made:
+    config = json.loads((path / "config.json").read_text())
+    for prefix in ("timm", "transformers"):
+        library = _library(prefix)
+        if library.owns_folder(config):
+            module = library.create(str(path), True, **Named(library, "", asked.options).arguments(asked.size))
+            made = Made(module, path.name, str(path))
+            weights = asked.weights
+            return made if weights is None else _filled(made, read_contents(weights), weights, asked)
+    raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {', '.join(config)}.")
+
+
+def _from_file(path: Path, asked: Asked) -> Made:
+    """A checkpoint that says what it is the weights of: the project's own, or a trainer's with its architecture."""
+    if asked.weights is not None:
+        raise UserError(f"{path} is a file of weights, and --weights {asked.weights} another; give one of them.")
+    contents = read_contents(path)
+    checkpoint = checkpoint_of(path, contents)
+    if checkpoint.model is not None:
+        asked.refuse_size(f"{path}, which vitscope wrote,")
+        _refuse_choice(path, asked)
+        return Made(restored(checkpoint), checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
+    said = recorded(contents.data)
+    fits = [name for name in said.names if _fits(name, contents, said, asked)] or list(said.names)
+    if len(fits) == 1:
+        prefix, _, rest = fits[0].partition("/")
+        made = _of_file(fits[0], Named(_library(prefix), rest, asked.options), path, contents, asked)
+        return replace(made, notes=(f"{path.name} says that it is of {said.said}: read as {fits[0]}.", *made.notes))
+    groups = groups_in(path, contents)
+    likely = _likely(groups)
+    words = f"it says {said.said}, which is {' or '.join(fits)}" if fits else likely and f"its weights {likely}"
+    example = fits[0] if fits else "timm/NAME"
+    raise UserError(
+        f"{path} does not say which model it holds the weights of{f' ({words})' if words else ''}; name the "
+        f"architecture and give the file beside it: {example} --weights {path}."
+    )
+
+
+def _refuse_choice(path: Path, asked: Asked) -> None:
+    if asked.average is not None or asked.part is not None:
+        raise UserError(f"{path} holds one set of weights; leave out --ema, --raw and --part.")
+
+
+def _fits(name: str, contents: Contents, said: Recorded, asked: Asked) -> bool:
+    prefix, _, rest = name.partition("/")
+    named = Named(_library(prefix), rest, {**said.options, **asked.options})
+    try:
+        return bool(fitting(groups_of(contents.data), list(named.shapes(asked.size))))
+    except UserError:
+        return False
+
+
+def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: Asked) -> Made:
+    """The named model in the size of the file's weights, with them."""
+    said = recorded(contents.data)
+    size = asked.size
+    if said.is_of(model):
+        named = replace(named, options={**said.options, **named.options})
+        size = replace(size, image=size.image or (None if "img_size" in named.options else said.image))
+    found = _meant(named, size, path, contents, asked)
+    if found is not None:
+        size = size_of(named, size, _shapes(found.state))
+    module = named.library.create(named.name, False, **named.arguments(size))
+    if said.is_of(model) and said.shown and named.library.name == "timm":
+        from vitscope.models.timm.construction import show_as
+
+        show_as(module, said.shown)
+    made = _filled(Made(module, model, str(path)), contents, path, asked)
+    return replace(made, notes=(*_size_notes(path, asked.size, size), *made.notes))
+
+
+def _meant(named: Named, size: Size, path: Path, contents: Contents, asked: Asked) -> WeightSet | None:
+    """The set of weights that has the model's names, or those of the model without a classifier; None if none has."""
+    groups = groups_in(path, contents)
+    for tried in (size, replace(size, classes=0)):
+        try:
+            sets = fitting(groups, list(named.shapes(tried)))
+        except UserError:
+            if tried is size:
+                raise
+            continue
+        if sets:
+            return chosen(str(path), sets, asked.average, asked.part)
+    return None
+
+
+def _size_notes(path: Path, asked: Size, size: Size) -> tuple[str, ...]:
+    read = {
+        "number of classes": (asked.classes, size.classes),
+        "number of channels": (asked.channels, size.channels),
+        "size of the input": (asked.image, size.image),
+    }
+    if size.classes == 0 and asked.classes is None:
+        return (f"{path.name} has no classifier's weights: the model is without one.",)
+    said = [f"{what} ({_words(now)})" for what, (before, now) in read.items() if now != before]
+    return (f"The {' and the '.join(said)} {'is' if len(said) == 1 else 'are'} that of {path.name}.",) if said else ()
+
+
+def _words(value: int | tuple[int, int] | None) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _filled(made: Made, contents: Contents, path: Path, asked: Asked) -> Made:
+    """The module with the weights of the file that fit it, and what is to be said of them."""
+    library, groups = library_of(made.module), groups_in(path, contents)
+    own = made.module.state_dict()
+    sets = fitting(groups, list(own))
+    if sets:
+        found = chosen(str(path), sets, asked.average, asked.part)
+    elif library is not None and library.renames and len(groups) == 1:
+        found = only(groups[0])
+    else:
+        raise misfit(type(made.module).__name__, _shapes(own), _nearest(groups, own))
+    others = [one for one in sets if one is not found and one.averaged != found.averaged]
+    state, beside = _completed(found, made.module, [*sets])
+    notes = [*_set_notes(path, found, others, beside), *_number_notes(path, state, own)]
+    module = load_strictly(made.module, state) if library is None else library.load_weights(made.module, state)
+    sort = f" ({'averaged' if found.averaged else 'raw'}: {found.label})" if others or found.averaged else ""
+    return replace(made, module=module, weights=f"{path}{sort}", notes=(*made.notes, *notes))
+
+
+def _completed(
+    found: WeightSet, module: nn.Module, sets: Sequence[WeightSet]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The set without what is another's or what the module makes itself, and the names that stay beside it.
+
+    Counters of batches, which change nothing in evaluation, are the module's own if the file has none.
+    """
+    own, state = module.state_dict(), found.state
+    made_anew = {name: one for name, one in module.named_buffers() if name not in own}
+    others = {there for one in sets if one is not found for there in one.names.values()}
+    for name in [name for name in state if name not in own]:
+        anew = made_anew.get(name)
+        same = anew is not None and anew.shape == state[name].shape and bool((anew == state[name].to(anew)).all())
+        if same or found.names[name] in others:
+            del state[name]
+    for name, value in own.items():
+        if name.endswith("num_batches_tracked"):
+            state.setdefault(name, value)
+    beside = [name for name in found.beside if name not in others and not name.endswith("n_averaged")]
+    return state, tuple(beside)
+
+
+def _set_notes(path: Path, found: WeightSet, others: Sequence[WeightSet], beside: Sequence[str]) -> list[str]:
+    said: list[str] = []
+    if others:
+        taken, left, flag = ("averaged", "raw", "--raw") if found.averaged else ("raw", "averaged", "--ema")
+        said.append(f"the {taken} ones ({found.label}), not the {left} ones ({others[0].label}), which {flag} takes")
+    elif found.averaged:
+        said.append(f"the averaged ones ({found.label})")
+    elif found.group.path or found.prefix:
+        said.append(f"those under {found.label}")
+    if found.dropped:
+        said.append(f"their names without {', '.join(found.dropped)}")
+    if beside:
+        said.append(f"left beside: {_some(beside)}")
+    return [f"Weights of {path.name}: {'; '.join(said)}."] if said else []
+
+
+def _number_notes(path: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Which numbers are kept in another precision than the file's."""
+    kinds = {
+        (str(one.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
+        for name, one in state.items()
+        if name in own and one.dtype != own[name].dtype and one.is_floating_point() and own[name].is_floating_point()
+    }
+    return [f"{path.name} holds {there} weights; the model computes in {here}." for there, here in sorted(kinds)]
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _nearest(groups: Iterable[Group], own: Mapping[str, Tensor]) -> Shapes:
+    """The weights of a file that have most names in common with the model's, if only in their last parts."""
+
+    def common(group: Group) -> int:
+        return sum(name.rpartition(".")[2] in lasts for name in group.tensors)
+
+    lasts = {name.rpartition(".")[2] for name in own}
+    best = max(groups, key=common, default=None)
+    return {} if best is None else _shapes(only(best).state)
+
+
+def _likely(groups: Iterable[Group]) -> str:
+    """What the weights of a file look like, in words that follow "its weights"; nothing if that is not known."""
+    for group in groups:
+        found = resembling(_shapes(only(group).state))
+        if found:
+            return f"{'are those' if found[1] else 'look like those'} of {found[0]}"
+    return ""

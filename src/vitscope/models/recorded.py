@@ -1,0 +1,109 @@
+"""What a trainer's checkpoint says of its model besides the weights: the architecture's name and how it was made."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.names import registered
+
+_SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt", "params")
+"""Where trainers keep what they were asked."""
+_NAMES = ("arch", "architecture", "model", "model_name", "backbone", "encoder", "network")
+"""What trainers call an architecture's name."""
+_SHOWN = ("mean", "std", "crop_pct", "interpolation")
+"""What timm's trainer was told of the pictures."""
+_CHANGING = {"gp": "global_pool", "global_pool": "global_pool", "bn_eps": "bn_eps"}
+"""Arguments of timm's trainer that change what a model computes and not the names of its weights."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a checkpoint says of its model."""
+
+    names: tuple[str, ...] = ()
+    """Models of the libraries that its architecture's name may mean, as in ``timm/vit_tiny_patch16_224``."""
+    said: str | None = None
+    """The architecture's name as it is in the file."""
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Arguments of timm's constructor."""
+    image: tuple[int, int] | None = None
+    """Height and width of the input."""
+    shown: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Mean, deviation, crop and interpolation that were chosen for the pictures."""
+
+    def is_of(self, model: str) -> bool:
+        """Whether it can be what is said of the model that is named: of this architecture, or of none by name."""
+        return not self.names or model.partition(".")[0] in self.names
+
+
+def recorded(data: Mapping[str, object]) -> Recorded:
+    """What the file says. Raises ``UserError`` for arguments that no model has."""
+    settings = [data, *_settings(data)]
+    said = next((str(one[key]) for one in settings for key in _NAMES if _is_name(one.get(key))), None)
+    asked: dict[str, Any] = {}
+    for one in reversed(settings[1:]):
+        asked |= {key: value for key, value in one.items() if value is not None}
+    options = {ours: asked[theirs] for theirs, ours in _CHANGING.items() if asked.get(theirs)}
+    for key in ("model_kwargs", "model_args"):
+        given = _mapping(asked.get(key) or data.get(key))
+        options |= {name: value for name, value in given.items() if name not in ("num_classes", "in_chans")}
+    _refuse_huge(options)
+    return Recorded(
+        names=_models(said, data),
+        said=said,
+        options=options,
+        image=_image(asked, options),
+        shown={key: asked[key] for key in _SHOWN if asked.get(key) is not None and "model" in asked},
+    )
+
+
+def _settings(data: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    for key in _SETTINGS:
+        found = _mapping(data.get(key))
+        if found:
+            yield found
+            inner = _mapping(found.get("model"))
+            if inner:
+                yield {("model_name" if name == "name" else name): value for name, value in inner.items()}
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if isinstance(value, argparse.Namespace):
+        return vars(value)
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(_models(value, {}))
+
+
+def _models(said: str | None, data: Mapping[str, object]) -> tuple[str, ...]:
+    """The libraries' models of this name. PyTorch's own examples, which are torchvision's, keep a ``best_acc1``."""
+    if said is None:
+        return ()
+    library, _, name = said.rpartition("/")
+    bare = name.partition(".")[0]
+    libraries = (library,) if library in ("timm", "torchvision") else ("timm", "torchvision")
+    found = tuple(f"{one}/{bare}" for one in libraries if bare in registered(one))
+    of_torchvision = tuple(name for name in found if name.startswith("torchvision/"))
+    return of_torchvision if of_torchvision and "best_acc1" in data else found
+
+
+def _image(asked: Mapping[str, Any], options: dict[str, object]) -> tuple[int, int] | None:
+    """Height and width, from ``img_size``, ``image_size`` or ``input_size``: a side, two sides, or channels first."""
+    for found in (options.pop("img_size", None), *(asked.get(key) for key in ("input_size", "img_size", "image_size"))):
+        sides = [found, found] if isinstance(found, int) else list(found) if isinstance(found, list | tuple) else []
+        if len(sides) in (2, 3) and all(isinstance(side, int) and 0 < side < 10_000 for side in sides):
+            return sides[-2], sides[-1]
+    return None
+
+
+def _refuse_huge(options: Mapping[str, object]) -> None:
+    """A file must not make a model of any size before its weights are seen to be of that size."""
+    for name, value in options.items():
+        numbers = value if isinstance(value, list | tuple) else (value,)
+        limit = 1_000 if name in ("depth", "depths", "layers") else 100_000
+        if any(isinstance(one, int | float) and not abs(one) < limit for one in numbers):
+            raise UserError(f"The checkpoint says its model is made with {name}={value!r}, which no model is.")

@@ -1,0 +1,161 @@
+"""The size a file's weights are of: how many classes, channels and pixels the model they were saved from was made for.
+
+It is read from the shapes. A model is made two times without memory, for two numbers of classes, say; whatever differs
+between the two says how a shape follows from that number, and so the file's shape which number it was.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isqrt
+
+import torch
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import AbstractLibrary, Size
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_TRIED = ((7, 11), (8, 16))
+"""Two numbers of classes or channels that models are made for, and two more where those are none for it."""
+_SIDES = (448, 672)
+"""Two sides of an input in pixels: multiples of all usual patches."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model of a library by its name, with arguments of its constructor; not made yet."""
+
+    library: type[AbstractLibrary]
+    name: str
+    options: Mapping[str, object]
+
+    def arguments(self, size: Size) -> dict[str, object]:
+        """What it is made with in this size; what is said of the size comes before what the options say."""
+        return {**self.options, **self.library.options(size)}
+
+    def shapes(self, size: Size) -> Shapes:
+        """Names and shapes of its weights. Cost: it is made without memory for them, if it can be."""
+        make = partial(self.library.create, self.name, False, **self.arguments(size))
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of weights that are copied to nowhere
+                module = make()
+        except (NotImplementedError, UserError) as error:
+            if not isinstance(error.__cause__ or error, NotImplementedError):
+                raise
+            module = make()  # it reads its own weights while it is made
+        return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def size_of(named: Named, size: Size, found: Shapes) -> Size:
+    """``size``, with the classes and channels that it leaves open as the file's weights have them.
+
+    Pixels are read from position embeddings of rows and columns. Those of one row of tokens tell the number of tokens
+    alone: then ``UserError`` says what ``--image-size`` would fit. What fits in no size is returned as it is.
+    """
+    own = named.shapes(size)
+    if _agree(own, found):
+        return size
+    if size.classes is None:
+        classes = _linear(named, size, found, lambda n: replace(size, classes=n))
+        size = replace(size, classes=classes or _none(named, found))
+    if size.channels is None:
+        size = replace(size, channels=_linear(named, size, found, lambda n: replace(size, channels=n)))
+    if size.image is None and not _agree(named.shapes(size), found):
+        return _with_pixels(named, size, found)
+    return size
+
+
+def _agree(own: Shapes, found: Shapes) -> bool:
+    return all(found.get(name, shape) == shape for name, shape in own.items()) and own.keys() <= found.keys()
+
+
+def _differing(own: Shapes, found: Shapes) -> list[str]:
+    return [name for name, shape in own.items() if name in found and found[name] != shape]
+
+
+def _linear(named: Named, size: Size, found: Shapes, sized: Callable[[int], Size]) -> int | None:
+    """The number that all shapes which follow from it have in the file; None if they do not agree or none follows."""
+    for low, high in _TRIED:
+        shapes = [_made(named, sized(number)) for number in (low, high)]
+        if shapes[0] is None or shapes[1] is None:
+            continue
+        numbers = {
+            _solved(first, second, low, high, there)
+            for name in _differing(shapes[0], shapes[1])
+            if name in found and len(found[name]) == len(shapes[0][name])
+            for first, second, there in zip(shapes[0][name], shapes[1][name], found[name], strict=True)
+            if first != second
+        }
+        number = numbers.pop() if len(numbers) == 1 else None
+        return number if number and _differing(named.shapes(size), found) else None
+    return None
+
+
+def _solved(first: int, second: int, low: int, high: int, there: int) -> int | None:
+    """The number for which a side is ``there``, if it grows in proportion from ``first`` to ``second``."""
+    number, rest = divmod((there - first) * (high - low), second - first)
+    return low + number if rest == 0 and low + number > 0 else None
+
+
+def _made(named: Named, size: Size) -> Shapes | None:
+    try:
+        return named.shapes(size)
+    except UserError:
+        return None
+
+
+def _none(named: Named, found: Shapes) -> int | None:
+    """0 if the file has all but a classifier's weights, and the library makes such a model."""
+    try:
+        own = _made(named, Size(classes=0))
+    except UserError:
+        return None
+    return 0 if own and own.keys() <= found.keys() and not named.shapes(Size()).keys() <= found.keys() else None
+
+
+def _with_pixels(named: Named, size: Size, found: Shapes) -> Size:
+    shapes = [_made(named, replace(size, image=(side, side))) for side in _SIDES]
+    if shapes[0] is None or shapes[1] is None:
+        return size
+    wrong = _differing(named.shapes(size), found)
+    for name in _differing(shapes[0], shapes[1]):
+        if name not in wrong:
+            continue
+        first, second, there = shapes[0][name], shapes[1][name], found.get(name, ())
+        grown = [i for i, side in enumerate(first) if side != second[i]]
+        if len(there) != len(first):
+            continue
+        if len(grown) == 2:
+            sides = [_solved(first[i], second[i], *_SIDES, there[i]) for i in grown]
+            return replace(size, image=(sides[0], sides[1])) if sides[0] and sides[1] else size
+        if len(grown) == 1:
+            _ask(named, size, found, name, _side(first[grown[0]], second[grown[0]], there[grown[0]]))
+    return size
+
+
+def _side(first: int, second: int, there: int) -> int | None:
+    """The side of the square for which there are so many tokens, if the number grows with its area; else None."""
+    low, high = _SIDES
+    patch = isqrt((high**2 - low**2) // (second - first)) if second > first else 0
+    if not patch or low % patch:
+        return None
+    prefix = first - (low // patch) ** 2
+    side = isqrt(max(there - prefix, 0))
+    return side * patch if side**2 == there - prefix else None
+
+
+def _ask(named: Named, size: Size, found: Shapes, name: str, side: int | None) -> None:
+    fits = side is not None and _agree(_made(named, replace(size, image=(side, side))) or {"": ()}, found)
+    own = named.shapes(size)[name]
+    what = f"--image-size {side} if they were square" if fits else "their height and width, as in --image-size 64x256"
+    raise UserError(
+        f"The weights were made for pictures of another size than {named.library.name}/{named.name} takes ({name} is "
+        f"{_sides(found[name])} in the file and {_sides(own)} in the model), and do not say of which; give {what}."
+    )
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(side) for side in shape)

@@ -1,0 +1,140 @@
+"""Wrappers that are handed over: what they hold, if it computes the same."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.catalogue import library_of
+
+_HELD = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "timm.utils.model_ema.ModelEma": "ema",
+    "timm.utils.model_ema.ModelEmaV2": "module",
+    "timm.utils.model_ema.ModelEmaV3": "module",
+    "lightning_fabric.wrappers._FabricModule": "module",
+    "lightning.fabric.wrappers._FabricModule": "module",
+}
+"""Classes that call what they hold and do nothing to its result, and the attribute under which they hold it."""
+_PROGRAMS = (
+    "torch.jit._script.ScriptModule",
+    "torch.nn.parallel.distributed.FullyShardedDataParallel",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel",
+)
+"""Classes whose parts cannot be read here."""
+
+
+def unwrapped(module: object, shape: tuple[int, int, int] | None = None) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module that is held, and notes that say so; the module itself if nothing is held that computes the same.
+
+    Compiled modules, parallel ones and averages are taken for what they hold, compiled parts for what was compiled. Any
+    other class around one module of a known library is taken for it if it hands pictures on as they are and returns the
+    logits as they come, bit by bit, in evaluation mode; pictures are of ``shape``, or of the held module's own input.
+    One that normalises its input or divides its logits is examined as it is. Raises ``UserError`` for what is no
+    module, and for programs whose parts cannot be read.
+    """
+    held, notes = _known(module)
+    held = _uncompiled(held)
+    if library_of(held) is not None:
+        return held, notes
+    found = list(_of_libraries(held))
+    if len(found) != 1:
+        return held, notes
+    (name, inner), what = found[0], type(held).__name__
+    kind = f"{type(inner).__name__} ({name})"
+    if _same(held.eval(), inner, shape):
+        return inner, (*notes, f"{what} holds a {kind} and gives its logits: it is examined as that.")
+    return held, (*notes, f"{what} holds a {kind} and computes something else: {what} is examined as it is.")
+
+
+def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
+    """What classes that are known to change nothing hold."""
+    passed: list[str] = []
+    while (attribute := _HELD.get(_path(type(module)))) is not None:
+        kind = type(module).__name__
+        if any(getattr(module, hooks, None) for hooks in ("_forward_hooks", "_forward_pre_hooks")):
+            raise UserError(f"The {kind} has forward hooks of its own; remove them, or hand over what it holds.")
+        passed.append(kind)
+        module = getattr(module, attribute)
+    program = next((base.__name__ for base in type(module).__mro__ if _path(base) in _PROGRAMS), None)
+    if program is not None:
+        raise UserError(
+            f"A {program} cannot be read at its parts; hand over the torch.nn.Module that it was made from."
+        )
+    if not isinstance(module, nn.Module):
+        raise UserError(f"A {type(module).__name__} is no model; give a torch.nn.Module, a name, a folder or a file.")
+    note = f"{type(module).__name__}, which was handed over as {' of '.join(passed)}, is examined as what it is."
+    return module, ((note,) if passed else ())
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """The module, or a copy without the wrappers of its compiled parts, which shares all else with it."""
+    parts = dict(module.named_children())
+    plain = {name: _uncompiled(_compiled(part)) for name, part in parts.items()}
+    if all(plain[name] is part for name, part in parts.items()):
+        return module
+    twin = copy.copy(module)
+    twin.__dict__["_modules"] = dict(module.__dict__["_modules"]) | plain
+    return twin
+
+
+def _compiled(module: nn.Module) -> nn.Module:
+    """What a compiled module was made from; another module itself."""
+    found: Any = module
+    return found._orig_mod if _HELD.get(_path(type(module))) == "_orig_mod" else module
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _of_libraries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The outermost parts that are of a known library, by their names."""
+    for name, child in module.named_children():
+        part, _ = _known(child) if _path(type(child)) in _HELD else (child, ())
+        if library_of(part) is not None and any(True for _ in part.parameters()):
+            yield prefix + name, part
+        else:
+            yield from _of_libraries(part, f"{prefix}{name}.")
+
+
+def _same(outer: nn.Module, inner: nn.Module, shape: tuple[int, int, int] | None) -> bool:
+    library = library_of(inner)
+    assert library is not None, "only parts of libraries are asked about"
+    weight, reached = next(inner.parameters()), list[object]()
+
+    def reach(_: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> None:
+        reached.extend((*given, *named.values()))
+
+    hook = inner.register_forward_pre_hook(reach, with_kwargs=True)
+    try:
+        shown = _pictures(shape or library.preprocessing(inner).shape).to(weight)
+        with torch.inference_mode():
+            found = _logits(outer(shown))
+            hook.remove()
+            own = _logits(inner(shown))
+    except Exception:  # a module of anybody's raises whatever it likes at pictures that are none of its
+        return False
+    finally:
+        hook.remove()
+    handed = [one for one in reached if isinstance(one, Tensor)]
+    same = found is not None and own is not None and torch.equal(found, own)
+    return same and len(handed) == 1 and torch.equal(handed[0], shown)
+
+
+def _pictures(shape: tuple[int, int, int]) -> Float[Tensor, "batch channels height width"]:
+    """Noise as a normalised picture has it, as pixels from 0 to 1 have it, and as pixels from 0 to 255 have it."""
+    noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    return torch.stack([noise[0], noise[1].sigmoid(), 255 * noise[2].sigmoid()])
+
+
+def _logits(output: object) -> Tensor | None:
+    found = getattr(output, "logits", output)
+    return found if isinstance(found, Tensor) else None

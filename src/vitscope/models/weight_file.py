@@ -1,0 +1,176 @@
+"""Files of weights, known by their first bytes and not by their name; nothing that lies in them is run."""
+
+import argparse
+import collections
+import pathlib
+import pickle
+import re
+import types
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
+
+_SAVE = "save its weights alone where it was made, with torch.save(model.state_dict(), FILE) or as .safetensors"
+
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""With what files of ``torch.save`` begin that are older than its archives."""
+
+_PLAIN = (list, dict, set, tuple, int, float, str, bool)
+"""What a ``defaultdict`` begins its values with."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies in a file: nested mappings, lists, tensors and plain values; and a safetensors file's metadata."""
+
+    data: Mapping[str, object]
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def read_contents(path: Path) -> Contents:
+    """The contents of a ``.safetensors`` file, or of one of ``torch.save`` read with ``weights_only=True``.
+
+    Besides tensors and plain values, a file of ``torch.save`` may hold what trainers keep their settings in: an
+    ``argparse.Namespace``, paths, numbers and arrays of NumPy. Raises ``UserError`` naming the file and what it is
+    instead, or the first class in it that is none of these. Cost: the file is mapped, and read as it is needed.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint file {path}.")
+    with path.open("rb") as file:
+        head = file.read(300)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return _safetensors(path)
+    if path.suffix == ".safetensors" and head:
+        raise UserError(f"{path} cannot be read as safetensors (it has no header); it may have been cut short.")
+    if head[:4] == b"PK\x03\x04":
+        return Contents(_unpickled(path, _zipped(path)))
+    if head[:1] == b"\x80":
+        if _LEGACY not in head[:20]:
+            raise UserError(
+                f"{path} is a pickle, and not one of torch.save; it cannot be read as weights alone, and "
+                f"a pickled model is never run; {_SAVE}."
+            )
+        return Contents(_unpickled(path, mapped=False))
+    raise UserError(
+        f"{path} {_described(head)}, and holds no weights that can be read; give a .safetensors or .pt file."
+    )
+
+
+def _safetensors(path: Path) -> Contents:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = cast("dict[str, str]", file.metadata() or {})
+            return Contents({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, MemoryError, AttributeError) as error:
+        why = first_line(str(error))
+        raise UserError(f"{path} cannot be read as safetensors ({why}); it may have been cut short.") from error
+
+
+def _described(head: bytes) -> str:
+    """What a file is that begins like this."""
+    if not head:
+        return "is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself (git lfs pull fetches it)"
+    for begins, what in (
+        (b"\x1f\x8b", "is compressed with gzip (unpack it first)"),
+        (b"\x89HDF", "is an HDF5 file, as Keras writes them"),
+        (b"\x93NUMPY", "is an array of NumPy"),
+        (b"GGUF", "is a GGUF file"),
+    ):
+        if head.startswith(begins):
+            return what
+    if head[257:262] == b"ustar":
+        return "is a tar archive (unpack it first)"
+    try:
+        head.decode("utf-8", "strict" if len(head) < 300 else "ignore")
+    except UnicodeDecodeError:
+        return "is neither safetensors nor a file of torch.save"
+    plain = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    return "is a text" if plain else "is neither safetensors nor a file of torch.save"
+
+
+def _zipped(path: Path) -> bool:
+    """True for an archive of ``torch.save``. Raises for any other, and for one that was cut short."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise UserError(f"{path} was cut short or damaged ({first_line(str(error))}); copy it again.") from error
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise UserError(f"{path} is a TorchScript program, which is never run here; {_SAVE}.")
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise UserError(f"{path} is an archive, but not one of torch.save (it holds {first_line(names[0])}).")
+    return True
+
+
+def _unpickled(path: Path, mapped: bool) -> Mapping[str, object]:
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed()):
+            warnings.simplefilter("ignore")
+            found: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a hostile file chooses what is raised
+        raise UserError(_unreadable(path, error)) from error
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path} holds a {type(found).__name__} that is not a state_dict of tensors; {_SAVE}.")
+    return cast("Mapping[str, object]", found)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    named = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class ([\w.]+)", str(error))
+    if not isinstance(error, pickle.UnpicklingError) or named is None:
+        return f"{path} was cut short or damaged, and cannot be read as weights alone; copy it again, or {_SAVE}."
+    what = f"{'is a whole' if _is_model(path) else 'holds a'} {named[1]}"
+    return f"{path} cannot be read as weights alone: it {what}, and a pickled model is never run; {_SAVE}."
+
+
+def _is_model(path: Path) -> bool:
+    """Whether layers of PyTorch are pickled in the file; False where that cannot be listed."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # only for what is said
+        return False
+    return any(name.startswith("torch.nn.modules.") for name in names)
+
+
+def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What trainers keep their settings in, by the names under which it is pickled: values that do nothing."""
+    found: list[Any] = [
+        (argparse.Namespace, "argparse.Namespace"),
+        (types.SimpleNamespace, "types.SimpleNamespace"),
+        (collections.defaultdict, "collections.defaultdict"),
+        *((kind, f"{home}.{kind.__name__}") for kind in _PLAIN for home in ("builtins", "__builtin__")),
+        (np.dtype, "numpy.dtype"),
+        (np.ndarray, "numpy.ndarray"),
+        (dict, "lightning_fabric.utilities.data.AttributeDict"),
+        (dict, "lightning.fabric.utilities.data.AttributeDict"),
+        (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    ]
+    for home in ("pathlib", "pathlib._local"):
+        for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):
+            pure = pathlib.PureWindowsPath if "Windows" in kind else pathlib.PurePosixPath
+            found.append((pure, f"{home}.{kind}"))
+    core: Any = getattr(np, "_core", None) or np.core
+    for home in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        found += [(core.multiarray.scalar, f"{home}.scalar"), (core.multiarray._reconstruct, f"{home}._reconstruct")]
+    for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64", "str"):
+        kind = type(np.dtype(name))
+        found.append((kind, f"numpy.dtypes.{kind.__name__}"))
+    return found
+
+
+def first_line(text: str) -> str:
+    """The first line of a foreign text, without colours, safe to show, and not too long."""
+    line = next((one.strip() for one in text.splitlines() if one.strip()), "for no reason given")
+    clean = printable(re.sub(r"\x1b\[[\d;]*m", "", line))
+    return (clean if len(clean) <= 120 else f"{clean[:117]}...").rstrip(".")

@@ -1,0 +1,317 @@
+"""Weights of people's own: found behind wrappers and averages, in the size they are of, or refused in a sentence."""
+
+import argparse
+import collections
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+from checkpoint_files import NAME, SMALL, behind, holds, small, weights
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torchvision import models
+
+from vitscope import load
+from vitscope.measurement.errors import UserError
+
+RAW, MEAN = weights(0), weights(1)
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """Save it, and load the small model with it."""
+
+    def run(content, model=NAME, file="last.pth", **asked):
+        torch.save(content, tmp_path / file)
+        return load(model, weights=tmp_path / file, options=SMALL, **asked)
+
+    return run
+
+
+@pytest.fixture
+def refused(loaded):
+    """Save it, and what is said of it when it is loaded."""
+
+    def run(*given, **asked):
+        with pytest.raises(UserError) as said:
+            loaded(*given, **asked)
+        assert "\x1b" not in str(said.value)
+        assert "weights_only" not in str(said.value)
+        return str(said.value)
+
+    return run
+
+
+def compiled_within(state):
+    return {name.replace("blocks.0.", "blocks.0._orig_mod."): value for name, value in state.items()}
+
+
+def wrapped_within(state):
+    return {name.replace("blocks.", "blocks.module."): value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RAW,
+        behind("module.", RAW),
+        behind("_orig_mod.", RAW),
+        behind("module._orig_mod.", RAW),
+        behind("_orig_mod.module.", RAW),
+        behind("net.backbone.", RAW),
+        behind("_fsdp_wrapped_module.", RAW),
+        compiled_within(RAW),
+        wrapped_within(RAW),
+        {"state_dict": behind("model.", compiled_within(RAW))},
+        {"model": RAW, "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}},
+        {"optimizer": {"exp_avg": MEAN}, "net": RAW},
+        {"checkpoint": {"weights": {"model_state_dict": RAW}}},
+        {"state_dict": {**behind("model.", RAW), **behind("net.", RAW)}},
+        {"model": {name: nn.Parameter(value) for name, value in RAW.items()}},
+    ],
+)
+def test_weights_behind_one_prefix_or_nesting_are_the_models(loaded, content):
+    assert holds(loaded(content), RAW)
+
+
+def test_what_was_left_out_is_said_in_one_line(loaded):
+    state = {**behind("model._orig_mod.", RAW), "criterion.weight": torch.ones(4), "accuracy.hits": torch.ones(1)}
+    subject = loaded({"state_dict": state, "pytorch-lightning_version": "2.4", "hyper_parameters": {"lr": 1e-3}})
+    assert holds(subject, RAW)
+    assert subject.notes[-1] == (
+        "Weights of last.pth: those under state_dict.model; their names without _orig_mod; "
+        "left beside: criterion.weight, accuracy.hits."
+    )
+
+
+def test_known_wrappers_save_what_can_be_read(loaded):
+    model = small()
+    average = AveragedModel(model)
+    average.n_averaged += 3
+    subject = loaded(average.state_dict())
+    assert holds(subject, model.state_dict())
+    assert subject.weights.endswith("last.pth (averaged: module)")
+    assert holds(loaded(torch.compile(model, backend="eager").state_dict()), model.state_dict())
+    assert holds(loaded(nn.DataParallel(model).state_dict()), model.state_dict())
+
+
+BOTH = [
+    {"state_dict": RAW, "state_dict_ema": MEAN},
+    {"model": RAW, "model_ema": behind("module.", MEAN)},
+    {"model": RAW, "ema": {"module": MEAN}},
+    {"model": RAW, "modelEMA": MEAN},
+    {"net": RAW, "swa_state_dict": {**behind("module.", MEAN), "n_averaged": torch.tensor(2)}},
+    {"state_dict": {**behind("model.", RAW), **behind("ema_model.module.", MEAN)}},
+    {"state_dict": {**behind("model.", RAW), **behind("swa.module.", MEAN), "swa.n_averaged": torch.tensor(2)}},
+    {**RAW, **behind("ema.", MEAN)},
+    {"state_dict": MEAN, "current_model_state": RAW, "averaging_state": {"n_averaged": torch.tensor(2)}},
+]
+
+
+@pytest.mark.parametrize("content", BOTH)
+def test_of_raw_and_averaged_weights_it_is_said_which_are_taken(loaded, content):
+    taken = {average: loaded(content, average=average) for average in (None, True, False)}
+    assert holds(taken[None], MEAN)
+    assert holds(taken[True], MEAN)
+    assert holds(taken[False], RAW)
+    assert "(averaged: " in taken[None].weights
+    assert "(raw: " in taken[False].weights
+    assert any("which --raw takes" in note for note in taken[None].notes)
+    assert any("which --ema takes" in note for note in taken[False].notes)
+
+
+def test_averages_that_are_not_there_are_not_taken_silently(refused):
+    assert "holds no averaged weights that fit (what fits: state_dict); leave out --ema" in refused(
+        {"state_dict": RAW}, average=True
+    )
+    assert "holds averaged weights alone (ema)" in refused({"ema": MEAN}, average=False)
+
+
+def test_several_sets_are_asked_about(loaded, refused):
+    content = {"student": behind("module.backbone.", RAW), "teacher": behind("backbone.", MEAN)}
+    assert "say which: --part student or --part teacher" in refused(content)
+    assert holds(loaded(content, part="student"), RAW)
+    assert holds(loaded(content, part="teacher"), MEAN)
+    assert "has no weights under 'nobody' that fit" in refused(content, part="nobody")
+
+
+@pytest.mark.parametrize("classes", [0, 1, 10, 1000])
+def test_the_number_of_classes_is_the_files(loaded, classes):
+    state = weights(0, num_classes=classes)
+    subject = loaded(state)
+    assert holds(subject, state)
+    assert subject.class_count == classes
+    if classes != 1000:
+        assert subject.classes is None
+        assert any("last.pth" in note for note in subject.notes)
+
+
+def test_two_classifiers_have_one_number_of_classes(tmp_path):
+    module = timm.create_model("deit_tiny_distilled_patch16_224", **SMALL, num_classes=7)
+    torch.save(module.state_dict(), tmp_path / "w.pt")
+    assert load("timm/deit_tiny_distilled_patch16_224", weights=tmp_path / "w.pt", options=SMALL).class_count == 7
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
+def test_torchvisions_models_take_their_classes_from_the_file_too(tmp_path, name):
+    module = models.get_model(name, weights=None, num_classes=6).eval()
+    torch.save({"model": behind("module.", module.state_dict())}, tmp_path / "w.pt")
+    subject = load(f"torchvision/{name}", weights=tmp_path / "w.pt")
+    assert subject.class_count == 6
+    assert holds(subject, module.state_dict())
+
+
+def test_channels_are_the_files_and_pixels_are_asked_for(loaded, refused):
+    grey = weights(0, in_chans=1)
+    assert holds(loaded(grey), grey)
+    square, wide = weights(0, img_size=96), weights(0, img_size=(64, 256))
+    assert "give --image-size 96 if they were square" in refused(square)
+    assert loaded(square, image_size=96).preprocessing.shape == (3, 96, 96)
+    assert loaded(wide, image_size=(64, 256)).preprocessing.shape == (3, 64, 256)
+    assert "their height and width, as in --image-size 64x256" in refused(weights(0, img_size=(64, 128)))
+
+
+def test_other_weights_are_refused_with_names_of_both(refused):
+    said = refused(models.get_model("resnet18", weights=None).state_dict())
+    assert "missing blocks.0.attn.proj.bias (24,)" in said
+    assert "unknown bn1.bias (64,)" in said
+    assert "unknown more.weight (2,)" in refused({**RAW, "more.weight": torch.ones(2)})
+    assert "head.weight is (4, 24) in the file and (5, 24) in the model" in refused(RAW, class_count=5)
+    less = {name: value for name, value in RAW.items() if name != "blocks.0.mlp.fc1.weight"}
+    assert "missing blocks.0.mlp.fc1.weight" in refused(less)
+    assert "is int8 in the file" in refused({name: value.to(torch.int8) for name, value in RAW.items()})
+
+
+def test_other_precisions_keep_their_values_and_are_said(loaded):
+    half = {name: value.half() for name, value in RAW.items()}
+    subject = loaded(half)
+    assert holds(subject, {name: value.float() for name, value in half.items()})
+    assert "last.pth holds float16 weights; the model computes in float32." in subject.notes
+
+
+def test_the_kind_of_a_file_is_in_its_bytes(tmp_path):
+    save_file(RAW, tmp_path / "pytorch_model.bin")
+    assert holds(load(NAME, weights=tmp_path / "pytorch_model.bin", options=SMALL), RAW)
+    torch.save(RAW, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert holds(load(NAME, weights=tmp_path / "old.pth", options=SMALL), RAW)
+
+
+SETTINGS = argparse.Namespace(
+    model="vit_tiny_patch16_224",
+    model_kwargs=SMALL,
+    num_classes=None,
+    img_size=64,
+    mean=(0.1, 0.2, 0.3),
+    std=None,
+    gp="avg",
+    output=pathlib.PosixPath("out"),
+    lr=np.float64(1e-3),
+)
+
+
+def test_a_trainers_checkpoint_says_how_its_model_was_made(tmp_path):
+    module = small(img_size=64, global_pool="avg")
+    content = {"arch": "vit_tiny_patch16_224", "state_dict": module.state_dict(), "args": SETTINGS, "version": 2}
+    content |= {"metric": np.float32(3), "history": collections.defaultdict(list), "curve": np.ones(3)}
+    torch.save(content, tmp_path / "model_best.pth.tar")
+    for subject in (
+        load(tmp_path / "model_best.pth.tar"),
+        load("timm/vit_tiny_patch16_224", weights=tmp_path / "model_best.pth.tar"),
+    ):
+        assert holds(subject, module.state_dict())
+        assert subject.module.global_pool == "avg"
+        assert subject.preprocessing.shape == (3, 64, 64)
+        assert subject.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert (
+        "model_best.pth.tar says that it is of vit_tiny_patch16_224" in load(tmp_path / "model_best.pth.tar").notes[0]
+    )
+
+
+def test_an_architecture_of_two_libraries_is_asked_about(tmp_path):
+    state = behind("module.", models.get_model("resnet18", weights=None, num_classes=3).state_dict())
+    torch.save({"arch": "resnet18", "state_dict": state}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="it says resnet18, which is timm/resnet18 or torchvision/resnet18"):
+        load(tmp_path / "a.pth")
+    torch.save({"arch": "resnet18", "state_dict": state, "best_acc1": torch.tensor(3.0)}, tmp_path / "b.pth")
+    assert load(tmp_path / "b.pth").name == "torchvision/resnet18"
+
+
+def test_lightnings_settings_name_the_architecture(tmp_path):
+    module = timm.create_model("resnet10t", num_classes=3).eval()
+    content = {"state_dict": behind("net.", module.state_dict()), "hyper_parameters": {"backbone": "resnet10t"}}
+    torch.save(content, tmp_path / "last.ckpt")
+    subject = load(tmp_path / "last.ckpt")
+    assert (subject.name, subject.class_count) == ("timm/resnet10t", 3)
+    assert holds(subject, module.state_dict())
+
+
+class Foreign:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"state_dict": RAW, "config": Foreign()},
+            "it holds a test_checkpoints.Foreign, and a pickled",
+        ),
+        (small(), "it is a whole timm.models.vision_transformer.VisionTransformer, and a pickled model is never"),
+        ([RAW], "holds a list that is not a state_dict of tensors"),
+        ({"epoch": 3}, "holds no tensors by name"),
+    ],
+)
+def test_what_holds_no_weights_alone_is_named(refused, content, message):
+    assert message in refused(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"weights: see drive", "is a text"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"\x1f\x8b" + bytes(300), "is compressed with gzip"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(300), "is an HDF5 file"),
+        (b"PK\x03\x04" + bytes(300), "was cut short or damaged"),
+        (bytes(range(1, 256)), "is neither safetensors nor a file of torch.save"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content, message):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(f"w.pt {message}")):
+        load(NAME, weights=tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pach_size": 8}, r"takes no argument 'pach_size' \(is it patch_size\?\)"),
+        ({"checkpoint_path": "/etc/passwd"}, "takes no argument 'checkpoint_path'"),
+        ({"pretrained_cfg": {"url": "http://example.org"}}, "takes no argument 'pretrained_cfg'"),
+        ({"depth": "many"}, "cannot be made with depth='many'"),
+        ({"embed_dim": 7}, "cannot be made with embed_dim=7"),
+    ],
+)
+def test_arguments_of_the_constructor_are_its_own(options, message):
+    with pytest.raises(UserError, match=message):
+        load(NAME, options=options)
+
+
+def test_a_model_that_is_made_takes_no_size(tmp_path):
+    with pytest.raises(UserError, match=r"A module that is handed over \(VisionTransformer\) .*classes=3"):
+        load(small(), class_count=3)
+    with pytest.raises(UserError, match="two sets of weights; give one of them"):
+        load(NAME, pretrained=True, weights=tmp_path / "w.pt")
+
+
+def test_weights_go_into_a_copy_of_a_module_that_is_handed_over(tmp_path):
+    module = small()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    torch.save(RAW, tmp_path / "w.pt")
+    assert holds(load(module, weights=tmp_path / "w.pt"), RAW)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
