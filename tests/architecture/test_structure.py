@@ -20,7 +20,7 @@ LAYERS = {"cli", "report", "findings", "labs", "diagnostics", "interventions", "
 }
 ONLY_IN = {
     "timm": {"models/timm", "training/augmentation.py", "data/augmentation.py", "data/imagenet.py"},
-    "torchvision": {"models/torchvision", "models/transformers/library.py", "models/timm/library.py"},  # transforms
+    "torchvision": {"models/torchvision", "models/transformers/input.py"},  # transforms
     "transformers": {"models/transformers", "training/watch/transformers.py"},
     "lightning": {"training/watch/lightning.py"},
     "pytorch_lightning": {"training/watch/lightning.py"},

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import Outputs
 from vitscope.models.timm.library import Timm
 from vitscope.models.transformers.library import Transformers
 
@@ -101,9 +102,9 @@ def test_of_a_clip_the_vision_tower_is_loaded(tmp_path):
 
 
 def test_classes_are_named_where_the_configuration_names_them(vit):
-    assert Transformers.classes(vit) == (3, ("cat", "dog", "eel"))
-    assert Transformers.classes(ViTForImageClassification(ViTConfig(**SMALL, num_labels=4))) == (4, None)
-    assert Transformers.classes(ViTModel(ViTConfig(**SMALL))) == (0, None)
+    assert Transformers.classes(vit) == Outputs(3, ("cat", "dog", "eel"))
+    assert Transformers.classes(ViTForImageClassification(ViTConfig(**SMALL, num_labels=4))) == Outputs(4)
+    assert Transformers.classes(ViTModel(ViTConfig(**SMALL))) == Outputs(0)
 
 
 def test_the_saved_image_processor_is_the_preprocessing(folder):
@@ -153,7 +154,7 @@ def break_processor(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (remove_weights, "could not load the safetensors weights"),
+        (remove_weights, "holds a configuration and no weights"),
         (break_classifier, r"missing classifier.bias; classifier.weight is \(5, 24\) in the file and \(3, 24\)"),
         (break_configuration, "names the architecture 'Nonsense'"),
         (break_processor, r"\(3, 32, 48\) for a wide picture and \(3, 48, 32\) for a tall one"),

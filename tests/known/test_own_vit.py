@@ -7,6 +7,7 @@ from PIL import Image
 
 from vitscope.data.load import images
 from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import Outputs
 from vitscope.models.own.library import Own, sized_vit
 from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.models.pixels import PixelInput
@@ -105,7 +106,7 @@ def test_each_channel_has_its_own_normalisation():
 def test_the_embedded_model_reads_digits():
     module = Own.create("digits", False).eval()
     preprocessing = Own.preprocessing(module)
-    assert Own.classes(module) == (10, tuple("0123456789"))
+    assert Own.classes(module) == Outputs(10, tuple("0123456789"))
     assert preprocessing.shape == (1, 8, 8)
     (batch,) = images("digits", split="test").batches(preprocessing.transform, 445)
     with torch.inference_mode():

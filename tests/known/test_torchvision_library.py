@@ -9,6 +9,7 @@ from torch import nn
 from torchvision import models
 
 from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import Outputs
 from vitscope.models.torchvision.library import Torchvision
 
 
@@ -22,10 +23,11 @@ from vitscope.models.torchvision.library import Torchvision
 def test_input_and_classes_of_a_published_architecture(name, text):
     module = Torchvision.create(name, pretrained=False)
     preprocessing = Torchvision.preprocessing(module)
-    count, names = Torchvision.classes(module)
+    found = Torchvision.classes(module)
     assert preprocessing.text == text
     assert preprocessing.transform(Image.new("RGB", (300, 280))).shape == torch.Size(preprocessing.shape)
-    assert (count, len(names), names[0]) == (1000, 1000, "tench")
+    assert (found.count, len(found.names), found.names[0]) == (1000, 1000, "tench")
+    assert "taken for those of torchvision's weights" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -39,13 +41,13 @@ def test_input_and_classes_of_a_published_architecture(name, text):
 def test_input_and_classes_of_an_architecture_of_ones_own(build, shape, count):
     module = build()
     assert Torchvision.preprocessing(module).shape == shape
-    assert Torchvision.classes(module) == (count, None)
+    assert Torchvision.classes(module) == Outputs(count)
 
 
 def test_a_model_without_classifier_has_no_classes():
     module = models.resnet18()
     module.fc = nn.Identity()
-    assert Torchvision.classes(module) == (0, None)
+    assert Torchvision.classes(module) == Outputs(0)
 
 
 def test_an_unknown_name_is_refused_with_near_ones():

@@ -132,8 +132,9 @@ class Checkup:
                     refused[step.name] = _reason(error)
             if len(runs) == 1 and not refused:
                 return concluded(runs[0], plan)
-            done = [study for study in self.studies if study.name not in refused]
-            notes = [f"{study.title}: on {len(study.images)} images." for study in done]
+            notes = [
+                f"{study.title}: on {len(study.images)} images." for study in self.studies if study.name not in refused
+            ]
             joined = _joined(runs, self.spec, refused, notes)
             return concluded(joined, plan, [step.spec for step in self.steps])
 

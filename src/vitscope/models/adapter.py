@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.models.architectures import Shapes, resembling
+from vitscope.models.folder import Folder
 from vitscope.models.subject import Composition, Preprocessing
 from vitscope.runs.registry import Registry
 
@@ -69,6 +70,23 @@ class Size:
                 raise UserError(f"A model of {value} {what} was asked for; give numbers from {least}.")
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """``count`` classes (0: the outputs are features of no classifier), their names if known, and what was guessed."""
+
+    count: int
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A module made again from a folder, and what a reader of its numbers must know of how."""
+
+    module: nn.Module
+    notes: tuple[str, ...] = ()
+
+
 class AbstractLibrary(ABC):
     """A library of models: how its models are made, what their input is, what their outputs are called."""
 
@@ -80,7 +98,7 @@ class AbstractLibrary(ABC):
     @classmethod
     @abstractmethod
     def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
-        """The model of this name (without the library's part) or local ``save_pretrained`` folder.
+        """The model of this name (without the library's part).
 
         ``options`` are arguments of the library's own constructor. Raises ``UserError`` naming one it does not take.
         """
@@ -96,14 +114,19 @@ class AbstractLibrary(ABC):
         """Whether a ``save_pretrained`` folder with this ``config.json`` is this library's."""
 
     @classmethod
+    def from_folder(cls, folder: Folder) -> Opened:
+        """The model of a folder that it owns, with the folder's weights, or random ones if it has none."""
+        raise UserError(f"{cls.name} saves no folders; {folder.path} is none of its own.")
+
+    @classmethod
     @abstractmethod
     def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
         """The input the module was made for; ``crop`` replaces the share of the picture that its centre crop keeps."""
 
     @classmethod
     @abstractmethod
-    def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
-        """How many classes the module tells apart (0: it has no classifier), and their names where known."""
+    def classes(cls, module: nn.Module) -> Outputs:
+        """How many classes the module tells apart (0: it has no classifier), and their names if known."""
 
     @classmethod
     @abstractmethod

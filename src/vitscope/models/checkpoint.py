@@ -118,11 +118,10 @@ def _arguments(given: dict[str, Any], tensors: int) -> dict[str, Any]:
 def _input(given: dict[str, Any] | None) -> PixelInput | None:
     if given is None:
         return None
-    image, channels = (expect(given[name], int, name) for name in ("image", "channels"))
+    image, channels = expect(given["image"], int | list, "image"), expect(given["channels"], int, "channels")
+    sides = [expect(side, int, "image") for side in image] if isinstance(image, list) else image
     mean, std = (tuple(expect(one, int | float, name) for one in expect(given[name], list, name))
                  for name in ("mean", "std"))  # fmt: skip
-    if not 0 < image <= 100_000:
-        raise UserError(f"image is {image}")
     if not all(map(isfinite, (*mean, *std))) or not all(std):
         raise UserError(f"mean is {mean} and std {std}")
-    return PixelInput(image, channels, mean, std)
+    return PixelInput(sides, channels, mean, std)

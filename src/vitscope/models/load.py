@@ -1,23 +1,24 @@
 """``load``: a subject from a name, a folder, a checkpoint file or a module."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import AbstractLibrary, Size, refuse_crop
+from vitscope.models.adapter import Size
 from vitscope.models.anatomy import anatomy_of
 from vitscope.models.catalogue import library_of
+from vitscope.models.classes import outputs_of
+from vitscope.models.input import input_of, output_width, resized
 from vitscope.models.made import Asked, made_from_module, made_from_name
 from vitscope.models.pixels import PixelInput
-from vitscope.models.subject import Preprocessing, Subject
+from vitscope.models.subject import Subject
 from vitscope.models.unwrapped import unwrapped
+
+_BY_NAME = ("pretrained", "random")
+"""Weights that are the name's own, and so are its classes."""
 
 
 def load(
@@ -72,73 +73,21 @@ def load(
         made = replace(made, notes=(*notes, *made.notes))
     module = made.module.to(device).eval()
     library = library_of(module)
-    preprocessing = _preprocessing(module, library, input or made.input, crop)
+    preprocessing = input_of(module, library, input or made.input, crop)
     if size.image is not None and preprocessing.shape[1:] != size.image:
-        preprocessing = _resized(preprocessing, size.image)
-    count, known = library.classes(module) if library else (_outputs(module, preprocessing), None)
+        preprocessing = resized(preprocessing, size.image)
     described = anatomy_of(module, units, preprocessing.shape)
+    width = output_width(described.anatomy, preprocessing.shape)
+    outputs = outputs_of(module, library, width, made.classes, classes)
+    guessed = outputs.notes if made.weights not in _BY_NAME else ()
     return Subject(
         name=name or made.name,
         family=described.family,
         module=module,
         anatomy=described.anatomy,
         preprocessing=preprocessing,
-        class_count=count,
-        classes=_class_names(classes, made.classes or known, count),
+        class_count=outputs.count,
+        classes=outputs.names,
         weights=made.weights,
-        notes=(*made.notes, *described.notes),
+        notes=(*made.notes, *preprocessing.notes, *described.notes, *guessed),
     )
-
-
-def _resized(own: Preprocessing, image: tuple[int, int]) -> Preprocessing:
-    """An input of another size with the same normalisation, for models that take pictures of any size."""
-    if own.mean is None or own.std is None or image[0] != image[1]:
-        raise UserError(
-            f"An input of {image[0]} x {image[1]} cannot be made here; give it as input=vitscope.PixelInput(...)."
-        )
-    return PixelInput(image[0], own.shape[0], own.mean, own.std).preprocessing
-
-
-def _preprocessing(
-    module: nn.Module, library: type[AbstractLibrary] | None, given: PixelInput | None, crop: float | None
-) -> Preprocessing:
-    if given is not None:
-        refuse_crop("its own input", crop)
-        return given.preprocessing
-    if library is None:
-        raise UserError(
-            f"{type(module).__name__} is of no known library, so its input is not known: give it as "
-            "input=vitscope.PixelInput(image=224, channels=3, mean=(...), std=(...))."
-        )
-    own = library.preprocessing(module, crop)
-    return replace(own, transform=InMode("L" if own.shape[0] == 1 else "RGB", own.transform))
-
-
-@dataclass(frozen=True)
-class InMode:
-    """A transform that is given every picture in the colour mode it expects."""
-
-    mode: str
-    transform: Callable[[Image.Image], Float[Tensor, "channels height width"]]
-
-    def __call__(self, picture: Image.Image) -> Float[Tensor, "channels height width"]:
-        """The transformed picture."""
-        return self.transform(picture.convert(self.mode))
-
-
-def _outputs(module: nn.Module, preprocessing: Preprocessing) -> int:
-    """How many classes a plain module tells apart: the width of its output for one image."""
-    parameter = next(iter(module.parameters()), torch.empty(0))
-    with torch.inference_mode():
-        output = module(torch.zeros(1, *preprocessing.shape, device=parameter.device, dtype=parameter.dtype))
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"{type(module).__name__} returns {found}; a classifier returns batch x classes logits.")
-    return output.shape[1]
-
-
-def _class_names(given: Sequence[str] | None, known: tuple[str, ...] | None, count: int) -> tuple[str, ...] | None:
-    if given is not None and len(given) != count:
-        raise UserError(f"{len(given)} class names were given for a model of {count} classes.")
-    names = tuple(given) if given is not None else known
-    return names if names is None or len(names) == count else None

@@ -1,7 +1,6 @@
 """A module from what names it: a library's name, a folder, a checkpoint, or itself; with the weights of a file."""
 
 import copy
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from vitscope.models.architectures import resembling
 from vitscope.models.build import restored
 from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import checkpoint_of, groups_in
+from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
 from vitscope.models.recorded import Recorded, recorded
 from vitscope.models.sized import Named, Shapes, size_of
@@ -108,15 +108,20 @@ def _library(prefix: str) -> type[AbstractLibrary]:
 
 
 def _from_folder(path: Path, asked: Asked) -> Made:
-    config = json.loads((path / "config.json").read_text())
+    """The model that a folder was saved from, with its weights or those of another file."""
+    asked.refuse_size("A saved folder")
+    folder = read_folder(path, weights=asked.weights is None)
     for prefix in ("timm", "transformers"):
         library = _library(prefix)
-        if library.owns_folder(config):
-            module = library.create(str(path), True, **Named(library, "", asked.options).arguments(asked.size))
-            made = Made(module, path.name, str(path))
+        if library.owns_folder(dict(folder.configuration)):
+            if asked.weights is None:
+                refuse_without_weights(folder)
+            opened = library.from_folder(folder)
+            made = Made(opened.module, path.name, str(path), notes=opened.notes)
             weights = asked.weights
             return made if weights is None else _filled(made, read_contents(weights), weights, asked)
-    raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {', '.join(config)}.")
+    keys = ", ".join(folder.configuration)
+    raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {keys}.")
 
 
 def _from_file(path: Path, asked: Asked) -> Made:

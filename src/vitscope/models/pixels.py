@@ -1,5 +1,6 @@
-"""How a picture becomes the input of a model that is trained here: one size, one mode, one normalisation."""
+"""How a picture becomes an input that is told by its numbers: one size, one mode, one normalisation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +12,35 @@ from torch import Tensor
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Preprocessing
 
-_MODES = {1: "L", 3: "RGB"}
+MODES = {1: "L", 3: "RGB"}
+"""The colour mode of a picture by its number of channels."""
+LARGEST = 8192
+"""Pixels of the longest side that an input may have, so that no configuration asks for all of the memory."""
 
 
 @dataclass(frozen=True)
 class PixelInput:
-    """A square input of ``image`` pixels and 1 (grey) or 3 (RGB) channels, scaled to 0..1, less ``mean``, over ``std``.
+    """An input of ``image`` pixels and 1 (grey) or 3 (RGB) channels, scaled to 0..1, less ``mean``, over ``std``.
 
-    A picture of the right size is taken as it is; any other has its shorter side resized (bicubic) and its centre
-    cut out. ``mean`` and ``std`` have one value, or one for each channel.
+    ``image`` is the side of a square, or height and width. A picture of the right size is taken as it is; of any other,
+    the largest centred part of the right shape is resized (bicubic). ``mean`` and ``std`` have one value, or one for
+    each channel.
     """
 
-    image: int
+    image: int | Sequence[int]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.channels not in _MODES:
+        sides = (self.image, self.image) if isinstance(self.image, int) else tuple(self.image)
+        if len(sides) != 2 or not all(1 <= side <= LARGEST for side in sides):
+            raise UserError(
+                f"An input of {self.image} pixels was asked for; give the side of a square, or height and width, "
+                f"of 1 to {LARGEST} pixels."
+            )
+        object.__setattr__(self, "image", sides[0] if sides[0] == sides[1] else sides)
+        if self.channels not in MODES:
             raise UserError(f"An input of {self.channels} channels was asked for; pictures have 1 (grey) or 3 (RGB).")
         if not {len(self.mean), len(self.std)} <= {1, self.channels}:
             raise UserError(
@@ -36,20 +48,31 @@ class PixelInput:
                 f"give one value, or one for each of the {self.channels} channels."
             )
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        height, width = (self.image, self.image) if isinstance(self.image, int) else self.image
+        return self.channels, height, width
+
     def resized(self, picture: Image.Image) -> Image.Image:
         """The picture in the input's mode and size."""
-        picture = picture.convert(_MODES[self.channels])
-        width, height = picture.size
-        if (width, height) == (self.image, self.image):
+        picture = picture.convert(MODES[self.channels])
+        _, height, width = self.shape
+        if picture.size == (width, height):
             return picture
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return picture.resize((self.image, self.image), Image.Resampling.BICUBIC, box=box)
+        across, down = picture.size
+        if across * height <= down * width:
+            kept_across, kept_down = across, across * height / width
+        else:
+            kept_across, kept_down = down * width / height, down
+        left, top = (across - kept_across) / 2, (down - kept_down) / 2
+        box = (left, top, left + kept_across, top + kept_down)
+        return picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
     def pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
         """The resized picture as bytes."""
-        return np.array(self.resized(picture)).reshape(self.image, self.image, self.channels)
+        channels, height, width = self.shape
+        return np.array(self.resized(picture)).reshape(height, width, channels)
 
     def normalised(
         self, pixels: UInt8[Tensor, "batch height width channels"]
@@ -66,6 +89,7 @@ class PixelInput:
     def preprocessing(self) -> Preprocessing:
         """The same, as what a subject carries."""
         mean, std = ("/".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
-        text = f"{self.channels} x {self.image} x {self.image}, bicubic, centre crop, mean {mean}, std {std}"
-        normalisation = (values * (self.channels // len(values)) for values in (self.mean, self.std))
-        return Preprocessing((self.channels, self.image, self.image), self, text, *normalisation)
+        sides = " x ".join(str(side) for side in self.shape)
+        text = f"{sides}, bicubic, centre crop, mean {mean}, std {std}"
+        every = [values * (self.channels // len(values)) for values in (self.mean, self.std)]
+        return Preprocessing(self.shape, self, text, every[0], every[1])

@@ -112,6 +112,8 @@ class Preprocessing:
     """What is taken from each channel of pixel values 0 to 1; None where the normalisation is not known."""
     std: tuple[float, ...] | None = None
     """By what each channel is divided then; None where the normalisation is not known."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was guessed, and on what the module is shown other than its configuration says."""
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,10 @@ class Augmentation:
     ) -> UInt8[np.ndarray, "height width channels"]:
         """A random part of a picture at the input's size; see :func:`~vitscope.data.augmentation.random_part`."""
         mode = picture.convert("L" if self.input.channels == 1 else "RGB")
-        side = self.input.image
+        channels, height, width = self.input.shape
         box = random_part(picture.size, self.recipe.least_area, draws)
-        cut = mode.resize((side, side), Image.Resampling.BICUBIC, box=box)
-        return np.array(cut).reshape(side, side, self.input.channels)
+        cut = mode.resize((width, height), Image.Resampling.BICUBIC, box=box)
+        return np.array(cut).reshape(height, width, channels)
 
     @property
     def _fill(self) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ class Augmentation:
     def _randaugmented(
         self, pixels: UInt8[np.ndarray, "batch height width channels"], seeds: Int[np.ndarray, " batch"]
     ) -> UInt8[np.ndarray, "batch height width channels"]:
-        policy = randaugment(self.recipe.randaugment, self.input.image, self._fill)
+        policy = randaugment(self.recipe.randaugment, max(self.input.shape[1:]), self._fill)
         changed = [randaugmented(policy, image, int(seed)) for image, seed in zip(pixels, seeds, strict=True)]
         return np.stack(changed)
 

@@ -44,7 +44,8 @@ def pixels(images: Images, input: PixelInput, cache_bytes: float) -> Pixels:
     if images.labels is None:
         raise UserError(f"{images.name} has no labels, which training needs; give images in class folders or a label.")
     rows, labels = np.arange(len(images)), np.asarray(images.labels, np.int64)
-    size = (input.image, input.image, input.channels)
+    channels, height, width = input.shape
+    size = (height, width, channels)
     if len(images) * int(np.prod(size)) > cache_bytes:
         return Pixels(images, input, rows, labels, None)
     broken: list[Broken] = []

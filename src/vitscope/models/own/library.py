@@ -11,6 +11,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import (
     LIBRARIES,
     AbstractLibrary,
+    Outputs,
     Size,
     load_strictly,
     refuse_crop,
@@ -81,10 +82,10 @@ class Own(AbstractLibrary):
         return cast(Vit, module).config.input.preprocessing
 
     @classmethod
-    def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
+    def classes(cls, module: nn.Module) -> Outputs:
         """The classifier's width, and the names it was trained with."""
         model = cast(Vit, module)
-        return model.config.classes, model.class_names
+        return Outputs(model.config.classes, model.class_names)
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:

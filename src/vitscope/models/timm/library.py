@@ -1,19 +1,24 @@
 """timm as a library of models: creation by name or folder, input, class names."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import cast, final
+from typing import Any, cast, final
 
 import timm
-from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
-from torchvision.transforms import Compose
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Size, checked_crop, load_strictly, refuse_options
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Outputs, Size, load_strictly, refuse_options
+from vitscope.models.classes import named_outputs
+from vitscope.models.folder import Folder, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.timm.construction import timm_model
+from vitscope.models.timm.folder import timm_from_folder
+from vitscope.models.timm.input import timm_input
+
+_WNID = re.compile(r"n\d{8}")
 
 
 @LIBRARIES.add("timm")
@@ -28,7 +33,9 @@ class Timm(AbstractLibrary):
         """The model of this name with random or pretrained weights; a folder is loaded with its weights."""
         if Path(name).is_dir():
             refuse_options("A saved folder", options)
-            return timm.create_model(f"local-dir:{name}", pretrained=True)
+            folder = read_folder(Path(name))
+            refuse_without_weights(folder)
+            return cls.from_folder(folder).module
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
             raise UserError(
@@ -52,29 +59,32 @@ class Timm(AbstractLibrary):
         return "architecture" in config
 
     @classmethod
-    def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
-        """Timm's evaluation transform for the module's own configuration."""
-        config = resolve_model_data_config(module)
-        if crop is not None:
-            config["crop_pct"] = checked_crop(crop)
-        transform = cast(Compose, create_transform(**config, is_training=False))
-        channels, height, width = config["input_size"]
-        text = (
-            f"{channels} x {height} x {width}, {config['interpolation']}, crop {config['crop_pct']}, "
-            f"mean {_rounded(config['mean'])}, std {_rounded(config['std'])}"
-        )
-        normalisation = (tuple(config[name]) if len(config[name]) == channels else None for name in ("mean", "std"))
-        return Preprocessing((channels, height, width), transform, text, *normalisation)
+    def from_folder(cls, folder: Folder) -> Opened:
+        """Made again by :func:`timm_from_folder`."""
+        return timm_from_folder(folder)
 
     @classmethod
-    def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
-        """The classifier's width; ImageNet's synset descriptions where the configuration says ImageNet."""
-        count = cast(int, getattr(module, "num_classes", 0))
-        subset = infer_imagenet_subset(module)
-        if not subset or not count:
-            return count, None
-        info = ImageNetInfo(subset)
-        return count, tuple(info.index_to_description(i) for i in range(info.num_classes()))
+    def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
+        """Timm's evaluation transform for the module's own configuration."""
+        return timm_input(module, crop)
+
+    @classmethod
+    def classes(cls, module: nn.Module) -> Outputs:
+        """The classifier's width; the names of its configuration, else ImageNet's if there are as many as in a part.
+
+        Names that are wnids are given as their descriptions. That as many classes are ImageNet's is a guess, which is
+        said.
+        """
+        count = _class_count(module)
+        configuration: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
+        found = named_outputs(count, configuration.get("label_names"), "label_names")
+        if found.names or found.notes:
+            return _described(found, configuration.get("label_descriptions"))
+        subset = infer_imagenet_subset({"num_classes": count})
+        if not subset:
+            return found
+        said = f"Its {count} classes are taken for those of ImageNet ({subset}), which are as many."
+        return Outputs(count, tuple(ImageNetInfo(subset).label_descriptions()), (said,))
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -82,5 +92,17 @@ class Timm(AbstractLibrary):
         return load_strictly(module, state)
 
 
-def _rounded(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:.3g}" for value in values)
+def _class_count(module: nn.Module) -> int:
+    """0 for a module without a classifier, whatever it was made with."""
+    count = cast(int, getattr(module, "num_classes", 0))
+    classifier: object = getattr(module, "get_classifier", lambda: None)()
+    return classifier.out_features if isinstance(classifier, nn.Linear) else count
+
+
+def _described(outputs: Outputs, descriptions: object) -> Outputs:
+    """The outputs with what wnids stand for: as the configuration says, else as timm knows; other names as they are."""
+    if outputs.names is None or not all(_WNID.fullmatch(name) for name in outputs.names):
+        return outputs
+    own = cast("dict[str, object]", descriptions) if isinstance(descriptions, dict) else {}
+    known = cast("dict[str, str]", ImageNetInfo("imagenet-21k-goog").label_descriptions(as_dict=True))
+    return replace(outputs, names=tuple(str(own.get(name) or known.get(name, name)) for name in outputs.names))

@@ -1,28 +1,24 @@
 """torchvision as a library of models: creation by name, input, class names."""
 
 import inspect
-from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, cast, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models import WeightsEnum
-from torchvision.transforms._presets import ImageClassification
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import (
     LIBRARIES,
     AbstractLibrary,
+    Outputs,
     Size,
-    checked_crop,
     load_strictly,
     refuse_unknown_options,
 )
 from vitscope.models.subject import Preprocessing
-
-HEADS = ("fc", "classifier", "heads", "head")
+from vitscope.models.torchvision.input import HEADS, published_weights, torchvision_input
 
 
 @LIBRARIES.add("torchvision")
@@ -69,54 +65,25 @@ class Torchvision(AbstractLibrary):
 
     @classmethod
     def preprocessing(cls, module: nn.Module, crop: float | None = None) -> Preprocessing:
-        """The transform of the architecture's pretrained weights; ImageNet's usual one where it has none."""
-        weights = _weights_of(module)
-        transform = _usual(module) if weights is None else cast(ImageClassification, weights.transforms())
-        size = transform.crop_size[0]
-        if crop is not None:
-            transform.resize_size = [round(size / checked_crop(crop))]
-        text = (
-            f"3 x {size} x {size}, {transform.interpolation.value}, resize {transform.resize_size[0]}, "
-            f"mean {_rounded(transform.mean)}, std {_rounded(transform.std)}"
-        )
-        return Preprocessing((3, size, size), transform, text, tuple(transform.mean), tuple(transform.std))
+        """The transform of the weights published for its architecture; ImageNet's usual one if there are none."""
+        return torchvision_input(module, crop)
 
     @classmethod
-    def classes(cls, module: nn.Module) -> tuple[int, tuple[str, ...] | None]:
-        """The classifier's width; the categories of the architecture's pretrained weights where they are as many."""
-        count, weights = _class_count(module), _weights_of(module)
-        if weights is None or len(weights.meta["categories"]) != count:
-            return count, None
-        return count, tuple(weights.meta["categories"])
+    def classes(cls, module: nn.Module) -> Outputs:
+        """The classifier's width; ImageNet's categories, which all published weights have, if they are as many.
+
+        That the module's 1,000 classes are these is a guess, which is said, unless the weights came with the name.
+        """
+        count, weights = _class_count(module), published_weights(module)
+        if not weights or len(weights[0].meta["categories"]) != count:
+            return Outputs(count)
+        said = f"Its {count} classes are taken for those of torchvision's weights (ImageNet's), which are as many."
+        return Outputs(count, tuple(weights[0].meta["categories"]), (said,))
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """Loaded strictly, by torchvision's own names."""
         return load_strictly(module, state)
-
-
-def _weights_of(module: nn.Module) -> WeightsEnum | None:
-    """The pretrained weights made for this architecture: of the same source file and number of weights."""
-    count = sum(parameter.numel() for parameter in module.parameters())
-    return next(
-        (weights for weights in _published(type(module).__module__) if weights.meta["num_params"] == count), None
-    )
-
-
-def _published(source: str) -> Iterator[WeightsEnum]:
-    """All weights of the models that a source file defines, each model's default first."""
-    for name in models.list_models(module=models):
-        if models.get_model_builder(name).__module__ == source:
-            enum = cast(Any, models.get_model_weights(name))
-            if len(enum):
-                yield enum.DEFAULT
-                yield from enum
-
-
-def _usual(module: nn.Module) -> ImageClassification:
-    """Resize so that the crop is 7/8 of the short side, crop, normalise by ImageNet's mean and deviation."""
-    size = module.image_size if isinstance(module, models.VisionTransformer) else 224
-    return ImageClassification(crop_size=size, resize_size=round(size * 8 / 7))
 
 
 def _class_count(module: nn.Module) -> int:
@@ -129,7 +96,3 @@ def _class_count(module: nn.Module) -> int:
         if isinstance(layer, nn.Linear | nn.Conv2d)
     ]
     return widths[-1] if widths else 0
-
-
-def _rounded(values: list[float]) -> str:
-    return "/".join(f"{value:.3g}" for value in values)

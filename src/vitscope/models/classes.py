@@ -1,0 +1,86 @@
+"""How many classes a module tells apart, and what they are called: by whom it is known, never shifted."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from torch import nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import AbstractLibrary, Outputs
+
+
+def outputs_of(
+    module: nn.Module,
+    library: type[AbstractLibrary] | None,
+    width: int,
+    saved: tuple[str, ...] | None,
+    given: Sequence[str] | None,
+) -> Outputs:
+    """The classes of a module whose output is ``width`` numbers wide.
+
+    Their names are those ``given``, else those ``saved`` with the weights, else what the module's library knows. Given
+    names must be as many as the outputs; of other sources, a list that is not is left out, which is said: names are
+    never shifted.
+    """
+    known = library.classes(module) if library else Outputs(width)
+    count = width if known.count else 0
+    if given is not None:
+        if len(given) != count:
+            raise UserError(f"{len(given)} class names were given for a model of {count} classes.")
+        return Outputs(count, tuple(given))
+    names = saved or known.names
+    if names is None or len(names) == count:
+        return Outputs(count, names, () if saved else known.notes)
+    return Outputs(
+        count,
+        None,
+        (f"The {len(names)} class names that come with the model are left out: it tells {count} classes apart.",),
+    )
+
+
+def named_outputs(count: int, found: object, key: str) -> Outputs:
+    """``count`` classes with the names that a configuration holds under ``key``, in the order of the outputs.
+
+    ``found`` is a list of names, or a table of names by class number (text or integer) or of class numbers by name.
+    Placeholders (``LABEL_0``) are no names. A class that a table of enough numbers leaves out is "unnamed 3". What
+    cannot be put in order is left out, which is said.
+    """
+    if found is None or count == 0:
+        return Outputs(count)
+    names = _in_order(found, count)
+    if names is None:
+        said = (
+            f"The class names in {key} are left out: they are no list or table of names for classes 0 to {count - 1}."
+        )
+        return Outputs(count, None, (said,))
+    if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
+        return Outputs(count)
+    unnamed = [number for number, name in enumerate(names) if name is None]
+    said = (f"{key} names {count - len(unnamed)} of the {count} classes.",) if unnamed else ()
+    return Outputs(
+        count, tuple(f"unnamed {number}" if name is None else name for number, name in enumerate(names)), said
+    )
+
+
+def _in_order(found: object, count: int) -> list[str | None] | None:
+    if isinstance(found, Mapping):
+        table = cast("Mapping[object, object]", found)
+        if all(isinstance(value, int) for value in table.values()) and not all(_is_number(key) for key in table):
+            table = {number: name for name, number in table.items()}
+        if not all(_is_number(key) and 0 <= int(str(key)) < count for key in table):
+            return None
+        by_number = {int(str(key)): name for key, name in table.items()}
+        if not by_number or len(by_number) < len(table):
+            return None
+        values = [by_number.get(number) for number in range(count)]
+    elif isinstance(found, list | tuple) and len(cast("Sequence[object]", found)) == count:
+        values = list(cast("Sequence[object]", found))
+    else:
+        return None
+    if not all(value is None or isinstance(value, str | int) for value in values):
+        return None
+    return [None if value is None else str(value) for value in values]
+
+
+def _is_number(key: object) -> bool:
+    return str(key).isascii() and str(key).isdecimal()

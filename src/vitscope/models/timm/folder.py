@@ -1,0 +1,158 @@
+"""Folders in timm's layout, and timm models saved by transformers, made again from what their configuration may say."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
+from vitscope.models.adapter import Opened, load_strictly
+from vitscope.models.folder import Folder, made_without_memory, no_larger_than, reason
+
+_INPUT = ("input_size", "test_input_size", "min_input_size", "pool_size", "test_pool_size")
+_SHARES = ("crop_pct", "test_crop_pct")
+_TEXTS = ("interpolation", "crop_mode", "tag")
+_KEPT = ("fixed_input_size", "num_classes", "label_names", "label_descriptions", "first_conv", "classifier")
+"""What a configuration may say of its weights, beside the above, ``mean`` and ``std``: nothing of where they are."""
+_ABOVE = ("num_classes", "label_names", "label_descriptions")
+"""What stands above the rest."""
+_WRAPPED = "timm_model."
+"""What transformers writes before the names of a timm model's weights."""
+_PLACES = ("pretrained", "checkpoint", "cache", "file", "url", "hub", "path_", "features_only", "state_dict", "device")
+"""Beginnings of arguments that say where weights are or go, or that make no classifier."""
+_LARGEST, _PIXELS = 100_000, 8192
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
+_CROPS = ("center", "squash", "border")
+
+
+def timm_from_folder(folder: Folder) -> Opened:
+    """The module that ``architecture`` and ``model_args`` make, with the folder's weights.
+
+    Of the configuration, only what describes a model and its input is used. Raises ``UserError`` naming what is amiss.
+    """
+    facts = folder.configuration
+    where = folder.path / "config.json"
+    name = facts["architecture"]
+    if not isinstance(name, str) or not timm.is_model(name):
+        near = nearest(name, timm.list_models()) if isinstance(name, str) else ""
+        raise UserError(f"{where} names the architecture {name!r}, which timm does not have{near}.")
+    arguments = dict(_arguments(facts, where))
+    configuration = dict(_configuration(facts, where))
+    if arguments.get("num_classes") is not None:  # so that timm replaces no classifier
+        configuration["num_classes"] = arguments["num_classes"]
+    if arguments.get("in_chans") is not None:  # nor a first layer
+        configuration["input_size"] = (arguments["in_chans"], *configuration.get("input_size", (3, 224, 224))[1:])
+
+    def make(weights: dict[str, Tensor] | None = None) -> nn.Module:
+        source = {} if weights is None else {"state_dict": weights}
+        given = {**configuration, "architecture": name, **source}
+        return timm.create_model(name, pretrained=weights is not None, pretrained_cfg=given, **arguments)
+
+    state = {key.removeprefix(_WRAPPED): tensor for key, tensor in (folder.weights or {}).items()}
+    try:
+        made_without_memory(folder, make)
+        with no_larger_than(folder):
+            module = make()
+        if folder.weights is not None:
+            module = _with_weights(module, state, make)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a constructor makes of what a stranger wrote
+        raise UserError(f"{where} describes no model that timm can make of {name} ({reason(error)}).") from error
+    cast(Any, module).pretrained_cfg.pop("state_dict", None)
+    return Opened(module, folder.notes)
+
+
+def _with_weights(module: nn.Module, state: dict[str, Tensor], make: Callable[..., nn.Module]) -> nn.Module:
+    """Under the names the weights have today; else as timm itself renames and reshapes those of earlier versions.
+
+    Weights of other sizes are refused, where timm would resample position embeddings and make classifiers anew.
+    """
+    own = {key: tensor.shape for key, tensor in module.state_dict().items()}
+    found = {key: tensor.shape for key, tensor in state.items()}
+    if own != found and sorted(map(_size, own.values())) == sorted(map(_size, found.values())):
+        with suppress(Exception):  # the sentence of the strict rule follows
+            return make(state)
+    return load_strictly(module, state)
+
+
+def _size(shape: torch.Size) -> int:
+    return shape.numel()
+
+
+def _arguments(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (JSON)
+    """Arguments of the constructor: of the saved ones, those that are numbers, switches and short words."""
+    given = facts.get("model_args")
+    if not isinstance(given, dict | None):
+        raise UserError(f"{where} has a {type(given).__name__} for model_args, which are names and values.")
+    given = dict(given or {})
+    for key in ("num_classes", "num_labels"):
+        if facts.get(key) is not None:
+            given.setdefault("num_classes", facts[key])
+    if facts.get("architectures") == ["TimmWrapperModel"]:
+        given["num_classes"] = 0
+    for key, value in given.items():
+        if key.startswith(_PLACES):
+            raise UserError(f"{where} has the argument {key!r}, which says where weights are; only its own are read.")
+        if not _is_plain(value):
+            raise UserError(f"{where} has {key} = {value!r:.60}, which is no number, switch or word of a model.")
+        yield key, value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return len(cast("list[object]", value)) <= 1000 and all(map(_is_plain, cast("list[object]", value)))
+    if isinstance(value, dict):
+        return all(map(_is_plain, cast("dict[str, object]", value).values()))
+    if isinstance(value, str):
+        return len(value) < 100 and not set(value) & set("/\\:")
+    return value is None or isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= _LARGEST)
+
+
+def _configuration(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (JSON)
+    """What is said of the input and the classes, checked."""
+    saved = facts.get("pretrained_cfg", facts)  # an early layout has all in one
+    if not isinstance(saved, dict):
+        raise UserError(f"{where} has a {type(saved).__name__} for pretrained_cfg, which are names and values.")
+    saved = {
+        **saved,
+        **{key: facts[key] for key in ("num_classes", "label_names", "label_descriptions") if key in facts},
+    }
+    if "label_names" not in saved and "labels" in saved:
+        saved["label_names"] = saved["labels"]
+    for key, value in saved.items():
+        if value is not None and key in (*_INPUT, *_SHARES, *_TEXTS, "mean", "std", *_KEPT):
+            checked = _checked(key, value)
+            if checked is None:
+                raise UserError(
+                    f"{where} has {key} = {value!r:.60}, which no input of a model is; save the model again."
+                )
+            yield key, checked
+
+
+def _checked(key: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
+    """The value in timm's own types; None if it is none of its kind."""
+    if key in _INPUT:
+        fits = isinstance(value, list) and all(type(one) is int and 0 < one <= _PIXELS for one in value)
+        return tuple(value) if fits and len(value) == (2 if "pool" in key else 3) else None
+    if key in ("mean", "std"):
+        fits = isinstance(value, list) and value and all(_is_number(one) for one in value)
+        return tuple(map(float, value)) if fits and (key == "mean" or all(one > 0 for one in value)) else None
+    if key in _SHARES:
+        return value if _is_number(value) and 0 < value <= 4 else None
+    if key in ("interpolation", "crop_mode"):
+        return value if value in (_INTERPOLATIONS if key == "interpolation" else _CROPS) else None
+    if key in ("first_conv", "classifier"):
+        names: list[object] = value if isinstance(value, list) else [value]
+        return value if all(isinstance(one, str) for one in names) else None
+    if key == "num_classes":
+        return value if type(value) is int and 0 <= value <= _LARGEST else None
+    return value if key in ("label_names", "label_descriptions") or _is_plain(value) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
