@@ -33,7 +33,7 @@ def transformers_from_folder(folder: Folder) -> Opened:
         raise
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
         raise UserError(f"{where} describes no {build.__name__} that can be made ({reason(error)}).") from error
-    cast(Any, module).config.name_or_path = str(folder.path)  # its image processor is there
+    cast(Any, module).config.name_or_path = str(folder.path.absolute())  # its image processor is there
     return Opened(module, (*folder.notes, *notes, *part))
 
 
@@ -44,7 +44,9 @@ def with_weights(
 
     None may be missing, and none left over if they are the ``whole`` of the model's. Raises ``UserError``.
     """
-    return loaded(build, None, whole, config=config, state_dict=dict(weights), dtype=torch.float32)
+    model = loaded(build, None, whole, config=config, state_dict=dict(weights), dtype=torch.float32)
+    model.config.name_or_path = config.name_or_path or ""  # of which from_pretrained makes the word None
+    return model
 
 
 def loaded(build: type[PreTrainedModel], name: str | None, whole: bool = False, **options: object) -> PreTrainedModel:
