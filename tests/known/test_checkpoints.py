@@ -17,6 +17,7 @@ from torchvision import models
 
 from vitscope import load
 from vitscope.measurement.errors import UserError
+from vitscope.models.architectures import resembling
 
 RAW, MEAN = weights(0), weights(1)
 
@@ -184,6 +185,28 @@ def test_other_weights_are_refused_with_names_of_both(refused):
     less = {name: value for name, value in RAW.items() if name != "blocks.0.mlp.fc1.weight"}
     assert "missing blocks.0.mlp.fc1.weight" in refused(less)
     assert "is int8 in the file" in refused({name: value.to(torch.int8) for name, value in RAW.items()})
+
+
+def test_the_nearest_architecture_is_named(tmp_path):
+    with torch.device("meta"):
+        shapes = timm.create_model("deit_tiny_patch16_224", num_classes=10).state_dict()
+    torch.save({"net." + name: torch.zeros(value.shape) for name, value in shapes.items()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"they are those of .*timm/deit_tiny_patch16_224"):
+        load("timm/deit_small_patch16_224", weights=tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"its weights are those of .*timm/deit_tiny_patch16_224"):
+        load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "deit_tiny_distilled_patch16_224"]
+)
+@pytest.mark.parametrize("classes", [1000, 7])
+def test_the_index_has_the_names_and_shapes_of_the_library(name, classes):
+    with torch.device("meta"):
+        module = timm.create_model(name, num_classes=classes)
+    words, exact = resembling({key: tuple(value.shape) for key, value in module.state_dict().items()}, most=9)
+    assert exact
+    assert f"timm/{name}" in words.split(" or ")
 
 
 def test_other_precisions_keep_their_values_and_are_said(loaded):

@@ -17,7 +17,7 @@ from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
 from vitscope.models.recorded import Recorded, recorded
 from vitscope.models.sized import Named, Shapes, size_of
-from vitscope.models.weight_file import Contents, read_contents
+from vitscope.models.weight_file import Contents, first_line, read_contents
 from vitscope.models.weight_sets import Group, WeightSet, chosen, fitting, groups_of, only
 
 _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
@@ -133,7 +133,12 @@ def _from_file(path: Path, asked: Asked) -> Made:
     if checkpoint.model is not None:
         asked.refuse_size(f"{path}, which vitscope wrote,")
         _refuse_choice(path, asked)
-        return Made(restored(checkpoint), checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
+        try:
+            module = restored(checkpoint)
+        except UserError as error:
+            why = first_line(str(error))
+            raise UserError(f"{path} does not hold the {checkpoint.model} that it says it does: {why}.") from error
+        return Made(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
     said = recorded(contents.data)
     fits = [name for name in said.names if _fits(name, contents, said, asked)] or list(said.names)
     if len(fits) == 1:
@@ -298,13 +303,21 @@ def _nearest(groups: Iterable[Group], own: Mapping[str, Tensor]) -> Shapes:
 
     lasts = {name.rpartition(".")[2] for name in own}
     best = max(groups, key=common, default=None)
-    return {} if best is None else _shapes(only(best).state)
+    return {} if best is None else _bare(best)
+
+
+def _bare(group: Group) -> Shapes:
+    """Names and shapes without the parts that all names begin with."""
+    shapes = _shapes(only(group).state)
+    while len({name.partition(".")[0] for name in shapes}) == 1 and all("." in name for name in shapes):
+        shapes = {name.partition(".")[2]: shape for name, shape in shapes.items()}
+    return shapes
 
 
 def _likely(groups: Iterable[Group]) -> str:
     """What the weights of a file look like, in words that follow "its weights"; nothing if that is not known."""
     for group in groups:
-        found = resembling(_shapes(only(group).state))
+        found = resembling(_bare(group))
         if found:
             return f"{'are those' if found[1] else 'look like those'} of {found[0]}"
     return ""

@@ -5,7 +5,7 @@ between the two says how a shape follows from that number, and so the file's sha
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
@@ -56,15 +56,15 @@ def size_of(named: Named, size: Size, found: Shapes) -> Size:
     alone: then ``UserError`` says what ``--image-size`` would fit. What fits in no size is returned as it is.
     """
     own = named.shapes(size)
-    if _agree(own, found):
-        return size
-    if size.classes is None:
-        classes = _linear(named, size, found, lambda n: replace(size, classes=n))
-        size = replace(size, classes=classes or _none(named, found))
-    if size.channels is None:
-        size = replace(size, channels=_linear(named, size, found, lambda n: replace(size, channels=n)))
-    if size.image is None and not _agree(named.shapes(size), found):
-        return _with_pixels(named, size, found)
+    for what in ("classes", "channels"):
+        if getattr(size, what) is None and not _agree(own, found):
+            number = _linear(named, size, what, found, _differing(own, found))
+            if number is None and what == "classes":
+                number = _none(named, found)
+            size = replace(size, **{what: number})
+            own = own if number is None else named.shapes(size)
+    if size.image is None and not _agree(own, found):
+        return _with_pixels(named, size, found, own)
     return size
 
 
@@ -76,21 +76,20 @@ def _differing(own: Shapes, found: Shapes) -> list[str]:
     return [name for name, shape in own.items() if name in found and found[name] != shape]
 
 
-def _linear(named: Named, size: Size, found: Shapes, sized: Callable[[int], Size]) -> int | None:
-    """The number that all shapes which follow from it have in the file; None if they do not agree or none follows."""
+def _linear(named: Named, size: Size, what: str, found: Shapes, wrong: Sequence[str]) -> int | None:
+    """The number that all shapes which follow from it have in the file; None if they do not agree or none is wrong."""
     for low, high in _TRIED:
-        shapes = [_made(named, sized(number)) for number in (low, high)]
-        if shapes[0] is None or shapes[1] is None:
+        first, second = (_made(named, replace(size, **{what: number})) for number in (low, high))
+        if first is None or second is None:
             continue
+        following = [name for name in _differing(first, second) if len(found.get(name, ())) == len(first[name])]
         numbers = {
-            _solved(first, second, low, high, there)
-            for name in _differing(shapes[0], shapes[1])
-            if name in found and len(found[name]) == len(shapes[0][name])
-            for first, second, there in zip(shapes[0][name], shapes[1][name], found[name], strict=True)
-            if first != second
+            _solved(one, other, low, high, there)
+            for name in following
+            for one, other, there in zip(first[name], second[name], found[name], strict=True)
+            if one != other
         }
-        number = numbers.pop() if len(numbers) == 1 else None
-        return number if number and _differing(named.shapes(size), found) else None
+        return numbers.pop() if len(numbers) == 1 and set(following) & set(wrong) else None
     return None
 
 
@@ -116,23 +115,23 @@ def _none(named: Named, found: Shapes) -> int | None:
     return 0 if own and own.keys() <= found.keys() and not named.shapes(Size()).keys() <= found.keys() else None
 
 
-def _with_pixels(named: Named, size: Size, found: Shapes) -> Size:
+def _with_pixels(named: Named, size: Size, found: Shapes, own: Shapes) -> Size:
     shapes = [_made(named, replace(size, image=(side, side))) for side in _SIDES]
     if shapes[0] is None or shapes[1] is None:
         return size
-    wrong = _differing(named.shapes(size), found)
+    wrong = _differing(own, found)
     for name in _differing(shapes[0], shapes[1]):
         if name not in wrong:
             continue
         first, second, there = shapes[0][name], shapes[1][name], found.get(name, ())
         grown = [i for i, side in enumerate(first) if side != second[i]]
-        if len(there) != len(first):
-            continue
+        if len(there) != len(first) or any(there[i] != side for i, side in enumerate(first) if i not in grown):
+            continue  # it is of another width too, and so of another model
         if len(grown) == 2:
             sides = [_solved(first[i], second[i], *_SIDES, there[i]) for i in grown]
             return replace(size, image=(sides[0], sides[1])) if sides[0] and sides[1] else size
         if len(grown) == 1:
-            _ask(named, size, found, name, _side(first[grown[0]], second[grown[0]], there[grown[0]]))
+            _ask(named, size, found, (name, own[name]), _side(first[grown[0]], second[grown[0]], there[grown[0]]))
     return size
 
 
@@ -147,9 +146,9 @@ def _side(first: int, second: int, there: int) -> int | None:
     return side * patch if side**2 == there - prefix else None
 
 
-def _ask(named: Named, size: Size, found: Shapes, name: str, side: int | None) -> None:
+def _ask(named: Named, size: Size, found: Shapes, wrong: tuple[str, tuple[int, ...]], side: int | None) -> None:
+    name, own = wrong
     fits = side is not None and _agree(_made(named, replace(size, image=(side, side))) or {"": ()}, found)
-    own = named.shapes(size)[name]
     what = f"--image-size {side} if they were square" if fits else "their height and width, as in --image-size 64x256"
     raise UserError(
         f"The weights were made for pictures of another size than {named.library.name}/{named.name} takes ({name} is "
