@@ -64,7 +64,37 @@ MASKED, SHALLOW, PLANTED = (
     "tests/laws/test_planted_laws.py",
 )
 
+FOUND, OWN, PRECISION = (
+    "tests/known/test_found_layout.py",
+    "tests/known/test_own_forward.py",
+    "tests/known/test_precision.py",
+)
+
 SABOTAGES = [
+    ("models/bands.py", "apart = change - change.mean(others, keepdim=True)", "apart = change * 0", FOUND),
+    ("models/bands.py", "min(_along(one[:BANDS], rows", "max(_along(one[:BANDS], rows", FOUND),
+    ("models/bands.py", "np.where(cells < 0, 1 / BANDS, ", "np.where(cells < 0, 1, ", FOUND),
+    ("models/found_layout.py", "_SURE = 0.5", "_SURE = -1.0", FOUND),
+    ("models/found_layout.py", "(Layout.CHANNELS_LAST, 3, (one, two))", "(Layout.CHANNELS_LAST, 3, (two, one))", FOUND),
+    ("models/found_layout.py", "(len(rows) // 2, len(rows)) if extra", "() if extra", FOUND),
+    ("models/named.py", "if not same or set(left)", "if False and set(left)", FOUND),
+    ("models/feed.py", "images.to(like.device, like.dtype, copy=True)", "images.to(like.device, like.dtype)", OWN),
+    (
+        "models/feed.py",
+        "(layers, module.parameters(), module.buffers())",
+        "(module.parameters(), module.buffers())",
+        PRECISION,
+    ),
+    ("models/own_forward.py", "if walked[name] < count", "if False", OWN),
+    ("models/own_forward.py", "if apart > _allowed(module)", "if apart > 1e9 * _allowed(module)", OWN),
+    ("models/own_forward.py", "for method in _replaced_methods(part):", "for method in ():", OWN),
+    ("models/anatomy.py", "    if why:\n", "    if why and False:\n", OWN),
+    ("models/subject.py", "if changed := _written_into(subject, images):", "if changed := None:", OWN),
+    ("interventions/bypass.py", "one.clone() if isinstance(one, Tensor)", "one if isinstance(one, Tensor)", OWN),
+    ("engine/operations.py", "self.found.total += formula", "self.found.total = formula", OWN),
+    ("findings/checkup.py", "if not runs:", "if True:", OWN),
+    ("numerics/precision.py", "values.dtype in (torch.float16, torch.bfloat16)", "False", PRECISION),
+    ("engine/hessian.py", "if quantised := quantised_layers(subject.module):", "if quantised := ():", PRECISION),
     ("numerics/moments.py", "delta.square() * self.count * share", "delta * self.count * share", MOMENTS),
     ("numerics/moments.py", "other.count.double() / count", "other.count / count", MOMENTS),
     ("numerics/moments.py", "self.squares / (count - 1) / count", "self.squares / count / count", NUMERICS),

@@ -1,4 +1,4 @@
-"""Models in any precision are fed in their own and measured in float32 or finer; no device is asked for more than it has."""
+"""Models in any precision are fed in their own and measured in float32 or finer."""
 
 import copy
 import warnings
