@@ -96,7 +96,7 @@ SABOTAGES = [
     ("numerics/precision.py", "values.dtype in (torch.float16, torch.bfloat16)", "False", PRECISION),
     ("engine/hessian.py", "if quantised := quantised_layers(subject.module):", "if quantised := ():", PRECISION),
     ("numerics/moments.py", "delta.square() * self.count * share", "delta * self.count * share", MOMENTS),
-    ("numerics/moments.py", "other.count.double() / count", "other.count / count", MOMENTS),
+    ("numerics/moments.py", "doubled(other.count) / count", "other.count / count", MOMENTS),
     ("numerics/moments.py", "self.squares / (count - 1) / count", "self.squares / count / count", NUMERICS),
     ("numerics/attention.py", "- count) / (count * (count - 1))", ") / (count * (count - 1))", NUMERICS),
     ("numerics/attention.py", "1 - mass + 1e-6", "mass - 1e-6", NUMERICS),
