@@ -94,7 +94,10 @@ class Transformers(AbstractLibrary):
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """A new module with these weights, by the names of this or an earlier version of transformers."""
         model = cast(PreTrainedModel, module)
-        return with_weights(type(model), model.config, state, whole=True)
+        module, left = with_weights(type(model), model.config, state)
+        if left:
+            raise UserError(f"The weights do not fit {type(model).__name__}: unknown {', '.join(left[:4])}.")
+        return module
 
 
 def _config(name: str) -> PretrainedConfig:
@@ -109,7 +112,7 @@ def _config(name: str) -> PretrainedConfig:
 
 def _fetched(build: type[PreTrainedModel], name: str, config: PretrainedConfig) -> nn.Module:
     try:
-        return loaded(build, name, config=config, use_safetensors=True, dtype=torch.float32)
+        return loaded(build, name, config=config, use_safetensors=True, dtype=torch.float32)[0]
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
