@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from vitscope import images, load, measure
 from vitscope.cli import app
+from vitscope.models.catalogue import import_installed_adapters
 from vitscope.runs import registry
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -103,7 +104,8 @@ INSTEAD = {
 
 @pytest.fixture
 def registries(monkeypatch):
-    """What a page registers is gone after it."""
+    """What a page registers is gone after it, and what it made the project import stays."""
+    import_installed_adapters()
     for one in registry._REGISTRIES:
         list(one)
         monkeypatch.setattr(one, "_classes", dict(one._classes))
