@@ -342,8 +342,8 @@ def page(rows):
         "",
         "A kind is a function that makes models and a family of names (timm), a source file (torchvision) or a class "
         "(transformers). One model of each was made with random weights, loaded, and measured on two pictures. "
-        "*Difference* is that of the walk's outputs and those of the model's own forward pass, relative to the largest; "
-        f"the greatest is {worst:.1g}. Written by `benchmarks/model_sweep.py`.",
+        "*Difference* is that of the walk's outputs and those of the model's own forward pass, relative to the "
+        f"largest; the greatest is {worst:.1g}. Written by `benchmarks/model_sweep.py`.",
     ]
     for library in KINDS:
         own = sorted((row for row in rows if row["library"] == library), key=lambda row: (row["class"], row["name"]))

@@ -77,16 +77,13 @@ def unpacked(content: bytes, where: str) -> AbstractConvexHead:
         metadata: Mapping[str, Any] = header.get("__metadata__", {})
     except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{where} is not a whole .safetensors file ({error}); save the head again.") from error
+    if f'"format": {_FORMAT},' not in str(metadata.get(_KEY)):
+        raise UserError(f"{where} is not a convex head that this version of vitscope can read.")
     try:
-        facts = json.loads(metadata.get(_KEY, "null"))
-        if not isinstance(facts, dict) or cast("dict[str, Any]", facts).get("format") != _FORMAT:
-            raise UserError(f"{where} is not a convex head that this version of vitscope can read.")
         if metadata.get(_SEAL, "") not in ("", _seal(metadata[_KEY], tensors)):
             raise Damaged("its content is not that which was saved")
-        return _estimator(cast("dict[str, Any]", facts), tensors)
+        return _estimator(json.loads(metadata[_KEY]), tensors)
     except (Damaged, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         why = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
         raise UserError(f"{where} is damaged ({why.splitlines()[0]}); save the head again.") from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 from typing import final
 
@@ -39,10 +40,10 @@ class RayCluster(AbstractExecutor):
                 ray.shutdown()
 
     def _connect(self, ray: ModuleType) -> None:
+        if self.address.startswith("ray://") and find_spec("grpc") is None:
+            raise UserError(f"{self.address} needs Ray's client, which is not installed: pip install 'vitscope[ray]'.")
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")
-        except ImportError as error:
-            raise UserError(f"{self.address} needs Ray's client: pip install 'vitscope[ray]'.") from error
         except (ConnectionError, ValueError, RuntimeError) as error:
             why = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
             raise UserError(f"No Ray cluster answers at {self.address!r}: {why}.") from error

@@ -1,7 +1,7 @@
 """How an output that nobody described is laid out: the one reading of it that the movement of its entries bears out."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from math import ceil
 from typing import cast, final
 
@@ -20,8 +20,10 @@ _ALONE = (0.35, 0.1)
 """Agreement that is enough where that of every other order is at most the second number."""
 _MARGIN = 0.01
 """By how much any other order must agree less; of a wide receptive field, patches less a row agree 0.02 less."""
+_LONGEST = 4
+"""Times as long as wide that the cells of a map may be."""
 _CONTRARY = 0.25
-"""Agreement of another reading that forbids taking a layout over from an earlier output of the same kind."""
+"""Agreement of another order that forbids taking a layout over from something of the same shape."""
 
 
 @final
@@ -44,6 +46,14 @@ class FoundLayout:
     def channels(self) -> int:
         """Of the map, or of each token."""
         return self.shape[0 if self.layout is Layout.CHANNELS_FIRST else -1]
+
+    def is_like(self, other: "FoundLayout") -> bool:
+        """Whether it is the other's layout: of tokens of the same shape, or of a map that is not much larger."""
+        if (self.axes, self.layout, self.prefix) != (other.axes, other.layout, other.prefix):
+            return False
+        if self.layout is Layout.TOKENS:
+            return (self.shape, self.grid) == (other.shape, other.grid)
+        return self.grid[0] <= 2 * other.grid[0] and self.grid[1] <= 2 * other.grid[1]
 
     def stream(self, output: object) -> Stream | None:
         """The feature map in an output of this kind; None if the output is of another."""
@@ -91,20 +101,34 @@ class Evidence:
     shapes: tuple[tuple[int, ...], ...]
     orders: tuple[_Order, ...]
     reason: str = ""
+    known: FoundLayout | None = None
+    """The layout that is known otherwise."""
 
     @property
     def layout(self) -> FoundLayout | None:
-        """The reading that is sure and that no other rivals."""
+        """The order that is sure and that no other rivals."""
+        if self.known is not None:
+            return self.known
         best, *others = sorted(self.orders, key=lambda one: -one.agreement) or [_Order(None, 0.0)]
         rival = others[0].agreement if others else -1.0
         sure = best.agreement >= _SURE and rival <= best.agreement - _MARGIN
         alone = best.agreement >= _ALONE[0] and rival <= _ALONE[1]
         return best.layout if sure or alone else None
 
-    def allows(self, layout: FoundLayout) -> bool:
-        """Whether nothing that was seen speaks for another layout than this one of an output of the same kind."""
-        own = max((one.agreement for one in self.orders if one.layout == layout), default=-1.0)
-        return own > -1.0 and all(one.agreement <= max(own, _CONTRARY) for one in self.orders)
+    def like(self, known: FoundLayout) -> FoundLayout | None:
+        """The layout of something else, if this can have it, in one tensor alone, and nothing speaks for another.
+
+        Behind attention, and in the last maps of small pictures, what is local may be too little to be found.
+        """
+        alike = [one for one in self.orders if one.layout and one.layout.is_like(known)]
+        if len(alike) != 1:
+            return None
+        most = max(alike[0].agreement, _CONTRARY)
+        return alike[0].layout if all(one.agreement <= most for one in self.orders) else None
+
+    def known_as(self, layout: FoundLayout | None) -> "Evidence":
+        """The same of an output whose layout is known."""
+        return replace(self, known=layout)
 
     @property
     def why_not(self) -> str:
@@ -152,20 +176,22 @@ def _orders(part: int, values: Tensor, batch: int, image: tuple[int, int]) -> It
     if not bool(first.isfinite().all()):
         return
     if first.ndim == len(Layout.CHANNELS_FIRST.value.split()):
-        yield from _maps(part, first, (batch, *others))
+        yield from _maps(part, first, (batch, *others), image)
     elif first.ndim == len(Layout.TOKENS.value.split()):
         for channel in (2, 1):
             axes = (batch, *others) if channel == 2 else (batch, others[1], others[0])
             yield from _tokens(part, values.permute(axes), axes, image)
 
 
-def _maps(part: int, values: Tensor, axes: tuple[int, ...]) -> Iterator[_Order]:
+def _maps(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, int]) -> Iterator[_Order]:
+    """Channels first, and channels last, whichever have cells that are not too long for the picture."""
     _, one, two, three = values.shape
     for layout, channel, grid in ((Layout.CHANNELS_FIRST, 1, (two, three)), (Layout.CHANNELS_LAST, 3, (one, two))):
         found = FoundLayout(part, axes, layout, (one, two, three), grid)
-        if grid != (1, 1):
+        long = grid[0] * image[1] / (grid[1] * image[0])
+        if grid != (1, 1) and 1 / _LONGEST <= long <= _LONGEST:
             yield _Order(found, agreement(moved(values, channel), *_raster(grid), grid))
-        elif values.shape[channel] > 1:  # a single cell: the only axis there is holds the channels
+        elif grid == (1, 1) and values.shape[channel] > 1:  # a single cell: the only axis there is holds the channels
             yield _Order(found, 1.0)
 
 

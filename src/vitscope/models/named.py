@@ -97,7 +97,7 @@ def named_modules(
     left = [name for block in blocks for name in block.unread(layouts)]
     apart = _apart(looks, layouts, order, left)
     anatomy = NamedModules(module, found, tuple(layouts[name] for name in order), entry, apart)
-    return anatomy, _said(left, refused)
+    return anatomy, _said(left, looks)
 
 
 def _apart(
@@ -114,11 +114,11 @@ def _apart(
     return frozenset(found)
 
 
-def _said(left: Sequence[str], refused: Mapping[str, str]) -> tuple[str, ...]:
-    """One sentence for all blocks that are left out for the same reason."""
+def _said(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
+    """One sentence for all blocks that run and are left out for the same reason."""
     reasons: dict[str, list[str]] = {}
-    for name in left:
-        reasons.setdefault(refused[name], []).append(name)
+    for name in (name for name in left if looks[name].runs):
+        reasons.setdefault(looks[name].why_not, []).append(name)
     return tuple(
         f"{names[0]}{f' and {len(names) - 1} more blocks are' if len(names) > 1 else ' is'} not read: {reason}."
         for reason, names in reasons.items()
@@ -214,17 +214,21 @@ def _shapes_only(output: object) -> list[Tensor]:
 
 
 def _layouts(looks: Mapping[str, _Look], known: Mapping[str, nn.Module]) -> dict[str, FoundLayout]:
-    """The layouts that were found; where a block shows none, that of an earlier one of its class and shape.
+    """The layouts that were found; else that of an earlier block of the same class and shape, or of what enters.
 
-    In the depth what is local may be little against what attention brings from everywhere.
+    What enters without showing its layout has that of the last that left before and may be the same.
     """
     found: dict[str, FoundLayout] = {}
     earlier: dict[tuple[type[nn.Module], tuple[tuple[int, ...], ...]], FoundLayout] = {}
     for name, look in looks.items():
+        if look.entering.layout is None:
+            alike = (look.entering.like(before) for before in reversed(found.values()))
+            look.entering = look.entering.known_as(next((one for one in alike if one is not None), None))
         kind = (type(known[name]), look.leaving.shapes)
         layout = look.leaving.layout
-        if layout is None and kind in earlier and look.leaving.allows(earlier[kind]):
-            layout = earlier[kind]
+        for other in (earlier.get(kind), look.entering.layout):
+            if layout is None and other is not None:
+                layout = look.leaving.like(other)
         if layout is not None and look.runs == 1:
             found[name] = earlier[kind] = layout
     return found

@@ -17,12 +17,12 @@ _mine: dict[str, tuple[int, int]] = {}
 
 
 @contextmanager
-def held(folder: str | os.PathLike[str]) -> Generator[None]:
+def held(folder: str | os.PathLike[str], advice: str = "give another --out") -> Generator[None]:
     """Hold a folder of this machine while the block runs; it is made if need be.
 
     The thread that holds it may hold it again. What killed processes left half-written there is removed. The lock is
     the operating system's own (``flock``) on a file in the folder, which is removed with it; a killed process has it no
-    more. Raises ``UserError`` if another process or thread holds the folder, or it is none.
+    more. Raises ``UserError``, with this advice, if another process or thread holds the folder, or it is none.
     """
     place = os.path.realpath(folder)
     thread = threading.get_ident()
@@ -30,7 +30,7 @@ def held(folder: str | os.PathLike[str]) -> Generator[None]:
         yield
         return
     made = not os.path.exists(place)
-    lock = _locked(place, folder)
+    lock = _locked(place, folder, advice)
     _mine[place] = (thread, lock)
     try:
         sweep(Path(place))
@@ -45,14 +45,14 @@ def held(folder: str | os.PathLike[str]) -> Generator[None]:
                 os.rmdir(place)  # unless something is in it
 
 
-def _locked(place: str, folder: str | os.PathLike[str]) -> int:
+def _locked(place: str, folder: str | os.PathLike[str], advice: str) -> int:
     """The lock file, open and locked."""
     while True:
         try:
             os.makedirs(place, exist_ok=True)
             lock = os.open(os.path.join(place, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         except FileExistsError as error:
-            raise UserError(f"{os.fspath(folder)} is a file, not a folder; give another --out.") from error
+            raise UserError(f"{os.fspath(folder)} is a file, not a folder; {advice}.") from error
         except FileNotFoundError:
             continue  # the folder was empty, and its last holder has removed it
         except OSError as error:
@@ -65,7 +65,7 @@ def _locked(place: str, folder: str | os.PathLike[str]) -> int:
             os.close(lock)
             raise UserError(
                 f"{os.fspath(folder)} is in use by another vitscope (process {holder}); "
-                "wait until it has ended, or give another --out."
+                f"wait until it has ended, or {advice}."
             ) from error
         except OSError:
             return lock  # a file system without locks: the user's care is all there is

@@ -1,8 +1,9 @@
-"""What the attributes of a run's root must be, checked as it is read."""
+"""What JSON in files must be, checked as it is read: the attributes of a run's root, and others' kinds."""
 
 import json
 from collections.abc import Mapping
 from functools import cache
+from numbers import Integral
 from typing import Any
 
 from vitscope.measurement.claim import Claim
@@ -24,10 +25,7 @@ def parsed(name: str, text: object) -> Any:  # noqa: ANN401 - what _KINDS says
     """An attribute of a run's root; ``ValueError`` for one that is not what it must be."""
     if not isinstance(text, str):
         raise ValueError(f"{name} is no text")
-    try:
-        return _adapter(name).validate_python(json.loads(text))
-    except RecursionError as error:
-        raise ValueError(f"{name} is nested too deeply") from error
+    return read_as(_KINDS[name], text)
 
 
 def check(attributes: Mapping[str, object]) -> None:
@@ -39,10 +37,21 @@ def check(attributes: Mapping[str, object]) -> None:
             parsed(name, attributes[name])
         except ValueError as error:
             raise ValueError(f"its {name} is not what a run's is") from error
+    counts = (attributes.get("images", 0), parsed("spec", attributes["spec"]).model.get("parameters", 0))
+    if not all(isinstance(count, Integral) for count in counts):
+        raise ValueError("it counts images or parameters in something else than numbers")
+
+
+def read_as(kind: Any, text: str | bytes) -> Any:  # noqa: ANN401
+    """What JSON holds, as ``kind``; ``ValueError`` if it is not of that kind."""
+    try:
+        return _adapter(kind).validate_python(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 @cache
-def _adapter(name: str) -> Any:  # noqa: ANN401
+def _adapter(kind: Any) -> Any:  # noqa: ANN401
     from pydantic import TypeAdapter  # imported as runs are read, for it takes its time
 
-    return TypeAdapter(_KINDS[name])
+    return TypeAdapter(kind)

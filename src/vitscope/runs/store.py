@@ -57,7 +57,7 @@ class RunFolder:
         if not self.is_local:
             yield
             return
-        with held(path):
+        with held(self.url):
             for folder in Path(path, _PARTIAL).glob("*/"):
                 sweep(folder)
             yield
@@ -165,7 +165,7 @@ def read_run_bytes(content: bytes, where: str = RUN_FILE) -> Run:
     """The run that these bytes of a ``run.nc`` hold. ``UserError`` naming ``where`` they are if they hold none."""
     try:
         check_seal(content)
-        with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
+        with xr.open_datatree(io.BytesIO(content), engine="h5netcdf", phony_dims="access") as tree:
             if tree.nbytes > _MOST_INFLATED * len(content):
                 raise Damaged("it declares more numbers than it can hold")
             check({str(name): value for name, value in tree.attrs.items()})

@@ -27,6 +27,7 @@ from vitscope.data import Batch, Images
 from vitscope.engine.measure import Progress, asked, silent
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
+from vitscope.runs.hold import held
 from vitscope.runs.provenance import provenance
 from vitscope.runs.spec import Spec
 
@@ -70,7 +71,9 @@ def extract(
     extraction = _Extraction(subject, images, _recipe(subject, recipe, extractor), extractor, seed)
     store = Store(Path(folder) / extraction.spec.address)
     if not store.finished:
-        extraction.fill(store, batch_size, progress)
+        with held(store.path, "give another folder for the features"):
+            if not store.finished:  # by whoever held it before
+                extraction.fill(store, batch_size, progress)
     return store.read(subject, extraction.recipe)
 
 

@@ -1,14 +1,16 @@
 """The store of token features: rows appended to a file, how far they go beside it, and what they are at the end."""
 
+import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import BinaryIO, cast, final
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -19,6 +21,8 @@ from vitscope.convex.features.recipe import TokenRecipe
 from vitscope.data import Broken, Images
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
+from vitscope.runs.schema import read_as
+from vitscope.runs.seal import DamagedWarning
 from vitscope.runs.whole import atomic_file
 
 TOKENS, LABELS, PROJECTION = "tokens.npy", "labels.npy", "projection.safetensors"
@@ -89,6 +93,40 @@ class Walked:
 
 @final
 @dataclass(frozen=True)
+class _LeftOut:
+    """An image without a row, as it is stored."""
+
+    index: int
+    name: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True)
+class _Progress:
+    """What ``progress.json`` says."""
+
+    images: int
+    left_out: list[_LeftOut]
+    bytes: int
+
+
+@final
+@dataclass(frozen=True)
+class _Finished:
+    """What ``features.json`` says, as far as it is read."""
+
+    grid: tuple[int, int]
+    prefix: int
+    classes: list[str] | None
+    labelled: bool
+    images: int
+    left_out: list[_LeftOut]
+    digests: dict[str, str]
+
+
+@final
+@dataclass(frozen=True)
 class Store:
     """One store's folder: finished once ``features.json`` is there, to be resumed from ``progress.json`` before.
 
@@ -107,22 +145,26 @@ class Store:
     def read(self, subject: Subject, recipe: TokenRecipe) -> Features:
         """The finished features of this subject and recipe."""
         try:
-            facts: dict[str, Any] = json.loads((self.path / FINISHED).read_text())
+            facts = cast(_Finished, read_as(_Finished, (self.path / FINISHED).read_bytes()))
+            for name in (TOKENS, *((LABELS,) if facts.labelled else ()), *((PROJECTION,) if recipe.width else ())):
+                if facts.digests[name] != self._digest(name):
+                    raise ValueError(f"{name} is not as it was written")
             tokens = np.lib.format.open_memmap(self.path / TOKENS, mode="r")
-            labels = np.load(self.path / LABELS) if facts["labelled"] else None
+            labels = np.load(self.path / LABELS) if facts.labelled else None
             projection = self.projection() if recipe.width is not None else None
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"The features in {self.path} are damaged ({error}); delete that folder.") from error
-        left_out = _read(facts["left_out"])
+            why = str(error).splitlines()[0]
+            raise UserError(f"The features in {self.path} are damaged ({why}); delete that folder.") from error
+        left_out = _read(facts.left_out)
         return Features(
             tokens=tokens,
             labels=labels,
-            grid=tuple(facts["grid"]),
-            prefix=facts["prefix"],
-            classes=None if facts["classes"] is None else tuple(facts["classes"]),
+            grid=facts.grid,
+            prefix=facts.prefix,
+            classes=None if facts.classes is None else tuple(facts.classes),
             extractor=TokenExtractor(subject, recipe, projection),
             address=self.path.name,
-            positions=np.delete(np.arange(facts["images"]), [index for index, _ in left_out]),
+            positions=np.delete(np.arange(facts.images), [index for index, _ in left_out]),
             broken=tuple(broken for _, broken in left_out),
         )
 
@@ -132,13 +174,22 @@ class Store:
         return read_projection(path) if path.is_file() else None
 
     def walked(self) -> Walked:
-        """How far an interrupted pass came; not at all where there are not the rows that it counted."""
+        """How far an interrupted pass came; not at all where there are not the rows that it counted.
+
+        A warning names a file that does not say it.
+        """
         path, tokens = self.path / PROGRESS, self.path / TOKENS
         if not path.is_file() or not tokens.is_file():
             return Walked()
-        facts = json.loads(path.read_text())
-        whole = tokens.stat().st_size >= facts["bytes"]
-        return Walked(facts["images"], _read(facts["left_out"])) if whole else Walked()
+        try:
+            facts = cast(_Progress, read_as(_Progress, path.read_bytes()))
+            if not 0 <= len(facts.left_out) <= facts.images or facts.bytes < 0:
+                raise ValueError("it counts what cannot be")
+        except ValueError:
+            warnings.warn(f"{path} is damaged; all images are read again.", DamagedWarning, stacklevel=2)
+            return Walked()
+        whole = tokens.stat().st_size >= facts.bytes
+        return Walked(facts.images, _read(facts.left_out)) if whole else Walked()
 
     def refuse_without_room(self, size: int) -> None:
         """Raise ``UserError`` where the disk has not ``size`` bytes left."""
@@ -171,10 +222,17 @@ class Store:
             "labelled": images.labels is not None,
             "images": len(images),
             "left_out": _stored(walked.left_out),
+            "digests": {
+                name: self._digest(name) for name in (TOKENS, LABELS, PROJECTION) if (self.path / name).is_file()
+            },
         }
         with atomic_file(self.path / FINISHED) as file:
             file.write(json.dumps({**facts, **known}, indent=2).encode())
         (self.path / PROGRESS).unlink(missing_ok=True)
+
+    def _digest(self, name: str) -> str:
+        with open(self.path / name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @final
@@ -226,5 +284,5 @@ def _stored(left_out: Sequence[tuple[int, Broken]]) -> list[dict[str, object]]:
     return [{"index": index, **asdict(broken)} for index, broken in left_out]
 
 
-def _read(stored: Sequence[dict[str, Any]]) -> tuple[tuple[int, Broken], ...]:
-    return tuple((one["index"], Broken(one["name"], one["reason"])) for one in stored)
+def _read(stored: Sequence[_LeftOut]) -> tuple[tuple[int, Broken], ...]:
+    return tuple((one.index, Broken(one.name, one.reason)) for one in stored)
