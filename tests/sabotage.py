@@ -63,8 +63,28 @@ MASKED, SHALLOW, PLANTED = (
     "tests/known/test_shallow_theory.py",
     "tests/laws/test_planted_laws.py",
 )
+CHECKPOINTS, WRAPPERS, DAMAGE, FLAGS = (
+    "tests/known/test_checkpoints.py",
+    "tests/known/test_wrappers.py",
+    "tests/properties/test_checkpoint_damage.py",
+    "tests/known/test_model_flags.py",
+)
 
 SABOTAGES = [
+    ("models/weight_sets.py", "raw if average is False or not averaged else averaged", "raw or averaged", CHECKPOINTS),
+    ("models/weight_sets.py", "if any(not _same(left[0], other) for other in left[1:]):", "if False:", CHECKPOINTS),
+    ("models/weight_sets.py", "not _OPTIMISERS.search(key)", "True", CHECKPOINTS),
+    ("models/weight_sets.py", 'self.prefix.endswith("module.") and counted', "counted", CHECKPOINTS),
+    ("models/sized.py", "low + number if rest == 0 and low + number > 0", "low if rest == 0", CHECKPOINTS),
+    ("models/sized.py", "isqrt(max(there - prefix, 0))", "isqrt(there)", CHECKPOINTS),
+    ("models/made.py", "replace(named, options={**said.options, **named.options})", "named", CHECKPOINTS),
+    ("models/made.py", "copy.deepcopy(module)", "module", CHECKPOINTS),
+    ("models/weight_file.py", "weights_only=True, mmap", "weights_only=False, mmap", DAMAGE),
+    ("models/checkpoint.py", "isinstance(value, bool) and kind is not bool", "False", DAMAGE),
+    ("models/unwrapped.py", "len(handed) == 1 and torch.equal(handed[0], shown)", "True", WRAPPERS),
+    ("models/unwrapped.py", "torch.equal(found, own)", "True", WRAPPERS),
+    ("models/unwrapped.py", "if len(found) != 1:", "if not found:", WRAPPERS),
+    ("cli/model.py", "int(found[1]), int(found[2] or found[1])", "int(found[2] or found[1]), int(found[1])", FLAGS),
     ("numerics/moments.py", "delta.square() * self.count * share", "delta * self.count * share", MOMENTS),
     ("numerics/moments.py", "other.count.double() / count", "other.count / count", MOMENTS),
     ("numerics/moments.py", "self.squares / (count - 1) / count", "self.squares / count / count", NUMERICS),

@@ -53,5 +53,4 @@ def test_every_flag_reaches_the_model(tmp_path, monkeypatch, capsys):
     assert ended.value.code in (0, None)
     assert "5 classes" in shown
     assert "input: 1 x 32 x 64" in shown
-    assert "(state_dict), not" not in shown
-    assert "state_dict" in shown
+    assert "the raw ones (state_dict), not the averaged ones (state_dict_ema)" in shown

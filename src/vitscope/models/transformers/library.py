@@ -94,7 +94,10 @@ class Transformers(AbstractLibrary):
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """A new module with these weights, by the names of this or an earlier version of transformers."""
         model = cast(PreTrainedModel, module)
-        return with_weights(type(model), model.config, state, whole=True)
+        source = model.config.name_or_path
+        loaded = with_weights(type(model), model.config, state, whole=True)
+        loaded.config.name_or_path = source  # where its processor lies; loading from a state forgets it
+        return loaded
 
 
 def _config(name: str) -> PretrainedConfig:
