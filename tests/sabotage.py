@@ -69,6 +69,12 @@ CHECKPOINTS, WRAPPERS, DAMAGE, FLAGS = (
     "tests/properties/test_checkpoint_damage.py",
     "tests/known/test_model_flags.py",
 )
+INPUTS, FOLDERS, NAMED, MUTATED = (
+    "tests/known/test_input.py",
+    "tests/known/test_folders.py",
+    "tests/known/test_classes.py",
+    "tests/properties/test_folders_damaged.py",
+)
 
 SABOTAGES = [
     ("models/weight_sets.py", "raw if average is False or not averaged else averaged", "raw or averaged", CHECKPOINTS),
@@ -114,6 +120,30 @@ SABOTAGES = [
     ("models/attention.py", "(self.queries * self.scale) @", "self.queries @", SUBJECTS),
     ("models/timm/vit.py", "(block.ls1, block.drop_path1)", "(block.drop_path1,)", SUBJECTS),
     ("models/window.py", "value=-1", "value=0", SUBJECTS),
+    ("models/timm/input.py", "        channels = entering", "        pass", INPUTS),
+    ("models/timm/input.py", "        height, width = embedded", "        height, width = 224, 224 #", INPUTS),
+    ("models/torchvision/input.py", "left_out = (*_OTHER,", "left_out = (", INPUTS),
+    ("models/torchvision/input.py", "transform.crop_size = [height, width]", "pass", INPUTS),
+    ("models/transformers/input.py", "shape == own or _takes(module, shape)", "True", INPUTS),
+    ("models/transformers/input.py", "if not type(found).__name__.startswith(named)", "if False", INPUTS),
+    ("models/pixels.py", "across * height / width", "across", INPUTS),
+    ("models/input.py", "if channels not in MODES", "if False", INPUTS),
+    ("models/classes.py", "and 0 <= int(str(key)) < count", "", NAMED),
+    ("models/classes.py", "or len(names) == count", "or True", NAMED),
+    ("models/timm/library.py", "isinstance(classifier, nn.Linear)", "False", NAMED),
+    ("models/folder.py", "if Path(name).name != name or", "if", FOLDERS),
+    ("models/folder.py", "if total > numbers or len(seen) > tensors", "if False", FOLDERS),
+    ("models/timm/folder.py", "if key.startswith(_PLACES)", "if False", FOLDERS),
+    ("models/timm/folder.py", "key.removeprefix(_WRAPPED)", "key", FOLDERS),
+    ("models/transformers/configuration.py", "or key in _ATTENTION", "", FOLDERS),
+    ("models/transformers/configuration.py", "if tower is not None", "if False", FOLDERS),
+    (
+        "models/transformers/folder.py",
+        "model.config.name_or_path = config.name_or_path",
+        "_ = config.name_or_path",
+        FOLDERS,
+    ),
+    ("models/transformers/folder.py", "inside = [key for key in over if _part_of(model, key)]", "inside = []", MUTATED),
     ("engine/study.py", "values - intact[key]", "values", STUDY),
     ("engine/study.py", "for walk in range(1, len(settings) + 1)", "for walk in range(len(settings))", STUDY),
     ("engine/together.py", "anatomies[walk].units[position] for", "anatomies[walk].units[position].place for", STUDY),

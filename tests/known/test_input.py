@@ -43,6 +43,7 @@ BODY = {
     "image_size": 32,
     "num_labels": 3,
 }
+MAPS = {"hidden_sizes": [8, 8], "depths": [1, 1]}
 
 
 def vit(**more):
@@ -206,8 +207,8 @@ def folder(tmp_path):
         (lambda: ViTForImageClassification(ViTConfig(**{**BODY, "image_size": [32, 48]})), (3, 32, 48)),
         (lambda: ViTForImageClassification(ViTConfig(**BODY, num_channels=1)), (1, 32, 32)),
         (lambda: Dinov2Model(Dinov2Config(**{**BODY, "image_size": 48})), (3, 48, 48)),
-        (lambda: ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2, image_size=40)), (3, 40, 40)),
-        (lambda: ResNetForImageClassification(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")), (3, 224, 224)),
+        (lambda: ConvNextForImageClassification(ConvNextConfig(**MAPS, num_stages=2, image_size=40)), (3, 40, 40)),
+        (lambda: ResNetForImageClassification(ResNetConfig(**MAPS, embedding_size=8)), (3, 224, 224)),
     ],
 )  # fmt: skip
 def test_without_a_processor_a_folder_s_own_size_is_shown(folder, build, shape):

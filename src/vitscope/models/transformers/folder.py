@@ -1,16 +1,21 @@
 """Folders written by ``save_pretrained``, made again from what their configuration may say of a model."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import Opened
 from vitscope.models.folder import Folder, made_without_memory, no_larger_than, reason
 from vitscope.models.transformers.configuration import class_of, read_configuration
+
+_MADE_ANEW = ("position_ids", "relative_position_index", "num_batches_tracked")
+"""Ends of names of what earlier versions saved and models make themselves."""
 
 
 def transformers_from_folder(folder: Folder) -> Opened:
@@ -28,33 +33,52 @@ def transformers_from_folder(folder: Folder) -> Opened:
     try:
         made_without_memory(folder, lambda: build(config))
         with no_larger_than(folder):
-            module = build(config) if folder.weights is None else with_weights(build, config, folder.weights)
+            module, left = with_weights(build, config, folder.weights) if folder.weights else (build(config), ())
     except UserError:
         raise
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
         raise UserError(f"{where} describes no {build.__name__} that can be made ({reason(error)}).") from error
-    cast(Any, module).config.name_or_path = str(folder.path)  # its image processor is there
-    return Opened(module, (*folder.notes, *notes, *part))
+    cast(Any, module).config.name_or_path = str(folder.path.absolute())  # its image processor is there
+    said = f"{build.__name__} has no part for {len(left)} of the weights ({', '.join(left[:3])}), which are left out."
+    return Opened(module, (*folder.notes, *notes, *part, *([said] if left and not part else [])))
 
 
 def with_weights(
-    build: type[PreTrainedModel], config: PretrainedConfig, weights: Mapping[str, Tensor], whole: bool = False
-) -> PreTrainedModel:
+    build: type[PreTrainedModel], config: PretrainedConfig, weights: Mapping[str, Tensor]
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A module in float32 with these weights, by the names of this or an earlier version of transformers.
 
-    None may be missing, and none left over if they are the ``whole`` of the model's. Raises ``UserError``.
+    None may be missing; those of parts that the class does not have are returned. Raises ``UserError``.
     """
-    return loaded(build, None, whole, config=config, state_dict=dict(weights), dtype=torch.float32)
+    model, left = loaded(build, None, config=config, state_dict=dict(weights), dtype=torch.float32)
+    model.config.name_or_path = config.name_or_path or ""  # of which from_pretrained makes the word None
+    return model, left
 
 
-def loaded(build: type[PreTrainedModel], name: str | None, whole: bool = False, **options: object) -> PreTrainedModel:
-    """``from_pretrained``, of which nothing may be missing or of another shape. Raises ``UserError`` naming what is."""
+def loaded(
+    build: type[PreTrainedModel], name: str | None, **options: object
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """``from_pretrained``, and the weights left over, of parts that the class does not have.
+
+    Raises ``UserError`` for weights that are missing, of another shape, or left over of parts that it has.
+    """
     model, report = _from_pretrained(build, name, options)
     missing = set(report["missing_keys"])
     if missing and all(key.startswith("pooler.") for key in missing):  # self-supervised ViTs have no pooler
         model, report = _from_pretrained(build, name, {**options, "add_pooling_layer": False})
-    _refuse_misfit(build.__name__, report, surplus=sorted(report["unexpected_keys"]) if whole else [])
-    return model
+    over = sorted(key for key in report["unexpected_keys"] if not key.endswith(_MADE_ANEW))
+    inside = [key for key in over if _part_of(model, key)]
+    _refuse_misfit(build.__name__, report, surplus=inside)
+    return model, tuple(key for key in over if key not in inside)
+
+
+def _part_of(model: PreTrainedModel, key: str) -> bool:
+    """Whether a weight's name begins with a part of the model, or of the body that it is built around."""
+    prefix = model.base_model_prefix
+    body = cast(nn.Module, getattr(model, prefix, model)) if prefix else model
+    bare = key.removeprefix(f"{prefix}.") if prefix else key
+    parts = {name for one in (model, body) for name, _ in (*one.named_children(), *one.named_parameters(recurse=False))}
+    return bool({key.partition(".")[0], bare.partition(".")[0]} & parts)
 
 
 def _own_config(build: type[PreTrainedModel], config: PretrainedConfig) -> PretrainedConfig:
@@ -86,7 +110,20 @@ def _set_classes(config: PretrainedConfig, folder: Folder) -> None:
 def _from_pretrained(
     build: type[PreTrainedModel], name: str | None, options: dict[str, object]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    return cast(Any, build).from_pretrained(name, **options, ignore_mismatched_sizes=True, output_loading_info=True)
+    with _quiet():
+        return cast(Any, build).from_pretrained(name, **options, ignore_mismatched_sizes=True, output_loading_info=True)
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without transformers' own table of what fits, which is said in words."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _refuse_misfit(model: str, report: dict[str, Any], surplus: list[str]) -> None:

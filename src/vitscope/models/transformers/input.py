@@ -125,7 +125,7 @@ def _guesses(config: PretrainedConfig, own: tuple[int, int, int], sized: bool) -
 def _processor(config: PretrainedConfig) -> ProcessorTransform | None:
     """The image processor of the folder or hub name that the module came from; None if there is none."""
     source = config.name_or_path
-    if not source or not _has_processor(source):
+    if source in (None, "", "None") or not _has_processor(source):
         return None
     local = Path(source).is_dir()
     facts = read_object(Path(source) / _FILE) if local else {}

@@ -95,9 +95,11 @@ class Transformers(AbstractLibrary):
         """A new module with these weights, by the names of this or an earlier version of transformers."""
         model = cast(PreTrainedModel, module)
         source = model.config.name_or_path
-        loaded = with_weights(type(model), model.config, state, whole=True)
-        loaded.config.name_or_path = source  # where its processor lies; loading from a state forgets it
-        return loaded
+        module, left = with_weights(type(model), model.config, state)
+        if left:
+            raise UserError(f"The weights do not fit {type(model).__name__}: unknown {', '.join(left[:4])}.")
+        module.config.name_or_path = source  # where its processor lies; loading from a state forgets it
+        return module
 
 
 def _config(name: str) -> PretrainedConfig:
@@ -112,7 +114,7 @@ def _config(name: str) -> PretrainedConfig:
 
 def _fetched(build: type[PreTrainedModel], name: str, config: PretrainedConfig) -> nn.Module:
     try:
-        return loaded(build, name, config=config, use_safetensors=True, dtype=torch.float32)
+        return loaded(build, name, config=config, use_safetensors=True, dtype=torch.float32)[0]
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
