@@ -107,14 +107,14 @@ def within(seconds, work):
     """What the work says of a model, or that it took too long, or the last line of a traceback."""
 
     def stop(*_):
-        raise TimeoutError
+        raise TooLong
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
     started = time.monotonic()
     try:
         found = work()
-    except TimeoutError:
+    except TooLong:
         found = {"outcome": "skipped", "sentence": f"not done in {seconds} s"}
     except Exception:
         found = {"outcome": "traceback", "sentence": traceback.format_exc()[-1500:]}
@@ -172,6 +172,10 @@ def pictures(subject):
     shape = (*subject.preprocessing.shape[1:], 3)
     shown = [Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)) for _ in range(2)]
     return vitscope.images((shown, np.arange(2)) if subject.class_count > 1 else shown)
+
+
+class TooLong(BaseException):
+    """Past everybody who takes an exception for a model's own."""
 
 
 class Unmade(Exception):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,13 +147,14 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_of_a_real_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_of_a_real_process(tmp_path: Path, ended: signal.Signals) -> None:
     command = [*VITSCOPE, "checkup", "--batch-size", "1", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts)
     waited = (time.sleep(0.05) for _ in range(600))
     while not list(tmp_path.glob("run/partial/*/batch-1-*")) and process.poll() is None:
         next(waited)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ended)
     error = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert error.count("\n") == 1
@@ -311,6 +313,33 @@ def test_runs_lists_finished_runs(finished: Path, tmp_path: Path) -> None:
     assert answer.code == 0
     assert [text for text in ("digits/test", "40", "run") if text not in answer.out] == []
     assert "No finished run" in Answer("runs", str(tmp_path)).out
+
+
+def test_a_damaged_run_is_listed_and_left_out_of_reports_by_its_name(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # so that the names are short
+    strange = tmp_path / "[bold]\x1b[31m"
+    for name in ("one", "two", strange.name, "bad"):
+        (tmp_path / name).mkdir()
+        shutil.copy(finished / "run.nc", tmp_path / name / "run.nc")
+    spoiled = tmp_path / "bad" / "run.nc"
+    spoiled.write_bytes(spoiled.read_bytes()[:-2000])
+    listed = Answer("runs", str(tmp_path))
+    assert listed.code == 0
+    assert "unreadable" in listed.out
+    assert r"[bold]\x1b[31m" in listed.out
+    assert "\x1b" not in listed.out + listed.err
+    assert f"{spoiled} cannot be read as a run" in listed.err
+    page, runs = tmp_path / "page.html", [str(tmp_path / name) for name in ("one", "bad", "two")]
+    for command in ("report", "compare"):
+        answer = Answer(command, *runs, "--out", str(page))
+        assert answer.code == 0
+        assert answer.err.startswith(f"Left out: {spoiled} cannot be read as a run")
+        assert page.stat().st_size > 10_000
+    alone = Answer("compare", *runs[:2], "--out", str(page))
+    assert (alone.code, alone.err.count("\n")) == (2, 1)
+    assert "cannot be read as a run" in alone.err
 
 
 def test_report_makes_pages_and_figures(finished: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vitscope.training.augmentation import step_seeded
 from vitscope.training.loop import parameter_groups
 from vitscope.training.observer import Silent
 from vitscope.training.recipe import Recipe
-from vitscope.training.state import STATE
+from vitscope.training.state import STATE, kept_step
 from vitscope.training.train import train
 
 # 24 images in batches of 8: an epoch of 3 steps, a state after every second step and every epoch.
@@ -207,6 +207,39 @@ def test_a_folder_is_not_trained_into_twice(tmp_path, straight):
         train(dataclasses.replace(TINY, epochs=3, seed=1), SHOWN, straight.folder, resume=True)
     with pytest.raises(UserError, match="was begun with other images; resume with the same, or begin anew"):
         train(TINY, images("digits", split="train", limit=25, seed=0), straight.folder, resume=True)
+
+
+def test_other_pixels_under_the_same_labels_are_other_images(tmp_path):
+    pictures = np.arange(8 * 64, dtype=np.uint8).reshape(8, 8, 8)
+    labels, recipe = np.arange(8) % 2, dataclasses.replace(TINY, epochs=1)
+    train(recipe, images((pictures, labels)), tmp_path / "run")
+    with pytest.raises(UserError, match="was begun with other images"):
+        train(recipe, images((pictures[::-1].copy(), labels)), tmp_path / "run", resume=True)
+    train(recipe, images((pictures.copy(), labels.copy())), tmp_path / "run", resume=True)
+
+
+def test_a_training_that_has_saved_nothing_leaves_nothing_and_may_begin_again(tmp_path):
+    with pytest.raises(Killed):
+        train(TINY, SHOWN, tmp_path / "run", observer=Kill(1))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(Killed):
+        train(TINY, SHOWN, tmp_path / "run", observer=Kill(2))
+    assert kept_step(tmp_path / "run") == 2
+
+
+def test_a_full_disk_and_a_place_elsewhere_are_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904 - as torch's writer does
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        train(TINY, SHOWN, tmp_path / "run")
+    assert error.value.filename == str(tmp_path / "run" / STATE)
+    with pytest.raises(UserError, match="in a folder of this machine, and memory://run is not"):
+        train(TINY, SHOWN, "memory://run")
 
 
 @pytest.mark.parametrize(

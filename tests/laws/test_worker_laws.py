@@ -189,7 +189,7 @@ class Many(AbstractWork):
             open(self.mark, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         if signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-            raise RuntimeError("control-C, which a terminal sends to all processes, would end this worker by a traceback")
+            raise RuntimeError("control-C, which a terminal sends to all, would end this worker by a traceback")
         while shard.start == 200:
             time.sleep(1)
         whole = [torch.arange(4) for _ in range(3)] + [torch.rand(4).double() for _ in range(2)]

@@ -172,3 +172,26 @@ def test_a_protocol_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
     with pytest.raises(UserError, match=r"s3://bucket/run cannot be opened \(Install s3fs to access S3\)"):
         RunFolder("s3://bucket/run").read()
+
+
+def test_names_that_are_no_utf8_are_kept_as_escapes(tmp_path):
+    run = answer(1)
+    run.tree["numbers"] = xr.Dataset({"one": ("n", [1.0])}, {"picture": ("n", ["caf\udce9.png"])})
+    RunFolder(str(tmp_path)).write(run)
+    assert read_run(tmp_path).tree["numbers"]["picture"].values.tolist() == [r"caf\udce9.png"]
+    assert read_run(tmp_path).tree["numbers"]["one"].values.tolist() == [1.0]
+
+
+def test_a_full_disk_keeps_what_was_there_and_names_the_file(tmp_path, monkeypatch):
+    place = RunFolder(str(tmp_path))
+    place.write_part(question(1), "piece", b"whole")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        place.write(answer(1), beside={"head": b"head"})
+    assert error.value.filename == str(tmp_path / "head")
+    assert place.parts(question(1)) == {"piece": b"whole"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["partial"]

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from vitscope.cli.summary import finding
 from vitscope.cli.terminal import columns, facts, stdout
+from vitscope.measurement.text import printable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -100,7 +101,7 @@ def _end(table: Table, run: "Run", page: str, saved: str = "") -> None:
         table.add_row("note", note)
     if saved:
         table.add_row("saved", saved)
-    table.add_row("page", Text(page, style="bold"))
+    table.add_row("page", Text(printable(page), style="bold"))
 
 
 def _value(dataset: "xr.Dataset", name: str) -> float:

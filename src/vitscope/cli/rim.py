@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from vitscope.cli.terminal import stderr, warnings_told
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
+from vitscope.measurement.text import printable
 
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what the user gave cannot be; the machine failed; Ctrl-C, or the signals that stand for it."""
@@ -71,7 +72,7 @@ def command_line() -> str:
 def fail(text: str, code: int, mark: str = "[bold red]Error:[/] ") -> NoReturn:
     """Say it in one line and end."""
     stderr().print(mark, end="")
-    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+    stderr().print(printable(text), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from vitscope.cli.settings import LINES, print_settings
 from vitscope.cli.terminal import MARK_COLOURS, facts, stdout
+from vitscope.measurement.text import printable
 
 if TYPE_CHECKING:
     from vitscope.measurement.claim import Claim
@@ -37,7 +38,7 @@ def print_summary(run: "Run", page: str) -> None:
         table.add_row("", Text(f"{more} more on the page", style="dim"))
     for note in run.notes[:SHOWN]:
         table.add_row("note", note)
-    table.add_row("page", Text(page, style="bold"))
+    table.add_row("page", Text(printable(page), style="bold"))
     console = stdout()
     print_settings(run)
     console.print(table, highlight=False)

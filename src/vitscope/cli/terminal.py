@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,9 +17,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.style import StyleType
 from rich.table import Table
+from rich.text import Text
 
 from vitscope.measurement.duration import spoken
+from vitscope.measurement.text import printable
 from vitscope.runs.registry import PluginWarning
 from vitscope.runs.seal import DamagedWarning
 
@@ -41,7 +44,7 @@ def stderr() -> Console:
 
 def hint(text: str) -> None:
     """A line that helps and is no result."""
-    stderr().print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+    stderr().print(printable(text), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -127,9 +130,22 @@ class ProgressBar:
         self._console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
+class _Plain(Table):
+    """A table whose text is shown as it is: what strangers call their files is no markup and no escape code."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
+        """Another row."""
+        shown = (Text(_shown(cell)) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*shown, style=style, end_section=end_section)
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def columns(*names: str, right: tuple[str, ...] = (), fold: tuple[str, ...] = (), gap: int = 2) -> Table:
     """A table with these columns and no frame; columns of ``fold`` may wrap, others keep their width."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    table = _Plain(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for name in names:
         side = "right" if name in right else "left"
         table.add_column(name, justify=side, no_wrap=name not in fold, overflow="fold")
@@ -138,7 +154,7 @@ def columns(*names: str, right: tuple[str, ...] = (), fold: tuple[str, ...] = ()
 
 def facts() -> Table:
     """A table of names and values."""
-    table = Table.grid(padding=(0, 2))
+    table = _Plain.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     return table

@@ -127,9 +127,10 @@ class Checkup:
                 try:
                     runs.append(step.answer(clock.plan))
                 except _FAILED as error:  # what is beyond the first pass is lost alone
-                    if not (runs and isinstance(step, Settled)):
+                    if not runs:
                         raise
-                    refused[step.name] = _reason(error)
+                    lost = (step,) if isinstance(step, Settled) else step.diagnostics
+                    refused |= {one.name: _reason(error) for one in lost}
             if len(runs) == 1 and not refused:
                 return concluded(runs[0], plan)
             notes = [

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import fsspec
+import numpy as np
 import xarray as xr
 from fsspec import AbstractFileSystem
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 from vitscope.runs.hold import held
 from vitscope.runs.run import Run
 from vitscope.runs.schema import check
@@ -100,7 +102,7 @@ class RunFolder:
                 _write(files, posixpath.join(path, name), content)
             stored = run.with_beside({name: digest(content) for name, content in (beside or {}).items()})
             try:
-                _write(files, target, sealed(bytes(stored.tree.to_netcdf(engine="h5netcdf"))), new=True)
+                _write(files, target, sealed(_netcdf(stored)), new=True)
             except FileExistsError as error:
                 raise UserError(refusal) from error
             for spec in (run.spec, *steps):
@@ -230,6 +232,24 @@ def _write(files: AbstractFileSystem, target: str, content: bytes, new: bool = F
         return
     files.makedirs(posixpath.dirname(target), exist_ok=True)
     files.pipe_file(target, content, mode="create" if new else "overwrite")  # object stores make a put visible whole
+
+
+def _netcdf(run: Run) -> bytes:
+    """The run as netCDF; bytes of names that are no UTF-8, which it cannot hold, as escapes."""
+    try:
+        return bytes(run.tree.to_netcdf(engine="h5netcdf"))
+    except UnicodeEncodeError:
+        return bytes(run.tree.map_over_datasets(_in_unicode).to_netcdf(engine="h5netcdf"))
+
+
+def _in_unicode(dataset: xr.Dataset) -> xr.Dataset:
+    texts = {
+        name: array.copy(data=np.array([printable(str(one)) for one in array.values.flat], object).reshape(array.shape))
+        for name, array in dataset.variables.items()
+        if array.dtype.kind in "OU"
+    }
+    coords = {name: text for name, text in texts.items() if name in dataset.coords}
+    return dataset.assign_coords(coords).assign({name: text for name, text in texts.items() if name not in coords})
 
 
 def _drop(files: AbstractFileSystem, folder: str) -> None:

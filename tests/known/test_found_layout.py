@@ -1,0 +1,213 @@
+"""How outputs that nobody described are laid out is found out, or the block is left out and named."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from vitscope import PixelInput, images, load, measure
+from vitscope.diagnostics.feature_variance import FeatureVariance
+from vitscope.measurement.errors import UserError
+from vitscope.models.bands import BANDS, agreement
+from vitscope.models.named import named_modules
+from vitscope.models.stream import Layout
+
+SHAPE = (3, 48, 48)
+INPUT = PixelInput(48, 3, (0.5,), (0.5,))
+
+
+class Block(nn.Module):
+    """A residual block on tokens or maps whose last axis is the channels."""
+
+    def __init__(self, width=12):
+        super().__init__()
+        self.norm, self.fc = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.fc(self.norm(x))
+
+
+class Net(nn.Module):
+    """Patches of 8 pixels, laid out by ``arrange``, through two blocks."""
+
+    def __init__(self, arrange, block=Block):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.arrange = nn.Conv2d(3, 12, 8, 8), arrange
+        self.blocks = nn.Sequential(block(), block())
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        out = self.blocks(self.arrange(self.stem(x)))
+        out = out[1] if isinstance(out, tuple) else out
+        if out.ndim == 3 and out.shape[0] != len(x):
+            out = out.transpose(0, 1)
+        return self.head(out.reshape(len(x), -1, 12).mean(1))
+
+
+def tokens(x):
+    return x.flatten(2).transpose(1, 2)
+
+
+def with_extra(count, place="before"):
+    def arrange(x):
+        patches = tokens(x)
+        extra = torch.linspace(-1, 1, 12).expand(len(x), count, 12)
+        half = patches.shape[1] // 2
+        parts = {
+            "before": (extra, patches),
+            "between": (patches[:, :half], extra, patches[:, half:]),
+            "behind": (patches, extra),
+        }
+        return torch.cat(parts[place], 1)
+
+    return arrange
+
+
+def blockwise(x):
+    """Tokens window by window, as in Hiera."""
+    return x.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
+def found(net, shape=SHAPE):
+    return named_modules(net.eval(), None, shape)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "layout", "prefix"),
+    [
+        (lambda x: x.permute(0, 2, 3, 1), Layout.CHANNELS_LAST, 0),
+        (tokens, Layout.TOKENS, 0),
+        (with_extra(1), Layout.TOKENS, 1),
+        (with_extra(5), Layout.TOKENS, 5),
+        (lambda x: tokens(x).transpose(0, 1), Layout.TOKENS, 0),
+    ],
+    ids=["channels last", "tokens", "class token", "registers", "tokens x batch"],
+)
+@pytest.mark.parametrize("shape", [(3, 48, 48), (3, 32, 80)])
+def test_a_layout_is_found(arrange, layout, prefix, shape):
+    anatomy, notes = found(Net(arrange), shape)
+    assert not notes
+    assert {one.layout for one in anatomy.layouts} == {layout}
+    assert {one.grid for one in anatomy.layouts} == {(shape[1] // 8, shape[2] // 8)}
+    assert {one.prefix for one in anatomy.layouts} == {prefix}
+    assert anatomy.entry == anatomy.layouts[0]
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        with_extra(1, "between"),
+        with_extra(1, "behind"),
+        blockwise,
+        lambda x: tokens(x.transpose(2, 3)),
+        lambda x: tokens(x).flatten(0, 1),
+        lambda x: x.mean((2, 3)),
+        lambda x: tokens(x)[:, torch.randperm(36, generator=torch.Generator().manual_seed(0))],
+    ],
+    ids=["token between", "token behind", "window by window", "column by column", "batch folded", "pooled", "shuffled"],
+)
+def test_what_cannot_be_read_is_left_out_and_named(arrange):
+    anatomy, notes = found(Net(arrange))
+    assert not anatomy.places
+    assert "blocks.0" in notes[0]
+    assert "not read" in notes[0]
+
+
+def test_a_map_that_is_one_of_several_tensors_is_found():
+    class Both(Block):
+        def forward(self, x):
+            x = super().forward(x[1] if isinstance(x, tuple) else x)
+            return x.mean((1, 2)), x
+
+    anatomy, _ = found(Net(lambda x: x.permute(0, 2, 3, 1), Both))
+    assert [(one.layout, one.part) for one in anatomy.layouts] == [(Layout.CHANNELS_LAST, 1)] * 2
+
+
+def test_several_maps_are_not_chosen_among():
+    class Two(Block):
+        def forward(self, x):
+            x = super().forward(x[0] if isinstance(x, tuple) else x)
+            return x, 2 * x
+
+    _, notes = found(Net(lambda x: x.permute(0, 2, 3, 1), Two))
+    assert "several feature maps" in notes[0]
+
+
+@pytest.mark.parametrize("arrange", [lambda x: x.permute(0, 2, 3, 1), tokens, with_extra(3)])
+def test_pictures_of_one_colour_vary_over_no_position(arrange):
+    shown = [Image.new("RGB", (48, 48), colour) for colour in ("red", "green", "blue", "white")]
+    run = measure(load(Net(arrange), input=INPUT), images(shown), [FeatureVariance()])
+    assert np.nanmax(np.abs(run["feature-variance/variance"].values)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("gcvit_xxtiny", {Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST}),
+        ("mambaout_femto", {Layout.CHANNELS_LAST}),
+        ("pvt_v2_b0", {Layout.TOKENS, Layout.CHANNELS_FIRST}),
+        ("edgenext_xx_small", {Layout.CHANNELS_FIRST}),
+    ],
+)
+def test_models_of_timm_that_nobody_described(name, layout):
+    torch.manual_seed(0)
+    module = timm.create_model(name, **({"img_size": 64} if name.startswith("gcvit") else {}))
+    anatomy, _ = found(module, (3, 64, 64))
+    assert anatomy.places
+    assert {one.layout for one in anatomy.layouts} <= layout
+
+
+def test_the_order_of_hiera_is_not_read_as_rows():
+    torch.manual_seed(0)
+    anatomy, notes = found(timm.create_model("hiera_tiny_224", img_size=64), (3, 64, 64))
+    assert "blocks.0" in " ".join(notes)
+    assert not {place.name for place in anatomy.places} & {"blocks.0", "blocks.1", "blocks.2"}
+
+
+def test_looking_changes_nothing():
+    module = Net(tokens).eval()
+    module.norm = nn.BatchNorm2d(3)
+    before, state = {k: v.clone() for k, v in module.state_dict().items()}, torch.get_rng_state()
+    load(module, input=INPUT)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def test_a_unit_that_is_asked_for_and_has_no_positions_is_refused():
+    with pytest.raises(UserError, match="The unit 'head' returns no feature map"):
+        load(Net(tokens), input=INPUT, units=["blocks.0", "head"])
+
+
+def test_agreement_is_one_for_the_right_cells_and_less_for_others():
+    cells = np.arange(25)
+    rows, columns = cells // 5, cells % 5
+    exact = np.concatenate([np.arange(BANDS)[:, None] == rows, np.arange(BANDS)[:, None] == columns]).astype(float)
+    movement = np.stack([exact, exact])
+    assert agreement(movement, rows, columns, (5, 5)) == pytest.approx(1)
+    assert abs(agreement(movement, columns, rows, (5, 5))) < 1e-9
+
+
+def test_a_change_is_not_told_across_what_lies_between_two_units():
+    class Stages(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem, self.down = nn.Conv2d(3, 12, 4, 4), nn.Conv2d(12, 12, 2, 2)
+            self.one, self.two = nn.Sequential(Block(), Block()), nn.Sequential(Block(), Block())
+            self.head = nn.Linear(12, 4)
+
+        def forward(self, x):
+            x = self.one(self.stem(x).permute(0, 2, 3, 1))
+            x = self.two(self.down(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+            return self.head(x.mean((1, 2)))
+
+    rng = np.random.default_rng(0)
+    shown = [Image.fromarray(rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)) for _ in range(3)]
+    run = measure(load(Stages(), input=INPUT), images(shown), [FeatureVariance()])
+    changes = run["feature-variance/log_change"]
+    assert np.isnan(changes.sel(layer=3))
+    assert np.isfinite(changes.sel(layer=[1, 2, 4])).all()

@@ -1,0 +1,224 @@
+"""A model is walked through by its family's adapter only if that is its own forward pass."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.nn.utils import parametrize
+
+from vitscope import PixelInput, images, load, measure
+from vitscope.diagnostics.accuracy import Accuracy
+from vitscope.diagnostics.feature_variance import FeatureVariance
+from vitscope.engine.finite import wanting_weights
+from vitscope.engine.operations import counted_operations
+from vitscope.findings.checkup import checkup
+from vitscope.interventions.lesion import Lesion, mean_branches
+from vitscope.measurement.errors import UserError
+from vitscope.models.subject import Composition, Unwatched
+
+INPUT = PixelInput(32, 3, (0.5,), (0.5,))
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 4}
+
+
+def vit():
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224", **SMALL).eval()
+
+
+def pictures(count=4):
+    rng = np.random.default_rng(0)
+    shown = [Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(count)]
+    return images((shown, np.arange(count) % 4))
+
+
+def noise():
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(7))
+
+
+def same(subject, module):
+    with torch.inference_mode():
+        torch.testing.assert_close(subject.anatomy.walk(noise(), Unwatched()), module(noise()), rtol=1e-4, atol=1e-5)
+
+
+class Colder(VisionTransformer):
+    def forward(self, x):
+        return super().forward(x) / 3
+
+
+def colder_in_itself(module):
+    own = module.forward
+    module.forward = lambda x: own(x) / 3
+
+
+def late(module):
+    """A hook that does nothing until its third call."""
+    calls = []
+
+    def hook(_, given, out):
+        calls.append(1)
+        return out * 0 if len(calls) > 40 else None
+
+    module.blocks[1].attn.register_forward_hook(hook)
+
+
+CHANGES = {
+    "hook on attention": lambda m: m.blocks[0].attn.register_forward_hook(lambda _, given, out: out * 0),
+    "hook on a block": lambda m: m.blocks[1].register_forward_hook(lambda _, given, out: out + 1),
+    "hook on the model": lambda m: m.register_forward_hook(lambda _, given, out: out / 3),
+    "pre-hook on attention": lambda m: m.blocks[0].attn.register_forward_pre_hook(lambda _, given: (given[0] * 2,)),
+    "replaced forward": colder_in_itself,
+    "replaced forward of a block": lambda m: setattr(m.blocks[0], "forward", lambda x, **_: x),
+    "late hook": late,
+    "logger": lambda m: m.blocks[0].register_forward_hook(lambda *_: None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_a_walk_would_pass_by_is_read_by_the_models_own_forward_pass(change):
+    module = vit()
+    change(module)
+    subject = load(module, input=INPUT)
+    assert not isinstance(subject.anatomy, Composition)
+    assert "forward" in subject.notes[0]
+    same(subject, module)
+    assert any("forward" in note for note in measure(subject, pictures(), [Accuracy()]).notes)
+
+
+def test_a_subclass_with_another_forward_is_read_by_it():
+    torch.manual_seed(0)
+    module = Colder(**SMALL).eval()
+    subject = load(module, input=INPUT)
+    same(subject, module)
+    assert "gives other outputs" in subject.notes[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.blocks[0].mlp.fc1.register_forward_hook(lambda _, given, out: out * 0),
+        lambda m: parametrize.register_parametrization(m.blocks[0].attn.qkv, "weight", nn.Tanh()),
+        lambda m: m.head.register_forward_hook(lambda *_: None),
+    ],
+    ids=["hook on a layer", "parametrization", "hook on the head"],
+)
+def test_what_the_walk_runs_as_well_is_no_hindrance(change):
+    module = vit()
+    change(module)
+    subject = load(module, input=INPUT)
+    assert isinstance(subject.anatomy, Composition)
+    same(subject, module)
+
+
+def test_a_model_that_was_changed_after_loading_is_refused_by_name():
+    module = vit()
+    subject = load(module, input=INPUT)
+    module.blocks[0].attn.register_forward_hook(lambda _, given, out: out * 0)
+    with pytest.raises(UserError, match=r"forward hooks on blocks\.0\.attn"):
+        measure(subject, pictures(), [Accuracy()])
+
+
+class InPlace(nn.Module):
+    def __init__(self, in_place):
+        super().__init__()
+        self.conv, self.in_place = nn.Conv2d(8, 8, 3, padding=1), in_place
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.in_place:
+            x += y
+            return x
+        return x + y
+
+
+class Normalising(nn.Module):
+    """Normalises what it is given, in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.in_place = nn.Conv2d(3, 8, 4, 4), in_place
+        self.blocks = nn.Sequential(InPlace(in_place), InPlace(in_place))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = x.sub_(x.mean()).mul_(2) if self.in_place else (x - x.mean()) * 2
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def test_work_in_place_spoils_no_layer_and_no_image():
+    runs, walked = [], noise()
+    for in_place in (True, False):
+        subject = load(Normalising(in_place), input=INPUT)
+        with torch.inference_mode():
+            subject.anatomy.walk(walked, Unwatched())
+        runs.append(measure(subject, pictures(), [FeatureVariance(), Accuracy()]))
+    assert torch.equal(walked, noise())
+    for name in ("feature-variance/variance", "feature-variance/log_change", "accuracy/nll"):
+        np.testing.assert_allclose(runs[0][name].values, runs[1][name].values, rtol=1e-5)
+
+
+def test_a_block_in_place_is_left_out_as_any_other():
+    found = []
+    for in_place in (True, False):
+        subject = load(Normalising(in_place), input=INPUT)
+        lesions = (Lesion((1,)), mean_branches(subject, pictures(), [1]))
+        with torch.inference_mode():
+            found.append([lesion(subject).anatomy.walk(noise(), Unwatched()) for lesion in lesions])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_writes_into_its_weights_is_told_so():
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 4)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x):
+            self.seen += 1
+            return self.fc(x.mean((2, 3))) * self.seen
+
+    module = Growing()
+    with pytest.raises(UserError, match="writes into seen in its forward pass"):
+        measure(load(module, input=INPUT), pictures(), [Accuracy()])
+
+
+def test_operations_of_attention_pooling_are_counted():
+    torch.manual_seed(0)
+    module = timm.create_model("vit_base_patch16_siglip_224", **SMALL).eval()
+    plain = vit()
+    counts = []
+    for model in (module, plain, plain):
+        with counted_operations() as operations:
+            model(torch.zeros(1, 3, 32, 32))
+        counts.append(operations.total)
+    assert counts[1] == counts[2]
+    tokens, width = 17, 24
+    layer = 2 * tokens * width * width * (3 + 1 + 4 + 4) + 4 * tokens * tokens * width
+    assert counts[1] == 2 * layer + 2 * 16 * (3 * 64) * width + 2 * width * 4
+    assert counts[0] > counts[1]
+
+
+def test_a_study_that_fails_takes_nothing_else_with_it(monkeypatch):
+    from vitscope.interventions.studies import token_keep
+
+    def fails(subject):
+        raise AttributeError("'NoneType' object has no attribute 'next_functions'")
+
+    monkeypatch.setattr(token_keep, "_operations", fails)
+    run = checkup(load(vit(), input=INPUT), pictures(), [Accuracy()], studies=["token-keep", "lesion"])
+    assert "next_functions" in run.skipped["token-keep"]
+    assert "lesion-accuracy" in run
+    assert "accuracy" in run
+
+
+def test_weights_without_numbers_are_refused():
+    with torch.device("meta"):
+        module = timm.create_model("vit_tiny_patch16_224", **SMALL)
+    with pytest.raises(UserError, match="'meta'"):
+        load(module.eval(), input=INPUT, device="meta")
+    assert not wanting_weights(vit())
