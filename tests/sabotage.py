@@ -84,7 +84,6 @@ FOUND, OWN, PRECISION = (
 )
 
 SABOTAGES = [
-    ("models/bands.py", "apart = change - change.mean(others, keepdim=True)", "apart = change * 0", FOUND),
     ("models/bands.py", "min(_along(one[:BANDS], rows", "max(_along(one[:BANDS], rows", FOUND),
     ("models/bands.py", "np.where(cells < 0, 1 / BANDS, ", "np.where(cells < 0, 1, ", FOUND),
     ("models/found_layout.py", "_SURE = 0.5", "_SURE = -1.0", FOUND),
