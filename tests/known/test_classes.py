@@ -7,7 +7,7 @@ from torch import nn
 
 from vitscope import PixelInput, load
 from vitscope.models.adapter import Outputs
-from vitscope.models.classes import named_outputs
+from vitscope.models.classes import named_outputs, outputs_of
 from vitscope.models.timm.library import Timm
 
 
@@ -91,3 +91,10 @@ def test_names_of_another_number_of_classes_are_left_out_with_a_word():
     subject = load(module, input=PixelInput(32, 3, (0.5,), (0.5,)))
     assert subject.classes is None
     assert any("are left out" in note for note in subject.notes)
+
+
+def test_names_saved_with_weights_are_kept_only_if_they_are_as_many():
+    assert outputs_of(nn.Identity(), None, 2, ("a", "b"), None) == Outputs(2, ("a", "b"))
+    found = outputs_of(nn.Identity(), None, 3, ("a", "b"), None)
+    assert found.names is None
+    assert "2 class names that come with the model are left out" in found.notes[0]
