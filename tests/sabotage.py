@@ -104,7 +104,6 @@ SABOTAGES = [
     ("models/unwrapped.py", "torch.equal(found, own)", "True", WRAPPERS),
     ("models/unwrapped.py", "if len(found) != 1:", "if not found:", WRAPPERS),
     ("cli/model.py", "int(found[1]), int(found[2] or found[1])", "int(found[2] or found[1]), int(found[1])", FLAGS),
-    ("models/bands.py", "apart = change - change.mean(others, keepdim=True)", "apart = change * 0", FOUND),
     ("models/bands.py", "min(_along(one[:BANDS], rows", "max(_along(one[:BANDS], rows", FOUND),
     ("models/bands.py", "np.where(cells < 0, 1 / BANDS, ", "np.where(cells < 0, 1, ", FOUND),
     ("models/found_layout.py", "_SURE = 0.5", "_SURE = -1.0", FOUND),
