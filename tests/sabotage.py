@@ -70,6 +70,12 @@ MASKED, SHALLOW, PLANTED = (
     "tests/known/test_shallow_theory.py",
     "tests/laws/test_planted_laws.py",
 )
+CHECKPOINTS, WRAPPERS, DAMAGE, FLAGS = (
+    "tests/known/test_checkpoints.py",
+    "tests/known/test_wrappers.py",
+    "tests/properties/test_checkpoint_damage.py",
+    "tests/known/test_model_flags.py",
+)
 INPUTS, FOLDERS, NAMED, MUTATED = (
     "tests/known/test_input.py",
     "tests/known/test_folders.py",
@@ -84,7 +90,20 @@ FOUND, OWN, PRECISION = (
 )
 
 SABOTAGES = [
-    ("models/bands.py", "apart = change - change.mean(others, keepdim=True)", "apart = change * 0", FOUND),
+    ("models/weight_sets.py", "raw if average is False or not averaged else averaged", "raw or averaged", CHECKPOINTS),
+    ("models/weight_sets.py", "if any(not _same(left[0], other) for other in left[1:]):", "if False:", CHECKPOINTS),
+    ("models/weight_sets.py", "not _OPTIMISERS.search(key)", "True", CHECKPOINTS),
+    ("models/weight_sets.py", 'self.prefix.endswith("module.") and counted', "counted", CHECKPOINTS),
+    ("models/sized.py", "low + number if rest == 0 and low + number > 0", "low if rest == 0", CHECKPOINTS),
+    ("models/sized.py", "isqrt(max(there - prefix, 0))", "isqrt(there)", CHECKPOINTS),
+    ("models/made.py", "replace(named, options={**said.options, **named.options})", "named", CHECKPOINTS),
+    ("models/made.py", "copy.deepcopy(module)", "module", CHECKPOINTS),
+    ("models/weight_file.py", "weights_only=True, mmap", "weights_only=False, mmap", DAMAGE),
+    ("models/checkpoint.py", "isinstance(value, bool) and kind is not bool", "False", DAMAGE),
+    ("models/unwrapped.py", "len(handed) == 1 and torch.equal(handed[0], shown)", "True", WRAPPERS),
+    ("models/unwrapped.py", "torch.equal(found, own)", "True", WRAPPERS),
+    ("models/unwrapped.py", "if len(found) != 1:", "if not found:", WRAPPERS),
+    ("cli/model.py", "int(found[1]), int(found[2] or found[1])", "int(found[2] or found[1]), int(found[1])", FLAGS),
     ("models/bands.py", "min(_along(one[:BANDS], rows", "max(_along(one[:BANDS], rows", FOUND),
     ("models/bands.py", "np.where(cells < 0, 1 / BANDS, ", "np.where(cells < 0, 1, ", FOUND),
     ("models/found_layout.py", "_SURE = 0.5", "_SURE = -1.0", FOUND),

@@ -140,6 +140,15 @@ def test_several_sets_are_asked_about(loaded, refused):
     assert "has no weights under 'nobody' that fit" in refused(content, part="nobody")
 
 
+def test_a_classifier_that_the_name_has_not_is_the_files(tmp_path):
+    options = {"depth": 1, "embed_dim": 24, "num_heads": 3}
+    bare = timm.create_model("vit_small_patch14_dinov2", num_classes=3, img_size=28, **options)
+    torch.save(bare.state_dict(), tmp_path / "w.pt")
+    subject = load("timm/vit_small_patch14_dinov2", weights=tmp_path / "w.pt", image_size=28, options=options)
+    assert subject.class_count == 3
+    assert holds(subject, bare.state_dict())
+
+
 @pytest.mark.parametrize("classes", [0, 1, 10, 1000])
 def test_the_number_of_classes_is_the_files(loaded, classes):
     state = weights(0, num_classes=classes)

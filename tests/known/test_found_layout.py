@@ -211,3 +211,13 @@ def test_a_change_is_not_told_across_what_lies_between_two_units():
     changes = run["feature-variance/log_change"]
     assert np.isnan(changes.sel(layer=3))
     assert np.isfinite(changes.sel(layer=[1, 2, 4])).all()
+
+
+def test_a_change_that_goes_everywhere_hides_no_layout():
+    class Global(Block):
+        def forward(self, x):
+            return super().forward(x) + 50 * x.mean((1, 2), keepdim=True)
+
+    anatomy, notes = found(Net(lambda x: x.permute(0, 2, 3, 1), Global))
+    assert {one.layout for one in anatomy.layouts} == {Layout.CHANNELS_LAST}
+    assert not notes

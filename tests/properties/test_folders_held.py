@@ -109,13 +109,24 @@ def test_a_killed_process_holds_nothing_and_its_unfinished_files_are_removed(tmp
 
 def test_a_forked_child_keeps_no_lock(tmp_path):
     """A data loader's workers are forked, and may outlive the process that holds the folder."""
+    ours, theirs = FORK.Pipe()
+
+    def hold() -> None:
+        with held(tmp_path):
+            child = os.fork()
+            if child:
+                theirs.send(child)
+            time.sleep(60)
+
+    process = FORK.Process(target=hold)
+    process.start()
+    child = ours.recv()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
     with held(tmp_path):
-        child = FORK.Process(target=time.sleep, args=(30,))
-        child.start()
-    with held(tmp_path):
-        assert child.is_alive()
-    child.kill()
-    child.join()
+        os.kill(child, 0)  # it is alive
+    os.kill(child, signal.SIGKILL)
 
 
 def test_the_pieces_of_another_question_are_nobody_elses_to_remove(tmp_path):

@@ -58,7 +58,8 @@ def size_of(named: Named, size: Size, found: Shapes) -> Size:
     own = named.shapes(size)
     for what in ("classes", "channels"):
         if getattr(size, what) is None and not _agree(own, found):
-            number = _linear(named, size, what, found, _differing(own, found))
+            wrong = [*_differing(own, found), *(found.keys() - own.keys())]
+            number = _linear(named, size, what, found, wrong)
             if number is None and what == "classes":
                 number = _none(named, found)
             size = replace(size, **{what: number})
@@ -69,7 +70,7 @@ def size_of(named: Named, size: Size, found: Shapes) -> Size:
 
 
 def _agree(own: Shapes, found: Shapes) -> bool:
-    return all(found.get(name, shape) == shape for name, shape in own.items()) and own.keys() <= found.keys()
+    return own.keys() == found.keys() and not _differing(own, found)
 
 
 def _differing(own: Shapes, found: Shapes) -> list[str]:

@@ -94,9 +94,11 @@ class Transformers(AbstractLibrary):
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """A new module with these weights, by the names of this or an earlier version of transformers."""
         model = cast(PreTrainedModel, module)
+        source = model.config.name_or_path
         module, left = with_weights(type(model), model.config, state)
         if left:
             raise UserError(f"The weights do not fit {type(model).__name__}: unknown {', '.join(left[:4])}.")
+        module.config.name_or_path = source  # where its processor lies; loading from a state forgets it
         return module
 
 
