@@ -50,9 +50,13 @@ def _locked(place: str, folder: str | os.PathLike[str], advice: str) -> int:
     while True:
         try:
             os.makedirs(place, exist_ok=True)
-            lock = os.open(os.path.join(place, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         except FileExistsError as error:
             raise UserError(f"{os.fspath(folder)} is a file, not a folder; {advice}.") from error
+        except OSError as error:
+            error.filename = os.fspath(folder)
+            raise
+        try:
+            lock = os.open(os.path.join(place, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:
             continue  # the folder was empty, and its last holder has removed it
         except OSError as error:
