@@ -28,7 +28,7 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
             os.replace(file.name, path)
         except BaseException as error:
             Path(file.name).unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename in (None, file.name):
+            if isinstance(error, OSError) and error.errno and error.filename in (None, file.name):
                 error.filename = os.fspath(path)  # not the name that nobody gave
             raise
     with suppress(OSError):  # the name itself survives a power cut, where a folder can be synchronised
