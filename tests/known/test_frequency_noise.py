@@ -266,9 +266,11 @@ def test_subjects_know_their_normalisation(name, mean, std):
 
 def test_processors_of_transformers_show_their_normalisation():
     transformers = pytest.importorskip("transformers")
-    from vitscope.models.transformers.library import ProcessorTransform, _normalisation
+    from vitscope.models.transformers.input import ProcessorTransform, _normalisation
 
     plain = transformers.ViTImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25])
-    assert _normalisation(ProcessorTransform(plain)) == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    mean, std = _normalisation(ProcessorTransform(plain), "RGB")
+    np.testing.assert_allclose([mean, std], [[0.4, 0.5, 0.6], [0.2, 0.3, 0.25]], atol=1e-5)
     off = transformers.ViTImageProcessor(do_normalize=False)
-    assert _normalisation(ProcessorTransform(off)) == ((0.0,) * 3, (1.0,) * 3)
+    mean, std = _normalisation(ProcessorTransform(off), "RGB")
+    np.testing.assert_allclose([mean, std], [[0.0] * 3, [1.0] * 3], atol=1e-5)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +119,15 @@ def _input(given: dict[str, Any] | None) -> PixelInput | None:
         return None
     image, channels = expect(given["image"], int | list, "image"), expect(given["channels"], int, "channels")
     sides = [expect(side, int, "image") for side in image] if isinstance(image, list) else image
-    mean, std = (tuple(expect(one, int | float, name) for one in expect(given[name], list, name))
+    mean, std = (tuple(_number(one, name) for one in expect(given[name], list, name))
                  for name in ("mean", "std"))  # fmt: skip
-    if not all(map(isfinite, (*mean, *std))) or not all(std):
-        raise UserError(f"mean is {mean} and std {std}")
+    if not all(std):
+        raise UserError(f"std is {std}")
     return PixelInput(sides, channels, mean, std)
+
+
+def _number(value: Any, what: str) -> float:  # noqa: ANN401 (JSON)
+    number = expect(value, int | float, what)
+    if not abs(number) < 1e30:  # nor is NaN
+        raise UserError(f"{what} is {value!r:.40}")
+    return float(number)
