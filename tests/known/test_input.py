@@ -309,3 +309,9 @@ def test_a_square_is_a_square_however_it_is_told():
 def test_an_input_of_no_picture_s_size_is_refused(image):
     with pytest.raises(UserError, match="give the side of a square, or height and width"):
         PixelInput(image, 3, (0.5,), (0.5,))
+
+
+def test_a_mixer_is_shown_what_its_stem_embeds() -> None:
+    for name in ("mixer_s32_224", "resmlp_12_224"):
+        module = timm.create_model(name, img_size=64, num_classes=3).eval()
+        assert vitscope.load(module).preprocessing.shape == (3, 64, 64)

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
+from timm.layers.patch_embed import PatchEmbed
 from timm.models import get_model_input_config
 from torch import nn
 
@@ -48,7 +49,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
 def _shape(module: nn.Module, configuration: dict[str, Any]) -> tuple[tuple[int, int, int], list[str]]:
     known = get_model_input_config(module)
     channels, height, width = known["input_size"]
-    embedded: Any = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    embedded = _embedded(module)
     if embedded is not None:
         height, width = embedded if isinstance(embedded, tuple | list) else (embedded, embedded)
     entering = first_channels(module, known["first_conv"])
@@ -57,6 +58,12 @@ def _shape(module: nn.Module, configuration: dict[str, Any]) -> tuple[tuple[int,
     shape = (int(channels), int(height), int(width))
     sized = embedded is not None or bool(getattr(module, "_traits", {}).get("img_size"))
     return shape, list(_guesses(type(module).__name__, shape, configuration.get("input_size"), sized))
+
+
+def _embedded(module: nn.Module) -> Any:  # noqa: ANN401 (a side, or height and width)
+    """The size its patch embedding is made for, under whatever name it stands; None without one, or for any size."""
+    embeddings = (getattr(module, "patch_embed", None), *(p for p in module.modules() if isinstance(p, PatchEmbed)))
+    return next((size for one in embeddings if (size := getattr(one, "img_size", None)) is not None), None)
 
 
 def _guesses(name: str, shape: tuple[int, ...], configured: tuple[int, ...] | None, sized: bool) -> Iterator[str]:
