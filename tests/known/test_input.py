@@ -314,4 +314,4 @@ def test_an_input_of_no_picture_s_size_is_refused(image):
 def test_a_mixer_is_shown_what_its_stem_embeds() -> None:
     for name in ("mixer_s32_224", "resmlp_12_224"):
         module = timm.create_model(name, img_size=64, num_classes=3).eval()
-        assert vitscope.load(module).preprocessing.shape == (3, 64, 64)
+        assert load(module).preprocessing.shape == (3, 64, 64)
