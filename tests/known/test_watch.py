@@ -589,5 +589,5 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [str(example), str(tmp_path)])
     runpy.run_path(str(example), run_name="__main__")
     out = capsys.readouterr().out
-    assert "step  30: accuracy " in out
+    assert "step   0: accuracy " in out  # how many follow depends on how fast the machine is
     assert f"of the time went into watching; runs in {tmp_path}" in out
