@@ -153,14 +153,14 @@ def test_a_beta_too_small_to_certify_is_said_with_what_to_do(features: str, tmp_
     assert "a larger beta" in answer.out
 
 
-def test_tokens_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+def test_tokens_that_were_changed_on_disk_are_refused(tmp_path: Path) -> None:
     arguments = ("fit", "digits", *SMALL, *QUICK, "--kind", "linear", "--features", str(tmp_path / "features"))
     assert Answer(*arguments, "--beta", "0.1", "--out", str(tmp_path / "a")).code == 0
     for folder in (tmp_path / "features").iterdir():
         np.load(folder / "tokens.npy", mmap_mode="r+")[3, 1] = np.nan
     answer = Answer(*arguments, "--beta", "0.2", "--out", str(tmp_path / "b"))
     assert answer.code == 2
-    assert "The tokens of image 3 hold NaN or infinity; leave it out or mend it." in answer.err
+    assert "are damaged (tokens.npy is not as it was written); delete that folder." in answer.err
 
 
 def test_images_of_one_class_are_refused(tmp_path: Path) -> None:
