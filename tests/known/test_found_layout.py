@@ -221,3 +221,21 @@ def test_a_change_that_goes_everywhere_hides_no_layout():
     anatomy, notes = found(Net(lambda x: x.permute(0, 2, 3, 1), Global))
     assert {one.layout for one in anatomy.layouts} == {Layout.CHANNELS_LAST}
     assert not notes
+
+
+class Spoiling(Block):
+    """The same block, whose numbers are none for pictures of noise."""
+
+    def forward(self, x):
+        return super().forward(x) + (x - 100).log() * 0
+
+
+def test_a_block_whose_numbers_are_not_finite_is_read_as_what_enters_it_or_left_out_for_that():
+    module = Net(tokens)
+    module.blocks[1] = Spoiling()
+    anatomy, notes = named_modules(module, None, SHAPE)
+    assert ([place.name for place in anatomy.places], notes) == (["blocks.0", "blocks.1"], ())
+    module.arrange = lambda x: tokens(x) * float("nan")
+    anatomy, notes = named_modules(module, None, SHAPE)
+    assert anatomy.places == ()
+    assert "not finite for pictures of noise" in notes[0]

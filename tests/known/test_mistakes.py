@@ -27,14 +27,14 @@ def pictures(labels):
 
 
 class Unit(nn.Module):
-    """Adds nothing where it is told to, but at 0, of which the logarithm is minus infinity."""
+    """Adds ``log`` of the values where it is told to, which is minus infinity at 0."""
 
     def __init__(self, spoils: bool):
         super().__init__()
         self.scale, self.spoils = nn.Linear(1, 1), spoils
 
     def forward(self, x):
-        return x + x.abs().log() * 0 if self.spoils else x
+        return x + x.log() * 0 if self.spoils else x
 
 
 class Net(nn.Module):

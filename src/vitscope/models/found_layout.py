@@ -6,6 +6,7 @@ from math import ceil
 from typing import cast, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -149,17 +150,18 @@ def evidence_of(single: object, pictured: object, count: int, image: tuple[int, 
     if not many or len(one) != len(many):
         return Evidence(shapes, (), "it returns no tensor with positions")
     orders: list[_Order] = []
-    folded = False
+    folded, spoiled = False, False
     for part, (before, after) in enumerate(zip(one, many, strict=True)):
         axis = _batch_axis(tuple(before.shape), tuple(after.shape), count)
         if axis is not None and after.is_floating_point():
+            spoiled |= not bool(after.isfinite().all())
             orders.extend(_orders(part, after.detach(), axis, image))
         folded |= axis is None and before.numel() * count == after.numel()
     if not orders and folded:
         return Evidence(shapes, (), "it folds several images, or parts of one, into one axis")
     if not orders:
         return Evidence(shapes, (), "it returns no tensor with positions")
-    return Evidence(shapes, tuple(orders))
+    return Evidence(shapes, tuple(orders), "its numbers are not finite for pictures of noise" if spoiled else "")
 
 
 def _batch_axis(single: tuple[int, ...], many: tuple[int, ...], count: int) -> int | None:
@@ -171,10 +173,10 @@ def _batch_axis(single: tuple[int, ...], many: tuple[int, ...], count: int) -> i
 
 
 def _orders(part: int, values: Tensor, batch: int, image: tuple[int, int]) -> Iterator[_Order]:
+    """All ways to read a tensor; numbers that are not all finite move nothing, and so speak for none of them."""
     others = tuple(axis for axis in range(values.ndim) if axis != batch)
+    values = values if bool(values.isfinite().all()) else torch.zeros_like(values)
     first = values.permute(batch, *others)
-    if not bool(first.isfinite().all()):
-        return
     if first.ndim == len(Layout.CHANNELS_FIRST.value.split()):
         yield from _maps(part, first, (batch, *others), image)
     elif first.ndim == len(Layout.TOKENS.value.split()):
