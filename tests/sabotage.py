@@ -106,6 +106,8 @@ SABOTAGES = [
     ("cli/model.py", "int(found[1]), int(found[2] or found[1])", "int(found[2] or found[1]), int(found[1])", FLAGS),
     ("models/bands.py", "min(_along(one[:BANDS], rows", "max(_along(one[:BANDS], rows", FOUND),
     ("models/bands.py", "np.where(cells < 0, 1 / BANDS, ", "np.where(cells < 0, 1, ", FOUND),
+    ("models/found_layout.py", "else torch.zeros_like(values)", "else values[:0]", FOUND),
+    ("models/found_layout.py", "spoiled |= not bool(after.isfinite().all())", "pass", FOUND),
     ("models/found_layout.py", "_SURE = 0.5", "_SURE = -1.0", FOUND),
     ("models/found_layout.py", "(Layout.CHANNELS_LAST, 3, (one, two))", "(Layout.CHANNELS_LAST, 3, (two, one))", FOUND),
     ("models/found_layout.py", "(len(rows) // 2, len(rows)) if extra", "() if extra", FOUND),

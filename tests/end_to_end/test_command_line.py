@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import timm
 import xarray as xr
 from PIL import Image
 from typer.testing import CliRunner
@@ -182,7 +183,7 @@ MISTAKES = [
     (("checkup", "--workers", "0"), "--workers takes a number from 1, not 0."),
     (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
-    (("checkup", "--device", "abacus"), "The device 'abacus' is not to be had here"),
+    (("checkup", "--device", "abacus"), "The device 'abacus' is not available here"),
     (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks?)"),
     (("anatomy", "timm/nonsense"), "timm has no model named 'nonsense'"),
     (("runs", "/nowhere"), "There is no folder /nowhere"),
@@ -298,6 +299,15 @@ def test_anatomy_shows_every_unit_with_its_shapes() -> None:
     assert rows[0] == ["0", "stem", "stem", "8x8", "65", "64"]
     assert rows[1] == ["1", "blocks.0.attn", "attention", "0.0", "8x8", "65", "64", "4", "1x65", "17k"]
     assert rows[12][:4] == ["12", "blocks.5.mlp", "mlp", "0.5"]
+
+
+def test_anatomy_shows_a_name_as_it_is(tmp_path: Path) -> None:
+    timm.models.save_for_hf(
+        timm.create_model("test_vit", num_classes=3), tmp_path / "a[red]\x1b[2J[bold]b", safe_serialization=True
+    )
+    answer = Answer("anatomy", str(tmp_path / "a[red]\x1b[2J[bold]b"))
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith(r"a[red]\x1b[2J[bold]b  timm/vit")
 
 
 def test_anatomy_fits_eighty_columns() -> None:

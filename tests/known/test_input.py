@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import small_folders
 import timm
 import torch
 from PIL import Image
@@ -34,15 +35,7 @@ from vitscope.models.timm.library import Timm
 from vitscope.models.torchvision.library import Torchvision
 
 TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3, "num_classes": 4}
-BODY = {
-    "hidden_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 3,
-    "intermediate_size": 40,
-    "patch_size": 8,
-    "image_size": 32,
-    "num_labels": 3,
-}
+BODY = {**small_folders.BODY, "num_labels": 3}
 MAPS = {"hidden_sizes": [8, 8], "depths": [1, 1]}
 
 

@@ -3,9 +3,12 @@
 import re
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from vitscope.cli.flags import made, with_flags
 from vitscope.cli.model import ModelRequest
 from vitscope.cli.terminal import columns, stdout, waiting
+from vitscope.measurement.text import printable
 
 if TYPE_CHECKING:
     from vitscope.cli.survey import SurveyedUnit
@@ -25,10 +28,10 @@ def shown(**fields: object) -> None:
         units = survey(subject)
     classes = f"{subject.class_count} classes" if subject.class_count else "no classifier"
     console = stdout()
-    console.print(f"[bold]{subject.name}[/]  {subject.family}, {subject.parameter_count:,} parameters, {classes}")
-    console.print(f"input: {subject.preprocessing.text}", style="dim", highlight=False)
-    for note in subject.notes:
-        console.print(note, style="dim", highlight=False)
+    facts = f"  {subject.family}, {subject.parameter_count:,} parameters, {classes}"
+    console.print(Text.assemble((printable(subject.name), "bold"), printable(facts)))
+    for line in (f"input: {subject.preprocessing.text}", *subject.notes):
+        console.print(Text(printable(line), style="dim"))
     table = columns(*_COLUMNS, right=("#", "tokens", "dim", "heads", "size"), fold=("unit",), gap=_GAP)
     rows, stage = [_cells(unit) for unit in units], 0
     room = console.width - sum(max(map(len, column)) + _GAP for column in zip(_COLUMNS, *rows, strict=True))
@@ -37,7 +40,7 @@ def shown(**fields: object) -> None:
         if unit.stage != stage:
             table.add_section()
             stage = unit.stage
-        table.add_row(layer, "\n".join(_at_dots(name, room)), *more)
+        table.add_row(layer, Text("\n".join(_at_dots(printable(name), room))), *more)
     console.print(table, highlight=False)
     console.print(
         "#: layer. at: stage.block. tokens: prefix tokens among them. window: windows x queries. "

@@ -1,4 +1,4 @@
-"""Which model every command is asked about: its name, its weights, and what its name leaves open."""
+"""The model that a command works on: its name, its weights, and what its name leaves open."""
 
 import ast
 import re
@@ -64,7 +64,7 @@ class ModelRequest:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             why = str(error).splitlines()[0].rstrip(".")
             raise UserError(
-                f"The device {self.device!r} is not to be had here ({why}); give cpu, cuda, cuda:1 or mps."
+                f"The device {self.device!r} is not available here ({why}); give cpu, cuda, cuda:1 or mps."
             ) from error
         return load(
             self.model or "digits",

@@ -139,7 +139,7 @@ LIBRARIES: Registry[AbstractLibrary] = Registry("library")
 
 
 def refuse_options(what: str, options: Mapping[str, object]) -> None:
-    """Raise where a model that is made already is asked to be made otherwise."""
+    """Raise if constructor arguments are given for a model that already exists."""
     if options:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise UserError(f"{what} says all its model is made with; {given} can be given for a model's name.")

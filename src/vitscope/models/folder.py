@@ -127,7 +127,7 @@ def no_larger_than(folder: Folder) -> Generator[None]:
 
 
 def made_without_memory(folder: Folder, make: Callable[[], nn.Module]) -> None:
-    """Try a constructor on no memory, so that what is impossible or too large is refused before any is asked for."""
+    """Try a constructor without allocating memory, so that what is impossible or too large is refused first."""
     with no_larger_than(folder), torch.device("meta"):
         try:
             make()

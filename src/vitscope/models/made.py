@@ -25,7 +25,7 @@ _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a model besides its name."""
+    """What the user says of a model besides its name."""
 
     pretrained: bool = False
     weights: Path | None = None
@@ -38,7 +38,7 @@ class Asked:
     """Arguments of the library's constructor."""
 
     def refuse_size(self, what: str) -> None:
-        """Raise where a model that is made already is asked to be of a size."""
+        """Raise if a size is given for a model that already exists."""
         sized = {"classes": self.size.classes, "image_size": self.size.image, "channels": self.size.channels}
         refuse_options(what, {name: value for name, value in sized.items() if value is not None} | {**self.options})
 

@@ -73,7 +73,7 @@ def named_modules(
     is smaller than the one before is downsampling; one with a spatial kernel is a convolution.
 
     How an output is laid out is found out by pictures that differ in one band: see :class:`FoundLayout`. A block of
-    which it is not found is left out, and named. Raises ``UserError`` where a unit that is asked for does not exist,
+    which it is not found is left out, and named. Raises ``UserError`` if a requested unit does not exist,
     runs twice, or returns no feature map. Cost: two forward passes, of one and of eleven images.
     """
     known = dict(module.named_modules())

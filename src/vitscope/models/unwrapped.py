@@ -107,7 +107,7 @@ def _of_libraries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn
 
 def _same(outer: nn.Module, inner: nn.Module, shape: tuple[int, int, int] | None) -> bool:
     library = library_of(inner)
-    assert library is not None, "only parts of libraries are asked about"
+    assert library is not None, "only models of known libraries are compared"
     weight, reached = next(inner.parameters()), list[object]()
 
     def reach(_: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> None:

@@ -203,7 +203,7 @@ def listed_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run | UserEr
 
 
 def file_system(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a path or fsspec URL, and the path in it. ``UserError`` for one that is not to be had."""
+    """The file system of a path or fsspec URL, and the path in it. ``UserError`` if it cannot be opened."""
     try:
         files, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:

@@ -32,7 +32,7 @@ _CROPS = ("center", "squash", "border")
 def timm_from_folder(folder: Folder) -> Opened:
     """The module that ``architecture`` and ``model_args`` make, with the folder's weights.
 
-    Of the configuration, only what describes a model and its input is used. Raises ``UserError`` naming what is amiss.
+    Of the configuration, only what describes a model and its input is used. Raises ``UserError`` naming what is wrong.
     """
     facts = folder.configuration
     where = folder.path / "config.json"
