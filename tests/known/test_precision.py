@@ -16,6 +16,7 @@ from vitscope import PixelInput, images, load, measure
 from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.findings.checkup import checkup
+from vitscope.measurement.errors import UserError
 from vitscope.models.feed import input_like
 from vitscope.models.named import NamedModules
 from vitscope.models.subject import Composition
@@ -104,6 +105,12 @@ def test_a_module_without_a_single_parameter_is_measured():
     subject = load(module, input=INPUT)
     assert isinstance(subject.anatomy, NamedModules)
     assert np.isfinite(float(measure(subject, pictures(), default_diagnostics())["accuracy/nll"]))
+
+
+@pytest.mark.parametrize("make", [vit, lambda: nn.DataParallel(vit()), lambda: nn.Sequential(nn.Conv2d(3, 4, 32))])
+def test_weights_without_numbers_are_refused(make):
+    with pytest.raises(UserError, match=r"no numbers in .*, which is on the device 'meta'"):
+        load(make().to("meta"), input=INPUT)
 
 
 def test_a_device_without_float64_is_not_asked_for_it(monkeypatch):

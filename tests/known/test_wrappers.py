@@ -70,7 +70,7 @@ def compiled_inside(module):
         (AveragedModel, "AveragedModel"),
         (ModelEmaV2, "ModelEmaV2"),
         (ModelEmaV3, "ModelEmaV3"),
-        (lambda module: nn.DataParallel(compiled(module)), "DataParallel of OptimizedModule"),
+        (lambda module: nn.DataParallel(compiled(module)), "DataParallel around OptimizedModule"),
         (Around, "Around holds a VisionTransformer (model) and gives its logits"),
         (lambda module: Around(Around(module)), "Around holds a VisionTransformer (model.model) and gives its logits"),
         (lambda module: Around(compiled(module)), "Around holds a VisionTransformer (model) and gives its logits"),

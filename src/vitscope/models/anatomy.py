@@ -10,7 +10,7 @@ from torch import nn
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractAdapter
 from vitscope.models.catalogue import adapter_of
-from vitscope.models.feed import in_own_precision, refuse_unmade
+from vitscope.models.feed import in_own_precision
 from vitscope.models.named import named_modules
 from vitscope.models.own_forward import probe_images, why_unlike
 from vitscope.models.subject import AbstractAnatomy, Composition, Subject
@@ -33,7 +33,6 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
     is read at its blocks, which says less and is never wrong; the notes say why. Raises ``UserError`` for a module that
     does not run on such pictures. Cost: two forward passes of two images, or of twelve at the blocks.
     """
-    refuse_unmade(module)
     adapter = adapter_of(module) if units is None else None
     with _buffers_kept(module), _as_user_errors(module, image):
         notes: tuple[str, ...] = ()

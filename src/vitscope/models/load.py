@@ -11,6 +11,7 @@ from vitscope.models.adapter import Size
 from vitscope.models.anatomy import anatomy_of
 from vitscope.models.catalogue import library_of
 from vitscope.models.classes import outputs_of
+from vitscope.models.feed import refuse_unmade
 from vitscope.models.input import input_of, output_width, resized
 from vitscope.models.made import Asked, made_from_module, made_from_name
 from vitscope.models.pixels import PixelInput
@@ -71,6 +72,7 @@ def load(
         held, notes = unwrapped(model, None if input is None else input.preprocessing.shape)
         made = made_from_module(held, asked)
         made = replace(made, notes=(*notes, *made.notes))
+    refuse_unmade(made.module)
     module = made.module.to(device).eval()
     library = library_of(module)
     preprocessing = input_of(module, library, input or made.input, crop)

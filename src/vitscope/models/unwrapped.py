@@ -70,7 +70,7 @@ def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
         )
     if not isinstance(module, nn.Module):
         raise UserError(f"A {type(module).__name__} is no model; give a torch.nn.Module, a name, a folder or a file.")
-    note = f"{type(module).__name__}, which was handed over as {' of '.join(passed)}, is examined as what it is."
+    note = f"{type(module).__name__} was handed over in {' around '.join(passed)} and is examined without it."
     return module, ((note,) if passed else ())
 
 
