@@ -286,7 +286,7 @@ def test_a_configuration_that_is_no_object_is_named(tmp_path, write, content):
     [
         (timm_folder, {"architecture": "vit_tinny_patch16_224"}, r"is it vit_tiny_patch16_224"),
         (timm_folder, {"architecture": 3}, "names the architecture 3"),
-        (timm_folder, {"model_args": {"embed_dim": 10**9}}, "which is no number, switch or word"),
+        (timm_folder, {"model_args": {"embed_dim": 10**9}}, "which no model is made with"),
         (timm_folder, {"model_args": {"embed_dim": 6000}}, "of more weights .* than its files hold"),
         (timm_folder, {"model_args": {"depth": 90_000}}, "of more weights .* than its files hold"),
         (timm_folder, {"model_args": {"depth": -1}}, "describes no model|do not fit|of more weights"),
@@ -295,7 +295,7 @@ def test_a_configuration_that_is_no_object_is_named(tmp_path, write, content):
         (timm_folder, {"model_args": {"num_classes": 5}}, "do not fit"),
         (timm_folder, {"pretrained_cfg": {"std": [0, 0, 0]}}, "has std"),
         (timm_folder, {"pretrained_cfg": {"interpolation": "magic"}}, "has interpolation"),
-        (transformers_folder, {"hidden_size": 10**9}, "which is no number, switch or word"),
+        (transformers_folder, {"hidden_size": 10**9}, "which no model is made with"),
         (transformers_folder, {"hidden_size": 6000}, "of more weights .* than its files hold"),
         (transformers_folder, {"num_hidden_layers": 900_000}, "of more weights .* than its files hold"),
         (transformers_folder, {"hidden_size": "many"}, "is no configuration of ViTConfig"),

@@ -99,7 +99,7 @@ def _arguments(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # noqa:
         if key.startswith(_PLACES):
             raise UserError(f"{where} has the argument {key!r}, which says where weights are; only its own are read.")
         if not _is_plain(value):
-            raise UserError(f"{where} has {key} = {value!r:.60}, which is no number, switch or word of a model.")
+            raise UserError(f"{where} has {key} = {value!r:.60}, which no model is made with.")
         yield key, value
 
 

@@ -127,7 +127,7 @@ def _kept(facts: Mapping[str, Any], build: type[PretrainedConfig] | None, where:
         elif _is_plain(value):
             yield key, value
         elif key in known:
-            raise UserError(f"{where} has {key} = {value!r:.60}, which is no number, switch or word of a model.")
+            raise UserError(f"{where} has {key} = {value!r:.60}, which no model is made with.")
 
 
 def _declared(build: type[PretrainedConfig] | None) -> set[str]:
