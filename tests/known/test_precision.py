@@ -113,6 +113,14 @@ def test_weights_without_numbers_are_refused(make):
         load(make().to("meta"), input=INPUT)
 
 
+def test_lazy_layers_that_saw_no_picture_are_named():
+    module = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))
+    with pytest.raises(UserError, match=r"no numbers yet in 0\.weight and 7 weights more"):
+        load(module, input=INPUT)
+    module(torch.zeros(2, 3, 32, 32))
+    assert load(module, input=INPUT).class_count == 4
+
+
 def test_a_device_without_float64_is_not_asked_for_it(monkeypatch):
     values = torch.arange(4, dtype=torch.float32)
     monkeypatch.setattr(precision, "WITHOUT_DOUBLE", frozenset({"meta"}))

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.stream import Stream
@@ -37,8 +38,16 @@ def _real(module: nn.Module) -> Iterator[Tensor]:
 
 
 def refuse_unmade(module: nn.Module) -> None:
-    """Raise ``UserError`` where a weight has a shape but no numbers (the device ``meta``)."""
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+    """Raise ``UserError`` if a weight has no numbers: it is on the device ``meta``, or its lazy layer never ran."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        more = f" and {len(lazy) - 1} weights more" if len(lazy) > 1 else ""
+        raise UserError(
+            f"{type(module).__name__} has no numbers yet in {lazy[0]}{more}, for its lazy layers have seen no picture: "
+            "run it once on a batch, and load it again."
+        )
+    for name, tensor in tensors:
         if tensor.is_meta:
             raise UserError(
                 f"{type(module).__name__} has no numbers in {name}, which is on the device 'meta': "
