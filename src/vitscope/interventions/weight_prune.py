@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.measurement.errors import UserError
-from vitscope.models.rewritten import kernels_of, with_parameters
+from vitscope.models.rewritten import kernels_of, refuse_computed_kernels, with_parameters
 from vitscope.models.subject import Subject
 
 
@@ -40,7 +40,11 @@ class WeightPrune(AbstractIntervention):
             raise UserError(f"The sparsity is {self.sparsity}; it is the share of weights set to zero, from 0 to 1.")
 
     def __call__(self, subject: Subject) -> Subject:
-        """The subject with its smallest weights at zero. Raises ``UserError`` where it has no matrix or kernel."""
+        """The subject with its smallest weights at zero.
+
+        Raises ``UserError`` if it has no matrix or kernel, or computes one from other numbers.
+        """
+        refuse_computed_kernels(subject)
         kernels = kernels_of(subject)
         if not kernels:
             raise UserError(f"{subject.name} has no matrix or kernel of weights, so nothing of it can be pruned.")

@@ -1,7 +1,7 @@
 """A module with some of its parameters replaced, which shares all the others with the module it was made from."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import with_module
+from vitscope.models.feed import quantised_layers
 from vitscope.models.subject import Subject
 from vitscope.numerics.precision import doubled
 
@@ -60,6 +61,34 @@ def kernels_of(subject: Subject) -> dict[str, Float[Tensor, "..."]]:
     tables = {id(part.weight) for part in subject.module.modules() if isinstance(part, nn.Embedding)}
     found = {name: parameter for name, parameter in subject.module.named_parameters() if name.endswith("weight")}
     return {name: p.detach() for name, p in found.items() if p.ndim >= 2 and id(p) not in tables}
+
+
+def refuse_computed_kernels(subject: Subject) -> None:
+    """Raise ``UserError`` if a layer computes its matrix or kernel from other parameters, or holds it quantised.
+
+    Zeros in what it is computed from (weight norm, spectral norm, a mask) are no zeros of the layer.
+    """
+    computed = list(_computed_kernels(subject.module))
+    if computed:
+        more = f" and {len(computed) - 1} more" if len(computed) > 1 else ""
+        raise UserError(
+            f"{subject.name} computes {computed[0]}{more} from other numbers (by a norm, a mask or quantisation), so "
+            "its entries cannot be set; make it a plain parameter first, as "
+            "torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm and prune.remove do."
+        )
+
+
+def _computed_kernels(module: nn.Module) -> Iterator[str]:
+    """Names of tensors that are no parameters, but are made of parameters of two axes or more, or are quantised."""
+    for path, part in module.named_modules():
+        prefix = f"{path}." if path else ""
+        for name, sources in getattr(part, "parametrizations", {}).items():
+            if any(source.ndim >= 2 for source in sources.parameters()):
+                yield prefix + name
+        plain = [name for name, value in vars(part).items() if isinstance(value, Tensor)]
+        own = {name: value.ndim for name, value in part.named_parameters(recurse=False)}
+        yield from (prefix + name for name in plain if any(own[o] >= 2 for o in own if o.startswith(f"{name}_")))
+    yield from (f"{name}.weight" for name in quantised_layers(module))
 
 
 def squared_norm(parameters: Mapping[str, Float[Tensor, "..."]]) -> float:

@@ -10,7 +10,7 @@ from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
 from vitscope.engine.measure import Plan
 from vitscope.interventions.spread import spread
 from vitscope.interventions.weight_prune import WeightPrune
-from vitscope.models.rewritten import kernels_of
+from vitscope.models.rewritten import kernels_of, refuse_computed_kernels
 from vitscope.models.subject import Subject
 
 
@@ -37,7 +37,8 @@ class WeightPruneStudy(AbstractStudy):
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """A subject with fewer weights for each sparsity."""
-        del subject, images, plan
+        del images, plan
+        refuse_computed_kernels(subject)
         shares = spread(self.sparsity)
         return Grid(
             (Axis("sparsity", shares, "Share of the weights that is zero"),),
