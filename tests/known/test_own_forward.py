@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn.utils import parametrize
 
-from vitscope import PixelInput, images, load, measure
+from vitscope import PixelInput, images, load, measure, study
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.engine.finite import wanting_weights
@@ -185,6 +185,67 @@ def test_a_model_that_writes_into_its_weights_is_told_so():
     module = Growing()
     with pytest.raises(UserError, match="writes into seen in its forward pass"):
         measure(load(module, input=INPUT), pictures(), [Accuracy()])
+
+
+class Remembering(nn.Module):
+    """Keeps a running mean in a buffer, a count, and what it made of its weights, and returns the same all the same."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.stem, self.in_place, self.scale = nn.Conv2d(3, 8, 8, 8), in_place, None
+        self.blocks = nn.Sequential(InPlace(False), InPlace(False))
+        self.head = nn.Linear(8, 4)
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x):
+        mean = x.mean((0, 2, 3))
+        self.seen = self.seen.copy_(mean) if self.in_place else 0.9 * self.seen + 0.1 * mean
+        if self.scale is None:
+            self.scale = torch.arange(8.0).view(1, 8, 1, 1)
+        return self.head((self.blocks(self.stem(x)) * self.scale).mean((2, 3)))
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_buffers_are_as_before_and_the_module_can_be_trained_after(in_place):
+    module = Remembering(in_place)
+    seen = module.seen
+    measure(load(module, input=INPUT), pictures(), [Accuracy(), FeatureVariance()])
+    assert module.seen is seen
+    assert torch.equal(seen, torch.zeros(3))
+    module.train()(noise()).sum().backward()
+    assert module.stem.weight.grad is not None
+
+
+def test_a_buffer_that_is_replaced_and_used_is_named_and_put_back():
+    class Drifting(Remembering):
+        def forward(self, x):
+            return super().forward(x) + self.seen.sum()
+
+    module = Drifting(False).eval()
+    seen = module.seen
+    with pytest.raises(UserError, match="writes into seen in its forward pass"):
+        measure(load(module, input=INPUT), pictures(), [Accuracy()])
+    assert module.seen is seen
+    assert torch.equal(seen, torch.zeros(3))
+
+
+def test_probabilities_are_not_taken_for_logits():
+    for last in (nn.Softmax(1), nn.Sequential(nn.Softmax(1), nn.Hardtanh(0, 1))):
+        with pytest.raises(UserError, match="returns probabilities"):
+            load(nn.Sequential(nn.Conv2d(3, 4, 32), nn.Flatten(), last), input=INPUT)
+    for last in (nn.LogSoftmax(1), nn.Sigmoid(), nn.Identity()):
+        assert load(nn.Sequential(nn.Conv2d(3, 4, 32), nn.Flatten(), last), input=INPUT).class_count == 4
+    half = nn.Sequential(nn.Conv2d(3, 1000, 32), nn.Flatten(), nn.Softmax(1)).to(torch.bfloat16)
+    with pytest.raises(UserError, match="log_softmax"):
+        load(half, input=INPUT)
+
+
+@pytest.mark.parametrize("ask", [measure, study], ids=["measure", "study"])
+def test_one_output_is_not_compared_with_labels(ask):
+    subject = load(nn.Sequential(nn.Conv2d(3, 1, 32), nn.Flatten()), input=INPUT)
+    with pytest.raises(UserError, match=r"torch\.stack\(\[0 \* z, z\], 1\)"):
+        ask(subject, pictures(), "accuracy" if ask is measure else "weight-prune")
+    assert len(measure(subject, images([pictures()[0]]), ["feature-variance"]).notes) == 0
 
 
 def test_operations_of_attention_pooling_are_counted():

@@ -53,7 +53,7 @@ def survey(subject: Subject) -> tuple[SurveyedUnit, ...]:
     """Stem and units in order, with their shapes for one image of zeros."""
     seen = Surveyor()
     zeros = fed(subject.module, torch.zeros(1, *subject.preprocessing.shape))
-    with torch.inference_mode():
+    with torch.no_grad():
         subject.anatomy.walk(zeros, seen)
     sizes = {name: _size(module) for name, module in subject.module.named_modules()}
     places = [("stem", "stem", 0, None), *((p.name, p.kind.value, p.stage, p.block) for p in subject.places)]

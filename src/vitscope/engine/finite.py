@@ -30,7 +30,7 @@ def refuse_if_silent(
     subject: Subject, images: Float[Tensor, "batch channels height width"], weights: Sequence[str]
 ) -> None:
     """Raise where weights are not finite and no image's logits say anything: nothing could be believed."""
-    with torch.inference_mode():
+    with torch.no_grad():
         silent = unpredicting(subject.anatomy.walk(images, Unwatched()), subject.class_count)
     if bool(silent.all()):
         more = f" and {len(weights) - 3} parameters more" if len(weights) > 3 else ""
@@ -106,7 +106,7 @@ def wanting(subject: Subject, images: Images, batch: Batch) -> tuple[Wanting, ..
     device = input_like(subject.module).device
     names = [images.pictures.name(int(images.positions[index])) for index in batch.indices.tolist()]
     first = _First([None] * len(names))
-    with torch.inference_mode():
+    with torch.no_grad():
         silent = unpredicting(subject.anatomy.walk(batch.pixels.to(device), first), subject.class_count).tolist()
     last = len(subject.places) + 1
     return counted(

@@ -25,6 +25,7 @@ from vitscope.engine.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.anatomy import refuse_if_changed
 from vitscope.models.feed import input_like
+from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Subject, refuse_if_random
 from vitscope.runs.code import versioned
 from vitscope.runs.provenance import provenance
@@ -106,8 +107,7 @@ class Measurement:
     def of(cls, subject: Subject, images: Images, diagnostics: AsMeasurable | Iterable[AsMeasurable]) -> "Measurement":
         """The measurement, its images' labels fitted to the model's classes."""
         asked_for = chosen(diagnostics, DIAGNOSTICS, CURVATURES)
-        fitted = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
-        return cls(subject, fitted, asked_for)
+        return cls(subject, fitted(subject, images), asked_for)
 
     @cached_property
     def spec(self) -> Spec:
@@ -155,9 +155,13 @@ class Measurement:
         return kept(self.reading(plan.batch_size), self.spec, plan) + kept(self.curving, self.spec, plan)
 
     def answer(self, plan: Plan) -> Run:
-        """The run."""
+        """The run; what forward passes write into the module's buffers is undone."""
         if plan.batch_size < 1:
             raise UserError(f"The batch size is {plan.batch_size}; it must be at least 1.")
+        with buffers_kept(self.subject.module):
+            return self._answered(plan)
+
+    def _answered(self, plan: Plan) -> Run:
         started = time.perf_counter()
         notes = checked(self.subject, self.images)
         reading, curving = self.reading(plan.batch_size), self.curving
@@ -191,6 +195,20 @@ def keep(run: Run, plan: Plan, steps: Iterable[Spec] = ()) -> Run:
     if plan.store is not None:
         plan.store.write(run, steps)
     return run
+
+
+def fitted(subject: Subject, images: Images) -> Images:
+    """The images with their labels as numbers of the model's classes, if both have them.
+
+    Raises ``UserError`` if that cannot be done with certainty, or a single output is to be compared with labels.
+    """
+    if subject.class_count == 1 and images.labels is not None:
+        raise UserError(
+            f"{subject.name} has one output, which is a score and no choice among classes, so it cannot be compared "
+            "with the images' labels: let it return torch.stack([0 * z, z], 1) of its score z, or leave the labels out "
+            "(--label none)."
+        )
+    return images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
 
 
 def settings_of(diagnostic: Measurable) -> dict[str, object]:

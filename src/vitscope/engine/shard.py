@@ -113,7 +113,7 @@ class Pass(AbstractSubjectWork[ShardResult]):
                 reading = Reading(
                     self.diagnostics, self.subject.places, (batch.pixels.shape[2], batch.pixels.shape[3]), workspace
                 )
-                with torch.inference_mode():
+                with torch.no_grad():
                     logits = self.subject.anatomy.walk(batch.pixels.to(device), reading)
                     if batch.labels is not None and self.subject.class_count:
                         said = predictions(batch, logits, present)

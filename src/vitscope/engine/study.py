@@ -18,12 +18,13 @@ from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Observations
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
-from vitscope.engine.measure import Plan, asked, checked, folded, kept, settings_of, why_empty
+from vitscope.engine.measure import Plan, asked, checked, fitted, folded, kept, settings_of, why_empty
 from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
 from vitscope.engine.together import cost_together, walk_together
 from vitscope.engine.work import AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.feed import input_like
+from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Composition, Subject
 from vitscope.runs.provenance import provenance
 from vitscope.runs.registry import chosen, value_of
@@ -106,7 +107,11 @@ class Settled:
         return kept(self.work(plan.batch_size), self.spec, plan)
 
     def answer(self, plan: Plan) -> Run:
-        """The run."""
+        """The run; what forward passes write into the module's buffers is undone."""
+        with buffers_kept(self.subject.module):
+            return self._answered(plan)
+
+    def _answered(self, plan: Plan) -> Run:
         started = time.perf_counter()
         notes = checked(self.subject, self.images)
         work = self.work(plan.batch_size)
@@ -130,7 +135,7 @@ def settled(
 ) -> Settled:
     """The study of ``question``, settled; data are looked at only where the grid needs to know something of them."""
     measured = None if diagnostics is None else chosen(diagnostics, DIAGNOSTICS)
-    images = images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
+    images = fitted(subject, images)
     if isinstance(question, Grid):
         if not measured:
             raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
@@ -223,7 +228,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         device = input_like(self.subject.module).device
         present = present_classes(self.images, self.subject.class_count, device)
         pixels = batch.pixels.to(device)
-        with torch.inference_mode():
+        with torch.no_grad():
             walked = _walked(subjects, pixels, lambda: self._reading(pixels))
             for logits, reading in walked:
                 if batch.labels is not None and self.subject.class_count:

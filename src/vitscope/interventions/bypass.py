@@ -201,7 +201,7 @@ def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tenso
     count = 0
     for batch in images.batches(subject.preprocessing.transform, batch_size):
         if len(batch.indices):
-            with torch.inference_mode():
+            with torch.no_grad():
                 see(batch.pixels.to(device))
             count += len(batch.indices)
     if not count:

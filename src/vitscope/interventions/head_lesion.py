@@ -139,7 +139,7 @@ def head_counts(subject: Subject) -> dict[int, int]:
     if not isinstance(subject.anatomy, Composition):
         return {}
     counts = _Counts()
-    with torch.inference_mode():
+    with torch.no_grad():
         subject.anatomy.walk(zero_image(subject), counts)
     return counts.found
 

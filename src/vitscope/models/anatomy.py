@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractAdapter
@@ -13,7 +14,8 @@ from vitscope.models.catalogue import adapter_of
 from vitscope.models.feed import in_own_precision
 from vitscope.models.named import named_modules
 from vitscope.models.own_forward import probe_images, why_unlike
-from vitscope.models.subject import AbstractAnatomy, Composition, Subject
+from vitscope.models.state import buffers_kept
+from vitscope.models.subject import AbstractAnatomy, Composition, Subject, Unwatched
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
     does not run on such pictures. Cost: two forward passes of two images, or of twelve at the blocks.
     """
     adapter = adapter_of(module) if units is None else None
-    with _buffers_kept(module), _as_user_errors(module, image):
+    with buffers_kept(module), _as_user_errors(module, image):
         notes: tuple[str, ...] = ()
         if adapter is not None:
             found, why_not = _taken_apart(module, adapter, image)
@@ -43,6 +45,12 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
             notes = (f"{type(module).__name__} is read at its blocks, without its attention, because {why_not}.",)
         anatomy, more = named_modules(module, units, image)
     return Described(anatomy, f"{type(module).__name__}, read at its blocks", (*notes, *more))
+
+
+def tried(module: nn.Module, anatomy: AbstractAnatomy, image: tuple[int, int, int]) -> Float[Tensor, "images outputs"]:
+    """What a walk through the module returns for two pictures of noise, and what it raises on them as one sentence."""
+    with torch.no_grad(), buffers_kept(module), _as_user_errors(module, image):
+        return anatomy.walk(probe_images(image), Unwatched())
 
 
 def _taken_apart(
@@ -72,26 +80,13 @@ def refuse_if_changed(subject: Subject) -> None:
     if adapter is None or not isinstance(subject.anatomy, Composition):
         return
     anatomy = in_own_precision(subject.module, adapter.anatomy(subject.module))
-    with _buffers_kept(subject.module), _as_user_errors(subject.module, subject.preprocessing.shape):
+    with buffers_kept(subject.module), _as_user_errors(subject.module, subject.preprocessing.shape):
         why = _unlike(subject.module, adapter, anatomy, subject.preprocessing.shape)
     if why:
         raise UserError(
             f"{subject.name} was changed since it was loaded: {why}, which the walk through its parts would pass by; "
             "load the module again, and it is read by its own forward pass."
         )
-
-
-@contextmanager
-def _buffers_kept(module: nn.Module) -> Generator[None]:
-    """What a forward pass writes into buffers is undone."""
-    before = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                if name in before and buffer.shape == before[name].shape and not torch.equal(buffer, before[name]):
-                    buffer.copy_(before[name])
 
 
 @contextmanager

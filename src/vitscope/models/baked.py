@@ -98,7 +98,7 @@ class _Search:
 
     def _walked(self, subject: Subject) -> tuple[_Watched, Tensor]:
         watched = _Watched()
-        with torch.inference_mode():
+        with torch.no_grad():
             return watched, subject.anatomy.walk(self.images, watched)
 
     def _plain(self) -> tuple[_Watched, Tensor]:

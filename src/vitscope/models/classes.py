@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractLibrary, Outputs
+from vitscope.numerics.precision import doubled
 
 
 def outputs_of(
@@ -36,6 +39,19 @@ def outputs_of(
         None,
         (f"The {len(names)} class names that come with the model are left out: it tells {count} classes apart.",),
     )
+
+
+def refuse_probabilities(name: str, rows: Float[Tensor, "images classes"]) -> None:
+    """Raise ``UserError`` if a classifier's outputs for some pictures are probabilities: its softmax would be doubled.
+
+    They are if each lies between 0 and 1, and those of every picture sum to 1 within rounding.
+    """
+    values, rounding = doubled(rows), max(4 * torch.finfo(rows.dtype).eps, 1e-5)
+    if bool(((values >= 0) & (values <= 1)).all()) and bool(((values.sum(1) - 1).abs() <= rounding).all()):
+        raise UserError(
+            f"{name} returns probabilities (from 0 to 1, their sum 1), and a loss is computed from logits: leave its "
+            "softmax out, or return its logarithm (log_softmax)."
+        )
 
 
 def named_outputs(count: int, found: object, key: str) -> Outputs:

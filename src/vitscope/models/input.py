@@ -1,9 +1,8 @@
-"""What a module is shown: the input it was made for, in the colours it expects, tried once before it is believed."""
+"""What a module is shown: the input it was made for, in the colours it expects."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractLibrary, refuse_crop
 from vitscope.models.pixels import LARGEST, MODES, PixelInput
-from vitscope.models.subject import AbstractAnatomy, Preprocessing, Unwatched
+from vitscope.models.subject import Preprocessing
 
 _EXAMPLE = "input=vitscope.PixelInput(image=224, channels=3, mean=(...), std=(...))"
 
@@ -59,12 +58,6 @@ class InMode:
     def __call__(self, picture: Image.Image) -> Float[Tensor, "channels height width"]:
         """The transformed picture."""
         return self.transform(picture.convert(self.mode))
-
-
-def output_width(anatomy: AbstractAnatomy, shape: tuple[int, int, int]) -> int:
-    """How many numbers a walk returns for an image. Cost: a forward pass of one image of zeros."""
-    with torch.inference_mode():
-        return anatomy.walk(torch.zeros(1, *shape), Unwatched()).shape[-1]
 
 
 def first_channels(module: nn.Module, named: str | tuple[str, ...] | None = None) -> int | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import nn
 
 from vitscope.models.adapter import Size
-from vitscope.models.anatomy import anatomy_of
+from vitscope.models.anatomy import anatomy_of, tried
 from vitscope.models.catalogue import library_of
-from vitscope.models.classes import outputs_of
+from vitscope.models.classes import outputs_of, refuse_probabilities
 from vitscope.models.feed import refuse_unmade
-from vitscope.models.input import input_of, output_width, resized
+from vitscope.models.input import input_of, resized
 from vitscope.models.made import Asked, made_from_module, made_from_name
 from vitscope.models.pixels import PixelInput
 from vitscope.models.subject import Subject
@@ -79,8 +79,10 @@ def load(
     if size.image is not None and preprocessing.shape[1:] != size.image:
         preprocessing = resized(preprocessing, size.image)
     described = anatomy_of(module, units, preprocessing.shape)
-    width = output_width(described.anatomy, preprocessing.shape)
-    outputs = outputs_of(module, library, width, made.classes, classes)
+    rows = tried(module, described.anatomy, preprocessing.shape)
+    outputs = outputs_of(module, library, rows.shape[-1], made.classes, classes)
+    if outputs.count:
+        refuse_probabilities(type(module).__name__, rows)
     guessed = outputs.notes if made.weights not in _BY_NAME else ()
     return Subject(
         name=name or made.name,

@@ -202,7 +202,7 @@ def _looked_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, i
             one.leaving = evidence_of(single[name][1], output, len(pictures), image[1:])
             looks[name] = looks.pop(name)
 
-    with torch.inference_mode():
+    with torch.no_grad():
         watched(module, names, pictures[:1], before, note)
         watched(module, names, pictures, look, behind)
     return {**looks, **{name: _Look() for name in names if name not in looks}}

@@ -60,7 +60,7 @@ def why_unlike(
     walk than in the forward pass; then it does not count whether the logits are equal, for it may act on other images.
     Cost: a forward pass and a walk.
     """
-    with torch.inference_mode(), _random_state_kept():
+    with torch.no_grad(), _random_state_kept():
         with _counted(module) as own:
             expected = called(module, images, arguments)
         with _counted(module) as walked:

@@ -93,7 +93,7 @@ def _description(subject: Subject, module: nn.Module, weights: dict[str, Tensor]
 
 def _logits(module: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Tensor:
     anatomy = composition_of(module)
-    with torch.inference_mode():
+    with torch.no_grad():
         placed = images.to(input_like(module).device)
         return (anatomy.walk(placed, Unwatched()) if anatomy else own_output(module, placed)).float().cpu()
 

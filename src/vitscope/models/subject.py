@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
+from vitscope.models.state import weights_and_buffers_of
 from vitscope.models.stream import Stream
 from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place
 
@@ -173,14 +174,10 @@ def _described(value: object) -> str:
 
 def _written_into(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> str | None:
     """The first weight or buffer that a walk changes, which is put back; None if none is."""
-    tensors = {**dict(subject.module.named_parameters()), **dict(subject.module.named_buffers())}
-    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    with torch.inference_mode():
-        subject.anatomy.walk(images.clone(), Unwatched())
-    changed = [name for name, tensor in tensors.items() if not torch.equal(tensor, before[name])]
+    before = weights_and_buffers_of(subject.module)
     with torch.no_grad():
-        for name in changed:
-            tensors[name].copy_(before[name])
+        subject.anatomy.walk(images.clone(), Unwatched())
+    changed = [held.path for held in before if held.put_back()]
     return changed[0] if changed else None
 
 
@@ -193,7 +190,7 @@ def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels hei
     training = next((name or "itself" for name, part in subject.module.named_modules() if part.training), None)
     if training is not None:
         raise UserError(f"{subject.name} is in training mode ({training}); call model.eval() and measure again.")
-    with torch.inference_mode():
+    with torch.no_grad():
         first, second = (subject.anatomy.walk(images.clone(), Unwatched()) for _ in range(2))
         if bool(((first == second) | (first.isnan() & second.isnan())).all()):
             return

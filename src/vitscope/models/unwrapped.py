@@ -116,7 +116,7 @@ def _same(outer: nn.Module, inner: nn.Module, shape: tuple[int, int, int] | None
     hook = inner.register_forward_pre_hook(reach, with_kwargs=True)
     try:
         shown = _pictures(shape or library.preprocessing(inner).shape).to(weight)
-        with torch.inference_mode():
+        with torch.no_grad():
             found = _logits(outer(shown))
             hook.remove()
             own = _logits(inner(shown))

@@ -190,7 +190,7 @@ def _losses(subject: Subject, batches: Sequence[Batch]) -> Float[torch.Tensor, "
     """The cross-entropy of every image."""
     device = input_like(subject.module).device
     found: list[torch.Tensor] = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch in batches:
             logits = doubled(subject.anatomy.walk(batch.pixels.to(device), Unwatched())).cpu()
             targets = batch.labels if batch.targets is None else doubled(batch.targets)

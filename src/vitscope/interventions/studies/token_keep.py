@@ -158,7 +158,7 @@ class _Watch(Unwatched):
 def _patches(subject: Subject, layer: int) -> int:
     """How many patches enter the layer. Cost: a forward pass of one image."""
     watch = _Watch(layer - 1)
-    with torch.inference_mode():
+    with torch.no_grad():
         subject.anatomy.walk(zero_image(subject), watch)
     return watch.patches
 

@@ -83,7 +83,7 @@ def _own_shape(module: nn.Module, config: PretrainedConfig) -> tuple[tuple[int, 
 def _takes(module: nn.Module, shape: tuple[int, ...]) -> bool:
     parameter = next(iter(module.parameters()), torch.empty(0))
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             module(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
     except Exception:  # in the words of its own, which are not shown
         return False
