@@ -182,3 +182,13 @@ def test_labels_that_are_all_missing_are_none() -> None:
 def test_labels_that_cannot_be_are_refused(raw: object, classes: tuple | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_labels(raw, "photos", "column 'label'", classes)
+
+
+@pytest.mark.parametrize("limit", [None, 10, 50])
+def test_labels_from_one_do_not_pass_because_few_images_were_taken(limit: int | None) -> None:
+    pixels = np.zeros((200, 2, 2), np.uint8)
+    ours = images((pixels, list(range(1, 101)) * 2), limit=limit)
+    with pytest.raises(UserError, match="the label 100 of images has no class in a model of 100 classes"):
+        ours.for_classes(100, None)
+    ordered = images((pixels, [f"{number:03}" for number in range(1, 101)] * 2), limit=limit, label_order="text")
+    assert ordered.for_classes(100, None).labels.max() < 100

@@ -201,3 +201,26 @@ def test_folders_of_a_test_set_of_three_of_the_models_classes(tmp_path: Path) ->
     assert shown.labels.tolist() == [5, 8, 0]
     assert shown.notes == (f"{tmp_path.name} has 3 of the model's 10 classes; predictions are among all of them.",)
     assert shown.for_classes(10, shown.classes).notes == shown.notes
+
+
+def test_names_of_a_chosen_column_are_held_against_the_models_too() -> None:
+    chosen = Labels(np.array([0, 1, 2]), ("cat", "dog", "automobile"), "column 'label'", 3, chosen=True)
+    for names in (("dog", "car", "cat"), ("dog", "car", "cat", "bird", "cow")):
+        with pytest.raises(UserError, match="are not the model's"):
+            fit_labels(chosen, len(names), names, "photos")
+    assert fit_labels(chosen, 5, None, "photos").values.tolist() == [0, 1, 2]
+
+
+def test_numbers_without_names_are_said_to_be_taken_for_the_models() -> None:
+    labels = Labels(np.array([1, 0]), None, "key 'y'", 2)
+    assert fit_labels(labels, 2, None, "photos").notes == ()
+    assert "(key 'y') have no names: they were taken" in fit_labels(labels, 2, ("ant", "bee"), "photos").notes[0]
+
+
+def test_classes_numbered_from_one_are_no_class_numbers_and_those_from_zero_are() -> None:
+    from_one = tuple(f"class_{number}" for number in range(1, 10))
+    with pytest.raises(UserError, match=r"no class is called 0: say by --label-map FILE which class .* class_1 is"):
+        fitted(folder_labels(*from_one), 10, None)
+    assert fitted(folder_labels(*from_one), 9, None)["class_1"] == 0
+    assert fitted(folder_labels("class_0", "class_7"), 10, None) == {"class_0": 0, "class_7": 7}
+    assert fitted(folder_labels("LABEL_3", "LABEL_7"), 10, None) == {"LABEL_3": 3, "LABEL_7": 7}

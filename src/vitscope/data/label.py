@@ -47,10 +47,17 @@ class Labels:
     """Whose the numbers are: the data's own, or places of the names when sorted here, or in the order the user told."""
     notes: tuple[str, ...] = ()
     """Sentences on what was taken for what."""
+    whole_most: int | None = None
+    """The largest label of all, of which these are some; None if these are all."""
+
+    @property
+    def most(self) -> int:
+        """The largest label that the source has, whichever of its images were taken."""
+        return int(self.values.max()) if self.whole_most is None else self.whole_most
 
     def take(self, positions: Int[np.ndarray, "chosen"]) -> "Labels":
         """The labels of the images at `positions`."""
-        return replace(self, values=self.values[positions])
+        return replace(self, values=self.values[positions], whole_most=self.most)
 
 
 @final
@@ -187,7 +194,8 @@ def order_labels(labels: Labels | None, order: Order, where: str) -> Labels:
     classes = sorted(labels.classes, key=ORDERS[order])
     numbers = np.array([classes.index(name) for name in labels.classes], dtype=np.int64)
     source = f"{labels.source}, in {order} order"
-    return replace(labels, values=numbers[labels.values], classes=tuple(classes), source=source, numbering="told")
+    values = numbers[labels.values]
+    return replace(labels, values=values, classes=tuple(classes), source=source, numbering="told", whole_most=None)
 
 
 def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where: str) -> Labels:
@@ -201,12 +209,11 @@ def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where:
     if not labels.mapped and (found := _by_name(labels, count, names, where)) is not None:
         return found
     settled = labels.mapped or (labels.chosen and labels.numbering == "own")
-    most = int(labels.values.max())
-    ours = None if settled or labels.numbering == "told" else labels.classes
+    ours = None if labels.mapped or labels.numbering == "told" else labels.classes
     if ours is not None and names is not None:
         raise UserError(f"the classes of {where} ({listed(ours)}) are not the model's ({listed(names)}): {REMEDY}.")
-    if most >= count:
-        one = called(most, labels.classes)
+    if labels.most >= count:
+        one = called(labels.most, labels.classes)
         raise UserError(f"the label {one} of {where} has no class in a model of {count} classes: {REMEDY}.")
     if not settled and labels.count != count:
         raise UserError(
@@ -215,7 +222,13 @@ def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where:
         )
     if labels.numbering == "sorted" and labels.classes is not None:
         _refuse_two_orders(labels.classes, where)
-    return labels
+    return _unnamed(labels, where) if names is not None and labels.classes is None and not labels.mapped else labels
+
+
+def _unnamed(labels: Labels, where: str) -> Labels:
+    """Labels without names, with a word that they were taken for class numbers of a model that has names."""
+    note = f"The labels of {where} ({labels.source}) have no names: they were taken for the model's class numbers."
+    return replace(labels, notes=(*labels.notes, note))
 
 
 def _refuse_two_orders(classes: tuple[str, ...], where: str) -> None:
@@ -239,6 +252,11 @@ def _by_name(labels: Labels, count: int, names: tuple[str, ...] | None, where: s
         numbers = placeholder_numbers(labels.classes)
         if numbers is None or max(numbers) >= count or len(set(numbers)) < len(numbers):
             return None
+        if 0 not in numbers and not all(name.lower().startswith("label") for name in labels.classes):
+            raise UserError(
+                f"the classes of {where} ({listed(labels.classes)}) are numbered, the model does not name its, and no "
+                f"class is called 0: say by --label-map FILE which class of the model {labels.classes[0]} is."
+            )
         return _placed(labels, Match(numbers, "by the numbers in their names"), count, None, where)
     found = match(labels.classes, names)
     if found is None and not any(name.isdecimal() for name in labels.classes):
@@ -289,6 +307,7 @@ def _placed(labels: Labels, found: Match, count: int, names: tuple[str, ...] | N
         count=count,
         numbering="own",
         notes=(*labels.notes, *notes),
+        whole_most=None,
     )
 
 
