@@ -15,9 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from torchvision import transforms
-from torchvision.datasets import CIFAR10, MNIST, DatasetFolder, FakeData, ImageFolder
+from torchvision.datasets import CIFAR10, MNIST, DatasetFolder, FakeData, ImageFolder, ImageNet
+from torchvision.datasets.vision import StandardTransform
 
 from vitscope.data import BrokenImage, Images, images
 from vitscope.measurement.errors import UserError
@@ -380,7 +389,137 @@ def test_data_sets_of_anybody(item: object) -> None:
     images(listed)
     assert listed.given < 3 * COUNT  # a few are looked at; the labels are in the list
     listed.targets = LABELS[1:] + LABELS[:1]
-    check(images(listed))
+    check(images(listed), classes=None)  # names are those of the list, which the items do not follow
+
+
+class Changing(Listed):
+    """A data set that lists its labels as they are and changes them in its items."""
+
+    def __init__(self, count: int, change: object) -> None:
+        super().__init__([Image.new("L", (2, 2), number % 256) for number in range(count)])
+        self.targets, self.classes, self.change = (
+            [number % 50 for number in range(count)],
+            list(map(str, range(50))),
+            change,
+        )
+
+    def __getitem__(self, index: int) -> object:
+        return self.items[index], self.change(self.targets[index])
+
+
+def test_labels_that_items_change_are_read_from_the_items_and_lose_their_names() -> None:
+    swapped = images(Changing(200, lambda label: {5: 7, 7: 5}.get(label, label)))
+    assert swapped.labels.tolist()[:9] == [0, 1, 2, 3, 4, 7, 6, 5, 8]
+    assert swapped.classes is None
+    assert "class names of the data set Changing were left out" in swapped.for_classes(50, None).notes[0]
+    assert images(Changing(200, lambda label: label)).classes == tuple(map(str, range(50)))
+
+
+def test_torchvision_s_target_transform_is_kept_and_its_picture_transform_left_out() -> None:
+    made = cifar()
+    made.target_transform = lambda label: 2 - label
+    made.transforms = StandardTransform(transforms.Normalize([0.5], [0.5]), made.target_transform)
+    made.transform = made.transforms.transform
+    ours = images(made)
+    assert (ours.labels.tolist(), ours.classes) == ([2 - label for label in LABELS], None)
+    assert np.array_equal(stacked(ours), COLOUR)
+    assert isinstance(made.transform, transforms.Normalize)
+    made.transforms = StandardTransform(None, made.target_transform)
+    made.transform = None
+    assert (images(made).labels.tolist(), images(made).notes) == (ours.labels.tolist(), ())
+
+    class Joint(CIFAR10):
+        def __getitem__(self, index: int) -> object:
+            return self.transforms(Image.fromarray(self.data[index]), self.targets[index])
+
+    joint = cifar(Joint)
+    Joint.__getitem__.__module__ = "torchvision.datasets.own"
+    joint.transforms = StandardTransform(transforms.Normalize([0.5], [0.5]), lambda label: 2 - label)
+    assert images(joint).labels.tolist() == ours.labels.tolist()
+    joint.transforms = lambda picture, label: (picture, 2 - label)
+    assert images(joint).labels.tolist() == ours.labels.tolist()
+
+
+def test_names_of_classes_are_kept_where_data_sets_are_wrapped(class_folders: Path) -> None:
+    from timm.data import ImageDataset
+
+    folder, by_name = ImageFolder(str(class_folders)), ("cat", "ant", "bee")
+    expected = images(folder).for_classes(3, by_name).labels.tolist()
+    indexed = Listed([folder[number] for number in range(COUNT)])
+    indexed.class_to_idx = folder.class_to_idx
+    for source in (folder, ConcatDataset([folder]), ImageDataset(str(class_folders)), indexed):
+        assert images(source).for_classes(3, by_name).labels.tolist() == expected
+    both = images(Subset(ConcatDataset([folder, Subset(folder, [11, 0]), in_memory()]), [0, 12, 13, 14, 15]))
+    assert (both.labels.tolist(), both.classes) == ([0, 2, 0, *LABELS[:2]], NAMES)
+    assert np.array_equal(stacked(both), COLOUR[[0, 11, 0, 0, 1]])
+    assert pickle.loads(pickle.dumps(both)).fingerprint == both.fingerprint
+    other = in_memory().cast_column("label", datasets.ClassLabel(names=list(reversed(NAMES))))
+    with pytest.raises(UserError, match=r"name their classes differently \(ant, bee, cat and cat, bee, ant\)"):
+        images(ConcatDataset([folder, other]))
+    with pytest.raises(UserError, match="only 1 of the 2 parts of the data set ConcatDataset have labels"):
+        images(ConcatDataset([folder, Listed(list(COLOUR))]))
+
+
+def test_names_that_timm_sorted_are_no_order(tmp_path: Path) -> None:
+    from timm.data import ImageDataset
+
+    for number in range(1, 11):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.png").write_bytes(png(number))
+    with pytest.raises(UserError, match=r"order .* is not certain"):
+        images(ImageDataset(str(tmp_path))).for_classes(10, None)
+
+
+def test_a_subset_with_items_of_its_own_is_read_by_them(class_folders: Path) -> None:
+    class Reversed(Subset):
+        def __getitem__(self, index: int) -> tuple:
+            picture, label = super().__getitem__(index)
+            return picture, 2 - label
+
+        def __getitems__(self, indices: list[int]) -> list:
+            return [self[index] for index in indices]
+
+    assert images(Reversed(ImageFolder(str(class_folders)), [0, 5, 11])).labels.tolist() == [2, 1, 0]
+
+
+def test_a_subset_stays_within_its_data_set(class_folders: Path) -> None:
+    folder = ImageFolder(str(class_folders))
+    assert images(Subset(folder, [-1, 0])).labels.tolist() == [2, 0]
+    for beyond in (COUNT, -COUNT - 1):
+        with pytest.raises(UserError, match=f"takes item {beyond} of ImageFolder, which has {COUNT}"):
+            images(Subset(folder, [0, beyond]))
+
+
+def test_lists_may_stand_for_data_sets() -> None:
+    pairs = [(tensor(number), label) for number, label in enumerate(LABELS)]
+    for source in (DataLoader(pairs, batch_size=3), Subset(pairs, range(COUNT)), ConcatDataset([pairs[:5], pairs[5:]])):
+        check(images(source), classes=None)
+
+
+def test_synonyms_of_torchvision_s_imagenet_are_one_class(tmp_path: Path) -> None:
+    wnids = {"n01440764": ("tench", "Tinca tinca"), "n01443537": ("goldfish", "Carassius auratus")}
+    torch.save((wnids, []), tmp_path / "meta.bin")
+    for number, wnid in enumerate(wnids):
+        (tmp_path / "val" / wnid).mkdir(parents=True)
+        (tmp_path / "val" / wnid / "a.png").write_bytes(png(number))
+    ours = images(ImageNet(str(tmp_path), split="val"))
+    assert ours.classes == ("tench, Tinca tinca", "goldfish, Carassius auratus")
+    assert ours.for_classes(2, ("goldfish", "tench")).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pictures_that_change_only_now_and_then_are_refused(seed: int) -> None:
+    class Flipping(Listed):
+        def __getitem__(self, index: int) -> object:
+            return (self.transform or self.hidden)(Image.fromarray(self.items[index])), 0
+
+    torch.manual_seed(seed)
+    flipping = Flipping(list(COLOUR), transforms.RandomHorizontalFlip())
+    with pytest.raises(UserError, match="another picture each time"):
+        images(flipping)
+    flipping.hidden, flipping.transform = flipping.transform, None
+    with pytest.raises(UserError, match="another picture each time"):
+        images(flipping)
 
 
 def test_floats_that_may_be_normalised_are_refused() -> None:

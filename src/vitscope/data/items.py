@@ -1,8 +1,9 @@
 """Data sets that give one item after another: a picture, or a picture and its class, or a mapping of both."""
 
+import re
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, final, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from vitscope.data.array import one_picture
 from vitscope.data.decode import BrokenImage, Decoding, displayed, from_array
-from vitscope.data.label import BOXES, MASKS, SEVERAL, Labels, read_labels, refuse_annotation
+from vitscope.data.label import BOXES, MASKS, ORDERS, SEVERAL, Labels, read_labels, refuse_annotation
 from vitscope.data.source import AbstractPictures, reason_of
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -23,6 +24,10 @@ LISTS = ("targets", "labels", "_labels")
 BOX_KEYS = frozenset({"boxes", "bbox", "bboxes", "masks", "annotation", "annotations"})
 LOOKED_AT = 8
 """Items that are looked at before the others are believed to be of their kind."""
+RANDOM = re.compile("Random|Jitter|RandAug|AutoAug|TrivialAug|AugMix|MixUp|CutMix", re.IGNORECASE)
+"""What transforms are called that change a picture at random, now and then perhaps not at all."""
+PROBED = 32
+"""Items whose labels are held against a list of all labels, besides one of each class in it."""
 
 
 @runtime_checkable
@@ -83,7 +88,7 @@ class ItemPictures(AbstractPictures):
 
     def checked(self, where: str) -> tuple[str, ...]:
         """Look at a few items; refuse what cannot be known to be pixels, and say what was taken for what."""
-        transform = next((t for name in ("transform", "transforms") if (t := getattr(self.items, name, None))), None)
+        transform = _picture_transform(self.items)
         first, _ = parts(self.items[0])
         floats = isinstance(first, np.ndarray | torch.Tensor) and "float" in str(first.dtype)
         if isinstance(first, np.ndarray | torch.Tensor) and first.ndim > 3:
@@ -94,9 +99,7 @@ class ItemPictures(AbstractPictures):
                 "the model brings its own."
             )
         places = np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(np.int64)).tolist()
-        for place in places:
-            self.value(place)
-        if self.content(0) != self.content(0):
+        if RANDOM.search(repr(transform)) or any(self.content(place) != self.content(place) for place in places):
             raise UserError(f"{where} gives another picture each time: leave out what is random in its transform.")
         notes: tuple[str, ...] = ()
         if transform is not None:
@@ -104,6 +107,17 @@ class ItemPictures(AbstractPictures):
         if floats:
             notes += (f"The items of {where} are floats between 0 and 1, taken for plain pixels.",)
         return notes
+
+
+def _picture_transform(items: Items) -> object:
+    """What a data set does to its pictures; None for nothing."""
+    both = getattr(items, "transforms", None)
+    return getattr(items, "transform", None) or (getattr(both, "transform", None) if _is_standard(both) else both)
+
+
+def _is_standard(transforms: object) -> bool:
+    """Whether this is torchvision's pair of a transform of pictures and one of labels."""
+    return hasattr(transforms, "transform") and hasattr(transforms, "target_transform")
 
 
 def parts(item: object) -> tuple[object, object]:
@@ -120,25 +134,58 @@ def parts(item: object) -> tuple[object, object]:
 
 
 def item_labels(dataset: Items, where: str) -> Labels | None:
-    """The labels of a data set: as it lists them, if that list agrees with its items; else those of all its items."""
+    """The labels of a data set: as it lists them, if that list agrees with its items; else those of all its items.
+
+    Names of classes are those of the list, so that labels which were changed on their way to the items have none.
+    """
     count = len(dataset)
-    places = sorted({0, count // 3, count // 2, count - 1})
-    seen = {place: _label(parts(dataset[place])[1], where) for place in places}
+    changed = target_transform(dataset) is not None
+    lists = [] if changed else [values for name in LISTS if (values := _listed(dataset, name)) is not None]
+    seen = {place: _label(parts(dataset[place])[1], where) for place in _probes(count, lists)}
     if all(value is None for value in seen.values()):
         return None
-    values = next((listed for name in LISTS if (listed := _listed(dataset, name, seen)) is not None), None)
-    if values is None:
-        values = [_label(parts(dataset[place])[1], where) for place in range(count)]
-    return read_labels(_filled(values), where, "the data set's labels", _classes(dataset))
+    agreeing = [values for values in lists if all(values[place] == label for place, label in seen.items())]
+    values = agreeing[0] if agreeing else [_label(parts(dataset[place])[1], where) for place in range(count)]
+    classes = None if changed or (lists and not agreeing) else class_names(dataset)
+    labels = read_labels(_filled(values), where, "the data set's labels", classes)
+    if labels is None or classes is not None:
+        return labels and numbered_by(labels, dataset)
+    return labels if class_names(dataset) is None else without_names(labels, where)
 
 
-def _listed(dataset: Items, name: str, seen: Mapping[int, object]) -> list[object] | None:
-    """A list of all labels that the data set keeps, if it agrees with what items were seen to have."""
-    listed = getattr(dataset, name, None)
-    if not isinstance(listed, Sequence | np.ndarray | torch.Tensor) or len(listed) != len(dataset):
+def without_names(labels: Labels, where: str) -> Labels:
+    """Labels that a data set changes on their way, with a word that its names are those of others."""
+    note = f"The class names of {where} were left out: they are those of labels that its items change."
+    return replace(labels, notes=(*labels.notes, note))
+
+
+def target_transform(dataset: object) -> object:
+    """What changes the labels of a data set before its items have them; None for nothing."""
+    held = (dataset, getattr(dataset, "transforms", None))
+    return next((found for each in held if (found := getattr(each, "target_transform", None)) is not None), None)
+
+
+def _probes(count: int, lists: Sequence[Sequence[object]]) -> list[int]:
+    """Places of items: some that are spread, and one of each value of the lists."""
+    spread = np.linspace(0, count - 1, min(PROBED, count)).astype(np.int64).tolist()
+    firsts = [place for values in lists for place in {value: place for place, value in enumerate(values)}.values()]
+    return sorted({*spread, *firsts})
+
+
+def _listed(dataset: Items, name: str) -> list[object] | None:
+    """A list of all labels that the data set keeps, one for each item."""
+    held = getattr(dataset, name, None)
+    if isinstance(held, np.ndarray | torch.Tensor):
+        held = held.tolist()
+    if not isinstance(held, Sequence) or len(cast("Sequence[object]", held)) != len(dataset):
         return None
-    values = cast("list[object]", listed.tolist() if isinstance(listed, np.ndarray | torch.Tensor) else list(listed))
-    return values if all(values[place] == label for place, label in seen.items()) else None
+    values = [cast(Any, value).item() if _is_number(value) else value for value in cast("Sequence[object]", held)]
+    return values if all(isinstance(value, Hashable) for value in values) else None
+
+
+def _is_number(value: object) -> bool:
+    """Whether this is a single number of NumPy or PyTorch."""
+    return isinstance(value, np.generic | torch.Tensor) and value.ndim == 0
 
 
 def _filled(values: Sequence[object]) -> object:
@@ -165,10 +212,37 @@ def _label(value: object, where: str) -> object:
     return value
 
 
-def _classes(dataset: Items) -> tuple[str, ...] | None:
-    names = getattr(dataset, "classes", None)
-    if not isinstance(names, list | tuple) or not all(
-        isinstance(name, str) for name in cast("Sequence[object]", names)
-    ):
+def class_names(dataset: object) -> tuple[str, ...] | None:
+    """The names of a data set's classes, by their numbers: as it lists them, or else as its index of names has them."""
+    held = getattr(dataset, "classes", None)
+    if isinstance(held, list | tuple) and held:
+        names = [_synonyms(name) for name in cast("Sequence[object]", held)]
+        known = tuple(printable(name) for name in names if name is not None)
+        if len(known) == len(names):
+            return known
+    return _indexed(dataset)
+
+
+def _synonyms(name: object) -> str | None:
+    """A name, or several of one class, as torchvision has them for ImageNet."""
+    words = cast("Sequence[object]", name) if isinstance(name, list | tuple) else (name,)
+    known = [word for word in words if isinstance(word, str)]
+    return ", ".join(known) if known and len(known) == len(words) else None
+
+
+def _indexed(dataset: object) -> tuple[str, ...] | None:
+    """The names in `class_to_idx`, which timm keeps in a reader of the data set."""
+    held = (dataset, getattr(dataset, "reader", None))
+    index = next((found for each in held if isinstance(found := getattr(each, "class_to_idx", None), Mapping)), {})
+    places = {number: str(name) for name, number in cast("Mapping[object, object]", index).items()}
+    if not places or len(places) < len(index) or set(places) != set(range(len(places))):
         return None
-    return tuple(map(printable, cast("Sequence[str]", names)))
+    return tuple(printable(places[number]) for number in range(len(places)))
+
+
+def numbered_by(labels: Labels, dataset: object) -> Labels:
+    """The labels, known as numbered by sorting if their names are those of folders, sorted."""
+    names = labels.classes
+    sorts = [tuple(sorted(names, key=key)) for key in ORDERS.values()] if names is not None else []
+    folders = hasattr(dataset, "samples") or not hasattr(dataset, "classes")
+    return replace(labels, numbering="sorted") if folders and names in sorts else labels

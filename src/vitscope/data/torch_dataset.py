@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import (
     BatchSampler,
+    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -23,7 +24,8 @@ from vitscope.data.array import ArrayPictures, picture_values
 from vitscope.data.decode import DEFAULT
 from vitscope.data.files import IMAGES, has_suffix
 from vitscope.data.folder import FilePictures
-from vitscope.data.items import ItemPictures, Items, item_labels
+from vitscope.data.items import ItemPictures, Items, class_names, item_labels, numbered_by, without_names
+from vitscope.data.joined import joined
 from vitscope.data.label import NO_LABELS, read_labels
 from vitscope.data.rows import RowsSource
 from vitscope.data.source import AbstractSource, Choice, Opened, parsing, refuse_label, refuse_split
@@ -49,13 +51,26 @@ class TorchSource(AbstractSource):
     def open(self, source: object, choice: Choice) -> Opened:
         """Look at a few items; labels that the data set does not list are read from all."""
         dataset, indices, notes = _of_loader(source)
-        while isinstance(dataset, Subset):
+        while _gives_items_of(dataset, Subset):
             inner = dataset.indices
             indices = list(inner) if indices is None else [inner[index] for index in indices]
             dataset = dataset.dataset
-        opened = RowsSource().open(dataset, choice) if RowsSource().claims(dataset) else _opened(dataset, choice)
+        opened = self._opened(dataset, choice)
         opened = replace(opened, notes=(*notes, *opened.notes))
         return opened if indices is None else _taken(opened, indices)
+
+    def _opened(self, dataset: Any, choice: Choice) -> Opened:  # noqa: ANN401 - of any library
+        if RowsSource().claims(dataset):
+            return RowsSource().open(dataset, choice)
+        if _gives_items_of(dataset, ConcatDataset):
+            name = type(dataset).__name__
+            return joined(name, f"the data set {name}", [self.open(part, choice) for part in dataset.datasets])
+        return _opened(dataset, choice)
+
+
+def _gives_items_of(dataset: object, kind: type[Dataset[Any]]) -> bool:
+    """Whether a data set is of a kind that hands on the items of others, and does so as that kind does."""
+    return isinstance(dataset, kind) and type(dataset).__getitem__ is kind.__getitem__
 
 
 def _of_loader(source: object) -> tuple[Any, list[int] | None, tuple[str, ...]]:
@@ -79,6 +94,11 @@ def _of_loader(source: object) -> tuple[Any, list[int] | None, tuple[str, ...]]:
 
 def _taken(opened: Opened, indices: Sequence[int]) -> Opened:
     places = np.array([int(index) for index in indices], dtype=np.int64)
+    count = len(opened.pictures)
+    beyond = places[(places < -count) | (places >= count)]
+    if len(beyond):
+        raise UserError(f"the subset takes item {beyond[0]} of {opened.name}, which has {count}: mend its indices.")
+    places = places % max(count, 1)
     labels = None if opened.labels is None else opened.labels.take(places)
     return replace(opened, pictures=TakenPictures(opened.pictures, places), labels=labels)
 
@@ -97,7 +117,7 @@ def _opened(dataset: object, choice: Choice) -> Opened:
 
 
 def _looked_into(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
-    if not type(dataset).__getitem__.__module__.startswith("torchvision.datasets"):
+    if not _written_in(type(dataset).__getitem__).startswith("torchvision.datasets"):
         return _of_items(name, where, dataset, choice)
     plain = _without_transform(dataset)
     notes = (LEFT_OUT.format(where),) if plain is not dataset else ()
@@ -106,12 +126,26 @@ def _looked_into(name: str, where: str, dataset: Items, choice: Choice) -> Opene
     return replace(opened, pictures=held or opened.pictures, notes=(*notes, *opened.notes))
 
 
+def _written_in(function: object) -> str:
+    """The module of a function; "" for those of built-in types."""
+    return getattr(function, "__module__", None) or ""
+
+
 def _without_transform(dataset: Items) -> Items:
-    """A data set of torchvision that gives pictures as they are; the one given stays as it is."""
-    if getattr(dataset, "transform", None) is None and getattr(dataset, "transforms", None) is None:
+    """A data set of torchvision that gives pictures as they are, and labels as it changes them.
+
+    The one given stays as it is; one that changes both together in a function of its own is not taken apart.
+    """
+    both = getattr(dataset, "transforms", None)
+    if both is not None and not hasattr(both, "target_transform"):
+        return dataset
+    if getattr(dataset, "transform", None) is None and getattr(both, "transform", None) is None:
         return dataset
     plain = cast(Any, copy.copy(dataset))
-    plain.transform = plain.transforms = None
+    plain.transform = None
+    if both is not None:
+        plain.transforms = copy.copy(both)
+        plain.transforms.transform = None
     return plain
 
 
@@ -123,10 +157,8 @@ def _of_files(name: str, dataset: Items, choice: Choice) -> Opened | None:
         return None
     change = getattr(dataset, "target_transform", None)
     values = [int(change(target) if change else target) for _, target in samples]
-    classes = None if change else tuple(map(printable, getattr(dataset, "classes", ())))
-    labels = read_labels(values, name, "the data set's targets", classes)
-    if labels is not None and classes == tuple(sorted(classes or ())):
-        labels = replace(labels, numbering="sorted")
+    labels = read_labels(values, name, "the data set's targets", None if change else class_names(dataset))
+    labels = labels and (without_names(labels, name) if change else numbered_by(labels, dataset))
     pictures = FilePictures(os.getcwd(), tuple(str(path) for path, _ in samples))
     return Opened(name, pictures, None if choice.label == NO_LABELS else labels)
 

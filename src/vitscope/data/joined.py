@@ -1,0 +1,75 @@
+"""The pictures of several sources, one source after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import final
+
+import numpy as np
+from PIL import Image
+
+from vitscope.data.decode import Decoding
+from vitscope.data.label import Labels, listed
+from vitscope.data.source import AbstractPictures, Opened
+from vitscope.measurement.errors import UserError
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class JoinedPictures(AbstractPictures):
+    """The pictures of `parts`, in their order."""
+
+    parts: tuple[AbstractPictures, ...]
+    ends: tuple[int, ...]
+    """How many pictures there are up to the end of each part."""
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def _place(self, position: int) -> tuple[AbstractPictures, int]:
+        number = int(np.searchsorted(self.ends, position, side="right"))
+        return self.parts[number], position - (self.ends[number - 1] if number else 0)
+
+    def name(self, position: int) -> str:
+        """As it is called in its part."""
+        part, place = self._place(position)
+        return part.name(place)
+
+    def content(self, position: int) -> bytes:
+        """As it is in its part."""
+        part, place = self._place(position)
+        return part.content(place)
+
+    def read(self, position: int, decoding: Decoding) -> Image.Image:
+        """The picture."""
+        part, place = self._place(position)
+        return part.read(place, decoding)
+
+
+def joined(name: str, where: str, parts: Sequence[Opened]) -> Opened:
+    """Several opened sources as one; refused if their labels cannot be those of one list of classes."""
+    pictures = tuple(part.pictures for part in parts)
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    ends = tuple(accumulate(map(len, pictures)))
+    return Opened(name, JoinedPictures(pictures, ends), _joined_labels([part.labels for part in parts], where), notes)
+
+
+def _joined_labels(parts: Sequence[Labels | None], where: str) -> Labels | None:
+    labelled = [labels for labels in parts if labels is not None]
+    if not labelled:
+        return None
+    if len(labelled) < len(parts):
+        raise UserError(
+            f"only {len(labelled)} of the {len(parts)} parts of {where} have labels: give those by themselves."
+        )
+    first = labelled[0]
+    other = next((labels for labels in labelled if labels.classes != first.classes), None)
+    if other is not None:
+        ours, theirs = ("none" if each.classes is None else listed(each.classes) for each in (first, other))
+        raise UserError(
+            f"the parts of {where} name their classes differently ({ours} and {theirs}), so that a number means "
+            "another class in each: give the parts one by one, or relabel them alike."
+        )
+    values = np.concatenate([labels.values for labels in labelled])
+    most = max(labels.most for labels in labelled)
+    return replace(first, values=values, count=max(labels.count for labels in labelled), whole_most=most)
