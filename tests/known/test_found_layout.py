@@ -213,6 +213,105 @@ def test_a_change_is_not_told_across_what_lies_between_two_units():
     assert np.isfinite(changes.sel(layer=[1, 2, 4])).all()
 
 
+class Beside(nn.Module):
+    """Blocks on maps whose last axis is the channels, and something beside or between them."""
+
+    def __init__(self, way):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.head = nn.Conv2d(3, 12, 8, 8), nn.Linear(12, 4)
+        self.blocks, self.other = nn.ModuleList(Block() for _ in range(3)), nn.ModuleList(Block() for _ in range(2))
+        self.position, self.way = nn.Parameter(torch.randn(1, 6, 6, 12)), way
+
+    def forward(self, x):
+        return self.head(self.way(self, self.stem(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+def one_by_one(net, x):
+    for block in net.blocks:
+        x = block(x.permute(0, 3, 1, 2).permute(0, 2, 3, 1).contiguous())
+    return x
+
+
+def position_added(net, x):
+    for block in net.blocks:
+        x = block(x + net.position)
+    return x
+
+
+def changed_in_place(net, x):
+    for block in net.blocks:
+        x = block(x.add_(net.position))
+    return x
+
+
+def as_branches(net, x):
+    for block in net.blocks:
+        x = x + block(x)
+    return x
+
+
+def two_towers(net, x):
+    y = x
+    for block in net.blocks:
+        x = block(x)
+    for block in net.other:
+        y = block(y)
+    return x + y
+
+
+@pytest.mark.parametrize(
+    ("way", "apart"),
+    [
+        (one_by_one, set()),
+        (position_added, {2, 3}),
+        (changed_in_place, {2, 3}),
+        (as_branches, {1, 2, 3}),
+        (two_towers, {4}),
+    ],
+)
+def test_a_change_is_told_only_across_a_unit_that_takes_up_what_the_one_before_left(way, apart):
+    anatomy, notes = found(Beside(way))
+    assert anatomy.apart == apart
+    assert ("is not told" in " ".join(notes)) == bool(apart)
+    shown = [Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))]
+    changes = measure(load(Beside(way), input=INPUT), images(shown), [FeatureVariance()])["feature-variance/log_change"]
+    assert {layer for layer in changes.layer.values if np.isnan(changes.sel(layer=layer))} == {0, *apart}
+
+
+def test_a_change_that_no_picture_of_noise_meets_is_not_told_either():
+    def sometimes(net, x):
+        noise = x.std((1, 2)).mean() > 0.1
+        for block in net.blocks:
+            x = block(x if noise else x + net.position)
+        return x
+
+    shown = [Image.new("RGB", (48, 48), "grey")]
+    changes = measure(load(Beside(sometimes), input=INPUT), images(shown), [FeatureVariance()])[
+        "feature-variance/log_change"
+    ]
+    assert np.isnan(changes.sel(layer=[2, 3])).all()
+
+
+class Around(nn.Module):
+    """Two blocks inside one, with a shortcut around them, or with more behind them."""
+
+    def __init__(self, shortcut):
+        super().__init__()
+        self.inside, self.norm, self.shortcut = nn.Sequential(Block(), Block()), nn.LayerNorm(12), shortcut
+
+    def forward(self, x):
+        return self.norm(x + self.inside(x) if self.shortcut else self.inside(x))
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_blocks_inside_one_are_read_unless_a_shortcut_passes_by_them(shortcut):
+    anatomy, _ = found(Net(lambda x: x.permute(0, 2, 3, 1), lambda: Around(shortcut)))
+    inside = [f"blocks.{block}.inside.{place}" for block in (0, 1) for place in (0, 1)]
+    assert [place.name for place in anatomy.places] == (["blocks.0", "blocks.1"] if shortcut else inside)
+    assert anatomy.apart == (set() if shortcut else {3})
+
+
 def test_a_change_that_goes_everywhere_hides_no_layout():
     class Global(Block):
         def forward(self, x):

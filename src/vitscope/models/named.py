@@ -1,9 +1,8 @@
 """The anatomy of a model nobody described: its repeated blocks, read where they stand by hooks that last one call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -11,10 +10,14 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.bands import band_pictures
+from vitscope.models.blocks import Block, blocks_of, passed_by
+from vitscope.models.following import layers_apart, same_map
 from vitscope.models.found_layout import Evidence, FoundLayout, evidence_of, tensors_of
-from vitscope.models.own_forward import own_output
+from vitscope.models.own_forward import probe_images
+from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver
 from vitscope.models.unit import Place, UnitKind
+from vitscope.models.watched import watched
 
 
 @final
@@ -22,8 +25,9 @@ from vitscope.models.unit import Place, UnitKind
 class NamedModules(AbstractAnatomy):
     """A module read at the outputs of named submodules, in the order in which they run.
 
-    ``layouts`` say how the output of each is laid out, ``entry`` what enters the first; where that is None, there is
-    no layer 0. ``apart`` are the layers before which more lies, since the one before, than the unit itself.
+    ``layouts`` say how the output of each is laid out, ``entering`` what enters it; where that of the first is None,
+    there is no layer 0. ``apart`` are the layers across which no change of the stream can be told
+    (:func:`layers_apart`).
     Feature maps, variance, logits and loss can be had; attention weights, which no module returns in a way that could
     be relied on, cannot.
     """
@@ -31,7 +35,7 @@ class NamedModules(AbstractAnatomy):
     module: nn.Module
     found: tuple[Place, ...]
     layouts: tuple[FoundLayout, ...]
-    entry: FoundLayout | None = None
+    entering: tuple[FoundLayout | None, ...]
     apart: frozenset[int] = frozenset()
 
     @property
@@ -39,26 +43,43 @@ class NamedModules(AbstractAnatomy):
         """The units in order."""
         return self.found
 
+    @property
+    def entry(self) -> FoundLayout | None:
+        """How what enters the first unit is laid out, if that is known."""
+        return self.entering[0] if self.entering else None
+
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
         """The module's own forward pass on a copy of the images, its blocks' outputs shown as they come.
 
-        What enters the first block is shown before it runs: it may work in place.
+        What enters the first block is shown before it runs: it may work in place. A layer is said to follow the one
+        before only if the map that enters it is, entry by entry, the one that left last. Cost: one comparison a layer,
+        of maps that do not lie in the same memory.
         """
         layers = {place.name: layer for layer, place in enumerate(self.found, start=1)}
+        follows: dict[int, bool] = {}
+        last: tuple[int, Stream] | None = None
 
-        def show(layer: int, layout: FoundLayout, given: object) -> None:
+        def read(layer: int, layout: FoundLayout, given: object) -> Stream:
             stream = layout.stream(given)
             if stream is None:
                 name = self.found[max(layer - 1, 0)].name
                 raise UserError(f"The unit {name!r} met another kind of output than when its layout was looked for.")
-            observer.stream(layer, replace(stream, follows=layer not in self.apart))
+            return stream
 
         def before(name: str, given: object) -> None:
-            if layers[name] == 1 and self.entry is not None:
-                show(0, self.entry, given)
+            layer = layers[name]
+            layout = self.entering[layer - 1]
+            if layer == 1 and layout is not None:
+                observer.stream(0, read(0, layout, given))
+            stream = None if layout is None else layout.stream(given)
+            known = last is not None and last[0] == layer - 1 and stream is not None and same_map(stream, last[1])
+            follows[layer] = (layer == 1 or known) and layer not in self.apart
 
         def behind(name: str, output: object) -> None:
-            show(layers[name], self.layouts[layers[name] - 1], output)
+            nonlocal last
+            layer = layers[name]
+            last = layer, read(layer, self.layouts[layer - 1], output)
+            observer.stream(layer, replace(last[1], follows=follows[layer]))
 
         return watched(self.module, tuple(layers), images, before, behind)
 
@@ -69,19 +90,21 @@ def named_modules(
     """The anatomy at ``units``, or at the module's repeated blocks where None; and what must be said of it.
 
     The blocks are the innermost modules with parts of their own that stand in an ``nn.Sequential`` or
-    ``nn.ModuleList``, or, if how these return their maps cannot be found out, the one around them. A block whose map
-    is smaller than the one before is downsampling; one with a spatial kernel is a convolution.
+    ``nn.ModuleList``; or the one around them, if a shortcut or another branch passes by those inside, or if how these
+    return their maps cannot be found out. A block whose map is smaller than the one before is downsampling; one with a
+    spatial kernel is a convolution.
 
     How an output is laid out is found out by pictures that differ in one band: see :class:`FoundLayout`. A block of
     which it is not found is left out, and named. Raises ``UserError`` if a requested unit does not exist,
-    runs twice, or returns no feature map. Cost: two forward passes, of one and of eleven images.
+    runs twice, or returns no feature map. Cost: forward passes of one, eleven and one image; where blocks lie in
+    blocks, two more of two images.
     """
     known = dict(module.named_modules())
     if units is not None and (wrong := [name for name in units if name not in known]):
         raise UserError(
             f"{type(module).__name__} has no submodule {wrong[0]!r}; it has {', '.join(list(known)[1:9])}, ..."
         )
-    blocks = [_Block(name) for name in units] if units is not None else list(_blocks(module))
+    blocks = [Block(name) for name in units] if units is not None else list(blocks_of(module))
     looks = _looked_at(module, [name for block in blocks for name in block.names], image)
     layouts = _layouts(looks, known)
     refused = {name: look.why_not for name, look in looks.items() if name not in layouts}
@@ -90,28 +113,31 @@ def named_modules(
         runs = looks[name].runs
         many = f"ran {runs} times in one pass; a unit must run once"
         raise UserError(f"The unit {name!r} {f'returns no feature map: {refused[name]}' if runs == 1 else many}.")
-    chosen = {name for block in blocks for name in block.readable(layouts)}
+    beside = passed_by(module, blocks, layouts, probe_images(image))
+    chosen = {name for block in blocks for name in block.readable(layouts, beside)}
     order = [name for name in looks if name in chosen]
-    found = tuple(_places([(name, layouts[name]) for name in order], known))
-    entry = looks[order[0]].entering.layout if order else None
+    anatomy = NamedModules(
+        module,
+        tuple(_places([(name, layouts[name]) for name in order], known)),
+        tuple(layouts[name] for name in order),
+        tuple(looks[name].entering.layout for name in order),
+    )
+    anatomy = replace(anatomy, apart=layers_apart(module, order, anatomy.layouts, anatomy.entering, image))
     left = [name for block in blocks for name in block.unread(layouts)]
-    apart = _apart(looks, layouts, order, left)
-    anatomy = NamedModules(module, found, tuple(layouts[name] for name in order), entry, apart)
-    return anatomy, _said(left, looks)
+    return anatomy, (*_said(left, looks), *_said_apart(anatomy))
 
 
-def _apart(
-    looks: "Mapping[str, _Look]", layouts: Mapping[str, FoundLayout], order: Sequence[str], left: Sequence[str]
-) -> frozenset[int]:
-    """The layers that another map enters than the one before left, or before which a block ran that is not read."""
-    ran = list(looks)
-    found: set[int] = set()
-    for layer, (before, name) in enumerate(pairwise(order), start=2):
-        entering, last = looks[name].entering.layout, layouts[before]
-        same = entering is not None and (entering.grid, entering.channels) == (last.grid, last.channels)
-        if not same or set(left) & set(ran[ran.index(before) : ran.index(name)]):
-            found.add(layer)
-    return frozenset(found)
+def _said_apart(anatomy: NamedModules) -> tuple[str, ...]:
+    """One sentence for all units across which no change is told."""
+    names = [anatomy.found[layer - 1].name for layer in sorted(anatomy.apart)]
+    if not names:
+        return ()
+    more = f" and {len(names) - 1} more unit{'s' * (len(names) > 2)}" if len(names) > 1 else ""
+    one = "each of them" if more else "it"
+    return (
+        f"The change across {names[0]}{more} is not told: something else lies between {one} and the unit before, or "
+        "a shortcut passes by.",
+    )
 
 
 def _said(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
@@ -123,44 +149,6 @@ def _said(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
         f"{names[0]}{f' and {len(names) - 1} more blocks are' if len(names) > 1 else ' is'} not read: {reason}."
         for reason, names in reasons.items()
     )
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A member of a container, and those of the containers inside it."""
-
-    name: str
-    inner: tuple["_Block", ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """All names, the innermost first."""
-        return [*(name for block in self.inner for name in block.names), self.name]
-
-    def readable(self, layouts: Mapping[str, FoundLayout]) -> list[str]:
-        """The innermost, if all of them can be read; else what is around them, if it can; else those that can."""
-        inside = [block.readable(layouts) for block in self.inner]
-        if self.name in layouts and not (inside and all(inside)):
-            return [self.name]
-        return [name for names in inside for name in names]
-
-    def unread(self, layouts: Mapping[str, FoundLayout]) -> list[str]:
-        """The innermost of which nothing, nor of what is around them, can be read."""
-        if self.name in layouts:
-            return []
-        inside = [name for block in self.inner for name in block.unread(layouts)]
-        return inside or ([] if self.readable(layouts) else [self.name])
-
-
-def _blocks(module: nn.Module, name: str = "") -> Iterator[_Block]:
-    """Compound members of containers."""
-    for child_name, child in module.named_children():
-        path = f"{name}.{child_name}" if name else child_name
-        inner = tuple(_blocks(child, path))
-        if isinstance(module, nn.Sequential | nn.ModuleList) and any(True for _ in child.children()):
-            yield _Block(path, inner)
-        else:
-            yield from inner
 
 
 @dataclass
@@ -245,30 +233,3 @@ def _places(seen: Sequence[tuple[str, FoundLayout]], known: Mapping[str, nn.Modu
 
 def _has_kernel(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv2d) and max(part.kernel_size) > 1 for part in module.modules())
-
-
-def watched(
-    module: nn.Module,
-    names: Sequence[str],
-    images: Float[Tensor, "batch channels height width"],
-    before: Callable[[str, object], None],
-    behind: Callable[[str, object], None],
-) -> Tensor:
-    """The module's own output, what enters and leaves these submodules being shown as they run."""
-
-    def entering(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        return lambda _, given, named: before(name, (*given, *named.values()))
-
-    def leaving(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        return lambda _, given, output: behind(name, output)
-
-    handles: list[Any] = []
-    try:
-        for name in names:
-            part = module.get_submodule(name)
-            handles.append(part.register_forward_pre_hook(entering(name), with_kwargs=True))
-            handles.append(part.register_forward_hook(leaving(name)))
-        return own_output(module, images)
-    finally:
-        for handle in handles:
-            handle.remove()

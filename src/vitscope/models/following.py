@@ -1,0 +1,105 @@
+"""Whether a unit takes up the stream where the one before left it, so that the change across it can be told."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from vitscope.models.bands import band_pictures
+from vitscope.models.blocks import as_first, tells_apart, unlike
+from vitscope.models.found_layout import FoundLayout
+from vitscope.models.own_forward import probe_images
+from vitscope.models.stream import Stream
+from vitscope.models.watched import watched
+
+
+def same_map(one: Stream, other: Stream) -> bool:
+    """Whether two streams hold the same map, entry by entry, in whatever layout."""
+    a, b = one.patches, other.patches
+    if (one.grid, a.shape, a.dtype, a.device) != (other.grid, b.shape, b.dtype, b.device):
+        return False
+    if (a.data_ptr(), a.stride()) == (b.data_ptr(), b.stride()) or torch.equal(a, b):
+        return True
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def layers_apart(
+    module: nn.Module,
+    names: Sequence[str],
+    layouts: Sequence[FoundLayout],
+    entering: Sequence[FoundLayout | None],
+    image: tuple[int, int, int],
+) -> frozenset[int]:
+    """The layers (from 1) that another map enters than the one before left, or that a shortcut passes by.
+
+    That a map was changed in place in between is seen. A shortcut is looked for where the unit behind is apart: for two
+    pictures, the unit returns for both what it returned for the first; if what enters the unit behind is another map
+    for that, and differs between them all the same, not all of the stream goes through the unit. Cost: a forward pass
+    of one image, and one of two for each such unit.
+    """
+    entered: dict[str, Stream | None] = {}
+    left: dict[str, Stream | None] = {}
+    known = dict(zip(names, zip(layouts, entering, strict=True), strict=True))
+
+    def before(name: str, given: object) -> None:
+        entered[name] = _copy(known[name][1], given)
+
+    def behind(name: str, output: object) -> None:
+        left[name] = _copy(known[name][0], output)
+
+    picture = band_pictures(image)[:1]
+    with torch.no_grad():
+        watched(module, names, picture, before, behind)
+        found = {
+            layer
+            for layer, (one, two) in enumerate(pairwise(names), start=2)
+            if not _both_same(left.get(one), entered.get(two))
+        }
+        shown = torch.cat([probe_images(image)[:1], picture])
+        told = [layer for layer in range(1, len(names)) if layer not in found and layer + 1 in found]
+        for layer in told:
+            unit, behind_it = names[layer - 1 : layer + 1]
+            alone = entered.get(behind_it)
+            if alone is not None and _passed_by(module, (unit, behind_it), known, shown, alone):
+                found.add(layer)
+    return frozenset(found)
+
+
+def _copy(layout: FoundLayout | None, given: object) -> Stream | None:
+    stream = None if layout is None else layout.stream(given)
+    return None if stream is None else stream.with_values(stream.values.clone())
+
+
+def _both_same(one: Stream | None, other: Stream | None) -> bool:
+    return one is not None and other is not None and same_map(one, other)
+
+
+def _passed_by(
+    module: nn.Module,
+    names: tuple[str, str],
+    known: Mapping[str, tuple[FoundLayout, FoundLayout | None]],
+    images: Tensor,
+    alone: Stream,
+) -> bool:
+    """Whether a part of what enters the second of two units comes from the first, and another passes by it.
+
+    ``alone`` is what enters the second for the second image.
+    """
+    unit, later = names
+    ran = found = False
+
+    def before(name: str, given: object) -> None:
+        nonlocal found
+        layout = known[later][1]
+        stream = None if layout is None else layout.stream(given)
+        if name == later and ran and stream is not None:
+            found |= tells_apart(stream) and unlike(stream.values[1], alone.values[0])
+
+    def behind(name: str, output: object) -> object:
+        nonlocal ran
+        ran |= name == unit
+        return as_first(output, known[unit][0].axes[0]) if name == unit else None
+
+    watched(module, names, images, before, behind)
+    return found
