@@ -15,9 +15,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision import models
 
-from vitscope import load
+from vitscope import PixelInput, load
 from vitscope.measurement.errors import UserError
 from vitscope.models.architectures import resembling
+from vitscope.models.classes import labelled
+from vitscope.models.recorded import class_names, recorded
+from vitscope.models.timm.construction import show_as
 
 RAW, MEAN = weights(0), weights(1)
 
@@ -347,3 +350,139 @@ def test_weights_go_into_a_copy_of_a_module_that_is_handed_over(tmp_path):
     torch.save(RAW, tmp_path / "w.pt")
     assert holds(load(module, weights=tmp_path / "w.pt"), RAW)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def trained(state, **more):
+    """What timm's trainer leaves of the small model."""
+    asked = {"model": "vit_tiny_patch16_224", "model_kwargs": SMALL, **more}
+    return {"arch": asked["model"], "state_dict": state, "args": argparse.Namespace(**asked)}
+
+
+FOUR = ("dog", "cat", "ant", "bee")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": RAW, "class_to_idx": {name: number for number, name in enumerate(FOUR)}},
+        {"state_dict": RAW, "classes": list(FOUR)},
+        {"state_dict": RAW, "idx_to_class": dict(enumerate(FOUR)), "classes": 4},
+        {"model": RAW, "id2label": {str(number): name for number, name in enumerate(FOUR)}},
+        {"state_dict": behind("model.", RAW), "hyper_parameters": {"class_names": FOUR, "classes": ["a"]}},
+        {"state_dict": behind("model.", RAW), "datamodule_hyper_parameters": {"class_names": FOUR}},
+        {"model": RAW, "args": argparse.Namespace(classes=list(FOUR)), "class_names": FOUR},
+        {"state_dict": RAW, "meta": {"dataset_meta": {"classes": FOUR}}},
+        {"model": RAW, "label2id": {name: str(number) for number, name in enumerate(FOUR)}},
+    ],
+)
+def test_classes_are_called_what_the_file_calls_them(content):
+    assert labelled(4, class_names(content)).names == FOUR
+
+
+def test_names_of_classes_that_differ_or_cannot_be_put_in_order_are_left_out(loaded, tmp_path):
+    both = loaded({"model": RAW, "classes": sorted(FOUR), "class_to_idx": {name: i for i, name in enumerate(FOUR)}})
+    assert both.classes is None
+    assert any("The class names in classes and class_to_idx differ" in note for note in both.notes)
+    thousand = loaded({"model": weights(0, num_classes=1000), "class_names": ["a", "b"]})
+    assert thousand.classes is None
+    assert any("class names in class_names are left out" in note for note in thousand.notes)
+    torch.save({"net": RAW, "classes": FOUR}, tmp_path / "w.pt")
+    module = small(img_size=224)
+    assert load(module, weights=tmp_path / "w.pt").classes == FOUR
+    assert load(module, weights=tmp_path / "w.pt", classes=sorted(FOUR)).classes == tuple(sorted(FOUR))
+
+
+def test_the_tag_of_an_architecture_is_kept_with_its_input(tmp_path):
+    module = timm.create_model("vit_small_patch16_224.dino", **SMALL, num_classes=4)
+    asked = argparse.Namespace(model="vit_small_patch16_224.dino", model_kwargs=SMALL, mean=None)
+    torch.save({"arch": asked.model, "state_dict": module.state_dict(), "args": asked}, tmp_path / "w.pt")
+    own = module.pretrained_cfg["mean"]
+    assert own != (0.5, 0.5, 0.5)
+    assert load(tmp_path / "w.pt").preprocessing.mean == own
+    untagged = load("timm/vit_small_patch16_224", weights=tmp_path / "w.pt")
+    assert untagged.preprocessing.mean == own
+    assert "w.pt says that it is of vit_small_patch16_224.dino: its input is that of timm/" in untagged.notes[0]
+    other = load("timm/vit_small_patch16_224.augreg_in21k", weights=tmp_path / "w.pt")
+    assert other.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert "it is read as timm/vit_small_patch16_224.augreg_in21k, with the input of that" in other.notes[0]
+
+
+def test_another_architecture_than_the_files_is_said(loaded):
+    state = timm.create_model("deit_tiny_patch16_224", **SMALL, num_classes=4).state_dict()
+    subject = loaded(trained(state, model="deit_tiny_patch16_224", mean=(0.1, 0.2, 0.3)))
+    assert subject.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert subject.notes[0] == (
+        f"last.pth says that it is of deit_tiny_patch16_224: it is read as {NAME}, with the input of that."
+    )
+
+
+def test_names_that_timm_has_replaced_are_known():
+    assert recorded({"arch": "resnet18d_in22k"}).names == ()
+    assert recorded({"arch": "tf_efficientnet_b0_ns"}).names == ("timm/tf_efficientnet_b0.ns_jft_in1k",)
+    assert recorded({"arch": "vit_tiny_patch16_224.of_our_own"}).names == (NAME,)
+
+
+HALF = (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("told", "mean"),
+    [
+        ({"mean": 0.25}, (0.25,) * 3),
+        ({"mean": torch.tensor([0.25, 0.5, 0.75])}, (0.25, 0.5, 0.75)),
+        ({"mean": np.array([0.25, 0.5, 0.75])}, (0.25, 0.5, 0.75)),
+        ({"mean": [], "std": None, "interpolation": ""}, HALF),
+    ],
+)
+def test_what_a_trainer_was_told_of_pictures_is_read_in_any_type(told, mean):
+    settings = {"model_name": "vit_tiny_patch16_224"}
+    for content in ({"args": argparse.Namespace(**settings, **told)}, {"hparams": settings | told}, settings | told):
+        module = small()
+        show_as(module, recorded(content).shown)
+        assert module.pretrained_cfg["mean"] in (mean, mean[:1])
+        assert module.pretrained_cfg["interpolation"] == "bicubic"
+    assert not recorded({"mean": [0.1]}).shown
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"mean": "0.5 0.5 0.5"},
+        {"std": [0, 0, 0]},
+        {"mean": (124.0, 116.0, 104.0)},
+        {"crop_pct": 87.5},
+        {"interpolation": "foo"},
+        {"interpolation": 3},
+        {"interpolation": "random"},
+    ],
+)
+def test_what_no_picture_is_shown_with_is_refused(told):
+    with pytest.raises(UserError, match=f"shown with {next(iter(told))} = .*give the input as input="):
+        show_as(small(), told)
+
+
+def test_what_a_trainer_was_told_counts_unless_the_input_is_given(tmp_path):
+    torch.save(trained(RAW, mean=0.25), tmp_path / "w.pt")
+    assert load(tmp_path / "w.pt").preprocessing.mean == (0.25, 0.25, 0.25)
+    torch.save(trained(RAW, mean="0.25"), tmp_path / "w.pt")
+    assert load(tmp_path / "w.pt", input=PixelInput(224, 3, (0.5,), (0.5,))).preprocessing.mean == HALF
+
+
+def test_settings_that_are_no_arguments_of_the_model_are_not_given_to_it(tmp_path):
+    given = {**SMALL, "pretrained": True, "name": "x", "checkpoint_path": "", "features_only": False}
+    torch.save(trained(RAW, model_kwargs=given, global_pool=False), tmp_path / "w.pt")
+    assert holds(load(tmp_path / "w.pt"), RAW)
+    for name in ("pretrained", "name"):
+        with pytest.raises(UserError, match=f"takes no argument '{name}' here"):
+            load(NAME, options={name: True})
+
+
+def test_mae_says_only_whether_tokens_are_averaged(loaded, tmp_path):
+    state = weights(0, global_pool="avg")
+    subject = loaded({"model": state, "args": argparse.Namespace(model="vit_base_patch16", global_pool=True)})
+    assert holds(subject, state)
+    assert subject.module.global_pool == "avg"
+    module = timm.create_model("resnet10t", num_classes=3)
+    content = {"state_dict": module.state_dict(), "hparams": {"model": "resnet10t", "global_pool": True}}
+    torch.save(content, tmp_path / "w.pt")
+    assert load(tmp_path / "w.pt").class_count == 3

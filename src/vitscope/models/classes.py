@@ -18,12 +18,14 @@ def outputs_of(
     width: int,
     saved: tuple[str, ...] | None,
     given: Sequence[str] | None,
+    labels: Sequence[tuple[str, object]] = (),
 ) -> Outputs:
     """The classes of a module whose output is ``width`` numbers wide.
 
-    Their names are those ``given``, else those ``saved`` with the weights, else what the module's library knows. Given
-    names must be as many as the outputs; of other sources, a list that is not is left out, which is said: names are
-    never shifted.
+    Their names are those ``given``, else those ``saved`` with the weights, else those that ``labels`` (a foreign file's
+    names, each with its key) put in order, else what the module's library knows, which is no guess where a file has
+    names that cannot be read. Given names must be as many as the outputs; of other sources, a list that is not is left
+    out, which is said: names are never shifted.
     """
     known = library.classes(module) if library else Outputs(width)
     count = width if known.count else 0
@@ -31,9 +33,12 @@ def outputs_of(
         if len(given) != count:
             raise UserError(f"{len(given)} class names were given for a model of {count} classes.")
         return Outputs(count, tuple(given))
-    names = saved or known.names
+    read = labelled(count, labels)
+    if not saved and (read.names or (read.notes and known.notes)):
+        return read
+    names, notes = saved or known.names, () if saved else read.notes or known.notes
     if names is None or len(names) == count:
-        return Outputs(count, names, () if saved else known.notes)
+        return Outputs(count, names, notes)
     return Outputs(
         count,
         None,
@@ -52,6 +57,16 @@ def refuse_probabilities(name: str, rows: Float[Tensor, "images classes"]) -> No
             f"{name} returns probabilities (from 0 to 1, their sum 1), and a loss is computed from logits: leave its "
             "softmax out, or return its logarithm (log_softmax)."
         )
+
+
+def labelled(count: int, labels: Sequence[tuple[str, object]]) -> Outputs:
+    """``count`` classes with the names that a file holds, under one key or under several that say the same."""
+    found = [named_outputs(count, names, key) for key, names in labels]
+    named = [one for one in found if one.names is not None]
+    if len({one.names for one in named}) > 1:
+        keys = " and ".join(key for (key, _), one in zip(labels, found, strict=True) if one.names is not None)
+        return Outputs(count, None, (f"The class names in {keys} differ, and are left out: give them as classes=...",))
+    return named[0] if named else Outputs(count, None, tuple(note for one in found for note in one.notes))
 
 
 def named_outputs(count: int, found: object, key: str) -> Outputs:
@@ -81,7 +96,7 @@ def named_outputs(count: int, found: object, key: str) -> Outputs:
 def _in_order(found: object, count: int) -> list[str | None] | None:
     if isinstance(found, Mapping):
         table = cast("Mapping[object, object]", found)
-        if all(isinstance(value, int) for value in table.values()) and not all(_is_number(key) for key in table):
+        if all(map(_is_number, table.values())) and not all(_is_number(key) for key in table):
             table = {number: name for name, number in table.items()}
         if not all(_is_number(key) and 0 <= int(str(key)) < count for key in table):
             return None

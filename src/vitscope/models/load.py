@@ -65,7 +65,7 @@ def load(
     was given.
     """
     size = Size(class_count, (image_size, image_size) if isinstance(image_size, int) else image_size, channels)
-    asked = Asked(pretrained, None if weights is None else Path(weights), average, part, size, options or {})
+    asked = Asked(pretrained, None if weights is None else Path(weights), average, part, size, options or {}, input)
     if isinstance(model, str | os.PathLike):
         made = made_from_name(os.fspath(model), asked)
     else:
@@ -80,7 +80,7 @@ def load(
         preprocessing = resized(preprocessing, size.image)
     described = anatomy_of(module, units, preprocessing.shape)
     rows = tried(module, described.anatomy, preprocessing.shape)
-    outputs = outputs_of(module, library, rows.shape[-1], made.classes, classes)
+    outputs = outputs_of(module, library, rows.shape[-1], made.classes, classes, made.labels)
     if outputs.count:
         refuse_probabilities(type(module).__name__, rows)
     guessed = outputs.notes if made.weights not in _BY_NAME else ()

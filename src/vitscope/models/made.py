@@ -15,7 +15,7 @@ from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import checkpoint_of, groups_in
 from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
-from vitscope.models.recorded import Recorded, recorded
+from vitscope.models.recorded import Recorded, class_names, recorded
 from vitscope.models.sized import Named, Shapes, size_of
 from vitscope.models.weight_file import Contents, first_line, read_contents
 from vitscope.models.weight_sets import Group, WeightSet, chosen, fitting, groups_of, only
@@ -36,6 +36,8 @@ class Asked:
     size: Size = field(default_factory=Size)
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """Arguments of the library's constructor."""
+    input: PixelInput | None = None
+    """What pictures are shown as, in place of all that is said of it elsewhere."""
 
     def refuse_size(self, what: str) -> None:
         """Raise if a size is given for a model that already exists."""
@@ -53,6 +55,8 @@ class Made:
     classes: tuple[str, ...] | None = None
     input: PixelInput | None = None
     notes: tuple[str, ...] = ()
+    labels: tuple[tuple[str, object], ...] = ()
+    """Names of classes as a foreign file holds them, each with its key."""
 
 
 def made_from_module(module: nn.Module, asked: Asked) -> Made:
@@ -72,6 +76,8 @@ def made_from_name(model: str, asked: Asked) -> Made:
         return _from_file(path, asked)
     if (path / "config.json").is_file():
         return _from_folder(path, asked)
+    if reserved := [key for key in ("name", "pretrained") if key in asked.options]:
+        raise UserError(f"{model} takes no argument {reserved[0]!r} here: it is no size or switch of the model's own.")
     prefix, _, rest = model.partition("/")
     prefix, rest = (prefix, rest) if rest else ("vitscope", prefix)
     if prefix not in _LIBRARIES:
@@ -173,19 +179,29 @@ def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: As
     """The named model in the size of the file's weights, with them."""
     said = recorded(contents.data)
     size = asked.size
+    heard = _name_notes(model, said, path)
     if said.is_of(model):
-        named = replace(named, options={**said.options, **named.options})
+        model = said.tagged(model)
+        named = Named(named.library, model.partition("/")[2] or model, {**said.options, **named.options})
         size = replace(size, image=size.image or (None if "img_size" in named.options else said.image))
     found = _meant(named, size, path, contents, asked)
     if found is not None:
         size = size_of(named, size, _shapes(found.state))
     module = named.library.create(named.name, False, **named.arguments(size))
-    if said.is_of(model) and said.shown and named.library.name == "timm":
+    if said.is_of(model) and said.shown and named.library.name == "timm" and asked.input is None:
         from vitscope.models.timm.construction import show_as
 
         show_as(module, said.shown)
     made = _filled(Made(module, model, str(path)), contents, path, asked)
-    return replace(made, notes=(*_size_notes(path, asked.size, size), *made.notes))
+    return replace(made, notes=(*heard, *_size_notes(path, asked.size, size), *made.notes))
+
+
+def _name_notes(model: str, said: Recorded, path: Path) -> tuple[str, ...]:
+    """What is to be said if the file names another model than the user, or more of it."""
+    if not said.is_of(model) or ("." in model and model not in said.names and any("." in one for one in said.names)):
+        return (f"{path.name} says that it is of {said.said}: it is read as {model}, with the input of that.",)
+    tagged = said.tagged(model)
+    return () if tagged == model else (f"{path.name} says that it is of {said.said}: its input is that of {tagged}.",)
 
 
 def _meant(named: Named, size: Size, path: Path, contents: Contents, asked: Asked) -> WeightSet | None:
@@ -235,7 +251,8 @@ def _filled(made: Made, contents: Contents, path: Path, asked: Asked) -> Made:
     notes = [*_set_notes(path, found, others, beside), *_number_notes(path, state, own)]
     module = load_strictly(made.module, state) if library is None else library.load_weights(made.module, state)
     sort = f" ({'averaged' if found.averaged else 'raw'}: {found.label})" if others or found.averaged else ""
-    return replace(made, module=module, weights=f"{path}{sort}", notes=(*made.notes, *notes))
+    labels = class_names(contents.data)
+    return replace(made, module=module, weights=f"{path}{sort}", notes=(*made.notes, *notes), labels=labels)
 
 
 def _completed(

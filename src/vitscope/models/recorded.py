@@ -8,14 +8,54 @@ from typing import Any, cast
 from vitscope.measurement.errors import UserError
 from vitscope.models.names import registered
 
-_SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt", "params")
+_SETTINGS = (
+    "args",
+    "hyper_parameters",
+    "datamodule_hyper_parameters",
+    "hparams",
+    "config",
+    "cfg",
+    "opt",
+    "params",
+    "meta",
+)
 """Where trainers keep what they were asked."""
+_INNER = ("model", "data", "dataset", "dataset_meta")
+"""Where settings are kept within those."""
 _NAMES = ("arch", "architecture", "model", "model_name", "backbone", "encoder", "network")
 """What trainers call an architecture's name."""
 _SHOWN = ("mean", "std", "crop_pct", "interpolation")
 """What timm's trainer was told of the pictures."""
+_CLASSES = (
+    "class_names",
+    "label_names",
+    "classes",
+    "CLASSES",
+    "class_to_idx",
+    "idx_to_class",
+    "idx2class",
+    "class2idx",
+    "id2label",
+    "label2id",
+    "label_to_idx",
+    "idx_to_label",
+)
+"""What trainers call the names of classes, or tables of them."""
 _CHANGING = {"gp": "global_pool", "global_pool": "global_pool", "bn_eps": "bn_eps"}
 """Arguments of timm's trainer that change what a model computes and not the names of its weights."""
+_NOT_OWN = (
+    "num_classes",
+    "in_chans",
+    "name",
+    "model_name",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+)
+"""What trainers give to timm's ``create_model`` besides arguments of the model, or what the weights say themselves."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +75,11 @@ class Recorded:
 
     def is_of(self, model: str) -> bool:
         """Whether it can be what is said of the model that is named: of this architecture, or of none by name."""
-        return not self.names or model.partition(".")[0] in self.names
+        return not self.names or _bare(model) in map(_bare, self.names)
+
+    def tagged(self, model: str) -> str:
+        """The model that is named, with the tag of its weights that the file has if the name is without one."""
+        return next((name for name in self.names if _bare(name) == model), model)
 
 
 def recorded(data: Mapping[str, object]) -> Recorded:
@@ -48,15 +92,24 @@ def recorded(data: Mapping[str, object]) -> Recorded:
     options = {ours: asked[theirs] for theirs, ours in _CHANGING.items() if asked.get(theirs)}
     for key in ("model_kwargs", "model_args"):
         given = _mapping(asked.get(key) or data.get(key))
-        options |= {name: value for name, value in given.items() if name not in ("num_classes", "in_chans")}
+        options |= {name: value for name, value in given.items() if name not in _NOT_OWN}
+    options = _pooled(options)
     _refuse_huge(options)
+    told = {key: value for one in (asked, data) for key, value in one.items() if key in _SHOWN and _is_told(value)}
+    of_model = any(isinstance(one.get(key), str) for one in settings for key in _NAMES)
     return Recorded(
         names=_models(said, data),
         said=said,
         options=options,
         image=_image(asked, options),
-        shown={key: asked[key] for key in _SHOWN if asked.get(key) is not None and "model" in asked},
+        shown=told if of_model else {},
     )
+
+
+def class_names(data: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+    """The names of classes in a file, as they are there, each with its key; none of what only counts the classes."""
+    found = ((key, one.get(key)) for one in (data, *_settings(data)) for key in _CLASSES)
+    return tuple((key, names) for key, names in found if isinstance(names, Mapping | list | tuple) and names)
 
 
 def _settings(data: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
@@ -64,9 +117,10 @@ def _settings(data: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
         found = _mapping(data.get(key))
         if found:
             yield found
-            inner = _mapping(found.get("model"))
+        for part in _INNER:
+            inner = _mapping(found.get(part))
             if inner:
-                yield {("model_name" if name == "name" else name): value for name, value in inner.items()}
+                yield {("model_name" if (part, name) == ("model", "name") else name): inner[name] for name in inner}
 
 
 def _mapping(value: object) -> Mapping[str, object]:
@@ -84,11 +138,40 @@ def _models(said: str | None, data: Mapping[str, object]) -> tuple[str, ...]:
     if said is None:
         return ()
     library, _, name = said.rpartition("/")
-    bare = name.partition(".")[0]
     libraries = (library,) if library in ("timm", "torchvision") else ("timm", "torchvision")
-    found = tuple(f"{one}/{bare}" for one in libraries if bare in registered(one))
+    found = tuple(f"{one}/{known}" for one in libraries if (known := _known(one, name)))
     of_torchvision = tuple(name for name in found if name.startswith("torchvision/"))
     return of_torchvision if of_torchvision and "best_acc1" in data else found
+
+
+def _known(library: str, name: str) -> str | None:
+    """The name under which the library makes the model, with its tag if that is one of timm's; None if it is none."""
+    if library == "torchvision":
+        return _bare(name) if _bare(name) in registered(library) else None
+    if not registered("timm"):
+        return None
+    from vitscope.models.timm.construction import known_name
+
+    return known_name(name)
+
+
+def _bare(name: str) -> str:
+    """Without the tag of weights."""
+    return name.partition(".")[0]
+
+
+def _is_told(value: object) -> bool:
+    """Whether a setting says something: trainers leave those that nobody chose empty."""
+    return value is not None and not (isinstance(value, str | list | tuple) and not value)
+
+
+def _pooled(options: Mapping[str, object]) -> dict[str, object]:
+    """The options in timm's words for pooling, where a trainer (MAE's) says only whether tokens are averaged."""
+    said = options.get("global_pool")
+    if not isinstance(said, bool):
+        return dict(options)
+    rest = {name: value for name, value in options.items() if name != "global_pool"}
+    return rest | {"global_pool": "avg"} if said else rest
 
 
 def _image(asked: Mapping[str, Any], options: dict[str, object]) -> tuple[int, int] | None:

@@ -1,9 +1,11 @@
 """timm models with other sizes of input and output than their own."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
@@ -13,6 +15,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.models.adapter import refuse_unknown_options
 from vitscope.models.timm import cifar_resnet as cifar_resnet  # registers its name with timm
+from vitscope.models.timm.folder import checked
 
 _FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only")
 """Arguments of ``timm.create_model`` that read files or addresses, or make no classifier: none of a model's own."""
@@ -39,7 +42,7 @@ def timm_model(name: str, arguments: Mapping[str, object], pretrained: bool = Fa
             raise _unmade(name, arguments, error) from error
         del values["img_size"]
         module = timm_model(name, values, pretrained)
-    except (RuntimeError, ValueError, AssertionError, LookupError, ArithmeticError) as error:
+    except (RuntimeError, ValueError, AssertionError, LookupError, ArithmeticError, AttributeError) as error:
         raise _unmade(name, arguments, error) from error
     size: Any = arguments.get("img_size")
     if size is not None:
@@ -49,6 +52,23 @@ def timm_model(name: str, arguments: Mapping[str, object], pretrained: bool = Fa
             "input_size": (arguments.get("in_chans", configured["input_size"][0]), *sides)
         }
     return module
+
+
+def known_name(name: str) -> str | None:
+    """The name under which timm makes a model today, with its tag if timm has one; None if it is none of timm's.
+
+    Of a tag that is not timm's, the architecture's name alone is given. Cost: a name that timm has replaced is made
+    once without memory.
+    """
+    bare, _, tag = name.partition(".")
+    if bare in timm.list_models():
+        return name if tag and name in timm.list_models(f"{bare}.*", include_tags=True) else bare
+    if not timm.is_model(bare):
+        return None
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the name was replaced
+        told: dict[str, str] = cast(Any, timm.create_model(bare)).pretrained_cfg
+    return ".".join(filter(None, (told["architecture"], told.get("tag"))))
 
 
 def _unmade(name: str, arguments: Mapping[str, object], error: Exception) -> UserError:
@@ -65,9 +85,25 @@ def _taken(name: str) -> set[str]:
 
 
 def show_as(module: nn.Module, told: Mapping[str, object]) -> None:
-    """Have pictures normalised and cropped as the module's trainer was told (mean, std, crop_pct, interpolation)."""
+    """Have pictures normalised and cropped as the module's trainer was told (mean, std, crop_pct, interpolation).
+
+    One number stands for all channels. Raises ``UserError`` for values that no input has.
+    """
     configured: Any = module
-    configured.pretrained_cfg = dict(configured.pretrained_cfg) | dict(told)
+    configured.pretrained_cfg = dict(configured.pretrained_cfg) | {key: _told(key, told[key]) for key in told}
+
+
+def _told(key: str, value: object) -> object:
+    plain: Any = value.tolist() if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value
+    if key in ("mean", "std"):
+        plain = list(plain) if isinstance(plain, list | tuple) else [plain]
+    found = checked(key, plain)
+    if found is None:
+        raise UserError(
+            f"The checkpoint says that pictures were shown with {key} = {value!r:.60}, which no input of a model has: "
+            "give the input as input=vitscope.PixelInput(...)."
+        )
+    return found
 
 
 def configured_side(module: nn.Module) -> int:

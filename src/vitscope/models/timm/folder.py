@@ -25,7 +25,7 @@ _WRAPPED = "timm_model."
 _PLACES = ("pretrained", "checkpoint", "cache", "file", "url", "hub", "path_", "features_only", "state_dict", "device")
 """Beginnings of arguments that say where weights are or go, or that make no classifier."""
 _LARGEST, _PIXELS = 100_000, 8192
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _CROPS = ("center", "squash", "border")
 
 
@@ -126,22 +126,23 @@ def _configuration(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # n
         saved["label_names"] = saved["labels"]
     for key, value in saved.items():
         if value is not None and key in (*_INPUT, *_SHARES, *_TEXTS, "mean", "std", *_KEPT):
-            checked = _checked(key, value)
-            if checked is None:
+            known = checked(key, value)
+            if known is None:
                 raise UserError(
                     f"{where} has {key} = {value!r:.60}, which no input of a model is; save the model again."
                 )
-            yield key, checked
+            yield key, known
 
 
-def _checked(key: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
+def checked(key: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
     """The value in timm's own types; None if it is none of its kind."""
     if key in _INPUT:
         fits = isinstance(value, list) and all(type(one) is int and 0 < one <= _PIXELS for one in value)
         return tuple(value) if fits and len(value) == (2 if "pool" in key else 3) else None
     if key in ("mean", "std"):
-        fits = isinstance(value, list) and value and all(_is_number(one) for one in value)
-        return tuple(map(float, value)) if fits and (key == "mean" or all(one > 0 for one in value)) else None
+        numbers = isinstance(value, list) and value and all(_is_number(one) for one in value)
+        fits = numbers and all(abs(one) <= 1 if key == "mean" else one > 0 for one in value)
+        return tuple(map(float, value)) if fits else None
     if key in _SHARES:
         return value if _is_number(value) and 0 < value <= 4 else None
     if key in ("interpolation", "crop_mode"):
