@@ -283,3 +283,57 @@ def test_weights_without_numbers_are_refused():
     with pytest.raises(UserError, match="'meta'"):
         load(module.eval(), input=INPUT, device="meta")
     assert not wanting_weights(vit())
+
+
+class Blurred(VisionTransformer):
+    """Drops features at random whatever the mode, in a forward of its own."""
+
+    def forward(self, x):
+        return self.forward_head(nn.functional.dropout(self.forward_features(x), 0.9, training=True))
+
+
+def test_a_forward_pass_that_is_random_is_not_measured_by_a_walk_that_is_not():
+    torch.manual_seed(0)
+    subject = load(Blurred(**SMALL).eval(), input=INPUT)
+    assert not isinstance(subject.anatomy, Composition)
+    assert "its own forward pass is random" in subject.notes[0]
+    with pytest.raises(UserError, match="different logits for the same images twice"):
+        measure(subject, pictures(), [Accuracy()])
+
+
+class Returning(nn.Module):
+    """A linear classifier of mean colours that returns what ``form`` makes of its logits and features."""
+
+    def __init__(self, form):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.form = nn.Linear(3, 4), form
+
+    def forward(self, x):
+        features = x.mean((2, 3))
+        return self.form(self.head(features), features)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda logits, _: torch.cat([logits, logits]), "returns 2 rows for 1 image; a classifier returns"),
+        (lambda logits, _: logits.mean(0, keepdim=True), "returns 1 row for 11 images"),
+        (lambda logits, _: logits.T, "returns 4 rows for 1 image"),
+        (lambda logits, _: logits.squeeze(), r"of shape \(4,\) for 1 image; .*: squeeze no axis of the batch"),
+        (lambda *both: both, r"a tuple of a tensor of shape \(1, 4\), a tensor of shape \(1, 3\) for 1 image"),
+        (lambda logits, f: {"out": logits, "f": f}, r"a dict of 'out': a tensor of shape \(1, 4\), 'f': a tensor"),
+        (lambda *_: None, "returns a NoneType for 1 image"),
+    ],
+    ids=["two rows an image", "one row a batch", "transposed", "squeezed", "tuple", "mapping", "nothing"],
+)
+def test_an_output_that_is_not_one_row_an_image_is_refused_by_its_shape(form, message):
+    with pytest.raises(UserError, match=message):
+        load(Returning(form), input=INPUT)
+
+
+def test_logits_are_taken_from_a_mapping_by_their_name():
+    subject = load(Returning(lambda logits, features: {"features": features, "logits": logits}), input=INPUT)
+    assert subject.class_count == 4
+    with torch.no_grad():
+        assert torch.equal(subject.anatomy.walk(noise(), Unwatched()), subject.module(noise())["logits"])

@@ -1,5 +1,9 @@
 """What a module returns, as one row of numbers an image: logits, or the features of a tower without a classifier."""
 
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import cast
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -10,16 +14,47 @@ _NAMES = ("logits", "image_embeds", "pooler_output", "last_hidden_state")
 def rows_of(output: object) -> Float[Tensor, "batch width"] | None:
     """Logits, or features if there are none; None for what is neither.
 
-    A tensor of two axes is taken as it is. Of an output of transformers, its logits are taken, else its image
-    embedding, else its pooled output, else the mean of its last hidden state over tokens or positions.
+    A tensor of two axes is taken as it is, and of a mapping what is called ``logits`` there. Of an output of
+    transformers, its logits are taken, else its image embedding, else its pooled output, else the mean of its last
+    hidden state over tokens or positions. Of several tensors without names none is chosen.
     """
     if isinstance(output, Tensor):
         return output if output.ndim == 2 else None
+    if type(output) in (dict, OrderedDict):
+        logits = cast("Mapping[object, object]", output).get("logits")
+        return logits if isinstance(logits, Tensor) and logits.ndim == 2 else None
     for name in _NAMES:
         found = getattr(output, name, None)
         if isinstance(found, Tensor) and found.ndim >= 2:
             return _over_positions(found, tokens=name == "last_hidden_state")
     return None
+
+
+def described(output: object) -> str:
+    """What a module returned, by shapes and names, as a part of a sentence."""
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        held = cast("Mapping[object, object]", output)
+        return f"a {kind} of {_together(f'{key!r}: {_short(value)}' for key, value in held.items())}"
+    if isinstance(output, tuple | list):
+        return f"a {kind} of {_together(_short(value) for value in cast('tuple[object, ...]', output))}"
+    return f"a {kind}"
+
+
+def squeezed(output: object) -> bool:
+    """Whether it is one row of numbers, as ``squeeze()`` without an axis leaves of a batch of one."""
+    return isinstance(output, Tensor) and output.ndim == 1
+
+
+def _short(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _together(texts: Iterable[str]) -> str:
+    shown = list(texts)
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "") if shown else "nothing"
 
 
 def _over_positions(values: Tensor, tokens: bool) -> Float[Tensor, "batch width"] | None:

@@ -15,9 +15,10 @@ from torch.nn.modules import module as torch_modules
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.feed import fed, input_like
-from vitscope.models.output import rows_of
+from vitscope.models.output import described, rows_of, squeezed
 from vitscope.models.subject import Composition, Unwatched
 
+_WANTED = "logits of batch x classes"
 _TOLERANCE = 1e-4
 """Largest difference of logits that counts as rounding, relative to the largest logit; in half precision more."""
 
@@ -35,11 +36,22 @@ def own_output(
 ) -> Float[Tensor, "batch outputs"]:
     """The logits, or features, of the module's own forward pass. ``UserError`` if it returns anything else."""
     output = called(module, images)
-    rows = rows_of(output)
+    rows, name, count = rows_of(output), type(module).__name__, len(images)
     if rows is None:
-        found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"{type(module).__name__} returns {found}; a classifier returns batch x classes logits.")
+        advice = "squeeze no axis of the batch" if squeezed(output) else "wrap it in a module that does"
+        raise UserError(
+            f"{name} returns {described(output)} for {_many(count)}; a classifier returns {_WANTED}: {advice}."
+        )
+    if len(rows) != count:
+        raise UserError(
+            f"{name} returns {_many(len(rows), 'row')} for {_many(count)}; a classifier returns {_WANTED}, one row an "
+            "image: wrap it in a module that does."
+        )
     return rows
+
+
+def _many(count: int, what: str = "image") -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def probe_images(shape: tuple[int, int, int]) -> Float[Tensor, "2 channels height width"]:
@@ -58,7 +70,8 @@ def why_unlike(
 
     A forward hook or a method that was replaced in one object is passed by if its submodule runs fewer times in the
     walk than in the forward pass; then it does not count whether the logits are equal, for it may act on other images.
-    Cost: a forward pass and a walk.
+    A walk that is not random stands for no forward pass that is. Cost: a forward pass and a walk; two passes where they
+    differ.
     """
     with torch.no_grad(), _random_state_kept():
         with _counted(module) as own:
@@ -70,9 +83,11 @@ def why_unlike(
             more = f" and {len(passed_by) - 3} more" if len(passed_by) > 3 else ""
             return f"it has {', '.join(passed_by[:3])}{more}"
         apart = gap(logits, expected)
-        if apart > _allowed(module) and _gap_of(called(module, images, arguments), expected) == 0:
-            return f"its own forward pass gives other outputs (they differ by {apart:.2g} of the largest)"
-    return ""
+        if apart <= _allowed(module):
+            return ""
+        if _gap_of(called(module, images, arguments), expected) > _allowed(module):
+            return "its own forward pass is random (it gave other outputs for the same images twice)"
+    return f"its own forward pass gives other outputs (they differ by {apart:.2g} of the largest)"
 
 
 def _allowed(module: nn.Module) -> float:
