@@ -1,5 +1,6 @@
 """A class of one's own is another question when its code is another, and the same one when it is not."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -72,3 +73,116 @@ def test_any_change_of_what_it_does_is_another_digest():
     inherits = SOURCE.replace("class Own:", "class Own(Base):")
     assert code(base + inherits) != code(base.replace("return 1", "return 2") + inherits)
     assert code("\n\n# a comment\n" + SOURCE.replace("    def size", "\n    # another\n    def size")) == code()
+
+
+FAR = '''
+import functools
+import numpy as np
+from dataclasses import dataclass
+
+POWER = 1
+TABLE = {"a": [1, 2]}
+WEIGHTS = np.array([0.5, 0.25])
+INNER = 4
+
+def kept(function):
+    @functools.wraps(function)
+    def call(*arguments):
+        return function(*arguments)
+    return call
+
+def times(factor):
+    def scale(x):
+        return x * factor
+    return scale
+
+def helper(x, shift=5, *, more=6):
+    return x + shift + more
+
+@functools.lru_cache
+def remembered(x):
+    return x + 7
+
+class Base:
+    START = 8
+
+class Helper(Base):
+    STEP = 9
+
+    def go(self, x):
+        return x + self.STEP + self.START
+
+HELD = Helper()
+scaled = times(10)
+halved = functools.partial(helper, 11)
+
+@dataclass(frozen=True)
+class Own:
+    """A class."""
+
+    @kept
+    def wrapped(self, x):
+        return x + 12
+
+    @functools.cached_property
+    def once(self):
+        return 13
+
+    def use(self, x):
+        x = helper(x) ** POWER + TABLE["a"][0] + WEIGHTS.sum() + remembered(x) + halved() + scaled(x)
+        return Helper().go(x) + HELD.go(x) + sum(INNER for _ in range(3))
+'''
+
+
+def test_what_it_reaches_in_its_module_counts_too():
+    changes = {
+        "POWER = 1": "POWER = 2",
+        "[1, 2]": "[1, 3]",
+        "0.5, 0.25": "0.5, 0.75",
+        "INNER = 4": "INNER = 5",
+        "shift=5": "shift=6",
+        "more=6": "more=7",
+        "x + 7": "x + 8",
+        "START = 8": "START = 9",
+        "STEP = 9": "STEP = 10",
+        "times(10)": "times(11)",
+        "helper, 11": "helper, 12",
+        "x + 12": "x + 13",
+        "return 13": "return 14",
+    }
+    assert code(FAR) == code(FAR + "\nUNUSED = 1\n")
+    digests = {code(FAR.replace(one, other)) for one, other in changes.items()}
+    assert len(digests) == len(changes)
+    assert code(FAR) not in digests
+
+
+def test_another_module_of_its_package_counts_and_a_library_does_not(tmp_path, monkeypatch):
+    package = tmp_path / "someones"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "own.py").write_text(
+        "from someones import near\nfrom someones.near import also\n"
+        "class Own:\n    def use(self, x):\n        return near.helper(also(x))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest(helper: int, other: int, unused: int) -> str:
+        (package / "near.py").write_text(
+            f"def helper(x):\n    return x + {helper}\ndef also(x):\n    return x + {other}\n"
+            f"def unused(x):\n    return x + {unused}\n"
+        )
+        for name in [name for name in sys.modules if name.partition(".")[0] == "someones"]:
+            del sys.modules[name]
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            return versioned(importlib.import_module("someones.own").Own())["code"]
+        finally:
+            sys.dont_write_bytecode = before
+
+    assert len({digest(1, 1, 1), digest(2, 1, 1), digest(1, 2, 1)}) == 3
+    assert digest(1, 1, 1) == digest(1, 1, 2)
+
+
+def test_what_holds_itself_ends():
+    looped = "LOOP = []\nLOOP.append(LOOP)\nclass Own:\n    def use(self):\n        return LOOP, Own, self.use()\n"
+    assert code(looped) == code(looped)

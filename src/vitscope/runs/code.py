@@ -1,26 +1,33 @@
 """What code a class of somebody's own consists of, so that a run of one version is never taken for that of another."""
 
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
-from functools import cached_property
-from types import CodeType, FunctionType
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
+
+import numpy as np
 
 from vitscope.runs.registry import is_own
 
-_PLAIN = (str, bytes, int, float, complex, tuple, frozenset, type(None))
+_PLAIN = (str, bytes, int, float, complex, type(None), type(Ellipsis))
+_INSIDE = ("__wrapped__", "__func__", "func", "fget", "fset", "fdel")
+"""Where a decorated function, a property or a partial keeps what it calls."""
 
 
 def versioned(value: object) -> Mapping[str, str]:
     """What a run's spec has to say of a value besides its fields: the digest of its class' code, if it is foreign.
 
-    The project's own classes have none. It covers the functions and plain constants of the class, of its foreign bases
-    and the functions of the same module that these call by name.
+    The project's own classes have none. It covers the functions and constants of the class and of its foreign bases,
+    and all that these name of the same package: functions, classes, constants, whatever a decorator has wrapped.
     """
     foreign = [cls for cls in type(value).__mro__ if not is_own(cls) and cls is not object and _has_code(cls)]
     if not foreign:
         return {}
-    said = "\n".join(line for cls in foreign for line in _class(cls))
+    reader = _Reader(_package(type(value).__module__))
+    said = "\n".join(line for cls in foreign for line in reader.members(cls))
     return {"code": hashlib.sha256(said.encode()).hexdigest()[:16]}
 
 
@@ -29,38 +36,127 @@ def _has_code(cls: type) -> bool:
     return cls.__module__ not in ("abc", "typing", "builtins")
 
 
-def _class(cls: type) -> Iterator[str]:
-    seen: set[CodeType] = set()
-    for name, member in sorted(vars(cls).items()):
-        functions = [one for one in _functions(member) if isinstance(one, FunctionType)]
-        for function in functions:
-            yield f"{name}: {_function(function, seen)}"
-        if not functions and isinstance(member, _PLAIN) and not name.startswith("__"):
-            yield f"{name} = {_constant(member, seen)}"
+@dataclass(frozen=True)
+class _Reader:
+    """Reads what values of a package do, each once: text that is the same in every process."""
+
+    package: str
+    seen: set[int] = field(default_factory=set[int])
+
+    def members(self, cls: type) -> Iterator[str]:
+        """The functions and constants of a class."""
+        self.seen.add(id(cls))
+        for name, member in sorted(vars(cls).items()):
+            if not name.startswith("__") or isinstance(member, FunctionType) or _inside(member):
+                yield f"{name}: {self.said(member, cls.__module__)}"
+
+    def said(self, value: Any, module: str) -> str:  # noqa: ANN401 - whatever code may name
+        """What a value is, that code of this module names."""
+        if isinstance(value, _PLAIN):
+            return repr(value)
+        if id(value) in self.seen:
+            return "above"
+        if isinstance(value, CodeType):
+            return self._code(value, module)
+        if isinstance(value, tuple | frozenset):  # which one process shares among several codes, and another does not
+            return self._collection(cast(Any, value), module)
+        self.seen.add(id(value))
+        if isinstance(value, list | Set | Mapping):
+            return self._collection(cast(Any, value), module)
+        if isinstance(value, FunctionType):
+            return self._function(value, module)
+        if isinstance(value, type):
+            near = self._is_near(value.__module__, module)
+            return f"{value.__qualname__} {list(self._line(value))}" if near else _name(value)
+        return self._object(value, module)
+
+    def _line(self, cls: type) -> Iterator[str]:
+        """A class, and those of its bases that are of the package."""
+        for one in cls.__mro__:
+            if one is cls or (id(one) not in self.seen and self._is_near(one.__module__, cls.__module__)):
+                yield from self.members(one)
+
+    def _function(self, function: FunctionType, module: str) -> str:
+        """Its code and what it names, has for defaults and encloses; of a library's, such as a decorator, the last."""
+        home = str(function.__globals__.get("__name__"))
+        held = [*map(_content, function.__closure__ or ()), function.__defaults__, function.__kwdefaults__]
+        if not self._is_near(home, module):
+            return f"{_name(function)} {[self.said(one, module) for one in (*held, *_inside(function))]}"
+        named = _named(function.__code__)
+        spaces = [function.__globals__]
+        for space in (function.__globals__.get(name) for name in named):
+            if isinstance(space, ModuleType) and self._is_near(space.__name__, home):
+                spaces.append(vars(space))
+        found = [(name, space[name]) for name in named for space in spaces if name in space]
+        known = [f"{name}: {self.said(one, home)}" for name, one in found]
+        return f"{self._code(function.__code__, home)} {[self.said(one, home) for one in held]} {known}"
+
+    def _code(self, code: CodeType, module: str) -> str:
+        constants = [self.said(one, module) for one in code.co_consts]
+        return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
+
+    def _collection(self, values: Any, module: str) -> str:  # noqa: ANN401 - any collection
+        if isinstance(values, Set):
+            return repr(sorted(self.said(one, module) for one in cast("Set[Any]", values)))
+        if isinstance(values, Mapping):
+            pairs = cast("Mapping[Any, Any]", values).items()
+            return repr([(self.said(name, module), self.said(one, module)) for name, one in pairs])
+        return f"{type(values).__name__} {[self.said(one, module) for one in values]}"
+
+    def _object(self, value: Any, module: str) -> str:  # noqa: ANN401 - any object
+        """Its class, and what it holds: the numbers of an array, fields, what it calls."""
+        if isinstance(value, ModuleType):
+            return value.__name__
+        cls = type(value)
+        if (numbers := _numbers(value)) is not None:
+            return f"{numbers.dtype} {numbers.shape} {hashlib.sha256(numbers.tobytes()).hexdigest()}"
+        held: list[object] = list(_inside(value))
+        if self._is_near(cls.__module__, module):
+            held += [cls, vars(value) if hasattr(value, "__dict__") else None]
+        elif isinstance(value, partial):
+            held += [value.args, value.keywords]
+        elif isinstance(value, MethodType):
+            held += [value.__self__]
+        elif dataclasses.is_dataclass(cls):
+            held += [getattr(value, one.name, None) for one in dataclasses.fields(cls)]
+        return f"{_name(cls)} {getattr(value, '__name__', '')} {[self.said(one, module) for one in held]}"
+
+    def _is_near(self, other: str | None, module: str) -> bool:
+        return other is not None and (other == module or _package(other) == self.package)
 
 
-def _functions(member: Any) -> tuple[object, ...]:  # noqa: ANN401 - whatever a class may hold
-    if isinstance(member, property):
-        return (member.fget, member.fset)
-    if isinstance(member, cached_property):
-        return (cast("cached_property[Any]", member).func,)
-    return (getattr(member, "__func__", member),)
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
-def _function(function: FunctionType, seen: set[CodeType]) -> str:
-    """Its code, and that of the functions of its module that it names."""
-    named = (function.__globals__.get(name) for name in function.__code__.co_names)
-    near = [one for one in named if isinstance(one, FunctionType) and one.__module__ == function.__module__]
-    own = _code(function.__code__, seen)
-    return " ".join([own, *(_function(one, seen) for one in near if one.__code__ not in seen)])
+def _name(value: Any) -> str:  # noqa: ANN401 - a class or a function
+    return f"{value.__module__}.{value.__qualname__}"
 
 
-def _code(code: CodeType, seen: set[CodeType]) -> str:
-    seen.add(code)
-    return f"{code.co_code.hex()} {code.co_names} {[_constant(one, seen) for one in code.co_consts]}"
+def _inside(value: object) -> tuple[Any, ...]:
+    found = (getattr(value, name, None) for name in _INSIDE)
+    return tuple(one for one in found if callable(one))
 
 
-def _constant(value: object, seen: set[CodeType]) -> str:
-    if isinstance(value, CodeType):
-        return _code(value, seen)
-    return repr(sorted(map(repr, cast("frozenset[object]", value)))) if isinstance(value, frozenset) else repr(value)
+def _numbers(value: Any) -> "np.ndarray | None":  # noqa: ANN401 - any object
+    """Those of an array or a tensor; None for anything else."""
+    if not hasattr(value, "__array__"):
+        return None
+    try:
+        numbers = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError):  # an array only by name
+        return None
+    return None if numbers.dtype == object else numbers
+
+
+def _named(code: CodeType) -> tuple[str, ...]:
+    """The names in a code and in those within it, in order, each once."""
+    inner = (name for one in code.co_consts if isinstance(one, CodeType) for name in _named(one))
+    return tuple(dict.fromkeys((*code.co_names, *inner)))
+
+
+def _content(cell: Any) -> object:  # noqa: ANN401 - a closure's cell
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty as yet
+        return None
