@@ -20,11 +20,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vitscope.cli import app
-from vitscope.cli.checkup import chosen
+from vitscope.cli.checkup import chosen, deepened
 from vitscope.cli.workers import Workers
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.executor import AbstractExecutor, InProcess, Processes
 from vitscope.engine.ray_cluster import RayCluster
+from vitscope.findings.checkup import deep
 from vitscope.measurement.errors import UserError
 from vitscope.runs.store import RunFolder, read_run
 from vitscope.training.progress import ProgressBar
@@ -180,6 +181,15 @@ MISTAKES = [
     (("checkup", "vit-micro", "--images", "digits", "--pretrained"), "vit-micro has no pretrained weights"),
     (("checkup", "--only", "accuracy,nonsense"), "There is no diagnostic named 'nonsense'; there are: accuracy, "),
     (("checkup", "--only", "accuracy", "--skip", "accuracy"), "--only and --skip leave no diagnostic to measure."),
+    (("checkup", "", "--images", "digits"), "MODEL is given without anything in it"),
+    (("checkup", "--images", ""), "--images is given without anything in it"),
+    (("study", "lesion", "", "--images", "/etc"), "MODEL is given without anything in it"),
+    (("train", "--images", "digits", "--split="), "--split is given without anything in it"),
+    (("checkup", "--only", "accuracy", "--only", "calibration"), "--only is given twice; give it once; several values"),
+    (("checkup", "--limit", "40", "--limit=8"), "--limit is given twice; give it once."),
+    (("measure", "accuracy", "--seed", "1", "--seed", "1"), "--seed is given twice"),
+    (("lab", "run", "masked-phases", "--seed", "1", "--seed", "1"), "--seed is given twice"),
+    (("checkup", "--skip", "lesion"), "There is no diagnostic named 'lesion' (it is among the studies)"),
     (("checkup", "--workers", "0"), "--workers takes a number from 1, not 0."),
     (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
@@ -435,6 +445,18 @@ def test_other_workers_are_refused(workers: Workers, said: str) -> None:
 def test_only_and_skip_choose_diagnostics(only: str | None, skip: str | None, names: list[str]) -> None:
     assert [diagnostic.name for diagnostic in chosen(only, skip)] == names
     assert len(chosen(None, "accuracy")) == len(chosen(None, None)) - 1
+
+
+def test_a_deep_checkup_leaves_out_what_is_skipped_and_has_its_own_settings() -> None:
+    def names(only: str | None, skip: str | None) -> tuple[list[str], list[str]]:
+        diagnostics, studies = deepened(chosen(only, skip, deep=True), skip)
+        return [one.name for one in diagnostics], [one.name for one in studies]
+
+    assert names("accuracy", None) == (["accuracy", "hessian-spectrum"], ["lesion", "frequency-noise", "token-keep"])
+    assert names("accuracy", "hessian-spectrum,lesion") == (["accuracy"], ["frequency-noise", "token-keep"])
+    assert names("hessian-spectrum", None)[0] == ["hessian-spectrum"]
+    (curvature,), _ = deepened(chosen("hessian-spectrum", None, deep=True), None)
+    assert curvature == deep()[0][0]
 
 
 def test_the_command_line_itself_imports_nothing_heavy() -> None:

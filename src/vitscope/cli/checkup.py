@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitscope.cli.flags import made, with_flags
-from vitscope.cli.index import find
+from vitscope.cli.index import entries, find
 from vitscope.cli.request import Question, Request
 from vitscope.cli.terminal import waiting
 from vitscope.cli.workers import Workers
@@ -14,12 +14,13 @@ from vitscope.measurement.errors import UserError
 from vitscope.runs import registry
 
 if TYPE_CHECKING:
+    from vitscope.engine.grid import AbstractStudy
     from vitscope.engine.measure import Measurable
 
 
 def examine(
     only: Annotated[str | None, typer.Option(help="Only these diagnostics, with commas between.")] = None,
-    skip: Annotated[str | None, typer.Option(help="All diagnostics but these.")] = None,
+    skip: Annotated[str | None, typer.Option(help="All diagnostics, and studies of --deep, but these.")] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also the affordable studies and the Hessian; some minutes more.")
     ] = False,
@@ -30,23 +31,33 @@ def examine(
     Without arguments the embedded model is examined on the embedded images.
     """
     request = made(Request, fields)
-    for names in (only, skip):
-        named(names)  # which refuses what is not there, before anything heavy is imported
+    named(only)
+    named(skip, deep)  # both refuse what is not there, before anything heavy is imported
     with waiting("Loading the model and the images"):
         from vitscope.findings.checkup import Checkup
-        from vitscope.findings.checkup import deep as beyond
 
-        diagnostics = chosen(only, skip)
-        curvatures, studies = beyond() if deep else ((), ())
+        diagnostics, studies = deepened(chosen(only, skip, deep), skip) if deep else (chosen(only, skip), ())
         plan = request.plan(made(Workers, fields))
         pictures, subject = request.pictures(), request.subject()
-        asked = Checkup.of(subject, pictures, (*diagnostics, *curvatures), studies)
+        asked = Checkup.of(subject, pictures, diagnostics, studies)
     Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept).show("checkups", request.out, plan)
 
 
-def chosen(only: str | None, skip: str | None) -> "tuple[Measurable, ...]":
+def deepened(
+    diagnostics: "tuple[Measurable, ...]", skip: str | None
+) -> "tuple[tuple[Measurable, ...], tuple[AbstractStudy, ...]]":
+    """These and what a deep checkup has besides, at its settings: curvature and studies, but those to skip."""
+    from vitscope.findings.checkup import deep
+
+    curvatures, studies = deep()
+    unwanted = named(skip, deep=True)
+    measured = {one.name: one for one in (*diagnostics, *curvatures) if one.name not in unwanted}
+    return tuple(measured.values()), tuple(one for one in studies if one.name not in unwanted)
+
+
+def chosen(only: str | None, skip: str | None, deep: bool = False) -> "tuple[Measurable, ...]":
     """The diagnostics that are asked for, in the order of their names; the curvature of the loss only by its name."""
-    wanted, unwanted = named(only), named(skip)
+    wanted, unwanted = named(only), named(skip, deep)
     from vitscope.engine.curvature import CURVATURES
     from vitscope.engine.diagnostic import DIAGNOSTICS
 
@@ -56,10 +67,14 @@ def chosen(only: str | None, skip: str | None) -> "tuple[Measurable, ...]":
     return registry.chosen(names, DIAGNOSTICS, CURVATURES)
 
 
-def named(text: str | None) -> tuple[str, ...]:
-    """The names of diagnostics in a text with commas between. ``UserError`` for one that is not there."""
+def named(text: str | None, deep: bool = False) -> tuple[str, ...]:
+    """The names of diagnostics in a text with commas between, and of studies if it is of a deep checkup.
+
+    ``UserError`` for one that is not there.
+    """
     names = tuple(filter(None, re.split(r"[,\s]+", text or "")))
-    return tuple(find("Diagnostics", name, "diagnostic").name for name in names)
+    studies = entries()["Studies"] if deep else ()
+    return tuple(name if name in studies else find("Diagnostics", name, "diagnostic").name for name in names)
 
 
 checkup = with_flags(examine, Request, Workers)

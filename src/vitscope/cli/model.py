@@ -47,7 +47,7 @@ class ModelRequest:
     def __post_init__(self) -> None:
         """Refuse what can be known to be wrong before anything heavy is imported."""
         refuse_absent(self.weights, "--weights")
-        refuse_unknown(self.model or "digits")
+        refuse_unknown("digits" if self.model is None else self.model)
         if self.ema and self.raw:
             raise UserError("--ema takes averaged weights and --raw the others; give one of them.")
         sides(self.image_size)
@@ -67,7 +67,7 @@ class ModelRequest:
                 f"The device {self.device!r} is not available here ({why}); give cpu, cuda, cuda:1 or mps."
             ) from error
         return load(
-            self.model or "digits",
+            "digits" if self.model is None else self.model,
             pretrained=self.pretrained,
             weights=self.weights,
             average=True if self.ema else False if self.raw else None,

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 from vitscope.cli.documentation import plain
 from vitscope.cli.entry import Entry
 from vitscope.cli.flags import with_flags
 from vitscope.cli.index import entries, find
+from vitscope.cli.rim import Group
 
 
-class RegisteredGroup(TyperGroup):
+class RegisteredGroup(Group):
     """The classes of a kind as commands: flags are the fields of some requests and of the class."""
 
     kind: ClassVar[str]

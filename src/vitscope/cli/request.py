@@ -76,7 +76,7 @@ class Request(ModelRequest):
         from vitscope.data import images
 
         found = images(
-            self.images or "digits",
+            "digits" if self.images is None else self.images,
             split=self.split,
             limit=self.limit,
             seed=self.seed,

@@ -20,10 +20,37 @@ from vitscope.measurement.text import printable
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what the user gave cannot be; the machine failed; Ctrl-C, or the signals that stand for it."""
 
+SEVERAL = ("only", "skip", "watch")
+"""Options that take several values with commas between."""
+
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """A group of commands that takes each option once, and no empty value."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's or typer's own
+        """The command of the first argument; ``UserError`` for what is given twice or empty to it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            _refuse_misgiven(command, ctx, name, rest)
+        return name, command, rest
+
+
+def _refuse_misgiven(command: Any, ctx: Any, name: str | None, args: list[str]) -> None:  # noqa: ANN401
+    """Raise ``UserError`` for an option that is given twice, of which the last would be taken, and for empty text."""
+    own = command.context_class(command, parent=ctx, info_name=name, **command.context_settings)
+    values, _, order = command.make_parser(own).parse_args(args=list(args))
+    for number, one in enumerate(order):
+        shown = one.opts[-1] if one.opts[-1].startswith("-") else str(one.name).upper()
+        if one in order[:number] and not (getattr(one, "multiple", False) or getattr(one, "is_flag", False)):
+            several = "; several values go into one, with commas between" if one.name in SEVERAL else ""
+            raise UserError(f"{shown} is given twice; give it once{several}.")
+        if values.get(one.name) == "":
+            raise UserError(f"{shown} is given without anything in it; give a value, or leave it out.")
+
+
+class Commands(Group):
     """A group of commands that knows which one a mistyped name may mean."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's or typer's own

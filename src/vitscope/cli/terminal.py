@@ -2,12 +2,13 @@
 
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.style import StyleType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from vitscope.measurement.duration import spoken
@@ -30,6 +31,12 @@ SILENCE = 30.0
 """Seconds between the lines that stand for a bar where nobody watches a terminal."""
 MARK_COLOURS = {"problem": "bold red", "look at this": "bold yellow", "good": "green", "undecided": "dim"}
 """Of what stands before a claim; other marks have none, and no colour is all that tells them apart."""
+
+
+FOLDED = 10
+"""Width that a column which may wrap needs to be readable, unless all that is in it is shorter."""
+MEASURED = 10_000
+"""Width at which nothing that is measured has to wrap."""
 
 
 def stdout() -> Console:
@@ -143,9 +150,39 @@ def _shown(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+class _Columns(_Plain):
+    """A table that shows each row as names and values, one below the other, if there is no room for all its columns."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._least(console, options) <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        for cells in zip(*(column.cells for column in self.columns), strict=True):
+            row = facts()
+            for column, cell in zip(self.columns, cells, strict=True):
+                if Measurement.get(console, options, cell).maximum:
+                    row.add_row(column.header, cell)
+            yield row
+            yield ""
+
+    def _least(self, console: Console, options: ConsoleOptions) -> int:
+        """The width below which something would be cut off, or wrapped so that it cannot be read."""
+        widths = (max(self._widths(console, options, column)) for column in self.columns)
+        pairs = zip(self.columns, widths, strict=True)
+        lines = (self.padding[1] + 1) * (len(self.columns) - 1) + 2
+        return lines + sum(width if one.no_wrap else min(width, FOLDED) for one, width in pairs)
+
+    def _widths(self, console: Console, options: ConsoleOptions, column: Column) -> Iterator[int]:
+        for cell in (column.header, *column.cells):
+            yield Measurement.get(console, options.update(max_width=MEASURED), cell).maximum
+
+
 def columns(*names: str, right: tuple[str, ...] = (), fold: tuple[str, ...] = (), gap: int = 2) -> Table:
-    """A table with these columns and no frame; columns of ``fold`` may wrap, others keep their width."""
-    table = _Plain(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    """A table with these columns and no frame; columns of ``fold`` may wrap, others keep their width.
+
+    On a terminal that has no room for it, each row is names and values below one another: nothing is cut off.
+    """
+    table = _Columns(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for name in names:
         side = "right" if name in right else "left"
         table.add_column(name, justify=side, no_wrap=name not in fold, overflow="fold")
