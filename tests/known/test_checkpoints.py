@@ -19,6 +19,7 @@ from vitscope import PixelInput, load
 from vitscope.measurement.errors import UserError
 from vitscope.models.architectures import resembling
 from vitscope.models.classes import labelled
+from vitscope.models.made import Asked, made_from_module
 from vitscope.models.recorded import class_names, recorded
 from vitscope.models.timm.construction import show_as
 
@@ -486,3 +487,51 @@ def test_mae_says_only_whether_tokens_are_averaged(loaded, tmp_path):
     content = {"state_dict": module.state_dict(), "hparams": {"model": "resnet10t", "global_pool": True}}
     torch.save(content, tmp_path / "w.pt")
     assert load(tmp_path / "w.pt").class_count == 3
+
+
+def normed(seed):
+    """A model with buffers, whose average of parameters alone is no complete set."""
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    module[1].running_mean.normal_()
+    return module
+
+
+NORMED, SHADOW = normed(0), {name: value.detach() for name, value in normed(1).named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"model": NORMED.state_dict(), "ema": {"shadow": SHADOW, "decay": 0.999}}, "ema.shadow"),
+        ({"state_dict": {**behind("model.", NORMED.state_dict()), **behind("ema.", SHADOW)}}, "state_dict.ema"),
+    ],
+)
+def test_an_average_of_parameters_has_the_raw_buffers(tmp_path, content, place):
+    torch.save(content, tmp_path / "w.pt")
+    made = made_from_module(normed(2), Asked(weights=tmp_path / "w.pt"))
+    state = made.module.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in SHADOW.items())
+    assert torch.equal(state["1.running_mean"], NORMED[1].running_mean)
+    assert f"the averaged ones ({place})" in made.notes[0]
+    assert "their buffers are the raw ones' (1.running_mean, 1.running_var)" in made.notes[0]
+    raw = made_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False))
+    assert torch.equal(raw.module.state_dict()["0.weight"], NORMED[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("beside", "place"),
+    [
+        ({"ema": {"decay": 0.99, "shadow_params": list(SHADOW.values()), "collected_params": None}}, "ema"),
+        ({"callbacks": {"EMACallback": {"ema_state_dict": SHADOW}}}, "callbacks.EMACallback"),
+        ({"optimizer_states": [{"ema": list(SHADOW.values())}]}, "optimizer_states.0.ema"),
+        ({"ema": {"0.weight": SHADOW["0.weight"]}}, "ema"),
+        ({"optimizer": {"state": {0: {"exp_avg": torch.ones(2), "square_avg": torch.ones(2)}}}}, None),
+        ({"ema_loss": torch.tensor(3.0), "ema_decay": 0.9}, None),
+    ],
+)
+def test_averages_that_cannot_be_taken_are_told_of(tmp_path, beside, place):
+    torch.save({"model": NORMED.state_dict(), **beside}, tmp_path / "w.pt")
+    notes = made_from_module(normed(2), Asked(weights=tmp_path / "w.pt")).notes
+    assert [f"also holds averages ({place})" in note for note in notes] == ([False, True] if place else [False])
+    assert len(made_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False)).notes) == 1

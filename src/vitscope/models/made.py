@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Size, load_strictly, misfit, refuse_options
 from vitscope.models.architectures import resembling
+from vitscope.models.averages import averages_in, completed
 from vitscope.models.build import restored
 from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import checkpoint_of, groups_in
@@ -214,8 +215,9 @@ def _meant(named: Named, size: Size, path: Path, contents: Contents, asked: Aske
             if tried is size:
                 raise
             continue
-        if sets:
-            return chosen(str(path), sets, asked.average, asked.part)
+        if sets:  # which average there is besides, if any, is known when the module is made
+            average = asked.average if any(one.averaged for one in sets) else None
+            return chosen(str(path), sets, average, asked.part)
     return None
 
 
@@ -239,7 +241,8 @@ def _filled(made: Made, contents: Contents, path: Path, asked: Asked) -> Made:
     """The module with the weights of the file that fit it, and what is to be said of them."""
     library, groups = library_of(made.module), groups_in(path, contents)
     own = made.module.state_dict()
-    sets = fitting(groups, list(own))
+    buffers = own.keys() - dict(made.module.named_parameters(remove_duplicate=False)).keys()
+    sets = completed(fitting(groups, list(own)), groups, list(own), buffers)
     if sets:
         found = chosen(str(path), sets, asked.average, asked.part)
     elif library is not None and library.renames and len(groups) == 1:
@@ -247,15 +250,17 @@ def _filled(made: Made, contents: Contents, path: Path, asked: Asked) -> Made:
     else:
         raise misfit(type(made.module).__name__, _shapes(own), _nearest(groups, own))
     others = [one for one in sets if one is not found and one.averaged != found.averaged]
-    state, beside = _completed(found, made.module, [*sets])
+    state, beside = _own_part(found, made.module, [*sets])
     notes = [*_set_notes(path, found, others, beside), *_number_notes(path, state, own)]
+    if not any(one.averaged for one in sets) and asked.average is None:
+        notes += _average_notes(path, averages_in(contents.data, sets))
     module = load_strictly(made.module, state) if library is None else library.load_weights(made.module, state)
     sort = f" ({'averaged' if found.averaged else 'raw'}: {found.label})" if others or found.averaged else ""
     labels = class_names(contents.data)
     return replace(made, module=module, weights=f"{path}{sort}", notes=(*made.notes, *notes), labels=labels)
 
 
-def _completed(
+def _own_part(
     found: WeightSet, module: nn.Module, sets: Sequence[WeightSet]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The set without what is another's or what the module makes itself, and the names that stay beside it.
@@ -286,11 +291,21 @@ def _set_notes(path: Path, found: WeightSet, others: Sequence[WeightSet], beside
         said.append(f"the averaged ones ({found.label})")
     elif found.group.path or found.prefix:
         said.append(f"those under {found.label}")
+    if found.lent:
+        lent = sorted(name for name in found.lent if not name.endswith("num_batches_tracked"))
+        said.append(f"their buffers are the raw ones' ({_some(lent)})")
     if found.dropped:
         said.append(f"their names without {', '.join(found.dropped)}")
     if beside:
         said.append(f"left beside: {_some(beside)}")
     return [f"Weights of {path.name}: {'; '.join(said)}."] if said else []
+
+
+def _average_notes(path: Path, averages: Sequence[str]) -> list[str]:
+    if not averages:
+        return []
+    said = f"{path.name} also holds averages ({_some(averages)}), which are no set of the model's weights by name"
+    return [f"{said}: the raw ones were taken."]
 
 
 def _number_notes(path: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

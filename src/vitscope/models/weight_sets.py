@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,11 +40,13 @@ class WeightSet:
     """What their names begin with in the file, and none of the model's do."""
     names: Mapping[str, str]
     """From each name without the prefix to the name in the file."""
+    lent: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What it lacks and another set of the file has: buffers, which averages of parameters are saved without."""
 
     @property
     def state(self) -> dict[str, Tensor]:
         """The tensors by their names without the prefix."""
-        return {name: self.group.tensors[there] for name, there in self.names.items()}
+        return {name: self.group.tensors[there] for name, there in self.names.items()} | dict(self.lent)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -65,16 +67,20 @@ class WeightSet:
     @property
     def averaged(self) -> bool:
         """Whether the file calls them an average, or counts what was averaged beside them."""
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.label).lower()
         counted = self.prefix.removesuffix("module.") + "n_averaged"
         inside = self.prefix.endswith("module.") and counted in self.group.tensors
-        return self.group.averaged or inside or _AVERAGES.search(words) is not None
+        return self.group.averaged or inside or is_average(self.label)
 
     @property
     def beside(self) -> tuple[str, ...]:
         """Names in the same mapping that are not of this set."""
         taken = set(self.names.values())
         return tuple(name for name in self.group.tensors if name not in taken)
+
+
+def is_average(words: str) -> bool:
+    """Whether what is called so is an average."""
+    return _AVERAGES.search(re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", words).lower()) is not None
 
 
 def groups_of(data: Mapping[Any, object]) -> tuple[Group, ...]:
