@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
+import typed
 
-_hook = install_import_hook("vitscope", "beartype.beartype")
+typed.install()
 torch.set_num_threads(1)
 
 

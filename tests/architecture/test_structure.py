@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintParamViolation
+
+from vitscope.numerics import attention, direction
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "src" / "vitscope").rglob("*.py"))
+SOURCES = {path: path.read_text() for path in MODULES}
+TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = {"cli", "report", "findings", "labs", "diagnostics", "interventions", "convex", "training", "engine"} | {
     "models",
@@ -46,42 +52,48 @@ def test_the_package_holds_exactly_the_layers():
     assert {path.name for path in (ROOT / "src" / "vitscope").iterdir() if path.is_dir()} - {"__pycache__"} == LAYERS
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_modules_and_functions_stay_small(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
-    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+def test_modules_and_functions_stay_small():
+    assert {relative(path) for path, text in SOURCES.items() if len(text.splitlines()) > 400} == set()
+    assert {f"{relative(path)}: {name}" for path, tree in TREES.items() for name in long_functions(tree)} == set()
+
+
+def long_functions(tree: ast.AST) -> set[str]:
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     bodies = {node.name: [part for part in node.body if not _is_text(part)] for node in functions}
-    long = {name: body[-1].end_lineno - body[0].lineno + 1 for name, body in bodies.items() if body}
-    assert {name: lines for name, lines in long.items() if lines > 40} == {}
+    return {name for name, body in bodies.items() if body and body[-1].end_lineno - body[0].lineno + 1 > 40}
 
 
 def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_libraries_are_imported_only_where_they_belong(path):
-    roots = {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
-    for library, places in ONLY_IN.items():
-        allowed = any(relative(path).startswith(place) for place in places)
-        assert allowed or library not in roots, f"{library} is imported in {relative(path)}"
+def test_libraries_are_imported_only_where_they_belong():
+    for path, tree in TREES.items():
+        roots = {name.split(".")[0] for name in imported(tree)}
+        for library, places in ONLY_IN.items():
+            allowed = any(relative(path).startswith(place) for place in places)
+            assert allowed or library not in roots, f"{library} is imported in {relative(path)}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_no_lazy_annotations_and_no_self(path):
-    text = path.read_text()
-    assert "from __future__ import annotations" not in text
-    assert not re.search(r"from typing import .*\bSelf\b", text)
+def test_no_lazy_annotations_and_no_self():
+    assert {relative(path) for path, text in SOURCES.items() if "from __future__ import annotations" in text} == set()
+    self_typed = {path for path, text in SOURCES.items() if re.search(r"from typing import .*\bSelf\b", text)}
+    assert self_typed == set()
 
 
-@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_is_unpickled_but_the_programs_own_parcels(path):
-    text = path.read_text()
-    assert not re.search(r"torch\.load\((?![^)]*weights_only=True)", text) or path == Path(__file__)
-    allowed = {"engine/parcel.py"}
-    unpickles = re.search(r"\b(cloud)?pickle\.loads?\(", text)
-    assert not unpickles or path in TESTS or relative(path) in allowed
+def test_nothing_is_unpickled_but_the_programs_own_parcels():
+    for path in [*MODULES, *TESTS]:
+        text = path.read_text()
+        assert not re.search(r"torch\.load\((?![^)]*weights_only=True)", text) or path == Path(__file__), path
+        unpickles = re.search(r"\b(cloud)?pickle\.loads?\(", text)
+        assert not unpickles or path in TESTS or relative(path) == "engine/parcel.py", path
+
+
+def test_types_and_shapes_are_checked_as_the_tests_run():
+    with pytest.raises(BeartypeCallHintParamViolation, match="seed"):
+        direction.gaussian((2,), "0", "weight")
+    with pytest.raises(BeartypeCallHintParamViolation, match="smallest"):  # axes of one name, of two lengths
+        attention.distinct_keys(torch.ones(1, 3, 4), torch.ones(2, 3))
 
 
 def test_importing_the_package_costs_little_more_than_torch():
