@@ -144,7 +144,8 @@ class Normalising(nn.Module):
         self.head = nn.Linear(8, 4)
 
     def forward(self, x):
-        x = x.sub_(x.mean()).mul_(2) if self.in_place else (x - x.mean()) * 2
+        mean = x.mean((1, 2, 3), keepdim=True)
+        x = x.sub_(mean).mul_(2) if self.in_place else (x - mean) * 2
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
@@ -337,3 +338,53 @@ def test_logits_are_taken_from_a_mapping_by_their_name():
     assert subject.class_count == 4
     with torch.no_grad():
         assert torch.equal(subject.anatomy.walk(noise(), Unwatched()), subject.module(noise())["logits"])
+
+
+class Encoded(nn.Module):
+    """Patches through torch's encoder, batch first or not."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(12, 2, 12, batch_first=batch_first)
+        self.stem, self.head = nn.Conv2d(3, 12, 8, 8), nn.Linear(12, 4)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.stem(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class Centred(nn.Module):
+    """Takes the mean over these axes off the input."""
+
+    def __init__(self, axes):
+        super().__init__()
+        self.head, self.axes = nn.Linear(3 * 32 * 32, 4), axes
+
+    def forward(self, x):
+        return self.head((x - x.mean(self.axes, keepdim=True)).flatten(1))
+
+
+def normalised(kept):
+    norm = nn.BatchNorm2d(4, track_running_stats=kept)
+    return nn.Sequential(nn.Conv2d(3, 4, 8, 8), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 4))
+
+
+@pytest.mark.parametrize(
+    ("build", "own"),
+    [
+        (lambda: Centred((1, 2, 3)), True),
+        (lambda: Centred((0, 1, 2, 3)), False),
+        (lambda: normalised(kept=True), True),
+        (lambda: normalised(kept=False), False),
+        (lambda: Encoded(batch_first=True), True),
+        (lambda: Encoded(batch_first=False), False),
+    ],
+)
+def test_logits_that_depend_on_the_rest_of_the_batch_are_refused(build, own):
+    torch.manual_seed(0)
+    subject = load(build().eval(), input=INPUT)
+    if own:
+        assert "accuracy" in measure(subject, pictures(1), [Accuracy()])
+    else:
+        with pytest.raises(UserError, match="other logits when another image is in its batch"):
+            measure(subject, pictures(1), [Accuracy()])

@@ -97,6 +97,7 @@ def test_dynamically_quantised_layers_are_read_and_have_no_curvature(exact):
     np.testing.assert_allclose(run["accuracy/nll"].values, exact["accuracy/nll"].values, rtol=0.1)
     assert "quantised layers (blocks.0.attn.qkv)" in run.skipped["hessian-trace"]
     assert "The operations of its quantised layers are not counted." in run.notes
+    assert any("depend on what else is in its batch" in note for note in run.notes)
 
 
 def test_a_module_without_a_single_parameter_is_measured():

@@ -23,6 +23,7 @@ from vitscope.engine.scores import SCORES
 from vitscope.engine.shard import Pass, ShardResult
 from vitscope.engine.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.errors import UserError
+from vitscope.models.alone import notes_on_batches
 from vitscope.models.anatomy import refuse_if_changed
 from vitscope.models.feed import input_like
 from vitscope.models.state import buffers_kept
@@ -277,12 +278,13 @@ def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], pl
 
 
 def checked(subject: Subject, images: Images) -> tuple[str, ...]:
-    """What must be said of the subject's weights, judged by the first two images.
+    """What must be said of the subject's weights and logits, judged by the first two images.
 
-    Raises ``UserError`` where nothing could be believed: it is random, it was changed since it was loaded, or weights
-    that are not finite spoil all logits.
+    Raises ``UserError`` where nothing could be believed: it is random, its logits depend on the batch, it was changed
+    since it was loaded, or weights that are not finite spoil all logits.
     """
     weights = wanting_weights(subject.module)
+    notes = tuple(f"The weights hold {text} that are not finite." for text in weights)
     device = input_like(subject.module).device
     refuse_if_changed(subject)
     for batch in images.batches(subject.preprocessing.transform, 2, 0, 1):
@@ -291,7 +293,8 @@ def checked(subject: Subject, images: Images) -> tuple[str, ...]:
             if weights:
                 refuse_if_silent(subject, pixels, weights)
             refuse_if_random(subject, pixels)
-    return tuple(f"The weights hold {text} that are not finite." for text in weights)
+            notes += notes_on_batches(subject, pixels)
+    return notes
 
 
 def _judged(work: Pass, result: ShardResult) -> dict[str, xr.Dataset]:

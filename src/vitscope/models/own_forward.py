@@ -83,26 +83,27 @@ def why_unlike(
             more = f" and {len(passed_by) - 3} more" if len(passed_by) > 3 else ""
             return f"it has {', '.join(passed_by[:3])}{more}"
         apart = gap(logits, expected)
-        if apart <= _allowed(module):
+        if apart <= allowed(module):
             return ""
-        if _gap_of(called(module, images, arguments), expected) > _allowed(module):
+        if _gap_of(called(module, images, arguments), expected) > allowed(module):
             return "its own forward pass is random (it gave other outputs for the same images twice)"
     return f"its own forward pass gives other outputs (they differ by {apart:.2g} of the largest)"
 
 
-def _allowed(module: nn.Module) -> float:
+def allowed(module: nn.Module) -> float:
+    """The largest distance between logits of the module that counts as rounding."""
     return max(_TOLERANCE, 16 * torch.finfo(input_like(module).dtype).eps)
 
 
 def gap(logits: Tensor, output: object) -> float:
     """The least relative difference between a walk's result and what it may stand for in an output."""
-    gaps = [_distance(logits, rows) for rows in _rows(output) if rows.shape == logits.shape]
+    gaps = [distance(logits, rows) for rows in _rows(output) if rows.shape == logits.shape]
     return min(gaps, default=float("inf"))
 
 
 def _gap_of(output: object, expected: object) -> float:
     pairs = zip(_rows(output), _rows(expected), strict=True)
-    return max((_distance(one, other) for one, other in pairs), default=0.0)
+    return max((distance(one, other) for one, other in pairs), default=0.0)
 
 
 def _rows(output: object) -> list[Tensor]:
@@ -116,7 +117,7 @@ def _rows(output: object) -> list[Tensor]:
     return [one for one in (*named, *first, rows) if isinstance(one, Tensor)]
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
+def distance(one: Tensor, other: Tensor) -> float:
     """The largest difference relative to the largest number; numbers that are not finite must be the same."""
     a, b = one.float().cpu(), other.float().cpu()
     same = (a == b) | (a.isnan() & b.isnan())

@@ -1,0 +1,39 @@
+"""Whether an image's logits are its own: the same alone and beside other images of a batch."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitscope.measurement.errors import UserError
+from vitscope.models.feed import quantised_layers
+from vitscope.models.own_forward import allowed, distance, probe_images
+from vitscope.models.subject import Subject, Unwatched
+
+_TOLERANCE = 1e-3
+"""Largest difference, relative to the largest logit, that counts as rounding: kernels change with the batch size."""
+
+
+def notes_on_batches(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> tuple[str, ...]:
+    """What must be said where an image's logits depend on the rest of its batch; judged by the first image and noise.
+
+    Quantised layers may scale what enters them by its range over the batch, which is said. Raises ``UserError`` for any
+    other module of which that is so: its numbers would depend on the batch size. Cost: a walk of one image and of two.
+    """
+    alone = images[:1]
+    beside = probe_images((alone.shape[1], alone.shape[2], alone.shape[3]))[1:].to(alone)
+    with torch.no_grad():
+        logits = subject.anatomy.walk(alone.clone(), Unwatched())
+        together = subject.anatomy.walk(torch.cat([alone, beside]), Unwatched())[:1]
+    apart = distance(together, logits)
+    if apart <= max(_TOLERANCE, allowed(subject.module)):
+        return ()
+    if quantised_layers(subject.module):
+        return (
+            f"The logits of an image depend on what else is in its batch (by {apart:.2g} of the largest), as quantised "
+            "layers scale by the range of a batch; they change with the batch size.",
+        )
+    raise UserError(
+        f"{subject.name} gives an image other logits when another image is in its batch (they differ by {apart:.2g} of "
+        "the largest), so that its numbers would depend on the batch size; let it take statistics of each image, or "
+        "fixed ones (BatchNorm with running statistics, attention with batch_first=True), and load it again."
+    )
