@@ -12,6 +12,8 @@ from torch.nn.utils import parametrize
 from vitscope import PixelInput, images, load, measure, study
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
+from vitscope.diagnostics.hessian_trace import HessianTrace
+from vitscope.engine.failure import failures_told
 from vitscope.engine.finite import wanting_weights
 from vitscope.engine.operations import counted_operations
 from vitscope.findings.checkup import checkup
@@ -247,6 +249,104 @@ def test_one_output_is_not_compared_with_labels(ask):
     with pytest.raises(UserError, match=r"torch\.stack\(\[0 \* z, z\], 1\)"):
         ask(subject, pictures(), "accuracy" if ask is measure else "weight-prune")
     assert len(measure(subject, images([pictures()[0]]), ["feature-variance"]).notes) == 0
+
+
+class Choosing(nn.Module):
+    """Two classifiers, one for pictures above a threshold and one for the others; ``bright`` sees the former."""
+
+    def __init__(self, threshold, bright=lambda logits: logits):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.threshold, self.bright = nn.Conv2d(3, 8, 8, 8), threshold, bright
+        self.blocks = nn.Sequential(InPlace(False), InPlace(False))
+        self.head, self.other = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        features = self.blocks(self.stem(x)).mean((2, 3))
+        bright = (x.mean((1, 2, 3)) > self.threshold)[:, None]
+        other = self.other(features)
+        return torch.where(bright, self.bright(other) if bright.any() else other, self.head(features))
+
+
+def grey(*levels):
+    """A picture of one level each, from 0 to 255."""
+    return images(([Image.new("RGB", (32, 32), (level,) * 3) for level in levels], np.arange(len(levels)) % 4))
+
+
+def test_statistics_that_are_not_finite_are_counted_among_the_weights():
+    module = nn.Sequential(nn.Conv2d(3, 4, 32), nn.BatchNorm2d(4), nn.Flatten())
+    module[1].running_var[1] = torch.nan
+    module.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+    module.register_buffer("cache", torch.full((3,), torch.nan), persistent=False)
+    assert wanting_weights(module) == ("1 of 4 numbers in 1.running_var",)
+
+
+def test_a_weight_that_only_some_images_reach_does_not_condemn_the_others():
+    module = Choosing(0.5)
+    with torch.no_grad():
+        module.other.weight[0, 0] = torch.nan
+    run = measure(load(module, input=INPUT), grey(255, 255, 255, 0, 10, 20, 30, 40), [Accuracy()])
+    assert any("1 of 32 numbers in other.weight" in note for note in run.notes)
+    with pytest.raises(UserError, match="of 3 images that were tried, none has finite logits"):
+        measure(load(module, input=INPUT), grey(255, 250, 245), [Accuracy()])
+
+
+def test_what_is_random_is_found_behind_broken_pictures(tmp_path):
+    for number, picture in enumerate(pictures(3)):
+        picture.save(tmp_path / f"{number}.png")
+    for name in ("-a.png", "-b.png", "-c.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    shown = images(str(tmp_path), max_broken=3)
+    subject = load(Choosing(-9.0, lambda logits: nn.functional.dropout(logits, 0.5)), input=INPUT)
+    with pytest.raises(UserError, match="different logits for the same images twice"):
+        measure(subject, shown, [FeatureVariance()])
+
+
+def fails(logits):
+    raise ValueError("too bright to look at")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda s, i: measure(s, i, [Accuracy()]),
+        lambda s, i: measure(s, i, [HessianTrace(vectors=1, batch=4, batches=1)]),
+        lambda s, i: study(s, i, "lesion"),
+        lambda s, i: mean_branches(s, i, [1]),
+    ],
+    ids=["measure", "curvature", "study", "means"],
+)
+def test_pictures_that_a_module_breaks_off_at_are_named(ask):
+    subject = load(Choosing(0.9, fails), input=INPUT)
+    with pytest.raises(UserError, match=r"does not run on \S+ \(too bright to look at\)"):
+        ask(subject, grey(0, 30, 255, 60))
+
+
+def test_the_fault_of_who_watches_is_not_the_models():
+    subject, shown = load(Choosing(9.0), input=INPUT), grey(0, 30)
+    (batch,) = shown.batches(subject.preprocessing.transform, 2)
+    with pytest.raises(ZeroDivisionError), failures_told(subject, shown, batch):
+        raise ZeroDivisionError
+
+
+def test_images_without_a_finite_loss_are_left_out_of_the_curvature():
+    trace = HessianTrace(vectors=1, batch=4, batches=1)
+    dark = grey(0, 30, 60)
+    mixed = images(([*dark, Image.new("RGB", (32, 32), "white")], np.arange(4)))
+    found = measure(load(Choosing(0.9, lambda logits: logits * torch.nan), input=INPUT), mixed, [trace])
+    expected = measure(load(Choosing(0.9), input=INPUT), dark, [trace])
+    np.testing.assert_allclose(found["hessian-trace/trace"].values, expected["hessian-trace/trace"].values, rtol=0.05)
+    assert any("left out of the curvature" in note for note in found.notes)
+    none = measure(
+        load(Choosing(-9.0, lambda logits: logits * torch.nan), input=INPUT), dark, [trace, FeatureVariance()]
+    )
+    assert none.skipped["hessian-trace"] == "the loss is not finite for any of 3 images"
+
+
+def test_a_loss_without_a_second_derivative_is_refused_by_the_weights_name():
+    rooted = Choosing(-9.0, lambda logits: logits + torch.sqrt(0 * logits))
+    with pytest.raises(UserError, match=r"Hessian of the loss by stem\.weight is not finite"):
+        measure(load(rooted, input=INPUT), grey(0, 30), [HessianTrace(vectors=1, batch=2, batches=1)])
 
 
 def test_operations_of_attention_pooling_are_counted():

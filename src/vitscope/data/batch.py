@@ -1,9 +1,9 @@
 """What reading images gives: batches, and the names of those that could not be read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -34,3 +34,8 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def take(self, rows: Bool[Tensor, "batch"]) -> "Batch":
+        """These of its images."""
+        labels, targets = (None if one is None else one[rows] for one in (self.labels, self.targets))
+        return replace(self, pixels=self.pixels[rows], labels=labels, indices=self.indices[rows], targets=targets)

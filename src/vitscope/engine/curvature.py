@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vitscope.data import Broken, Images
 from vitscope.data.batch import Batch
+from vitscope.engine.failure import failures_told
 from vitscope.engine.hessian import (
     LossHessian,
     MeanHessian,
@@ -25,6 +26,7 @@ from vitscope.engine.hessian import (
     minibatch_hessian,
     refuse_without_loss,
     shadow,
+    with_finite_loss,
 )
 from vitscope.engine.part import Part, Per, coordinates, part_count, parts_of, read_part
 from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
@@ -204,11 +206,14 @@ class CurvatureResult(AbstractImagesResult):
     """What a mini-batch came to: a state for each diagnostic, empty for those it was not meant for."""
 
     states: tuple[Records, ...]
+    unfinite: tuple[str, ...] = ()
+    """The images that were left out because their loss is not finite."""
 
     def merge(self, other: "CurvatureResult") -> "CurvatureResult":
         """Both together."""
         states = tuple(one.merge(two) for one, two in zip(self.states, other.states, strict=True))
-        return CurvatureResult(self.images + other.images, self.broken + other.broken, states)
+        broken, unfinite = self.broken + other.broken, self.unfinite + other.unfinite
+        return CurvatureResult(self.images + other.images, broken, states, unfinite)
 
     def to_bytes(self) -> bytes:
         """Safetensors, parts and counts in a head of JSON."""
@@ -219,7 +224,8 @@ class CurvatureResult(AbstractImagesResult):
             for name, value in record.items()
         }
         parts = [[asdict(part) for part in state.parts] for state in self.states]
-        head = {"parts": parts, "images": self.images, "broken": [asdict(broken) for broken in self.broken]}
+        broken = [asdict(broken) for broken in self.broken]
+        head = {"parts": parts, "images": self.images, "broken": broken, "unfinite": self.unfinite}
         return save({**tensors, "head": torch.tensor(list(json.dumps(head).encode()), dtype=torch.uint8)})
 
     @classmethod
@@ -233,7 +239,8 @@ class CurvatureResult(AbstractImagesResult):
             rows[int(index)].setdefault(int(minibatch), {})[name] = tensors[key]
         parts = [tuple(read_part(part) for part in own) for own in head["parts"]]
         states = tuple(Records(*pair) for pair in zip(parts, rows, strict=True))
-        return cls(head["images"], tuple(Broken(**broken) for broken in head["broken"]), states)
+        broken = tuple(Broken(**one) for one in head["broken"])
+        return cls(head["images"], broken, states, tuple(head["unfinite"]))
 
 
 @dataclass
@@ -304,15 +311,26 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
         states = [diagnostic.init() for diagnostic in self.diagnostics]
         images = len(batch.indices) + len(batch.broken)
         meter = Meter(advance, images * self.passes(shard))
-        if len(batch.indices):
-            hessian = replace(minibatch_hessian(subject, batch), told=lambda: meter.spend(PRODUCT * images))
+        finite, unfinite = self._finite(sample, batch)
+        if len(finite):
+            hessian = replace(minibatch_hessian(subject, finite), told=lambda: meter.spend(PRODUCT * images))
             meter.spend(GRAPH * images)
             for number in group:
                 own = self.diagnostics[number].sample
-                problem = Problem(hessian, parts_of(subject, batch, own.per), own.generator(shard.start))
+                problem = Problem(hessian, parts_of(subject, finite, own.per), own.generator(shard.start))
                 states[number] = self.diagnostics[number].update(states[number], shard.start, problem)
         meter.close()
-        return CurvatureResult(len(batch.indices), batch.broken, tuple(states))
+        return CurvatureResult(len(batch.indices), batch.broken, tuple(states), unfinite)
+
+    def _finite(self, sample: Sample, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
+        """The batch without the images whose loss is not finite, and the names of these."""
+        if not len(batch):
+            return batch, ()
+        images = sample.shuffled(self.images)
+        with failures_told(self.subject, images, batch):
+            finite = with_finite_loss(self.subject, batch)
+        left_out = sorted({*batch.indices.tolist()} - {*finite.indices.tolist()})
+        return finite, tuple(images.pictures.name(int(images.positions[index])) for index in left_out)
 
     def together(self, results: Iterable[CurvatureResult]) -> CurvatureResult:
         """All mini-batches' results as one."""
@@ -321,8 +339,26 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
         )
 
     def finished(self, result: CurvatureResult) -> dict[str, xr.Dataset]:
-        """The labelled results by the diagnostics' names; their attribute ``notes`` says what went wrong."""
-        return {one.name: one.finish(state) for one, state in zip(self.diagnostics, result.states, strict=True)}
+        """The labelled results, if any, by the diagnostics' names; their attribute ``notes`` says what went wrong."""
+        found = zip(self.diagnostics, result.states, strict=True)
+        return {one.name: one.finish(state) for one, state in found if state.rows}
+
+    def unseen(self, result: CurvatureResult) -> dict[str, str]:
+        """Why the other diagnostics have no result."""
+        many = len(set(result.unfinite))
+        why = f"the loss is not finite for any of {many} images" if many else "none of the images could be read"
+        found = zip(self.diagnostics, result.states, strict=True)
+        return {one.name: why for one, state in found if not state.rows}
+
+    def notes(self, result: CurvatureResult) -> tuple[str, ...]:
+        """What must be said of the images, if anything."""
+        names = tuple(dict.fromkeys(result.unfinite))
+        many = f"{len(names):,} image{'s' * (len(names) > 1)} (such as {names[0]})" if names else ""
+        return (
+            (f"{many} {'are' if len(names) > 1 else 'is'} left out of the curvature: the loss there is not finite.",)
+            if names
+            else ()
+        )
 
 
 def over_minibatches(
@@ -378,10 +414,12 @@ def top_eigenvectors(
     refuse_without_loss(subject, images.labels is not None)
     sample = Sample(batch, batches, "model", precision, seed)
     shown = shadow(subject, precision)
-    found = [sample.minibatch(shown, images, number) for number in range(sample.count(images))]
-    found = [one for one in found if len(one.indices)]
-    total = sum(len(one.indices) for one in found)
-    shares = tuple(len(one.indices) / total for one in found)
+    read = [sample.minibatch(shown, images, number) for number in range(sample.count(images))]
+    found = [finite for one in read if len(one) and len(finite := with_finite_loss(subject, one))]
+    total = sum(len(one) for one in found)
+    if not total:
+        raise UserError(f"None of {sum(map(len, read))} images has a finite loss, so it has no curvature.")
+    shares = tuple(len(one) / total for one in found)
     hessian = MeanHessian(tuple(minibatch_hessian(shown, one) for one in found), shares)
     generator, rows = sample.generator(0), basis_rows(hessian.size, hessian.like)
     extremes = extreme_eigenpairs(

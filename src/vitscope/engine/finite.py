@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
+from vitscope.data.gallery import spread
+from vitscope.engine.failure import failures_told
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.feed import input_like
@@ -17,26 +20,43 @@ from vitscope.models.subject import AbstractObserver, Subject, Unwatched
 
 
 def wanting_weights(module: nn.Module) -> tuple[str, ...]:
-    """Which parameters hold numbers that are not finite, and how many. Cost: one pass over the weights."""
-    found: list[str] = []
-    for name, parameter in module.named_parameters():
-        count = int((~parameter.detach().isfinite()).sum())
-        if count:
-            found.append(f"{count:,} of {parameter.numel():,} numbers in {name}")
+    """Which weights hold numbers that are not finite, and how many. Cost: one pass over the weights.
+
+    Weights are the parameters and what is stored beside them, such as the statistics of batch norm; there minus
+    infinity is a mask.
+    """
+    stored, found = module.state_dict().keys(), list[str]()
+    for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if not weight.is_floating_point() or name not in stored:
+            continue
+        wrong = ~weight.detach().isfinite()
+        if not isinstance(weight, nn.Parameter):
+            wrong &= weight != -torch.inf
+        if count := int(wrong.sum()):
+            found.append(f"{count:,} of {weight.numel():,} numbers in {name}")
     return tuple(found)
 
 
-def refuse_if_silent(
-    subject: Subject, images: Float[Tensor, "batch channels height width"], weights: Sequence[str]
-) -> None:
-    """Raise where weights are not finite and no image's logits say anything: nothing could be believed."""
-    with torch.no_grad():
-        silent = unpredicting(subject.anatomy.walk(images, Unwatched()), subject.class_count)
-    if bool(silent.all()):
-        more = f" and {len(weights) - 3} parameters more" if len(weights) > 3 else ""
+def refuse_if_silent(subject: Subject, images: Images, weights: Sequence[str]) -> None:
+    """Raise if weights are not finite and no logits of some images, taken here and there, say anything.
+
+    Cost: a forward pass of up to eight images.
+    """
+    some = images.take(np.array(spread(len(images))))
+    device, tried = input_like(subject.module).device, 0
+    for batch in some.batches(subject.preprocessing.transform, len(some)):
+        if len(batch.indices):
+            with torch.no_grad(), failures_told(subject, some, batch):
+                logits = subject.anatomy.walk(batch.pixels.to(device), Unwatched())
+            if not bool(unpredicting(logits, subject.class_count).all()):
+                return
+            tried += len(batch.indices)
+    if tried:
+        more = f" and {len(weights) - 3} weights more" if len(weights) > 3 else ""
+        many = f"of {tried} images that were tried, none has" if tried > 1 else "the only image has no"
         raise UserError(
-            f"{subject.name} has weights that are not finite ({'; '.join(weights[:3])}{more}), and no logit is finite; "
-            "load the weights of an earlier step, or train again with a lower learning rate."
+            f"{subject.name} has weights that are not finite ({'; '.join(weights[:3])}{more}), and {many} finite "
+            "logits; load the weights of an earlier step, or train again with a lower learning rate."
         )
 
 

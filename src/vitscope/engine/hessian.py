@@ -18,7 +18,7 @@ from vitscope.models.attention import Attention
 from vitscope.models.edit import with_module
 from vitscope.models.feed import input_like, quantised_layers
 from vitscope.models.stream import Stream
-from vitscope.models.subject import AbstractObserver, Subject
+from vitscope.models.subject import AbstractObserver, Subject, Unwatched
 from vitscope.numerics.precision import WITHOUT_DOUBLE
 
 Precision = Literal["float32", "float64"]
@@ -98,7 +98,17 @@ class LossHessian(AbstractHessian):
             materialize_grads=True,
         )
         self.told()
+        self._refuse_unfinite("Hessian", products)
         return torch.cat([product.reshape(-1) for product in products])
+
+    def _refuse_unfinite(self, what: str, pieces: Sequence[Tensor]) -> None:
+        """Raise ``UserError`` if a derivative of the loss is not finite although the loss is."""
+        found = (name for name, piece in zip(self.weights, pieces, strict=True) if not bool(piece.isfinite().all()))
+        if name := next(found, None):
+            raise UserError(
+                f"The {what} of the loss by {name} is not finite, though the loss is, so its curvature cannot be had "
+                "(a root at zero, or a division of zero by zero, does that)."
+            )
 
     def restricted(self, names: Sequence[str]) -> "LossHessian":
         """The diagonal block by these weights alone, from the same graph."""
@@ -195,13 +205,28 @@ class ExplicitAttention(AbstractObserver):
 def loss_of(subject: Subject, batch: Batch, observer: AbstractObserver | None = None) -> Float[Tensor, ""]:
     """The mean cross-entropy of a shadow over a batch, with its graph; with soft labels where the batch has them."""
     refuse_without_loss(subject, batch.labels is not None or batch.targets is not None)
+    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        return losses(subject, batch, observer or ExplicitAttention()).mean()
+
+
+def losses(subject: Subject, batch: Batch, observer: AbstractObserver) -> Float[Tensor, " batch"]:
+    """The cross-entropy of each image of a batch that has labels, or soft ones."""
     like = input_like(subject.module)
     truth = batch.labels if batch.targets is None else batch.targets.to(like.dtype)
-    assert truth is not None, "refused above"
-    pixels = batch.pixels.to(like.device)
-    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        logits = subject.anatomy.walk(pixels, observer or ExplicitAttention())
-        return functional.cross_entropy(logits, truth.to(like.device))
+    assert truth is not None, "batches without labels are refused before"
+    logits = subject.anatomy.walk(batch.pixels.to(like.device), observer)
+    return functional.cross_entropy(logits, truth.to(like.device), reduction="none")
+
+
+def with_finite_loss(subject: Subject, batch: Batch) -> Batch:
+    """The batch without the images whose loss is not finite: they would make all of a mini-batch's curvature so.
+
+    Cost: a forward pass, of the subject and not of its shadow, in which some modules would keep what they make of
+    their weights without a gradient.
+    """
+    with torch.no_grad():
+        finite = losses(subject, batch, Unwatched()).isfinite().cpu()
+    return batch if bool(finite.all()) else batch.take(finite)
 
 
 def refuse_without_loss(subject: Subject, labelled: bool) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import xarray as xr
 
 from vitscope.data import Images
+from vitscope.data.batch import Batch
 from vitscope.engine.activation import Kind
 from vitscope.engine.curvature import CURVATURES, AbstractCurvature, CurvatureWork
 from vitscope.engine.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
 from vitscope.engine.executor import AbstractExecutor, InProcess
+from vitscope.engine.failure import failures_told
 from vitscope.engine.finite import refuse_if_silent, wanting_weights
 from vitscope.engine.hessian import refuse_without_loss, why_no_loss
 from vitscope.engine.mistakes import MISTAKES, mistakes
@@ -176,7 +178,8 @@ class Measurement:
         self.images.check_broken(broken)
         count = result.images if reading.diagnostics else min(curved.images, len(self.images))
         seen = replace(result, images=count, broken=broken)
-        skipped = {one.name: self.no_loss for one in self.curvatures if self.no_loss}
+        skipped = {one.name: self.no_loss for one in self.curvatures if self.no_loss} | curving.unseen(curved)
+        notes = (*notes, *curving.notes(curved))
         groups = {**_judged(reading, seen), **curving.finished(curved)}
         origin = provenance(time.perf_counter() - started, plan.command)
         return _run(self.spec, reading, seen, origin, groups, skipped, notes)
@@ -278,23 +281,35 @@ def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], pl
 
 
 def checked(subject: Subject, images: Images) -> tuple[str, ...]:
-    """What must be said of the subject's weights and logits, judged by the first two images.
+    """What must be said of the subject's weights and logits, judged by the first two images that can be read.
 
-    Raises ``UserError`` where nothing could be believed: it is random, its logits depend on the batch, it was changed
-    since it was loaded, or weights that are not finite spoil all logits.
+    Raises ``UserError`` if nothing could be believed: it is random, its logits depend on the batch, it was changed
+    since it was loaded, or weights that are not finite spoil the logits of images here and there.
     """
     weights = wanting_weights(subject.module)
     notes = tuple(f"The weights hold {text} that are not finite." for text in weights)
     device = input_like(subject.module).device
     refuse_if_changed(subject)
-    for batch in images.batches(subject.preprocessing.transform, 2, 0, 1):
-        if len(batch.indices):
+    if weights:
+        refuse_if_silent(subject, images, weights)
+    batch = _two(images, subject)
+    if batch is not None:
+        with failures_told(subject, images, batch):
             pixels = batch.pixels.to(device)
-            if weights:
-                refuse_if_silent(subject, pixels, weights)
             refuse_if_random(subject, pixels)
             notes += notes_on_batches(subject, pixels)
     return notes
+
+
+def _two(images: Images, subject: Subject) -> Batch | None:
+    """The first batch of two of which both images can be read; else of one; None if there is none."""
+    found = None
+    for batch in images.batches(subject.preprocessing.transform, 2):
+        if len(batch) > (0 if found is None else len(found)):
+            found = batch
+        if found is not None and len(found) == 2:
+            break
+    return found
 
 
 def _judged(work: Pass, result: ShardResult) -> dict[str, xr.Dataset]:

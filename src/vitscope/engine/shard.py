@@ -14,6 +14,7 @@ from vitscope.data import Broken, Images
 from vitscope.data.batch import Batch
 from vitscope.engine.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
 from vitscope.engine.diagnostic import AnyDiagnostic
+from vitscope.engine.failure import failures_told
 from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Slot
 from vitscope.engine.scores import Scores
@@ -113,7 +114,7 @@ class Pass(AbstractSubjectWork[ShardResult]):
                 reading = Reading(
                     self.diagnostics, self.subject.places, (batch.pixels.shape[2], batch.pixels.shape[3]), workspace
                 )
-                with torch.no_grad():
+                with torch.no_grad(), failures_told(self.subject, self.images, batch):
                     logits = self.subject.anatomy.walk(batch.pixels.to(device), reading)
                     if batch.labels is not None and self.subject.class_count:
                         said = predictions(batch, logits, present)

@@ -14,6 +14,7 @@ from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.activation import Workspace
 from vitscope.engine.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
+from vitscope.engine.failure import failures_told
 from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Observations
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
@@ -200,7 +201,8 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         for walks, subjects in self._together(self.blocks[shard.block]):
             cost = cost_together(subjects)
             for number, batch in enumerate(batches):
-                seen, silent = self._observed(subjects, batch)
+                with failures_told(self.subject, self.images, batch):
+                    seen, silent = self._observed(subjects, batch)
                 if walks[0] == 0:
                     intact.append(seen[0])
                     wanted.extend(wanting(self.subject, self.images, batch) if silent else ())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from vitscope.data import Images
+from vitscope.engine.failure import failures_told
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import AbstractWrapped, Behind
 from vitscope.models.feed import fed, input_like
@@ -201,7 +202,7 @@ def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tenso
     count = 0
     for batch in images.batches(subject.preprocessing.transform, batch_size):
         if len(batch.indices):
-            with torch.no_grad():
+            with torch.no_grad(), failures_told(subject, images, batch):
                 see(batch.pixels.to(device))
             count += len(batch.indices)
     if not count:

@@ -1,0 +1,45 @@
+"""A walk that the model breaks off: on which images it does, in one sentence."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from vitscope.data import Images
+from vitscope.data.batch import Batch
+from vitscope.measurement.errors import UserError
+from vitscope.models.feed import input_like
+from vitscope.models.subject import Subject, Unwatched
+from vitscope.models.weight_file import first_line
+
+
+@contextmanager
+def failures_told(subject: Subject, images: Images, batch: Batch) -> Generator[None]:
+    """Whatever the subject raises on the batch, as a ``UserError`` that names the images; other errors as they are.
+
+    The subject is to blame if its walk fails on these images with nobody watching. Cost: nothing unless it fails.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        pixels = batch.pixels.to(input_like(subject.module).device)
+        names = [images.pictures.name(int(images.positions[index])) for index in batch.indices.tolist()]
+        alone = [name for name, one in zip(names, pixels.split(1), strict=True) if _fails(subject, one)]
+        if not alone and not _fails(subject, pixels):
+            raise
+        shown = ", ".join((alone or names)[:3]) + (", ..." if len(alone or names) > 3 else "")
+        what = "mend it, or leave them out" if alone else "each alone is fine: give a smaller batch size, or mend it"
+        reason = first_line(str(error) or type(error).__name__)
+        raise UserError(f"{subject.name} does not run on {shown} ({reason}); {what}.") from error
+
+
+def _fails(subject: Subject, pixels: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            subject.anatomy.walk(pixels.clone(), Unwatched())
+    except Exception:  # a module of anybody's raises whatever it likes
+        return True
+    return False
