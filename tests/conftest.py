@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -6,6 +7,8 @@ import torch
 import typed
 
 typed.install()
+from vitscope.engine import crew  # noqa: E402
+
 torch.set_num_threads(1)
 
 
@@ -24,6 +27,16 @@ def no_transform_of_nothing():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("fftn", "ifftn", "rfft2", "irfft2"):
             patch.setattr(torch.fft, name, refusing_nothing(getattr(torch.fft, name)))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_workers():
+    """Worker processes are forked from one that has the libraries imported; by themselves each imports them anew."""
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["timm", "vitscope.engine.executor"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crew, "CONTEXT", forking)
         yield
 
 

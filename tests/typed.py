@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 import jaxtyping
 from beartype import beartype
@@ -27,8 +29,9 @@ def checked(made=None, *, typechecker=None):
         return type(made)(checked(made.__func__))
     if isinstance(made, property):
         return made.getter(checked(made.fget))
+    made.__annotations__ = {name: hint(one, made.__globals__) for name, one in made.__annotations__.items()}
     function = beartype(made)
-    if not any("[" in str(annotation) for annotation in made.__annotations__.values()):
+    if not any("jaxtyping" in str(one) for one in made.__annotations__.values()):
         return function
 
     @functools.wraps(made)
@@ -37,6 +40,14 @@ def checked(made=None, *, typechecker=None):
             return function(*values, **named)
 
     return within
+
+
+def hint(annotation, names):
+    """The annotation with its names looked up; anything at all if they are for type checkers alone."""
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__={"_": annotation}), names, include_extras=True)["_"]
+    except NameError:
+        return Any
 
 
 def install() -> None:

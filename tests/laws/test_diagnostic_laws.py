@@ -2,8 +2,6 @@
 
 import copy
 import multiprocessing
-import os
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.attention_distance import AttentionDistance
 from vitscope.diagnostics.attention_sinks import AttentionSinks
 from vitscope.engine.executor import Processes
-from vitscope.engine.ray_cluster import RayCluster
 from vitscope.engine.shard import Pass, Shard
 from vitscope.measurement.axes import AXES
 from vitscope.measurement.errors import UserError
@@ -97,43 +94,6 @@ def test_how_many_images_are_read_at_a_time_does_not_matter(subject, pictures, m
 def test_two_worker_processes_equal_one_pass(subject, pictures, whole):
     run = measure(subject, pictures, DIAGNOSTICS, Plan(batch_size=BATCH, executor=Processes(2)))
     assert_same(run.tree, whole.tree)
-
-
-def test_a_ray_cluster_of_two_workers_equals_one_pass(subject, pictures, whole):
-    ray = pytest.importorskip("ray", reason="ray is not installed")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
-        run = measure(subject, pictures, DIAGNOSTICS, Plan(batch_size=BATCH, executor=RayCluster("local")))
-    finally:
-        ray.shutdown()
-    assert_same(run.tree, whole.tree)
-
-
-@dataclass(frozen=True)
-class Deadly:
-    """A transform that kills its process once, when it meets the first image and the mark is not there."""
-
-    transform: object
-    mark: str
-
-    def __call__(self, picture):
-        if not os.path.exists(self.mark):
-            open(self.mark, "w").close()
-            os._exit(1)
-        return self.transform(picture)
-
-
-def test_a_worker_that_dies_has_its_shard_done_again(subject, pictures, whole, tmp_path):
-    mark = tmp_path / "died"
-    deadly = copy.copy(subject.preprocessing)
-    object.__setattr__(deadly, "transform", Deadly(subject.preprocessing.transform, str(mark)))
-    fragile = copy.copy(subject)
-    object.__setattr__(fragile, "preprocessing", deadly)
-    work = Pass(fragile, pictures, DIAGNOSTICS, BATCH)
-    shards = [Shard(0, 5), Shard(5, 10)]
-    results = dict(Processes(1).fold(work, shards, lambda _: None))
-    assert mark.exists()
-    assert sum(result.images for result in results.values()) == COUNT
 
 
 def test_the_subject_is_left_untouched(subject, pictures):

@@ -1,88 +1,23 @@
 """Sweeps: every trial once, kept chunk by chunk, the same numbers whoever carries them out and whoever dies."""
 
-import os
-import signal
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import final
 
-import cloudpickle
 import numpy as np
 import pytest
-import xarray as xr
-from typer.testing import CliRunner
+from deadly_lab import SQUARE, Deadly, same, travelling
 
-from vitscope.cli import app
 from vitscope.engine.executor import InProcess, Processes
 from vitscope.engine.measure import Plan
-from vitscope.engine.ray_cluster import RayCluster
 from vitscope.labs.dataset import Along, over_trials
 from vitscope.labs.experiment import Experiment
 from vitscope.labs.lab import AbstractLab, Datasets, Values, all_labs
 from vitscope.labs.sweep import Sweep
 from vitscope.measurement.claim import Claim
-from vitscope.measurement.quantity import Quantity
-from vitscope.runs.store import RunFolder, read_run
+from vitscope.runs.store import RunFolder
 
 LABS = all_labs()
-SQUARE = Quantity("square", "Square", "1", "The seed squared.")
-
-
-@final
-@dataclass(frozen=True)
-class Deadly(AbstractLab[int]):
-    """Squares of seeds; whoever is first to come to the seed 3 is killed."""
-
-    name = "deadly"
-    title = "Deadly"
-    question = "Who survives?"
-    references = ("none",)
-    at_once = 2
-
-    mark: str = ""
-    trials: int = 7
-    seed: int = 0
-
-    @classmethod
-    def smoke(cls) -> "Deadly":
-        """It is small."""
-        return cls()
-
-    def planned(self) -> tuple[int, ...]:
-        """The seeds."""
-        return tuple(range(self.trials))
-
-    def form(self, trial: int) -> Hashable:
-        """Seeds up to 4, and the others."""
-        return trial > 4
-
-    def carried_out(self, trials: Sequence[int]) -> Values:
-        """The squares."""
-        if self.mark and 3 in trials and not Path(self.mark).exists():
-            Path(self.mark).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return {"square": np.array([one**2.0 for one in trials]), "wide": np.ones((len(trials), 2, 3))}
-
-    def measured(self, values: Values) -> Datasets:
-        """One number, and one for each trial."""
-        axis = Along("step", list(range(self.trials)), "Seed")
-        parts = over_trials(SQUARE, [axis], values["square"][:, None])
-        return {"squares": self.group("squares", "squares", parts)}
-
-    def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
-        """None."""
-        return ()
-
-
-@pytest.fixture
-def by_value():
-    """Workers cannot import this file, so that its classes travel whole."""
-    import sys
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.mark.parametrize("name", [*LABS, "deadly"])
@@ -197,40 +132,10 @@ def test_an_interrupted_sweep_goes_on_at_its_chunks(tmp_path, monkeypatch):
     assert folder.parts(experiment.spec) == {}
 
 
-def test_a_worker_that_is_killed_costs_its_chunk_only(tmp_path, by_value):
+def test_a_worker_that_is_killed_costs_its_chunk_only(tmp_path):
     mark = tmp_path / "mark"
-    run = Experiment(Deadly(str(mark))).answer(Plan(executor=Processes(1)))  # each worker imports torch, for seconds
+    with travelling():
+        run = Experiment(Deadly(str(mark))).answer(Plan(executor=Processes(1)))
     assert mark.exists()
     alone = Experiment(Deadly()).answer(Plan(executor=InProcess()))
     assert same(run.tree.children, alone.tree.children)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray cluster of two workers on this machine."""
-    ray = pytest.importorskip("ray", reason="ray is not installed")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
-
-
-def test_a_sweep_of_a_real_lab_on_a_cluster_is_that_of_one_process(cluster, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    small = ("--areas", "10/2", "--patches", "16", "--clusters", "2", "--masked-share", "0.5", "--steps", "10")
-    asked = ["sweep", "masked-phases", "--grid", "high=1:1.5:2", *small, "--batch-size", "8", "--trials", "2"]
-    for place in ("ray", "local"):
-        answer = CliRunner().invoke(app, [*asked, "--on", place, "--resume", "--out", place])
-        assert answer.exit_code == 0, answer.stderr
-    assert same(read_run("ray").tree.children, read_run("local").tree.children)
-
-
-def test_a_ray_worker_that_is_killed_costs_its_chunk_only(cluster, tmp_path, by_value):
-    mark = tmp_path / "mark"
-    run = Experiment(Deadly(str(mark))).answer(Plan(executor=RayCluster("local")))
-    assert mark.exists()
-    assert same(run.tree.children, Experiment(Deadly()).answer(Plan()).tree.children)
-
-
-def same(one: Mapping[str, xr.DataTree], other: Mapping[str, xr.DataTree]) -> bool:
-    """Whether two runs have the same numbers to the last bit."""
-    return list(one) == list(other) and all(one[name].to_dataset().equals(other[name].to_dataset()) for name in one)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import final
 
@@ -17,6 +18,9 @@ import torch
 
 from vitscope.engine.parcel import packed_error, raised, unpacked
 from vitscope.engine.work import Shard
+
+CONTEXT: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+"""How workers begin: afresh, for a fork of this process would hold the locks that its threads happen to hold."""
 
 _PATIENCE = 5.0
 """Seconds that a worker has to end as it is told to."""
@@ -44,9 +48,8 @@ class Worker:
     @classmethod
     def hired(cls, threads: int) -> "Worker":
         """A new one, which imports what it needs and then says that it is ready."""
-        spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=_serve, args=(theirs, threads), daemon=True)
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_serve, args=(theirs, threads), daemon=True)
         with _deaf_to_interrupts():
             process.start()
         theirs.close()  # so that its death is the end of the line
