@@ -2,21 +2,25 @@
 
 import dataclasses
 import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from PIL import Image
 
 from vitscope.data.load import images
 from vitscope.measurement.errors import UserError
 from vitscope.models.build import build_model, restored
 from vitscope.models.checkpoint import read_checkpoint
+from vitscope.runs.hold import held
 from vitscope.training.augmentation import step_seeded
 from vitscope.training.loop import parameter_groups
 from vitscope.training.observer import Silent
 from vitscope.training.recipe import Recipe
-from vitscope.training.state import STATE, kept_step
+from vitscope.training.state import METRICS, STATE, WEIGHTS, kept_step
 from vitscope.training.train import train
 
 # 24 images in batches of 8: an epoch of 3 steps, a state after every second step and every epoch.
@@ -66,6 +70,12 @@ def weights(training):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def elsewhere(call):
+    """Call it in a thread of its own, and return what it does."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +235,65 @@ def test_a_training_that_has_saved_nothing_leaves_nothing_and_may_begin_again(tm
     with pytest.raises(Killed):
         train(TINY, SHOWN, tmp_path / "run", observer=Kill(2))
     assert kept_step(tmp_path / "run") == 2
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_one_device_is_one_training_whatever_a_batch_system_numbers(tmp_path, straight, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(UserError, match="already holds a training"):
+        train(TINY, SHOWN, straight.folder)
+    with held(tmp_path / "run"), pytest.raises(UserError, match="in use by another vitscope"):
+        elsewhere(lambda: train(TINY, SHOWN, tmp_path / "run"))
+
+
+def test_weights_without_their_state_are_not_written_over(tmp_path, straight):
+    lost = tmp_path / "lost"
+    shutil.copytree(straight.folder, lost)
+    (lost / STATE).unlink()
+    before = {path.name: path.read_bytes() for path in lost.iterdir()}
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"the weights after 2 epochs, but .*state\.pt.* is missing; bring it"):
+            train(TINY, SHOWN, lost, test=TEST, resume=True)
+        assert {path.name: path.read_bytes() for path in lost.iterdir()} == before
+
+
+def test_weights_of_one_epoch_whose_state_was_not_saved_yet_are_made_again(tmp_path, straight):
+    with pytest.raises(Killed):
+        train(TINY, SHOWN, tmp_path, test=TEST, observer=Kill(0, epoch=1))
+    (tmp_path / STATE).unlink()
+    with pytest.raises(Killed):
+        train(TINY, SHOWN, tmp_path, test=TEST, resume=True, observer=Kill(1))
+    assert same(weights(train(TINY, SHOWN, tmp_path, test=TEST, resume=True)), weights(straight))
+
+
+@pytest.mark.parametrize("name", [METRICS, WEIGHTS])
+@pytest.mark.parametrize("content", [b"garbage", None])
+def test_what_a_finished_training_has_lost_is_written_again(tmp_path, straight, name, content):
+    lost = tmp_path / "lost"
+    shutil.copytree(straight.folder, lost)
+    (lost / name).unlink()
+    if content:
+        (lost / name).write_bytes(content)
+    again = train(TINY, SHOWN, lost, test=TEST, resume=True)
+    assert same(weights(again), weights(straight))
+    xr.testing.assert_equal(again.metrics, straight.metrics)
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop": "resized"}])
+def test_broken_images_are_put_up_with_whether_or_not_all_fit_into_memory(tmp_path, changes):
+    folder = tmp_path / "images"
+    for number in range(24):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(path)
+    (folder / "b" / "5.png").write_bytes(b"no image")
+    recipe = dataclasses.replace(TINY, epochs=1, **changes)
+    shown = images(str(folder), max_broken=1)
+    cached = train(recipe, shown, tmp_path / "cached")
+    read = train(dataclasses.replace(recipe, cache_gib=0.0), shown, tmp_path / "read")
+    assert same(weights(cached), weights(read))
+    with pytest.raises(UserError, match=r"1 broken image met in .*5\.png"):
+        train(dataclasses.replace(recipe, cache_gib=0.0), images(str(folder)), tmp_path / "strict")
 
 
 def test_a_full_disk_and_a_place_elsewhere_are_named(tmp_path, monkeypatch):

@@ -75,6 +75,7 @@ def run(fabric: Fabric, task: Task) -> None:
             observer.step(step)
     finally:
         observer.end()
+    training.restore_results()
 
 
 def _plan(recipe: Recipe, count: int, fabric: Fabric) -> Plan:
@@ -106,6 +107,7 @@ class _Training:
     losses: list[Tensor] = field(default_factory=list[Tensor])
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     began: float = 0.0
+    advanced: bool = False
 
     def __post_init__(self) -> None:
         recipe, fabric = self.task.recipe, self.fabric
@@ -147,6 +149,7 @@ class _Training:
         self._update_average()
         self.losses.append(loss.detach())
         self.step += 1
+        self.advanced = True
         epoch = (self.step - 1) // plan.steps_per_epoch
         return Step(self.step, plan.steps, epoch, plan.epochs, self.losses[-1], rate)
 
@@ -167,6 +170,11 @@ class _Training:
         self._publish()
         self.save()  # last: a state says that all before it is written
         return row
+
+    def restore_results(self) -> None:
+        """Write weights and metrics of a finished training that was resumed and made no step: they may be damaged."""
+        if not self.advanced:
+            self._publish()
 
     def save(self) -> None:
         """Save the state; a training that has diverged is ended and leaves the last good one."""

@@ -37,7 +37,7 @@ class Pixels:
 
 
 def pixels(images: Images, input: PixelInput, cache_bytes: float) -> Pixels:
-    """The images, decoded now if their bytes fit into ``cache_bytes``.
+    """The images, decoded now if their bytes fit into ``cache_bytes``, and read once to find the broken ones if not.
 
     Raises ``UserError`` for images without labels, and for more broken ones than ``images`` allows.
     """
@@ -46,19 +46,20 @@ def pixels(images: Images, input: PixelInput, cache_bytes: float) -> Pixels:
     rows, labels = np.arange(len(images)), np.asarray(images.labels, np.int64)
     channels, height, width = input.shape
     size = (height, width, channels)
-    if len(images) * int(np.prod(size)) > cache_bytes:
-        return Pixels(images, input, rows, labels, None)
+    fits = len(images) * int(np.prod(size)) <= cache_bytes
     broken: list[Broken] = []
-    cached = np.empty((len(images), *size), np.uint8)
+    cached = np.empty((len(images), *size), np.uint8) if fits else None
     readable = np.ones(len(images), bool)
     for row in range(len(images)):
         try:
-            cached[row] = input.pixels(images.read(row))
+            picture = images.read(row)
+            if cached is not None:
+                cached[row] = input.pixels(picture)
         except BrokenImage as error:
             readable[row] = False
             broken.append(Broken(error.name, error.reason))
             images.check_broken(broken)
-    if broken:
+    if broken and cached is not None:
         cached = cached[readable]
     return Pixels(images, input, rows[readable], labels[readable], cached)
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from vitscope.measurement.errors import UserError
+from vitscope.models.checkpoint import read_checkpoint
 from vitscope.runs.whole import atomic_file, write_whole
 from vitscope.training.recipe import Recipe
 
@@ -78,10 +79,11 @@ def kept_step(folder: Path) -> int | None:
     return None if state is None else state.step
 
 
-def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool) -> None:
+def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool) -> bool:
     """Make the folder this training's own, or see that it is; ``images`` are the digests of what it is made with.
 
-    Raises ``UserError`` where it holds a training and is not to be resumed, or one of another recipe or other images.
+    Returns whether it was begun before. Raises ``UserError`` where it holds a training and is not to be resumed, one of
+    another recipe or other images, or one whose state is lost.
     """
     path = folder / RECIPE
     begun = any((folder / name).exists() for name in (STATE, WEIGHTS))
@@ -90,7 +92,7 @@ def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume
     if not begun:
         asked = {"recipe": dataclasses.asdict(recipe), "images": dict(images)}
         write_whole(path, json.dumps(asked, indent=2).encode())
-        return
+        return False
     stored, known = _recipe(path)
     if differing := recipe.differences(stored):
         changes = ", ".join(differing)
@@ -99,6 +101,23 @@ def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume
         if images.get(name) != known.get(name):
             other = "other images" if name == "training" else f"other {name} images"
             raise UserError(f"{folder} was begun with {other}; resume with the same, or begin anew.")
+    _refuse_lost_state(folder)
+    return True
+
+
+def _refuse_lost_state(folder: Path) -> None:
+    """Raise ``UserError`` for weights of several epochs without a state, which a beginning would write over.
+
+    After the first epoch the weights are there for a moment before the state is; a beginning comes to the same ones.
+    """
+    if (folder / STATE).exists():
+        return
+    epochs = (read_checkpoint(folder / WEIGHTS).training or {}).get("epochs")
+    if epochs != 1:
+        raise UserError(
+            f"{folder / WEIGHTS} holds the weights after {epochs} epochs, but {folder / STATE}, from which it would "
+            "go on, is missing; bring it back, or begin anew in another folder."
+        )
 
 
 def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:

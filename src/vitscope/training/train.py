@@ -49,7 +49,7 @@ def train(
         raise UserError(
             f"A training is kept in a folder of this machine, and {os.fspath(folder)} is not; give another."
         )
-    folder, classes = Path(folder), _classes(images)
+    folder, classes = Path(folder).expanduser(), _classes(images)
     if test is not None:
         test = test.for_classes(len(classes), images.classes)
     plain = recipe.arguments(len(classes), (0.5,), (0.5,))
@@ -67,15 +67,15 @@ def train(
         folder=folder,
         observer=observer or Silent(),
     )
-    if _rank():  # another device of a training that was claimed
+    if _is_launched(recipe):  # another device of a training that was claimed
         return _launched(task)
     known = {"training": images.fingerprint, **({} if test is None else {"test": test.fingerprint})}
     with held(folder):
-        claim_folder(folder, recipe, known, resume)
+        begun = claim_folder(folder, recipe, known, resume)
         try:
             return _launched(task)
         finally:
-            if not (folder / STATE).exists():
+            if not begun and not any((folder / name).exists() for name in (STATE, WEIGHTS)):
                 (folder / RECIPE).unlink(missing_ok=True)
 
 
@@ -89,10 +89,12 @@ def _launched(task: Task) -> Training:
     return Training(folder, folder / WEIGHTS, xr.load_dataset(folder / METRICS, engine="h5netcdf"))
 
 
-def _rank() -> int:
-    """The number of this process where the same command runs once for each device."""
+def _is_launched(recipe: Recipe) -> bool:
+    """Whether this process is one of those after the first that run the same command, once for each device."""
+    if recipe.devices == 1 or recipe.strategy != "ddp":  # a batch system's number says nothing of them
+        return False
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0)
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0) > 0
 
 
 def _classes(images: Images) -> tuple[str, ...]:
