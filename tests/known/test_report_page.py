@@ -16,7 +16,7 @@ from vitscope.engine.mistakes import mistakes
 from vitscope.engine.scores import Scores
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.errors import UserError
-from vitscope.report import figures, report
+from vitscope.report import compare, figures, report
 from vitscope.report.colour import DARK, LIGHT
 from vitscope.report.page import page
 from vitscope.report.view import MOST_FACTS, RunView
@@ -271,6 +271,26 @@ def test_a_path_that_cannot_be_a_file_is_refused_in_a_sentence(tmp_path):
         report(run(GROUPS), tmp_path)
     with pytest.raises(UserError, match="file is a file, not a folder"):
         report(run(GROUPS), tmp_path / "file" / "deep" / "page.html")
+
+
+def test_a_page_is_not_written_over_a_run_or_any_other_file_nor_to_a_url(tmp_path):
+    kept = tmp_path / "run.nc"
+    Run(run(GROUPS).tree).save(kept)
+    before = kept.read_bytes()
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "empty.html").touch()
+    for write in (lambda path: report(run(GROUPS), path), lambda path: compare([run(GROUPS)] * 2, path)):
+        with pytest.raises(UserError, match=r"run\.nc has the name of a run; give the page another, such as .*\.html"):
+            write(kept)
+        with pytest.raises(UserError, match=r"notes\.txt is there already and is no page"):
+            write(tmp_path / "notes.txt")
+        with pytest.raises(UserError, match=r"A page is written on this machine, and memory://page\.html is not"):
+            write("memory://page.html")
+        write(write(tmp_path / "empty.html"))  # which replaces a page
+    with pytest.raises(UserError, match="Figures are written on this machine, and memory://figures is not"):
+        figures(run(GROUPS), "memory://figures")
+    assert kept.read_bytes() == before
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_another_figure_format_is_refused(tmp_path):

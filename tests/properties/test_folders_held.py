@@ -2,11 +2,14 @@
 
 import multiprocessing
 import os
+import re
 import signal
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,8 +18,8 @@ from vitscope.measurement.errors import UserError
 from vitscope.runs.hold import LOCK, held
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
-from vitscope.runs.store import RunFolder, read_run
-from vitscope.runs.whole import atomic_file, sweep
+from vitscope.runs.store import RunFolder, find_runs, read_run
+from vitscope.runs.whole import atomic_file, local_path, sweep, write_whole
 
 RACES = 50
 FORK = multiprocessing.get_context("fork")
@@ -107,6 +110,21 @@ def test_a_killed_process_holds_nothing_and_its_unfinished_files_are_removed(tmp
     assert [path.name for path in folder.iterdir()] == ["run.nc"]
 
 
+def test_unfinished_files_of_others_are_theirs_and_new_files_have_the_permissions_that_new_files_have(tmp_path):
+    (tmp_path / ".thesis.docx.part").write_text("mine")
+    with held(tmp_path):
+        write_whole(tmp_path / "run.nc", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".thesis.docx.part", "run.nc"]
+    before = os.umask(0o077)
+    try:
+        write_whole(tmp_path / "private", b"whole")
+        os.umask(0o002)
+        write_whole(tmp_path / "shared", b"whole")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("private", "shared")] == [0o600, 0o664]
+
+
 def test_a_forked_child_keeps_no_lock(tmp_path):
     """A data loader's workers are forked, and may outlive the process that holds the folder."""
     ours, theirs = FORK.Pipe()
@@ -183,6 +201,44 @@ def test_a_protocol_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
     with pytest.raises(UserError, match=r"s3://bucket/run cannot be opened \(Install s3fs to access S3\)"):
         RunFolder("s3://bucket/run").read()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "github://a/b",
+        "reference://a",
+        "data://a",
+        "zip://a",
+        "https://127.0.0.1:1/a",
+        "dask://a",
+        "ftp://127.0.0.1:1/a",
+    ],
+)
+def test_a_url_that_cannot_be_written_is_refused_before_anything_is_measured(url):
+    with pytest.raises(UserError, match=re.escape(url)):
+        RunFolder(url).held().__enter__()
+    with pytest.raises(UserError, match=re.escape(url)):
+        RunFolder(url).write(answer(1))
+    if not url.startswith("https"):  # whose listing of nothing is no failure
+        with pytest.raises(UserError, match=re.escape(url)):
+            list(find_runs(url))
+    with pytest.raises(UserError, match=re.escape(url)):
+        read_run(url)
+
+
+def test_a_url_that_can_be_written_is_as_it_was():
+    with RunFolder("memory://tried").held():
+        assert fsspec.filesystem("memory").find("/tried") == []
+
+
+def test_ones_own_folder_goes_by_its_short_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunFolder("~/run").write(answer(1)) == str(tmp_path / "run" / "run.nc")
+    assert read_run("~/run").spec == question(1)
+    assert local_path("~/page.html") == tmp_path / "page.html"
+    with pytest.raises(UserError, match="A page is written on this machine, and s3://a/b is not; give a path"):
+        local_path("s3://a/b", "A page is")
 
 
 def test_names_that_are_no_utf8_are_kept_as_escapes(tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vitscope.cli.paths import refuse_absent
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 from vitscope.models.names import refuse_unknown
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ModelRequest:
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            why = str(error).splitlines()[0].rstrip(".")
+            why = reason(error)
             raise UserError(
                 f"The device {self.device!r} is not available here ({why}); give cpu, cuda, cuda:1 or mps."
             ) from error

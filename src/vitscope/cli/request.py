@@ -196,12 +196,9 @@ def write_page(run: "Run", where: str) -> str:
     if "://" not in where:
         return str(report((run,), Path(where) / "page.html"))
     from vitscope.report.page import encoded, page
-    from vitscope.runs.store import file_system
+    from vitscope.runs.store import RunFolder
 
-    target = f"{where.rstrip('/')}/page.html"
-    files, path = file_system(target)
-    files.pipe_file(path, encoded(page((run,))))
-    return target
+    return RunFolder(where).write_beside("page.html", encoded(page((run,))))
 
 
 def _file_name(text: str) -> str:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from vitscope.cli.terminal import stderr, warnings_told
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
-from vitscope.measurement.text import printable
+from vitscope.measurement.text import printable, reason
 
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what the user gave cannot be; the machine failed; Ctrl-C, or the signals that stand for it."""
@@ -125,4 +125,4 @@ def _sentence(error: OSError) -> str:
         errno.EACCES: "; give another --out or mend the permissions",
         errno.EROFS: "; give another --out",
     }.get(error.errno or 0, "")
-    return f"{(error.strerror or str(error)).splitlines()[0]}{where}{advice}."
+    return f"{reason(error)}{where}{advice}."

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitscope.convex.tokens import TokenSource
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 
 
 def tokens_of(estimator: BaseEstimator, given: Any, *, reset: bool) -> TokenSource:  # noqa: ANN401
@@ -102,7 +103,7 @@ def _in_a_sentence() -> Generator[None]:
     try:
         yield
     except ValueError as error:
-        said = str(error).splitlines()[0].rstrip(".")
+        said = reason(error)
         if "contains NaN" not in said and "contains infinity" not in said:
             raise
         raise UserError(f"{said}; leave such images out or mend them.") from error

@@ -10,6 +10,7 @@ import torch
 from vitscope.convex.block import AbstractBlock, Sizes
 from vitscope.convex.gates import split
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _GATES_A_NUMBER = 10
@@ -63,9 +64,7 @@ def checked_device(name: object) -> torch.device:
     try:
         return torch.empty(0, device=str(name)).device
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"The device {name!r} cannot be used here ({str(error).splitlines()[0]}); give another."
-        ) from error
+        raise UserError(f"The device {name!r} cannot be used here ({reason(error)}); give another.") from error
 
 
 def check_gates(gates: int, block: AbstractBlock, sizes: Sizes, rows: int, memory: int) -> None:

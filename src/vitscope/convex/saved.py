@@ -26,7 +26,7 @@ from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
 from vitscope.runs.seal import Damaged, digest
 from vitscope.runs.store import RunFolder
-from vitscope.runs.whole import write_whole
+from vitscope.runs.whole import local_path, write_whole
 
 HEAD_FILE = "head.safetensors"
 _KEY, _SEAL = "vitscope.convex", "vitscope.seal"
@@ -89,7 +89,7 @@ def unpacked(content: bytes, where: str) -> AbstractConvexHead:
 
 
 def _file(path: str | Path) -> Path:
-    path = Path(path)
+    path = local_path(path, "A head is")
     return path if path.suffix == ".safetensors" else path / HEAD_FILE
 
 

@@ -10,6 +10,7 @@ from vitscope.engine.executor import ATTEMPTS, AbstractExecutor
 from vitscope.engine.parcel import packed, unpacked
 from vitscope.engine.work import AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 
 
 @final
@@ -45,7 +46,7 @@ class RayCluster(AbstractExecutor):
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            why = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            why = reason(error)
             raise UserError(f"No Ray cluster answers at {self.address!r}: {why}.") from error
 
 

@@ -12,6 +12,13 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
+def reason(error: BaseException) -> str:
+    """Why an error was raised, in one line without a full stop: what it says first, or its kind if it says nothing."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first = next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)
+    return printable(first).rstrip(".")
+
+
 def _shown(character: str) -> str:
     safe = character.isprintable() or unicodedata.category(character) == "Zs"
     return character if safe else character.encode("unicode_escape").decode("ascii")

@@ -16,6 +16,7 @@ from vitscope.report.text import breakable, sentence
 from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, RunView, advising, glyph, tone
 from vitscope.runs import whole
 from vitscope.runs.run import Run
+from vitscope.runs.whole import local_path
 
 
 def write_page(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
@@ -23,7 +24,21 @@ def write_page(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
     chosen = (runs,) if isinstance(runs, Run) else tuple(runs)
     if not chosen:
         raise UserError("There is no run to report on; give at least one.")
-    return write_whole(Path(path), encoded(page(chosen)))
+    return write_whole(page_path(path), encoded(page(chosen)))
+
+
+def page_path(path: str | os.PathLike[str]) -> Path:
+    """Where a page goes. ``UserError`` for a URL, and for a file that is no page, which is not written over."""
+    target = local_path(path, "A page is")
+    if target.suffix == ".nc":
+        other = target.with_suffix(".html")
+        raise UserError(f"{target} has the name of a run; give the page another, such as {other}.")
+    if target.is_file():
+        with target.open("rb") as file:
+            begins = file.read(1024).lstrip().lower()
+        if begins and not begins.startswith((b"<!doctype html", b"<html")):
+            raise UserError(f"{target} is there already and is no page; give the page another name.")
+    return target
 
 
 def page(runs: Sequence[Run]) -> str:

@@ -17,7 +17,7 @@ from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
 from vitscope.report.measured import listed, measured
 from vitscope.report.number import with_error, with_unit
-from vitscope.report.page import encoded, rendered, write_whole
+from vitscope.report.page import encoded, page_path, rendered, write_whole
 from vitscope.report.side import Side, alike, is_training, same_images, sides, timeless
 from vitscope.report.strip import Cell, Strip, strip
 from vitscope.report.text import definition
@@ -33,8 +33,9 @@ def write_comparison(runs: Sequence[Run], path: str | os.PathLike[str], labels: 
     chosen = tuple(runs)
     if not FEWEST <= len(chosen) <= MOST:
         raise UserError(f"A comparison takes {FEWEST} to {MOST} runs; {len(chosen)} were given.")
+    target = page_path(path)
     html = rendered("compare.html.j2", view=CompareView(sides(chosen, labels)), marks=MARKS, colour=css)
-    return write_whole(Path(path), encoded(html))
+    return write_whole(target, encoded(html))
 
 
 @dataclass(frozen=True)

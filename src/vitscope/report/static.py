@@ -17,6 +17,7 @@ from vitscope.report.measured import measured
 from vitscope.report.page import write_whole
 from vitscope.report.strip import strip
 from vitscope.runs.run import Run
+from vitscope.runs.whole import local_path
 
 Format = Literal["pdf", "png", "svg"]
 
@@ -58,9 +59,8 @@ def write_figures(run: Run, folder: str | os.PathLike[str], format: Format) -> t
     """Write the figures, as :func:`vitscope.report.figures` says."""
     if format not in get_args(Format):
         raise UserError(f"There is no figure format {format!r}; there are: {', '.join(get_args(Format))}.")
-    return tuple(
-        write_whole(Path(folder) / f"{name}.{format}", _painted(drawing, format)) for name, drawing in _all(run)
-    )
+    place = local_path(folder, "Figures are")
+    return tuple(write_whole(place / f"{name}.{format}", _painted(drawing, format)) for name, drawing in _all(run))
 
 
 def _all(run: Run) -> Iterator[tuple[str, AbstractDrawing]]:

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import fsspec
 import numpy as np
@@ -16,7 +17,7 @@ import xarray as xr
 from fsspec import AbstractFileSystem
 
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.text import printable
+from vitscope.measurement.text import printable, reason
 from vitscope.runs.hold import held
 from vitscope.runs.run import Run
 from vitscope.runs.schema import check
@@ -25,11 +26,30 @@ from vitscope.runs.spec import Spec
 from vitscope.runs.whole import sweep, write_whole
 
 Kept = TypeVar("Kept")
+Given = ParamSpec("Given")
 
 RUN_FILE = "run.nc"
 _PARTIAL = "partial"
+_TRIED = ".vitscope-tried"
 _MOST_INFLATED = 1032
 """A file holds at most so many times its own size: the largest factor of the compression that HDF5 has (deflate)."""
+
+
+def _reaching(
+    method: "Callable[Concatenate[RunFolder, Given], Kept]",
+) -> "Callable[Concatenate[RunFolder, Given], Kept]":
+    """A method of a folder that raises ``UserError`` for whatever goes wrong on the way to a URL."""
+
+    @wraps(method)
+    def reached(self: "RunFolder", *given: Given.args, **named: Given.kwargs) -> Kept:
+        try:
+            return method(self, *given, **named)
+        except Exception as error:
+            if self.is_local or isinstance(error, UserError | MemoryError | FileExistsError):
+                raise
+            raise _unreachable(self.url, error) from error
+
+    return reached
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,8 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", os.fspath(self.url))
+        if self.is_local:
+            object.__setattr__(self, "url", os.path.expanduser(self.url))
 
     @property
     def is_local(self) -> bool:
@@ -54,9 +76,13 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Keep others out of the folder meanwhile, as :func:`vitscope.runs.hold.held` says; nothing at a URL."""
+        """Keep others out of the folder meanwhile, as :func:`vitscope.runs.hold.held` says.
+
+        A URL only has to let itself be written to: ``UserError`` if it does not.
+        """
         path = self._open()[1]
         if not self.is_local:
+            self._try()
             yield
             return
         with held(self.url):
@@ -64,11 +90,13 @@ class RunFolder:
                 sweep(folder)
             yield
 
+    @_reaching
     def exists(self) -> bool:
         """Whether a finished run is there, readable or not."""
         files, path = self._open()
         return bool(files.exists(posixpath.join(path, self.file)))
 
+    @_reaching
     def read(self) -> Run | None:
         """The finished run, or None. ``UserError`` for one that is damaged, or whose other files are another's."""
         files, path = self._open()
@@ -86,6 +114,7 @@ class RunFolder:
                 )
         return run
 
+    @_reaching
     def write(self, run: Run, steps: Iterable[Spec] = (), beside: Mapping[str, bytes] | None = None) -> str:
         """Keep a finished run, and drop its own partial results; returns the file's URL. Refuses to replace a run.
 
@@ -109,12 +138,21 @@ class RunFolder:
                 _drop(files, posixpath.join(path, _PARTIAL, spec.address))
         return posixpath.join(self.url, self.file)
 
+    @_reaching
+    def write_beside(self, name: str, content: bytes) -> str:
+        """Keep another file beside the run, instead of one that was there; returns its URL."""
+        files, path = self._open()
+        _write(files, posixpath.join(path, name), content)
+        return posixpath.join(self.url, name)
+
+    @_reaching
     def write_part(self, spec: Spec, name: str, content: bytes) -> None:
         """Keep a piece of an unfinished run of this question, sealed."""
         files, path = self._open()
         place = posixpath.join(_PARTIAL, spec.address, name)
         _write(files, posixpath.join(path, place), sealed_part(content, place))
 
+    @_reaching
     def parts(
         self, spec: Spec, read: Callable[[bytes], Kept] = bytes, wanted: Container[str] | None = None
     ) -> dict[str, Kept]:
@@ -140,6 +178,15 @@ class RunFolder:
             what = f"{several} damaged, and will be done again."
             warnings.warn(f"{posixpath.join(self.url, _PARTIAL, spec.address)}: {what}", DamagedWarning, stacklevel=2)
         return found
+
+    @_reaching
+    def _try(self) -> None:
+        """Write something, so that what cannot be kept there is not measured first."""
+        files, path = self._open()
+        target = posixpath.join(path, _TRIED)
+        files.makedirs(path, exist_ok=True)
+        files.pipe_file(target, b"")
+        files.rm_file(target)
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
         if "\0" in self.url:
@@ -175,7 +222,7 @@ def read_run_bytes(content: bytes, where: str = RUN_FILE) -> Run:
     except (MemoryError, RecursionError, UserError):
         raise
     except Exception as error:  # HDF5 has many ways to fail on bytes that are not its own
-        why = str(error).splitlines()[0].strip().rstrip(".") or type(error).__name__
+        why = reason(error)
         raise UserError(
             f"{where} cannot be read as a run ({why}): it is damaged or of another program; "
             "bring back a copy, or move it away and measure again."
@@ -197,7 +244,13 @@ def find_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run]]:
 def listed_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run | UserError]]:
     """The same with what is wrong with those that cannot be read."""
     files, path = file_system(os.fspath(url))
-    for found in sorted(files.find(path)):
+    try:
+        everything = sorted(map(str, files.find(path)))
+    except Exception as error:
+        if isinstance(error, OSError) and "://" not in os.fspath(url):
+            raise
+        raise _unreachable(os.fspath(url), error) from error
+    for found in everything:
         if posixpath.basename(found) == RUN_FILE:
             yield posixpath.dirname(found), _read_or_error(files, found)
 
@@ -206,10 +259,14 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a path or fsspec URL, and the path in it. ``UserError`` if it cannot be opened."""
     try:
         files, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        why = str(error).splitlines()[0].rstrip(".")
+    except Exception as error:  # every file system has its own ways to fail
+        why = reason(error)
         raise UserError(f"{url} cannot be opened ({why}); give a folder, or install what opens such URLs.") from error
     return cast(AbstractFileSystem, files), cast(str, path)
+
+
+def _unreachable(url: str, error: Exception) -> UserError:
+    return UserError(f"{url} cannot be used ({reason(error)}); give a folder, or a URL that can be read and written.")
 
 
 def _read_or_error(files: AbstractFileSystem, path: str) -> Run | UserError:
@@ -218,7 +275,7 @@ def _read_or_error(files: AbstractFileSystem, path: str) -> Run | UserError:
     except UserError as error:
         return error
     except OSError as error:
-        return UserError(f"{path} cannot be read ({error.strerror or error}).")
+        return UserError(f"{path} cannot be read ({reason(error)}).")
 
 
 def _content(files: AbstractFileSystem, path: str) -> bytes:

@@ -2,13 +2,24 @@
 
 import fcntl
 import os
-import tempfile
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
-_SUFFIX = ".part"
+from vitscope.measurement.errors import UserError
+
+_SUFFIX = ".vitscope.part"
+"""Of an unfinished file, which nobody else's has."""
+
+
+def local_path(path: str | os.PathLike[str], what: str = "This is") -> Path:
+    """A path of this machine, its ``~`` the user's own folder. ``UserError`` for a URL."""
+    shown = os.fspath(path)
+    if "://" in shown:
+        raise UserError(f"{what} written on this machine, and {shown} is not; give a path.")
+    return Path(shown).expanduser()
 
 
 @contextmanager
@@ -24,11 +35,10 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
             os.replace(file.name, path)
         except BaseException as error:
             Path(file.name).unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno and error.filename in (None, file.name):
+            if isinstance(error, OSError) and error.errno and error.filename in (None, file.name, os.fspath(file.name)):
                 error.filename = os.fspath(path)  # not the name that nobody gave
             raise
     with suppress(OSError):  # the name itself survives a power cut, where a folder can be synchronised
@@ -56,11 +66,10 @@ def sweep(folder: Path) -> None:
 def _waiting(path: Path) -> IO[bytes]:
     """A file beside ``path`` under a name of its own, locked for as long as it is open."""
     while True:
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - the caller closes it
-            dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX, delete=False
-        )
+        name = path.parent / f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}"
+        file = open(name, "x+b")  # noqa: SIM115 - the caller closes it; with the permissions that new files have
         with suppress(OSError):  # a file system without locks, where nothing is swept either
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.exists(file.name):  # else it was swept before it was locked
-            return cast("IO[bytes]", file)
+            return file
         file.close()

@@ -30,6 +30,7 @@ from vitscope.models.subject import Subject
 from vitscope.runs.hold import held
 from vitscope.runs.provenance import provenance
 from vitscope.runs.spec import Spec
+from vitscope.runs.whole import local_path
 
 SAMPLE = 512
 """Images on which principal components are fitted, at most."""
@@ -69,7 +70,7 @@ def extract(
     if batch_size < 1:
         raise UserError(f"The batch size is {batch_size}; it must be at least 1.")
     extraction = _Extraction(subject, images, _recipe(subject, recipe, extractor), extractor, seed)
-    store = Store(Path(folder) / extraction.spec.address)
+    store = Store(local_path(folder, "Features are") / extraction.spec.address)
     if not store.finished:
         with held(store.path, "give another folder for the features"):
             if not store.finished:  # by whoever held it before

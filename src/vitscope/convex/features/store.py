@@ -20,6 +20,7 @@ from vitscope.convex.features.projection import Projection, read_projection
 from vitscope.convex.features.recipe import TokenRecipe
 from vitscope.data import Broken, Images
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 from vitscope.models.subject import Subject
 from vitscope.runs.schema import read_as
 from vitscope.runs.seal import DamagedWarning
@@ -153,7 +154,7 @@ class Store:
             labels = np.load(self.path / LABELS) if facts.labelled else None
             projection = self.projection() if recipe.width is not None else None
         except (OSError, ValueError, KeyError) as error:
-            why = str(error).splitlines()[0]
+            why = reason(error)
             raise UserError(f"The features in {self.path} are damaged ({why}); delete that folder.") from error
         left_out = _read(facts.left_out)
         return Features(

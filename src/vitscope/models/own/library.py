@@ -8,6 +8,7 @@ from typing import Any, cast, final
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 from vitscope.models.adapter import (
     LIBRARIES,
     AbstractLibrary,
@@ -38,7 +39,7 @@ def sized_vit(name: str, fields: Mapping[str, object], class_names: tuple[str, .
         return Vit(dataclasses.replace(SIZES[name], **cast("dict[str, Any]", values)), class_names)
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         given = ", ".join(f"{field}={value!r}" for field, value in fields.items())
-        raise UserError(f"{name} cannot be made with {given}: {str(error).splitlines()[0].rstrip('.')}.") from error
+        raise UserError(f"{name} cannot be made with {given}: {reason(error)}.") from error
 
 
 @LIBRARIES.add("own")
