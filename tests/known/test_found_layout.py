@@ -10,7 +10,7 @@ from torch import nn
 from vitscope import PixelInput, images, load, measure
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.measurement.errors import UserError
-from vitscope.models.bands import BANDS, agreement
+from vitscope.models.bands import BANDS, agreement, difference
 from vitscope.models.named import named_modules
 from vitscope.models.stream import Layout
 
@@ -116,6 +116,45 @@ def test_what_cannot_be_read_is_left_out_and_named(arrange):
     assert "not read" in notes[0]
 
 
+@pytest.mark.parametrize("sides", [(8, 8, 8, 8), (0, 0, 8, 8), (8, 0, 8, 0), (0, 8, 0, 8)])
+def test_rows_of_padding_are_not_read_as_tokens_of_another_kind(sides):
+    class Padded(Net):
+        def forward(self, x):
+            return super().forward(nn.functional.pad(x, sides))
+
+    anatomy, notes = found(Padded(tokens))
+    assert all(
+        (one.grid, one.prefix) == ((6 + sum(sides[2:]) // 8, 6 + sum(sides[:2]) // 8), 0) for one in anatomy.layouts
+    )
+    assert anatomy.places or "blocks.0" in notes[0]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        torch.randperm(36, generator=torch.Generator().manual_seed(0)),
+        torch.arange(36).view(3, 2, 3, 2).transpose(1, 2).flatten(),
+        torch.arange(36).flip(0),
+    ],
+    ids=["shuffled", "window by window", "backwards"],
+)
+def test_an_order_that_changes_between_two_blocks_is_not_taken_over(order):
+    class Mixing(Block):
+        """Takes a third of the mean over all tokens along."""
+
+        def forward(self, x):
+            return super().forward(x) + x.mean(1, keepdim=True) / 3
+
+    class Changing(Net):
+        def forward(self, x):
+            x = self.blocks[0](tokens(self.stem(x)))
+            return self.head(self.blocks[1](x[:, order]).mean(1))
+
+    anatomy, notes = found(Changing(tokens, Mixing))
+    assert [place.name for place in anatomy.places] == ["blocks.0"]
+    assert "blocks.1 is not read" in notes[0]
+
+
 def test_a_map_that_is_one_of_several_tensors_is_found():
     class Both(Block):
         def forward(self, x):
@@ -189,6 +228,14 @@ def test_agreement_is_one_for_the_right_cells_and_less_for_others():
     movement = np.stack([exact, exact])
     assert agreement(movement, rows, columns, (5, 5)) == pytest.approx(1)
     assert abs(agreement(movement, columns, rows, (5, 5))) < 1e-9
+
+
+def test_positions_differ_by_1_if_each_sees_a_cell_in_whatever_order_and_by_0_if_all_see_the_same():
+    cells = np.random.default_rng(0).permutation(25)
+    exact = np.concatenate([np.arange(BANDS)[:, None] == cells // 5, np.arange(BANDS)[:, None] == cells % 5])
+    movement = np.stack([exact, exact]).astype(float)
+    assert difference(movement, (5, 5)) == pytest.approx(1)
+    assert difference(np.ones_like(movement), (5, 5)) == pytest.approx(0)
 
 
 def test_a_change_is_not_told_across_what_lies_between_two_units():
@@ -281,9 +328,9 @@ def test_a_change_is_told_only_across_a_unit_that_takes_up_what_the_one_before_l
 
 def test_a_change_that_no_picture_of_noise_meets_is_not_told_either():
     def sometimes(net, x):
-        noise = x.std((1, 2)).mean() > 0.1
+        noise = x.std((1, 2)).mean(1)[:, None, None, None] > 0.1
         for block in net.blocks:
-            x = block(x if noise else x + net.position)
+            x = block(torch.where(noise, x, x + net.position))
         return x
 
     shown = [Image.new("RGB", (48, 48), "grey")]

@@ -72,10 +72,28 @@ def agreement(
     return max(min(_along(one[:BANDS], rows, grid[0]), _along(one[BANDS:], columns, grid[1])) for one in movement)
 
 
+def difference(movement: Movement, grid: tuple[int, int]) -> float:
+    """How differently positions move, in whatever order: 1 if each sees one cell of the grid, 0 if all see the same.
+
+    The standard deviation over positions of their shares of movement, relative to that of cells; the lesser of the two
+    axes. Of positions that attention has mixed, whatever differs still is counted.
+    """
+    axes = ((movement[0][:BANDS], grid[0]), (movement[0][BANDS:], grid[1]))
+    return min((_spread(_shares(one)) / _spread(_fields(count)[0]) for one, count in axes if count > 1), default=0.0)
+
+
+def _spread(shares: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.square(_centred(shares)).mean()))
+
+
+def _shares(movement: NDArray[np.float64]) -> NDArray[np.float64]:
+    return movement / np.maximum(movement.sum(0), np.finfo(np.float64).tiny)
+
+
 def _along(movement: NDArray[np.float64], cells: NDArray[np.int64], count: int) -> float:
     if count == 1:
         return 1.0
-    shares = _centred(movement / np.maximum(movement.sum(0), np.finfo(np.float64).tiny))
+    shares = _centred(_shares(movement))
     expected = _centred(np.where(cells < 0, 1 / BANDS, _fields(count)[..., cells]))
     products = (shares * expected).sum((1, 2))
     sizes = np.sqrt(np.square(expected).sum((1, 2)) * np.square(shares).sum())

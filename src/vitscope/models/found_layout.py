@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.models.bands import agreement, moved
+from vitscope.models.bands import agreement, difference, moved
 from vitscope.models.stream import Layout, Stream, token_stream
 
 _PREFIX = 16
@@ -25,6 +25,8 @@ _LONGEST = 4
 """Times as long as wide that the cells of a map may be."""
 _CONTRARY = 0.25
 """Agreement of another order that forbids taking a layout over from something of the same shape."""
+_DIFFERENT = 0.3
+"""Difference of movement that must be explained by an order: it is 0.6 behind two blocks of attention at random."""
 
 
 @final
@@ -89,10 +91,16 @@ def tensors_of(output: object) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _Order:
-    """One way to read a tensor, and how well it agrees with the movement."""
+    """One way to read a tensor, how well it agrees with the movement, and how differently its positions move."""
 
     layout: FoundLayout | None
     agreement: float
+    difference: float = 0.0
+
+    @property
+    def explains(self) -> bool:
+        """Whether the positions move alike, so that there is nothing to explain, or as this order says."""
+        return self.difference < _DIFFERENT or self.agreement >= _ALONE[0]
 
 
 @dataclass(frozen=True)
@@ -119,10 +127,11 @@ class Evidence:
     def like(self, known: FoundLayout) -> FoundLayout | None:
         """The layout of something else, if this can have it, in one tensor alone, and nothing speaks for another.
 
-        Behind attention, and in the last maps of small pictures, what is local may be too little to be found.
+        Behind attention, and in the last maps of small pictures, what is local may be too little to be found. Positions
+        that move differently, and not as this layout says, speak for an order that nobody knows.
         """
         alike = [one for one in self.orders if one.layout and one.layout.is_like(known)]
-        if len(alike) != 1:
+        if len(alike) != 1 or not alike[0].explains:
             return None
         most = max(alike[0].agreement, _CONTRARY)
         return alike[0].layout if all(one.agreement <= most for one in self.orders) else None
@@ -192,13 +201,17 @@ def _maps(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, in
         found = FoundLayout(part, axes, layout, (one, two, three), grid)
         long = grid[0] * image[1] / (grid[1] * image[0])
         if grid != (1, 1) and 1 / _LONGEST <= long <= _LONGEST:
-            yield _Order(found, agreement(moved(values, channel), *_raster(grid), grid))
+            movement = moved(values, channel)
+            yield _Order(found, agreement(movement, *_raster(grid), grid), difference(movement, grid))
         elif grid == (1, 1) and values.shape[channel] > 1:  # a single cell: the only axis there is holds the channels
             yield _Order(found, 1.0)
 
 
 def _tokens(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, int]) -> Iterator[_Order]:
-    """Patches row by row, with some tokens before them; and orders that are not read, so as not to mistake them."""
+    """Patches row by row, with some tokens before them; and orders that are not read, so as not to mistake them.
+
+    Among these are patches behind a row of tokens or more: they may be registers, or the padding of a picture.
+    """
     count, width = values.shape[1:]
     movement = moved(values, 2)
     for extra in range(min(_PREFIX, count - 2) + 1):
@@ -206,7 +219,7 @@ def _tokens(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, 
             rows, columns = _raster(grid)
             layout = FoundLayout(part, axes, Layout.TOKENS, (count, width), grid, extra)
             found = agreement(movement, _behind(extra, rows), _behind(extra, columns), grid)
-            yield _Order(layout, found)
+            yield _Order(layout if extra < grid[1] else None, found, difference(movement[:, :, extra:], grid))
             if found < _ALONE[0]:
                 continue
             down, across = _raster((grid[1], grid[0]))
