@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vitscope.data import images
@@ -157,16 +158,55 @@ def test_no_column_is_a_label_without_a_reason() -> None:
         (np.array([[1], [0]]), [1, 0], None),
         (np.array([1, 0], dtype=np.uint8), [1, 0], None),
         (["dog", "cat", "dog"], [1, 0, 1], ("cat", "dog")),
+        (np.array([0, 1, 10, 2], dtype=object), [0, 1, 10, 2], None),
+        ([0.0, 2.0, np.float32(1)], [0, 2, 1], None),
+        ([[2], [0], [1]], [2, 0, 1], None),
+        (range(3), [0, 1, 2], None),
+        (np.array([b"dog", b"cat"]), [1, 0], ("cat", "dog")),
+        (["polar bear", "bear"], [1, 0], ("bear", "polar bear")),
     ],
-    ids=["list", "column", "uint8", "strings"],
+    ids=["list", "column", "uint8", "strings", "objects", "floats", "rows", "range", "bytes", "words"],
 )
 def test_labels_are_read_from_integers_and_strings(raw: object, values: list[int], classes: tuple | None) -> None:
     labels = read_labels(raw, "photos", "the labels given")
     assert (labels.values.tolist(), labels.values.dtype, labels.classes) == (values, np.int64, classes)
 
 
+MISSING = [None, -1, float("nan"), np.float64("nan"), pd.NA, "", " ", "NaN", "nan", "NA", "N/A", "null", "<NA>"]
+
+
 def test_labels_that_are_all_missing_are_none() -> None:
-    assert read_labels([-1, -1], "photos", "column 'label'") is None
+    for raw in ([-1, -1], MISSING[2:], [None, None]):
+        assert read_labels(raw, "photos", "column 'label'") is None
+
+
+@pytest.mark.parametrize("missing", MISSING, ids=repr)
+def test_what_is_no_value_is_no_class(missing: object) -> None:
+    for known in (["cat", "dog"], [1, 0]):
+        with pytest.raises(UserError, match=r"1 of the 3 images of photos have no label \(column 'label': "):
+            read_labels([known[0], missing, known[1]], "photos", "column 'label'")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [[0], [1, 2], [0]],
+        [{0}, {1, 2}],
+        [("cat", "dog"), ("cat",)],
+        np.array([[0], [1, 2]], dtype=object),
+        ["cat", "['cat', 'dog']"],
+        ["0 3 5", "1"],
+        ["1,2", "1"],
+        ["cat,dog", "cat"],
+        ["cat, dog", "bird, dog", "dog"],
+        ["cat dog", "cat", "dog"],
+        ["cat;dog", "bird"],
+    ],
+    ids=repr,
+)
+def test_several_labels_an_image_are_refused_however_they_are_written(raw: object) -> None:
+    with pytest.raises(UserError, match=r"several labels an image \(multi-label\): give one class"):
+        read_labels(raw, "photos", "the labels given")
 
 
 @pytest.mark.parametrize(
@@ -175,9 +215,10 @@ def test_labels_that_are_all_missing_are_none() -> None:
         ([0, -1, 1], None, r"1 of the 3 images of photos have no label"),
         ([0.5, 1.5], None, "must be one integer per image, not 2 float64"),
         (np.eye(3, dtype=int), None, "must be one integer per image, not 3x3 int64"),
+        ([0, 2**70], None, "must be one integer per image, not 2 object"),
         ([0, 5], ("a", "b"), "photos has the label 5 .* but only 2 class names"),
     ],
-    ids=["partly", "floats", "one-hot", "unnamed"],
+    ids=["partly", "floats", "one-hot", "huge", "unnamed"],
 )
 def test_labels_that_cannot_be_are_refused(raw: object, classes: tuple | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -192,3 +233,15 @@ def test_labels_from_one_do_not_pass_because_few_images_were_taken(limit: int | 
         ours.for_classes(100, None)
     ordered = images((pixels, [f"{number:03}" for number in range(1, 101)] * 2), limit=limit, label_order="text")
     assert ordered.for_classes(100, None).labels.max() < 100
+
+
+def test_labels_beside_images_may_come_in_any_sequence() -> None:
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    for given in ((2, 0, 1), range(3), pd.Series([0, 1, 2]), np.arange(3.0)):
+        assert images((pixels, given)).labels.tolist() == list(given)
+    for several in ([[0], [1, 2], [0]], [{0}, {1}, {2}]):
+        with pytest.raises(UserError, match="several labels an image"):
+            images((pixels, several))
+    paths = ["a.png", "b.png", "c.png"]
+    for source in (np.array(paths), np.array(paths, dtype=object), pd.Series(paths), tuple(paths)):
+        assert images((source, [2, 0, 1])).pictures.files == images(source).pictures.files == tuple(paths)

@@ -149,6 +149,48 @@ def test_numbers_of_a_table_are_class_numbers_unless_they_are_written_as_names(p
         assert (ours.labels.tolist(), ours.classes) == (values, classes)
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [("0.0 1.0 2.0", [0, 1, 2]), ("1 0 2.", [1, 0, 2]), ("0 NaN 1", 1), ("0.0 NA 1", 1), ("ant NA bee", 1)],
+)
+def test_whole_numbers_and_missing_cells_of_a_table(pictures: Path, cells: str, labels: list[int] | int) -> None:
+    lines = [f"pictures/{n}.png,{cell}" for n, cell in enumerate(cells.split())]
+    (pictures / "list.csv").write_text("\n".join(["path,label", *lines]))
+    if isinstance(labels, list):
+        assert images(pictures / "list.csv").labels.tolist() == labels
+    else:
+        with pytest.raises(UserError, match=rf"{labels} of the 3 images .* have no label"):
+            images(pictures / "list.csv")
+
+
+def test_frames_with_what_pandas_has_for_nothing_or_a_name_twice(pictures: Path) -> None:
+    paths = [str(pictures / "pictures" / f"{n}.png") for n in range(3)]
+    for labels in (pd.array([0, None, 1], dtype="Int64"), pd.Categorical(["a", None, "b"]), [0.0, None, 1.0]):
+        with pytest.raises(UserError, match="1 of the 3 images of the data frame have no label"):
+            images(pd.DataFrame({"path": paths, "label": labels}))
+    assert images(pd.DataFrame({"path": paths, "label": [0.0, 2.0, 1.0]})).labels.tolist() == [0, 2, 1]
+    for several in ([{1}, {2}, {3}], [np.arange(2)] * 3):
+        with pytest.raises(UserError, match="several labels an image"):
+            images(pd.DataFrame({"path": paths, "label": several}))
+    with pytest.raises(UserError, match="names a column twice; its columns are path, label, label"):
+        images(pd.DataFrame([[paths[0], 0, 1]], columns=["path", "label", "label"]))
+
+
+def test_a_table_without_a_first_row_of_names_is_refused(pictures: Path) -> None:
+    (pictures / "list.csv").write_text("pictures/0.png,0\npictures/1.png,1\n")
+    with pytest.raises(UserError, match=r"holds pictures/0\.png, and a first row names columns: add one"):
+        images(pictures / "list.csv")
+
+
+def test_lines_end_where_tables_say_so(pictures: Path) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        text = f"path,label,text{end}pictures/0.png,0,a\u2028b\x85c{end}pictures/1.png,1,d{end}"
+        (pictures / "list.csv").write_bytes(text.encode())
+        assert images(pictures / "list.csv").labels.tolist() == [0, 1]
+    (pictures / "list.jsonl").write_text('{"path": "pictures/0.png", "label": 1, "text": "a\u2028b"}\n')
+    assert images(pictures / "list.jsonl").labels.tolist() == [1]
+
+
 def test_a_frame_may_lead_anywhere_and_a_file_only_below_its_root(pictures: Path, tmp_path: Path) -> None:
     frame = pd.DataFrame({"path": [str(pictures / row["file_name"]) for row in rows()], "label": LABELS})
     check(images(frame), classes=None)
@@ -246,6 +288,34 @@ def test_tars_may_have_their_labels_in_json_or_have_none(tmp_path: Path) -> None
     assert "--label chooses one of: txt" in images(tmp_path).notes[0]
     with pytest.raises(UserError, match=r"9 of the 10 images .* have no label"):
         images(tmp_path, label="txt")
+
+
+@pytest.mark.parametrize(
+    ("extension", "cells", "labels"),
+    [
+        ("cls", ["-1", "0"], "1 of the 2 images"),
+        ("cls", ["NaN", "ant"], "1 of the 2 images"),
+        ("cls", ["1.0", "0.0"], [1, 0]),
+        ("cls", ["0,3", "1"], "several labels an image"),
+        ("json", [{"label": None}, {"label": 1}], "1 of the 2 images"),
+        ("json", [{"width": 8}, {"label": 1}], "1 of the 2 images"),
+        ("json", [{"label": 1.0}, {"label": 0.0}], [1, 0]),
+        ("json", [{"label": 1}, {"label": [0, 1]}], "several labels an image"),
+        ("json", [{"label": 0.5}, {"label": 1}], "numbers that are no classes"),
+    ],
+    ids=repr,
+)
+def test_labels_of_tars_are_never_left_out_in_silence(
+    tmp_path: Path, extension: str, cells: list, labels: list[int] | str
+) -> None:
+    members = {f"{n}.png": png(n) for n in range(2)}
+    contents = [cell if isinstance(cell, str) else json.dumps(cell) for cell in cells]
+    write_tar(tmp_path / "a.tar", members | {f"{n}.{extension}": each.encode() for n, each in enumerate(contents)})
+    if isinstance(labels, list):
+        assert images(tmp_path / "a.tar").labels.tolist() == labels
+    else:
+        with pytest.raises(UserError, match=labels):
+            images(tmp_path / "a.tar")
 
 
 def test_tars_of_several_splits_are_asked_for(tmp_path: Path) -> None:
@@ -562,6 +632,13 @@ def test_annotations_of_other_tasks_are_refused_and_can_be_left_out(label: objec
     with pytest.raises(UserError, match=rf"{message}.* one class an image.*--label none"):
         images(source)
     assert images(source, label="none").labels is None
+
+
+@pytest.mark.parametrize("labels", [[0, None, 1], ["ant", float("nan"), "bee"], ["ant", "", "bee"], [0.0, np.nan, 1.0]])
+def test_items_without_a_label_are_counted(labels: list) -> None:
+    source = Listed(list(zip(COLOUR[:3], labels, strict=True)))
+    with pytest.raises(UserError, match="1 of the 3 images of the data set Listed have no label"):
+        images(source)
 
 
 def test_items_that_are_no_pictures_are_refused() -> None:

@@ -72,21 +72,38 @@ class ArraySource(AbstractSource):
 
 def split_pair(source: object) -> tuple[object, object]:
     """Images and labels, of a pair whose second is a vector; otherwise all of it are images."""
-    if not (isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], np.ndarray | torch.Tensor | list)):
+    if not (isinstance(source, tuple) and len(source) == 2):
         return source, None
     first, second = source
-    shape = tuple(second.shape) if isinstance(second, torch.Tensor | np.ndarray) else np.array(second, object).shape
-    stacked = isinstance(first, list) or (isinstance(first, np.ndarray | torch.Tensor) and first.ndim > 2)
+    shape = _shape(second)
+    stacked = isinstance(first, list | tuple) or (isinstance(first, np.ndarray | torch.Tensor) and first.ndim != 2)
     if stacked and len(shape) == 2 and shape[1] > 1 and len(first) == shape[0]:
         raise UserError(f"the labels given are {shape[0]} x {shape[1]}, {SEVERAL}: give one class for each image.")
     return (first, second) if len(shape) == 1 or shape[1:] == (1,) else (source, None)
+
+
+def _shape(labels: object) -> tuple[int, ...]:
+    """The shape of what may be labels; () of what cannot be."""
+    if isinstance(labels, np.ndarray | torch.Tensor):
+        return tuple(labels.shape)
+    if not isinstance(labels, list | tuple | range) and not is_series(labels):
+        return ()
+    rows = list(cast("Sequence[object]", labels))
+    sizes = {len(cast("list[object]", row)) if isinstance(row, list | tuple) else None for row in rows}
+    pictures = any(isinstance(row, Image.Image) or getattr(row, "ndim", 0) > 0 for row in rows)
+    return () if pictures else (len(rows), *(size for size in sizes if size and len(sizes) == 1))
+
+
+def is_series(source: object) -> bool:
+    """Whether this is a column of pandas, which need not be installed."""
+    return type(source).__name__ == "Series" and type(source).__module__.partition(".")[0] == "pandas"
 
 
 def labels_given(given: object, count: int, where: str, choice: Choice) -> Labels | None:
     """The labels that were given beside so many images, one for each."""
     if given is None or choice.label == NO_LABELS:
         return None
-    given = given.cpu().numpy() if isinstance(given, torch.Tensor) else given
+    given = given.tolist() if isinstance(given, torch.Tensor) else given
     labels = read_labels(given, where, "the labels given", chosen=True)
     if labels is not None and len(labels.values) != count:
         raise UserError(f"{count} images were given with {len(labels.values)} labels: give one for each.")

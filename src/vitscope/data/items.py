@@ -13,6 +13,7 @@ from PIL import Image
 from vitscope.data.array import one_picture
 from vitscope.data.decode import BrokenImage, Decoding, displayed, from_array
 from vitscope.data.label import BOXES, MASKS, ORDERS, SEVERAL, Labels, read_labels, refuse_annotation
+from vitscope.data.label_value import plain
 from vitscope.data.source import AbstractPictures, reason_of
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -147,7 +148,7 @@ def item_labels(dataset: Items, where: str) -> Labels | None:
     agreeing = [values for values in lists if all(values[place] == label for place, label in seen.items())]
     values = agreeing[0] if agreeing else [_label(parts(dataset[place])[1], where) for place in range(count)]
     classes = None if changed or (lists and not agreeing) else class_names(dataset)
-    labels = read_labels(_filled(values), where, "the data set's labels", classes)
+    labels = read_labels(values, where, "the data set's labels", classes)
     if labels is None or classes is not None:
         return labels and numbered_by(labels, dataset)
     return labels if class_names(dataset) is None else without_names(labels, where)
@@ -179,19 +180,8 @@ def _listed(dataset: Items, name: str) -> list[object] | None:
         held = held.tolist()
     if not isinstance(held, Sequence) or len(cast("Sequence[object]", held)) != len(dataset):
         return None
-    values = [cast(Any, value).item() if _is_number(value) else value for value in cast("Sequence[object]", held)]
+    values = list(map(plain, cast("Sequence[object]", held)))
     return values if all(isinstance(value, Hashable) for value in values) else None
-
-
-def _is_number(value: object) -> bool:
-    """Whether this is a single number of NumPy or PyTorch."""
-    return isinstance(value, np.generic | torch.Tensor) and value.ndim == 0
-
-
-def _filled(values: Sequence[object]) -> object:
-    """Values with nulls as what `read_labels` takes for no label."""
-    words = any(isinstance(value, str) for value in values)
-    return np.array(values, dtype=object) if words else np.array([-1 if value is None else value for value in values])
 
 
 def _label(value: object, where: str) -> object:
@@ -205,11 +195,11 @@ def _label(value: object, where: str) -> object:
             refuse_annotation(where, MASKS)
         if value.ndim == 1 and len(cast(Any, value)) > 1:
             refuse_annotation(where, SEVERAL)
-        return cast(Any, value).item()
-    if isinstance(value, tuple | list):
-        inner = cast("Sequence[object]", value)
+        value = cast(Any, value).item()
+    if isinstance(value, tuple | list | set | frozenset):
+        inner = list(cast("Sequence[object]", value))
         refuse_annotation(where, BOXES if inner and isinstance(inner[0], Mapping) else SEVERAL)
-    return value
+    return plain(value)
 
 
 def class_names(dataset: object) -> tuple[str, ...] | None:

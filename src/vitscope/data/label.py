@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 import numpy as np
 from jaxtyping import Int
 
 from vitscope.data.class_names import Match, are_placeholders, match, placeholder_numbers
+from vitscope.data.label_value import plain
 from vitscope.measurement.errors import UserError
 
 NO_LABELS = "none"
@@ -20,6 +21,9 @@ SEVERAL = "several labels an image (multi-label)"
 BOXES = "boxes (detection)"
 MASKS = "masks (segmentation)"
 FRACTIONS = "numbers that are no classes"
+SEQUENCES = (list, tuple, set, frozenset, np.ndarray)
+MOST = 2**62
+"""What no class number reaches."""
 
 REMEDY = "choose a label column with --label, or map the labels with --label-map FILE"
 
@@ -115,31 +119,24 @@ def read_labels(
 ) -> Labels | None:
     """Labels from a sequence of integers, or of strings (numbered in sorted order); None where all are -1 or null.
 
-    Columns of shape (images, 1) are taken for vectors.
+    Columns of shape (images, 1) are taken for vectors, whole floats for integers, NaN and blanks for null.
     """
-    values = np.asarray(raw)
-    if values.size == 0:
-        return None
-    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    if values.ndim != 1 or values.dtype.kind not in "iubUO":
-        shape = "x".join(map(str, values.shape))
-        raise UserError(f"the labels of {where} ({source}) must be one integer per image, not {shape} {values.dtype}.")
-    words = values.dtype.kind in "UO"
+    cells = _cells(raw, where, source)
+    words = any(isinstance(cell, str) for cell in cells)
     if words:
-        known = np.array([value is not None and str(value) != "" for value in values], dtype=bool)
-        names, numbers = np.unique([str(value) for value in values[known]], return_inverse=True)
-        classes = tuple(map(str, names))
+        cells = [None if cell is None or cell == -1 else str(cell) for cell in cells]
+        classes = tuple(sorted({cell for cell in cells if cell is not None}))
         _refuse_joined(classes, where, source)
-        values = np.full(len(known), -1)
-        values[known] = numbers
-    values = values.astype(np.int64)
+        numbers = {name: number for number, name in enumerate(classes)}
+        cells = [None if cell is None else numbers[cell] for cell in cells]
+    values = np.array([-1 if cell is None else cell for cell in cells], dtype=np.int64)
     missing = int((values < 0).sum())
     if missing == len(values):
         return None
     if missing:
         raise UserError(
-            f"{missing} of the {len(values)} images of {where} have no label ({source} is negative or null there): "
-            "give only labelled images, or choose other labels with --label."
+            f"{missing} of the {len(values)} images of {where} have no label ({source}: negative, null, blank, or a "
+            "word such as NaN): give only labelled images, or choose other labels with --label."
         )
     most = int(values.max())
     if classes is not None and most >= len(classes):
@@ -154,20 +151,51 @@ def read_labels(
     )
 
 
+def _cells(raw: object, where: str, source: str) -> list[int | str | None]:
+    """The labels one by one: an integer, a word, or None for none."""
+    array = raw if isinstance(raw, np.ndarray) else None
+    rows = cast("list[Any]", list(cast("Sequence[Any]", raw)) if array is None else np.atleast_1d(array).tolist())
+    column = all(isinstance(row, list | tuple) and len(cast("Sequence[Any]", row)) == 1 for row in rows)
+    cells = [plain(row[0] if column else row) for row in rows]
+    strange = [cell for cell in cells if not _is_label(cell)]
+    if not strange:
+        return cast("list[int | str | None]", cells)
+    if isinstance(strange[0], SEQUENCES) and (array is None or array.ndim == 1):
+        raise UserError(
+            f"the labels of {where} ({source}) hold {strange[0]!r}, {SEVERAL}: give one class for each image."
+        )
+    size = len(cells) if array is None else "x".join(map(str, array.shape))
+    kind = np.asarray(strange[:1]).dtype if array is None else array.dtype
+    raise UserError(f"the labels of {where} ({source}) must be one integer per image, not {size} {kind}.")
+
+
+def _is_label(cell: object) -> bool:
+    return cell is None or isinstance(cell, str) or (isinstance(cell, int) and abs(cell) < MOST)
+
+
 def _refuse_joined(classes: tuple[str, ...], where: str, source: str) -> None:
     """Refuse strings such as `cat|dog`, several classes in one."""
-    joined = next((name for name in classes if "|" in name or ";" in name), None)
+    known = frozenset(classes)
+    joined = next((name for name in classes if _is_joined(name, known)), None)
     if joined is not None:
         raise UserError(
             f"{where} has the label {joined!r} ({source}), which reads as {SEVERAL}: give one class for each image."
         )
 
 
-def column_labels(values: Sequence[int | str | None], column: Column, where: str, chosen: bool) -> Labels | None:
+def _is_joined(name: str, classes: frozenset[str]) -> bool:
+    """Whether a name is a list, several numbers, or made of others of the classes."""
+    if "|" in name or ";" in name or name.lstrip().startswith("["):
+        return True
+    by_comma, by_space = ([part for part in re.split(by, name.strip()) if part] for by in (r"\s*,\s*", r"[,\s]+"))
+    if len(by_comma) > 1 and not classes.isdisjoint(by_comma):
+        return True
+    return len(by_space) > 1 and (all(map(str.isdecimal, by_space)) or classes.issuperset(by_space))
+
+
+def column_labels(values: Sequence[object], column: Column, where: str, chosen: bool) -> Labels | None:
     """Labels from the cells of a column; null is no label."""
-    strings = any(isinstance(value, str) for value in values)
-    raw = np.array(values, dtype=object) if strings else np.array([-1 if value is None else value for value in values])
-    return read_labels(raw, where, f"column {column.name!r}", column.classes, chosen)
+    return read_labels(values, where, f"column {column.name!r}", column.classes, chosen)
 
 
 def text(name: str) -> str:

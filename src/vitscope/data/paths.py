@@ -4,7 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import cast, final
 
-from vitscope.data.array import labels_given, split_pair
+import numpy as np
+
+from vitscope.data.array import is_series, labels_given, split_pair
 from vitscope.data.folder import FilePictures
 from vitscope.data.source import AbstractSource, Choice, Opened, refuse_label, refuse_split
 
@@ -14,11 +16,9 @@ class PathsSource(AbstractSource):
     """A list of paths, or a pair of such a list and labels; relative ones lead from `root`, or from where one is."""
 
     def claims(self, source: object) -> bool:
-        """A list or tuple that holds paths alone, by itself or in a pair."""
-        paths, _ = split_pair(source)
-        if not isinstance(paths, list | tuple) or not paths:
-            return False
-        return all(isinstance(path, str | os.PathLike) for path in cast("Sequence[object]", paths))
+        """A list, an array or a column of pandas that holds paths alone, by itself or in a pair."""
+        paths = _listed(split_pair(source)[0])
+        return bool(paths) and all(isinstance(path, str | os.PathLike) for path in paths)
 
     def open(self, source: object, choice: Choice) -> Opened:
         """Take note of the paths; none is opened."""
@@ -27,5 +27,12 @@ class PathsSource(AbstractSource):
         refuse_label(where, choice.label, "labels are given as the second of a pair (paths, labels)")
         paths, given = split_pair(source)
         root = os.path.abspath(choice.root or "")
-        files = tuple(os.fsdecode(path) for path in cast("Sequence[str | os.PathLike[str]]", paths))
+        files = tuple(os.fsdecode(cast("str | os.PathLike[str]", path)) for path in _listed(paths))
         return Opened("paths", FilePictures(root, files), labels_given(given, len(files), where, choice))
+
+
+def _listed(paths: object) -> list[object]:
+    """What may be paths, one by one; nothing of what holds none."""
+    if isinstance(paths, np.ndarray):
+        return cast("list[object]", paths.tolist() if paths.ndim == 1 and paths.dtype.kind in "UO" else [])
+    return list(cast("Sequence[object]", paths)) if isinstance(paths, list | tuple) or is_series(paths) else []

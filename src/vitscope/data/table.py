@@ -13,6 +13,7 @@ from vitscope.data.label import (
     BOXES,
     FRACTIONS,
     NO_LABELS,
+    SEQUENCES,
     SEVERAL,
     Column,
     Labels,
@@ -20,6 +21,7 @@ from vitscope.data.label import (
     column_labels,
     is_label_name,
 )
+from vitscope.data.label_value import plain
 from vitscope.data.layout import OBJECTS
 from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_split
 from vitscope.data.table_file import READERS, Columns, read_columns
@@ -50,6 +52,9 @@ class TableSource(AbstractSource):
         """Read the table; no image is opened."""
         if is_frame(source):
             frame, root = cast(Any, source), os.path.abspath(choice.root or "")
+            names = [str(name) for name in frame.columns]
+            if len(set(names)) < len(names):
+                raise UserError(f"the data frame names a column twice; its columns are {', '.join(names)}.")
             columns = {str(name): [_plain(value) for value in frame[name].tolist()] for name in frame.columns}
             return open_table("data frame", "the data frame", columns, root, choice, bounded=False)
         path, where = Path(str(source)), printable(str(source))
@@ -63,11 +68,11 @@ def is_frame(source: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """A cell of a data frame as Python has it, of which NaN is null."""
+    """A cell of a data frame as Python has it, of which NaN and NA are null."""
     if isinstance(value, os.PathLike):
         return os.fspath(cast("os.PathLike[str]", value))
     value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and value != value else value
+    return None if plain(value) is None and not isinstance(value, str) else value
 
 
 def open_table(name: str, where: str, columns: Columns, root: str, choice: Choice, bounded: bool) -> Opened:
@@ -125,21 +130,21 @@ def table_labels(
     candidates = [column for column in found if column is not None]
     column = choose_column(candidates, label, where)
     if column is not None:
-        values = cast("Sequence[int | str | None]", columns[column.name])
-        return column_labels(values, column, where, chosen=label is not None), ()
+        return column_labels(columns[column.name], column, where, chosen=label is not None), ()
     listed = ", ".join(column.name for column in candidates if column.holds is None)
     note = f"No column of {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}."
     return None, (note,) if listed and label != NO_LABELS else ()
 
 
-def _column(name: str, values: Sequence[object]) -> Column | None:
+def _column(name: str, cells: Sequence[object]) -> Column | None:
+    values = list(map(plain, cells))
     if _all(values, int, str):
         return Column(name)
     if name.lower() in OBJECTS:
         return Column(name, holds=BOXES)
     if not is_label_name(name) or all(value is None for value in values):
         return None
-    return Column(name, holds=SEVERAL if _all(values, list, tuple, Mapping) else FRACTIONS)
+    return Column(name, holds=SEVERAL if _all(values, *SEQUENCES, Mapping) else FRACTIONS)
 
 
 def _all(values: Sequence[object], *kinds: type) -> bool:

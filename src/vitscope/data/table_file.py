@@ -1,8 +1,8 @@
 """Tables as people keep them, read into columns: CSV, TSV, JSON lines, JSON records, Parquet."""
 
 import csv
+import io
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,20 +10,20 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 
 from vitscope.data.decode import BrokenImage
-from vitscope.data.files import read_file
+from vitscope.data.files import IMAGES, has_suffix, read_file
+from vitscope.data.label_value import read_cells
 from vitscope.data.source import parsing
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
 Columns = Mapping[str, Sequence[object]]
-INTEGER = re.compile(r"^[+-]?\d{1,18}$")
 MOST_BYTES = 2**31
 
 
 def read_columns(path: Path) -> Columns:
     """The columns of a table, all of one length; `UserError` names the file where it is damaged.
 
-    What a CSV file holds is text, taken for integers in columns that hold nothing else; an empty cell is null.
+    What a CSV file holds is text, taken for numbers in columns that hold nothing else; an empty cell is null.
     """
     where = printable(str(path))
     with parsing(where, READERS[path.suffix.lower()][0]):
@@ -41,32 +41,29 @@ def _text(path: Path) -> str:
 
 
 def _read_csv(path: Path) -> Columns:
-    lines = _text(path).splitlines(keepends=True)
-    header = lines[0] if lines else ""
+    lines = io.StringIO(_text(path), newline=None)  # str.splitlines would break lines at more than line ends
+    header = next(lines, "")
+    lines.seek(0)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
     rows = [row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row]
     if not rows:
         return {}
     names = rows[0]
+    first = next((name for name in names if has_suffix(name, IMAGES)), None)
+    if first is not None:
+        raise UserError(
+            f"the first row of {path} holds {first}, and a first row names columns: add one, such as path,label."
+        )
     if len(set(names)) < len(names):
         raise UserError(f"{path} names a column twice; its columns are {', '.join(names)}.")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(names):
             raise UserError(f"row {number} of {path} has {len(row)} cells, and its first row names {len(names)}.")
-    return {name: _typed([row[place] for row in rows[1:]]) for place, name in enumerate(names)}
-
-
-def _typed(cells: Sequence[str]) -> list[object]:
-    """Integers where all cells but empty ones are, else text."""
-    whole = all(INTEGER.match(cell) for cell in cells if cell) and not any(
-        len(cell.lstrip("+-")) > 1 and cell.lstrip("+-").startswith("0")
-        for cell in cells  # 007 is a name
-    )
-    return [None if not cell else int(cell) if whole else cell for cell in cells]
+    return {name: read_cells([row[place] for row in rows[1:]]) for place, name in enumerate(names)}
 
 
 def _read_lines(path: Path) -> Columns:
-    return _records([json.loads(line) for line in _text(path).splitlines() if line.strip()], path)
+    return _records([json.loads(line) for line in _text(path).split("\n") if line.strip()], path)
 
 
 def _read_json(path: Path) -> Columns:

@@ -15,6 +15,7 @@ from vitscope.data.decode import BrokenImage
 from vitscope.data.files import IMAGES, SOUNDS, VIDEOS, has_suffix, is_clutter
 from vitscope.data.label import (
     BOXES,
+    FRACTIONS,
     MASKS,
     NO_LABELS,
     SEVERAL,
@@ -24,6 +25,7 @@ from vitscope.data.label import (
     column_labels,
     is_label_name,
 )
+from vitscope.data.label_value import plain, read_cell
 from vitscope.data.layout import OBJECTS
 from vitscope.data.shards import by_split, shards
 from vitscope.data.source import AbstractEncodedPictures, AbstractSource, Choice, Opened, choose_split, parsing
@@ -173,7 +175,7 @@ def _labels(
     """The labels that are chosen or evident, and a note where there is a choice that nobody made."""
     extensions = dict.fromkeys(extension for sample in samples for extension in sample)
     texts = [extension for extension in extensions if not has_suffix(f".{extension}", IMAGES)]
-    fields = _fields(next((sample for sample in samples if "json" in sample), {}), files, where)
+    fields = {} if label == NO_LABELS else _known_fields(samples, files, where)
     columns = [Column(extension) for extension in texts if extension != "json"]
     columns += [column for name, value in fields.items() if (column := _column(name, value)) is not None]
     chosen = choose_column(columns, label, where)
@@ -181,7 +183,7 @@ def _labels(
         return None, () if label == NO_LABELS else _notes(samples, columns, where)
     own = chosen.name in texts
     values = [
-        _text(sample.get(chosen.name), files) if own else _cell(_fields(sample, files, where).get(chosen.name))
+        _text(sample.get(chosen.name), files) if own else _fields(sample, files, where).get(chosen.name)
         for sample in samples
     ]
     return column_labels(values, chosen, where, chosen=label is not None), ()
@@ -197,23 +199,21 @@ def _notes(samples: Sequence[Sample], columns: Sequence[Column], where: str) -> 
 
 
 def _column(name: str, value: object) -> Column | None:
+    value = plain(value)
     if isinstance(value, int | str):
         return Column(name)
     if name.lower() in OBJECTS:
         return Column(name, holds=BOXES)
-    return Column(name, holds=SEVERAL) if isinstance(value, list) and is_label_name(name) else None
-
-
-def _cell(value: object) -> int | str | None:
-    return value if isinstance(value, int | str) else None
+    holds = SEVERAL if isinstance(value, list) else FRACTIONS if isinstance(value, float) else None
+    return Column(name, holds=holds) if holds and is_label_name(name) else None
 
 
 def _text(member: Member | None, files: Sequence[str]) -> int | str | None:
     """A member's text: a number where it is one."""
     if member is None or member.size > MOST_LABEL_BYTES:
         return None
-    text = read_part(files[member.shard], member.start, member.size).decode("utf-8", "backslashreplace").strip()
-    return int(text) if text.isdecimal() and len(text) <= 18 else printable(text) or None
+    cell = read_cell(read_part(files[member.shard], member.start, member.size).decode("utf-8", "backslashreplace"))
+    return printable(cell) if isinstance(cell, str) else cell
 
 
 def _fields(sample: Sample, files: Sequence[str], where: str) -> dict[str, Any]:
@@ -224,3 +224,12 @@ def _fields(sample: Sample, files: Sequence[str], where: str) -> dict[str, Any]:
     with parsing(f"{printable(member.name)} in {where}", "JSON"):
         parsed = json.loads(read_part(files[member.shard], member.start, member.size))
     return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
+
+
+def _known_fields(samples: Sequence[Sample], files: Sequence[str], where: str) -> dict[str, Any]:
+    """Of each field that a sample's `.json` has, the first value that is not null."""
+    known: dict[str, Any] = {}
+    for sample in samples:
+        fields = _fields(sample, files, where)
+        known = {name: value for name, value in fields.items() if plain(value) is not None} | known
+    return known
