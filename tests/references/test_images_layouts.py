@@ -141,6 +141,166 @@ def test_tables_of_paths(pictures: Path, suffix: str) -> None:
     check(images(pd.DataFrame(records), split="a", root=pictures), slice(0, 8))
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "split"),
+    [
+        ("Split", ["train", "test"], "test"),
+        ("set", ["Train", "Test"], "Test"),
+        ("subset", ["training", "holdout"], "holdout"),
+        ("partition", ["0", "1"], "1"),
+        ("fold", ["1", "2"], "2"),
+        ("Usage", ["Training", "PublicTest"], "PublicTest"),
+        ("is_train", ["1", "0"], "not train"),
+        ("is_train", ["True", "False"], "not train"),
+    ],
+)
+def test_columns_that_are_splits_whatever_they_are_called(
+    pictures: Path, column: str, cells: list[str], split: str
+) -> None:
+    records = [
+        {"file_name": row["file_name"], "label": row["label"], column: cells[n // 8]} for n, row in enumerate(rows())
+    ]
+    write_table(pictures / "list.csv", records)
+    write_table(pictures / "metadata.csv", records)
+    held = {"image": [png(n) for n in range(COUNT)], "label": LABELS, column: [cells[n // 8] for n in range(COUNT)]}
+    pq.write_table(pa.table(held), pictures.parent / "rows.parquet")
+    features = {
+        "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=list(NAMES)),
+        column: datasets.Value("string"),
+    }
+    made = datasets.Dataset.from_dict(
+        held | {"image": [{"bytes": each} for each in held["image"]]}, datasets.Features(features)
+    )
+    made.save_to_disk(str(pictures.parent / "saved"))
+    places = (pictures / "list.csv", pictures, pictures.parent / "rows.parquet", pictures.parent / "saved")
+    for source in (*places, pd.DataFrame(records), made):
+        with pytest.raises(UserError, match=r"has several splits \(.*\): choose one with --split"):
+            images(source)
+        ours = images(source, split=split, root=pictures if isinstance(source, pd.DataFrame) else None)
+        check(ours, slice(8, COUNT), ours.classes)
+        assert ours.name.endswith(f"/{split}")
+    with pytest.raises(UserError, match=rf"train is one split, and its column '{column}' has several"):
+        images(datasets.DatasetDict(train=made))
+    (pictures.parent / "both").mkdir()
+    for name in ("train", "test"):
+        (pictures.parent / "both" / f"{name}.parquet").write_bytes((pictures.parent / "rows.parquet").read_bytes())
+    with pytest.raises(UserError, match=rf"is one split, and its column '{column}' has several"):
+        images(pictures.parent / "both", split="train")
+
+
+def test_columns_that_are_no_splits_are_none_and_rows_without_one_are_asked_for(pictures: Path) -> None:
+    records = [{"path": row["file_name"], "label": row["label"], "set": "ab"[n % 2]} for n, row in enumerate(rows())]
+    write_table(pictures / "list.csv", records)
+    check(images(pictures / "list.csv"))
+    assert images(pictures / "list.csv", label="set").classes == ("a", "b")
+    part = [
+        {"file_name": row["file_name"], "label": row["label"], "split": "train" * (n < 8)}
+        for n, row in enumerate(rows())
+    ]
+    write_table(pictures / "metadata.csv", part)
+    write_table(pictures / "list.csv", part)
+    for source in (pictures, pictures / "list.csv"):
+        with pytest.raises(UserError, match=r"several splits \(None, train\)"):
+            images(source)
+        check(images(source, split="train"), slice(0, 8))
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "message"),
+    [
+        ("xmin,ymin,xmax,ymax,class", "0,0,3,3,ant", r"boxes \(detection\) in 'xmin', 'ymin', 'xmax', 'ymax'"),
+        ("class,x,y,w,h", "ant,0,0,3,3", r"boxes \(detection\) in 'x', 'y', 'w', 'h'"),
+        ("class,bbox_x1,bbox_y1,bbox_x2,bbox_y2", "ant,0,0,3,3", r"boxes \(detection\)"),
+        ("label", "pictures/1.png", r"masks \(segmentation\) in 'label'"),
+    ],
+)
+def test_tables_of_boxes_and_masks_are_refused_by_name(pictures: Path, header: str, cells: str, message: str) -> None:
+    for name, path in (("list.csv", "path"), ("metadata.csv", "file_name")):
+        (pictures / name).write_text(f"{path},{header}\npictures/0.png,{cells}\npictures/1.png,{cells}\n")
+        source = pictures / name if name == "list.csv" else pictures
+        with pytest.raises(UserError, match=rf"{message}.*--label none"):
+            images(source)
+        assert images(source, label="none").labels is None
+        if "class" in header:
+            assert images(source, label="class").classes == ("ant",)
+
+
+def test_a_picture_in_rows_of_different_labels_is_refused(pictures: Path) -> None:
+    for name, path in (("list.csv", "path"), ("metadata.csv", "file_name")):
+        (pictures / name).write_text(f"{path},label\npictures/0.png,ant\npictures/0.png,bee\npictures/1.png,ant\n")
+        for label in (None, "label"):
+            with pytest.raises(UserError, match=r"gives pictures/0.png the labels 0 \(ant\) and 1 \(bee\)"):
+                images(pictures / name if name == "list.csv" else pictures, label=label)
+
+
+def write_parquet(path: Path, **columns: object) -> Path:
+    pq.write_table(pa.table({"image": [png(n) for n in range(3)], **columns}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "labels"),
+    [
+        (pa.array([True, False, True]), [1, 0, 1]),
+        (pa.array(["b", "a", "b"]).dictionary_encode(), [1, 0, 1]),
+        (pa.array([2.0, 0.0, 1.0]), [2, 0, 1]),
+        (pa.array([2.0, None, float("nan")]), "2 of the 3 images"),
+        (pa.array([0.5, 1.0, 2.0]), "numbers that are no classes"),
+    ],
+    ids=["bool", "dictionary", "whole", "missing", "fractions"],
+)
+def test_label_columns_of_every_type_of_parquet(tmp_path: Path, column: object, labels: list[int] | str) -> None:
+    path = write_parquet(tmp_path / "a.parquet", label=column)
+    if isinstance(labels, list):
+        assert images(path).labels.tolist() == labels
+    else:
+        with pytest.raises(UserError, match=labels):
+            images(path)
+
+
+@pytest.mark.skipif(not hasattr(pa, "string_view"), reason="this pyarrow has no string views")
+def test_string_views_are_strings(tmp_path: Path) -> None:
+    assert images(write_parquet(tmp_path / "a.parquet", label=pa.array(["b", "a", "b"], pa.string_view()))).classes == (
+        "a",
+        "b",
+    )
+
+
+def test_columns_that_might_be_labels_are_named(tmp_path: Path) -> None:
+    assert (
+        "--label chooses one of: species"
+        in images(write_parquet(tmp_path / "a.parquet", species=["a", "b", "c"])).notes[0]
+    )
+
+
+def test_files_whose_labels_differ_are_refused(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"train-0000{number}-of-00002.parquet" for number in range(2))
+    write_parquet(first, label=[0, 1, 2])
+    write_parquet(second)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"do not have the same column 'label': .*no such column"):
+            images(tmp_path)
+        assert images(tmp_path, label="none").labels is None
+        write_parquet(first)
+        write_parquet(second, label=[0, 1, 2])
+    for path, names in ((first, NAMES), (second, tuple(reversed(NAMES)))):
+        in_memory().cast_column("label", datasets.ClassLabel(names=list(names))).to_parquet(str(path))
+    with pytest.raises(
+        UserError, match=r"'label': classes cat, bee, ant in train-00001.*, classes ant, bee, cat in another"
+    ):
+        images(tmp_path)
+
+
+def test_tables_of_paths_in_several_files_of_which_one_has_no_labels(pictures: Path) -> None:
+    for columns in (({"path": ["pictures/0.png"], "label": [0]}, {"path": ["pictures/1.png"]}), ({}, {})):
+        for number, each in enumerate(columns):
+            held = each or [{"path": ["pictures/0.png"]}, {"path": ["pictures/1.png"], "label": [0]}][number]
+            pq.write_table(pa.table(held), pictures / f"train-0000{number}-of-00002.parquet")
+        with pytest.raises(UserError, match=r"1 of the 2 images .* have no label"):
+            images(pictures)
+
+
 def test_numbers_of_a_table_are_class_numbers_unless_they_are_written_as_names(pictures: Path) -> None:
     for written, values, classes in (("{}", LABELS, None), ("00{}", LABELS, ("000", "001", "002"))):
         records = [{"path": f"pictures/{n}.png", "class": written.format(LABELS[n])} for n in range(COUNT)]

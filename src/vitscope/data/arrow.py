@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -14,7 +14,6 @@ from jaxtyping import Int
 
 from vitscope.data.decode import BrokenImage
 from vitscope.data.files import read_file
-from vitscope.data.label import choose_column, column_labels
 from vitscope.data.layout import beside, cell_bytes, one_image_column, read_layout
 from vitscope.data.source import (
     AbstractEncodedPictures,
@@ -26,6 +25,7 @@ from vitscope.data.source import (
     reason_of,
     refuse_split,
 )
+from vitscope.data.split_column import choose_part, open_part
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -86,12 +86,11 @@ class ArrowSource(AbstractSource):
         """Map the files and read the label column, no image."""
         root, where = Path(str(source)).resolve(), printable(str(source))
         name = printable(root.name)
-        if (root / SPLITS_FILE).is_file():
+        within = (root / SPLITS_FILE).is_file()
+        if within:
             splits = _strings(_json(root / SPLITS_FILE, where).get("splits"), where, SPLITS_FILE)
             chosen = choose_split(where, splits, choice.split)
             root, name = root / chosen, f"{name}/{printable(chosen)}"
-        else:
-            refuse_split(where, choice.split)
         described = _json(root / STATE, where).get("_data_files")
         entries = cast("list[object]", described) if isinstance(described, list) else []
         named = [cast("Mapping[str, object]", entry).get("filename") for entry in entries if isinstance(entry, Mapping)]
@@ -102,15 +101,21 @@ class ArrowSource(AbstractSource):
             column = one_image_column(layout, where)
             for table in tables:
                 table.select([column]).validate(full=True)
-            ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64)
-            labelling = choose_column(layout.labels, choice.label, where)
-            labels = None
-            if labelling is not None:
-                cells = pa.concat_tables(table.select([labelling.name]) for table in tables)
-                cells.validate(full=True)
-                values = cells.column(0).to_pylist()
-                labels = column_labels(values, labelling, where, chosen=choice.label is not None)
-        return Opened(name, ArrowPictures(tuple(paths), column, ends), labels)
+            pictures = ArrowPictures(
+                tuple(paths), column, np.cumsum([each.num_rows for each in tables], dtype=np.int64)
+            )
+            read = partial(_cells, tables)
+            part = choose_part(layout.names, read, where, choice.split, (column, choice.label), within)
+            if part is None and not within:
+                refuse_split(where, choice.split)
+            return open_part(Opened(name, pictures, None), layout.labels, read, part, choice, where)
+
+
+def _cells(tables: Sequence[Any], name: str) -> list[object]:
+    """The cells of a column."""
+    cells = pa.concat_tables(table.select([name]) for table in tables)
+    cells.validate(full=True)
+    return cells.column(0).to_pylist()
 
 
 def _mapped(path: str) -> Any:  # noqa: ANN401 - pyarrow has no types

@@ -46,7 +46,7 @@ class HubSource(AbstractSource):
         except Exception as error:  # the library lets errors of its HTTP client, cache and builders through
             raise _unreachable(str(source), name, error) from error
         where = printable(f"{name}/{chosen}")
-        return open_rows(where, where, rows, choice, _folders(name, library))
+        return open_rows(where, where, rows, choice, _folders(name, library), within=True)
 
 
 def _folders(name: str, library: ModuleType) -> tuple[Path, ...]:

@@ -198,6 +198,26 @@ def column_labels(values: Sequence[object], column: Column, where: str, chosen: 
     return read_labels(values, where, f"column {column.name!r}", column.classes, chosen)
 
 
+def labels_among(
+    columns: Sequence[Column], read: Callable[[str], Sequence[object]], label: str | None, where: str
+) -> tuple[Labels | None, tuple[str, ...]]:
+    """The labels in the column that is chosen or evident, and a note where there is a choice that nobody made."""
+    known = [
+        replace(each, holds=None) if each.holds == FRACTIONS and _are_whole(read(each.name)) else each
+        for each in columns
+    ]
+    column = choose_column(known, label, where)
+    if column is not None:
+        return column_labels(read(column.name), column, where, chosen=label is not None), ()
+    listed = ", ".join(column.name for column in known if column.holds is None)
+    note = f"No column of {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}."
+    return None, (note,) if listed and label != NO_LABELS else ()
+
+
+def _are_whole(cells: Sequence[object]) -> bool:
+    return all(isinstance(plain(cell), int | None) for cell in cells)
+
+
 def text(name: str) -> str:
     """The key by which torchvision sorts class names: the name itself."""
     return name

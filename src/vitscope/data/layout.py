@@ -95,10 +95,16 @@ def _may_hold_images(kind: Any) -> bool:  # noqa: ANN401
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
+def _may_hold_classes(kind: Any) -> bool:  # noqa: ANN401
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    names = ("is_integer", "is_boolean", "is_string", "is_large_string", "is_string_view")  # not all in old versions
+    return any(getattr(pa.types, name)(kind) for name in names if hasattr(pa.types, name))
+
+
 def _column(field: Any, feature: object, images: Sequence[str]) -> Column | None:  # noqa: ANN401
     """What a column is good for as a label: a class of each image, an annotation of another kind, or nothing."""
     kinds, kind, name = pa.types, field.type, str(field.name)
-    if kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind):
+    if _may_hold_classes(kind):
         names = _mapping(feature).get("names")
         named = isinstance(names, Sequence) and not isinstance(names, str) and len(names) > 0
         return Column(name, tuple(map(str, cast("Sequence[object]", names))) if named else None)

@@ -10,8 +10,9 @@ from vitscope.data.files import IMAGES, has_suffix, inside, is_clutter
 from vitscope.data.folder import FilePictures, FolderSource, walked
 from vitscope.data.label import FOLDER
 from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_split
+from vitscope.data.split_column import split_cells
 from vitscope.data.splits import names_split
-from vitscope.data.table import SPLIT_NAME, table_labels
+from vitscope.data.table import table_labels
 from vitscope.data.table_file import Columns, read_columns
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -37,7 +38,7 @@ class MetadataSource(AbstractSource):
 
     Tables may lie in the folder, and in those in it, of splits for example; names are relative to each table's own
     folder. Labels are a column: class folders are none beside a table, unless the label "folder" is chosen. A row
-    belongs to the split that its column `split`, or else a folder of its file, is called as.
+    belongs to the split that its column `split` or the like, or else a folder of its file, is called as.
     """
 
     def claims(self, source: object) -> bool:
@@ -55,15 +56,15 @@ class MetadataSource(AbstractSource):
             note = f"{printable(strangers[0].name)} in {where} has no column file_name and was passed over."
             folder = FolderSource().open(source, choice)
             return replace(folder, notes=(*folder.notes, note))
-        rows = [row for path, columns in tables.items() for row in _rows(root, path, columns, where)]
+        rows = [row for path, columns in tables.items() for row in _rows(root, path, columns, where, choice.label)]
         unlisted = len({path for path in walked(root) if has_suffix(path, IMAGES)} - {row.file for row in rows})
         name = printable(root.name)
-        if rows and all(row.split for row in rows):
-            chosen = choose_split(where, list(dict.fromkeys(row.split for row in rows)), choice.split)
-            name, rows = f"{name}/{printable(chosen)}", [row for row in rows if row.split == chosen]
+        if any(row.split for row in rows):
+            chosen = choose_split(where, list(dict.fromkeys(row.split or "None" for row in rows)), choice.split)
+            name, rows = f"{name}/{printable(chosen)}", [row for row in rows if (row.split or "None") == chosen]
         else:
             refuse_split(where, choice.split)
-        labels, notes = table_labels(_joined(rows), (*FILE_NAMES, SPLIT_NAME), choice.label, where)
+        labels, notes = table_labels(_joined(rows), [row.file for row in rows], choice.label, where)
         if unlisted:
             notes += (f"{unlisted} image files of {where} are in no row of its tables and were left out.",)
         return Opened(name, FilePictures(str(root), tuple(row.file for row in rows)), labels, notes)
@@ -85,9 +86,13 @@ def _folders(root: Path) -> list[Path]:
         return sorted(Path(entry) for entry in entries if entry.is_dir() and not is_clutter(entry.name))
 
 
-def _rows(root: Path, path: Path, columns: Columns, where: str) -> list[_Row]:
+def _rows(root: Path, path: Path, columns: Columns, where: str, label: str | None) -> list[_Row]:
     named = next(name for name in FILE_NAMES if name in columns)
-    splits = columns.get(SPLIT_NAME) or [None] * len(columns[named])
+    column, splits = split_cells(list(columns), columns.__getitem__, (named, label)) or (
+        "",
+        [None] * len(columns[named]),
+    )
+    others = {name: values for name, values in columns.items() if name not in (*FILE_NAMES, column)}
     rows: list[_Row] = []
     for place, (file, split) in enumerate(zip(columns[named], splits, strict=True)):
         found = inside(root, os.path.join(path.parent, file)) if isinstance(file, str) and file else None
@@ -95,7 +100,7 @@ def _rows(root: Path, path: Path, columns: Columns, where: str) -> list[_Row]:
             raise UserError(f"row {place} of {printable(str(path))} names {file!r}, which is no file below {where}.")
         relative = PurePosixPath(Path(found).relative_to(root).as_posix())
         folder = next((part for part in relative.parts[:-1] if names_split(part)), "")
-        rows.append(_Row(str(relative), folder if split is None else str(split), columns, place))
+        rows.append(_Row(str(relative), split or folder, others, place))
     return rows
 
 

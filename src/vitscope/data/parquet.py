@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from vitscope.data.decode import BrokenImage
-from vitscope.data.label import Labels, choose_column, column_labels
+from vitscope.data.label import Column, is_label_name, listed
 from vitscope.data.layout import Layout, beside, cell_bytes, one_image_column, read_layout
 from vitscope.data.shards import by_split, refuse_gaps, shards
 from vitscope.data.source import (
@@ -26,6 +27,7 @@ from vitscope.data.source import (
     reason_of,
     refuse_root,
 )
+from vitscope.data.split_column import choose_part, open_part
 from vitscope.data.table import open_table
 from vitscope.data.table_file import read_columns
 from vitscope.measurement.errors import UserError
@@ -118,25 +120,66 @@ class ParquetSource(AbstractSource):
         if names_files and len(found) == 1:
             return _of_paths(printable(found[0].stem), where, found, choice)
         files = by_split(found)
-        chosen = choose_split(where, list(files), choice.split)
+        whole = len(files) == 1  # whose rows may belong to several splits
+        chosen = next(iter(files)) if whole else choose_split(where, list(files), choice.split)
         refuse_gaps(files[chosen], str(source), chosen)
         stem = Path(str(source)).resolve()
         name = printable(f"{(stem if stem.is_dir() else stem.parent).name}/{chosen}")
         if names_files:
-            return _of_paths(name, where, files[chosen], replace(choice, split=None))
+            inner = choice.split if whole and choice.split != chosen else None
+            return _of_paths(name, where, files[chosen], replace(choice, split=inner))
         refuse_root(choice.root)
         paths = [str(path.resolve()) for path in files[chosen]]
         with parsing(where, "Parquet"):
-            layout = read_layout(pq.read_schema(paths[0]))
-            pictures = _pictures(paths, one_image_column(layout, where))
-            labels = _labels(paths, layout, choice.label, where)
-        return Opened(name, pictures, labels)
+            layouts = [read_layout(pq.read_schema(path)) for path in paths]
+            column = one_image_column(layouts[0], where)
+            pictures = _pictures(paths, column)
+            read = partial(_cells, paths)
+            part = choose_part(layouts[0].names, read, where, choice.split, (column, choice.label), not whole)
+            if part is None and whole:
+                choose_split(where, [chosen], choice.split)
+            columns = _common(paths, layouts, choice.label, where)
+            return open_part(Opened(name, pictures, None), columns, read, part, choice, where)
+
+
+def _common(paths: Sequence[str], layouts: Sequence[Layout], label: str | None, where: str) -> list[Column]:
+    """The columns that may hold labels, refused if they are not the same in all files."""
+    columns = {column.name: column for layout in reversed(layouts) for column in layout.labels}
+    for path, layout in zip(paths, layouts, strict=True):
+        own = {column.name: column for column in layout.labels}
+        other = next(
+            (name for name, column in columns.items() if own.get(name) != column and _matters(column, label)), None
+        )
+        if other is not None:
+            ours, theirs = (_told(each.get(other)) for each in (own, columns))
+            raise UserError(
+                f"the files of {where} do not have the same column {printable(other)!r}: {ours} in {Path(path).name}, "
+                f"{theirs} in another: write them alike, or give one by itself."
+            )
+    return [columns[name] for name in dict.fromkeys(each.name for layout in layouts for each in layout.labels)]
+
+
+def _matters(column: Column, label: str | None) -> bool:
+    """Whether a column may be the one that is taken for labels."""
+    return column.name == label if label is not None else column.classes is not None or is_label_name(column.name)
+
+
+def _told(column: Column | None) -> str:
+    """What a column is in a file."""
+    if column is None:
+        return "no such column"
+    return column.holds or ("no class names" if column.classes is None else f"classes {listed(column.classes)}")
 
 
 def _of_paths(name: str, where: str, paths: Sequence[Path], choice: Choice) -> Opened:
     """Tables that name files, for want of a column that holds images."""
     tables = [read_columns(path) for path in paths]
-    columns = {each: [value for table in tables for value in table.get(each, ())] for each in tables[0]}
+    sizes = [len(next(iter(table.values()), ())) for table in tables]
+    names = dict.fromkeys(name for table in tables for name in table)
+    parts = {
+        name: [table.get(name, [None] * size) for table, size in zip(tables, sizes, strict=True)] for name in names
+    }
+    columns = {name: [value for part in values for value in part] for name, values in parts.items()}
     root = os.path.abspath(choice.root or paths[0].parent)
     return open_table(name, where, columns, root, choice, bounded=True)
 
@@ -154,11 +197,6 @@ def _pictures(paths: Sequence[str], column: str) -> ParquetPictures:
     return ParquetPictures(tuple(groups), np.cumsum(np.array(rows, dtype=np.int64)), RecentGroups(column))
 
 
-def _labels(paths: Sequence[str], layout: Layout, label: str | None, where: str) -> Labels | None:
-    column = choose_column(layout.labels, label, where)
-    if column is None:
-        return None
-    values: list[int | str | None] = []
-    for path in paths:
-        values += pq.read_table(path, columns=[column.name]).column(0).to_pylist()
-    return column_labels(values, column, where, chosen=label is not None)
+def _cells(paths: Sequence[str], name: str) -> list[object]:
+    """The cells of a column."""
+    return [cell for path in paths for cell in pq.read_table(path, columns=[name]).column(0).to_pylist()]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, cast, final
 
 from vitscope.data.files import inside
-from vitscope.data.label import choose_column, column_labels
 from vitscope.data.layout import cell_bytes, one_image_column, read_layout
 from vitscope.data.source import (
     AbstractEncodedPictures,
@@ -15,6 +14,7 @@ from vitscope.data.source import (
     choose_split,
     refuse_split,
 )
+from vitscope.data.split_column import choose_part, open_part
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -69,24 +69,27 @@ class RowsSource(AbstractSource):
         if isinstance(source, dict):
             chosen = choose_split(where, [str(name) for name in source], choice.split)
             rows, where = rows[chosen], f"{where}/{printable(chosen)}"
-        elif choice.split is not None and choice.split != str(rows.split):
-            refuse_split(where, choice.split)
-        return open_rows(where.removeprefix("the "), where, rows, choice, None)
+        return open_rows(where.removeprefix("the "), where, rows, choice, None, isinstance(source, dict))
 
 
-def open_rows(name: str, where: str, data: object, choice: Choice, folders: tuple[Path, ...] | None) -> Opened:
-    """The images and labels of a `datasets.Dataset`."""
+def open_rows(
+    name: str, where: str, data: object, choice: Choice, folders: tuple[Path, ...] | None, within: bool
+) -> Opened:
+    """The images and labels of a `datasets.Dataset`; `within` is whether it is the split that was chosen."""
     import datasets  # whoever has such rows has the library
 
     rows = cast(Any, data).with_format(None)
+
+    def cells(column: str) -> list[object]:
+        return rows.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+
     layout = read_layout(rows.features.arrow_schema)
     column = one_image_column(layout, where)
+    part = choose_part(layout.names, cells, where, choice.split, (column, choice.label), within)
+    if part is None and not within and choice.split != str(rows.split):
+        refuse_split(where, choice.split)
     pictures = rows.select_columns([column])
     if isinstance(rows.features[column], datasets.Image):
         pictures = pictures.cast_column(column, datasets.Image(decode=False))
-    labelling = choose_column(layout.labels, choice.label, where)
-    labels = None
-    if labelling is not None:
-        raw = rows.select_columns([labelling.name]).with_format("arrow")[:][labelling.name].to_pylist()
-        labels = column_labels(raw, labelling, where, chosen=choice.label is not None)
-    return Opened(name, RowPictures(pictures, column, where, folders), labels)
+    whole = Opened(name, RowPictures(pictures, column, where, folders), None)
+    return open_part(whole, layout.labels, cells, part, choice, where)

@@ -1,6 +1,7 @@
 """Tables with a column of paths: CSV, TSV, JSON, Parquet, or a pandas data frame."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, final
@@ -12,25 +13,36 @@ from vitscope.data.folder import FilePictures
 from vitscope.data.label import (
     BOXES,
     FRACTIONS,
+    MASKS,
     NO_LABELS,
     SEQUENCES,
     SEVERAL,
     Column,
     Labels,
-    choose_column,
-    column_labels,
+    called,
     is_label_name,
+    labels_among,
+    refuse_annotation,
 )
 from vitscope.data.label_value import plain
 from vitscope.data.layout import OBJECTS
-from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_split
+from vitscope.data.source import AbstractSource, Choice, Opened, refuse_split
+from vitscope.data.split_column import choose_part
 from vitscope.data.table_file import READERS, Columns, read_columns
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
 PATH_NAMES = ("path", "file_name", "filename", "filepath", "file_path", "file", "image_path", "img_path", "image_file")
 PICTURE_NAMES = ("image", "img", "picture", "photo")
-SPLIT_NAME = "split"
+CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"),
+    ("x", "y", "w", "h"),
+    ("x", "y", "width", "height"),
+    ("xcenter", "ycenter", "width", "height"),
+)
+"""What the columns of a box are called, without "bbox" before it."""
 
 
 @final
@@ -39,7 +51,7 @@ class TableSource(AbstractSource):
 
     Paths are in the column called `path`, `file_name` or the like, or the only one that names image files. Those in a
     file are relative to the file's folder, or to `root`, and must stay below it; those in a data frame lead anywhere.
-    A column `split` says which rows belong together.
+    A column `split`, `fold` or the like says which rows belong together.
     """
 
     def claims(self, source: object) -> bool:
@@ -78,17 +90,15 @@ def _plain(value: object) -> object:
 def open_table(name: str, where: str, columns: Columns, root: str, choice: Choice, bounded: bool) -> Opened:
     """The pictures that a table's rows name, of the split chosen; `bounded` keeps their paths below `root`."""
     column = path_column(columns, where)
-    rows = np.arange(len(columns[column]))
-    if any(columns.get(SPLIT_NAME, ())) and column != SPLIT_NAME and choice.label != SPLIT_NAME:
-        splits = [str(value) for value in columns[SPLIT_NAME]]
-        chosen = choose_split(where, list(dict.fromkeys(splits)), choice.split)
-        name, rows = f"{name}/{printable(chosen)}", rows[[split == chosen for split in splits]]
-    else:
+    part = choose_part(list(columns), columns.__getitem__, where, choice.split, (column, choice.label))
+    if part is None:
         refuse_split(where, choice.split)
-    paths = [checked_path(columns[column][row], root, where, row, bounded) for row in rows.tolist()]
-    taken = {each: [values[row] for row in rows.tolist()] for each, values in columns.items()}
-    labels, notes = table_labels(taken, (column, SPLIT_NAME), choice.label, where)
-    return Opened(name, FilePictures(root, tuple(paths)), labels, notes)
+    rows = list(range(len(columns[column]))) if part is None else part.rows.tolist()
+    paths = [checked_path(columns[column][row], root, where, row, bounded) for row in rows]
+    others = [each for each in columns if each == choice.label or each not in (column, part and part.column)]
+    taken = {each: [columns[each][row] for row in rows] for each in others}
+    labels, notes = table_labels(taken, paths, choice.label, where)
+    return Opened(name if part is None else f"{name}/{part.split}", FilePictures(root, tuple(paths)), labels, notes)
 
 
 def path_column(columns: Columns, where: str) -> str:
@@ -123,21 +133,40 @@ def checked_path(value: object, root: str, where: str, row: int, bounded: bool) 
 
 
 def table_labels(
-    columns: Columns, other: Sequence[str], label: str | None, where: str
+    columns: Columns, files: Sequence[str], label: str | None, where: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
-    """The labels in the column that is chosen or evident, and a note where there is a choice that nobody made."""
-    found = [_column(name, values) for name, values in columns.items() if name == label or name not in other]
-    candidates = [column for column in found if column is not None]
-    column = choose_column(candidates, label, where)
-    if column is not None:
-        return column_labels(columns[column.name], column, where, chosen=label is not None), ()
-    listed = ", ".join(column.name for column in candidates if column.holds is None)
-    note = f"No column of {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}."
-    return None, (note,) if listed and label != NO_LABELS else ()
+    """The labels of `files`, row by row, in the column that is chosen or evident, and a note if nobody chose."""
+    found = [_column(name, values) for name, values in columns.items()]
+    if label is None and (box := _box(columns)):
+        refuse_annotation(where, f"{BOXES} in {', '.join(map(repr, box))}")
+    labels, notes = labels_among([column for column in found if column is not None], columns.__getitem__, label, where)
+    if labels is not None:
+        _refuse_several(labels, files, where)
+    return labels, notes
+
+
+def _box(columns: Columns) -> tuple[str, ...]:
+    """The columns that hold the corners of a box; () for none."""
+    names = {re.sub(r"^(bbox|box|roi)|[\W_]", "", name.lower()): name for name in columns}
+    return next((tuple(names[each] for each in corners) for corners in CORNERS if names.keys() >= set(corners)), ())
+
+
+def _refuse_several(labels: Labels, files: Sequence[str], where: str) -> None:
+    """Refuse a picture that several rows give different labels."""
+    first: dict[str, int] = {}
+    for file, value in zip(files, labels.values.tolist(), strict=True):
+        if first.setdefault(file, value) != value:
+            both = " and ".join(called(each, labels.classes) for each in (first[file], value))
+            raise UserError(
+                f"{where} gives {printable(file)} the labels {both} in different rows, {SEVERAL}: give one class for "
+                f"each image, or go without labels by --label {NO_LABELS}."
+            )
 
 
 def _column(name: str, cells: Sequence[object]) -> Column | None:
     values = list(map(plain, cells))
+    if _all(values, str) and all(has_suffix(str(value), IMAGES) for value in values if value is not None):
+        return Column(name, holds=MASKS) if is_label_name(name) or "mask" in name.lower() else None
     if _all(values, int, str):
         return Column(name)
     if name.lower() in OBJECTS:
