@@ -101,7 +101,7 @@ SABOTAGES = [
     ("models/sized.py", "low + number if rest == 0 and low + number > 0", "low if rest == 0", CHECKPOINTS),
     ("models/sized.py", "isqrt(max(there - prefix, 0))", "isqrt(there)", CHECKPOINTS),
     ("models/made.py", "replace(named, options={**said.options, **named.options})", "named", CHECKPOINTS),
-    ("models/made.py", "copy.deepcopy(module)", "module", CHECKPOINTS),
+    ("models/made.py", "Made(copied(module), name", "Made(module, name", CHECKPOINTS),
     ("models/weight_file.py", "weights_only=True, mmap", "weights_only=False, mmap", DAMAGE),
     ("models/checkpoint.py", "isinstance(value, bool) and kind is not bool", "False", DAMAGE),
     ("models/unwrapped.py", "len(handed) == 1 and torch.equal(handed[0], shown)", "True", WRAPPERS),

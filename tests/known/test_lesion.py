@@ -1,11 +1,15 @@
 """Lesions and attention shapes whose answer is known by hand, and what they refuse."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from vitscope import PixelInput, Plan, images, load
+from vitscope.engine.hessian import shadow
 from vitscope.engine.study import study
 from vitscope.interventions import all_interventions
 from vitscope.interventions.attention_shape import AttentionShape
@@ -17,6 +21,7 @@ from vitscope.interventions.studies import all_studies
 from vitscope.interventions.studies.attention_shape import AttentionShapeStudy
 from vitscope.interventions.studies.lesion import LesionStudy
 from vitscope.interventions.token_keep import TokenKeep
+from vitscope.interventions.weight_prune import WeightPrune
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.own.vit import Vit, VitConfig
@@ -240,6 +245,81 @@ def test_a_block_that_overwrites_its_input_is_not_taken_for_a_residual_one():
     assert staying(subject) == {1: "its shortcut is not the identity"}
     with pytest.raises(UserError, match="has no residual unit that can be left out"):
         LesionStudy().grid(subject, images(np.zeros((1, 8, 8, 3), "uint8")), Plan())
+
+
+class Given(nn.Module):
+    """A block that is called with its input, by name or not, and with something that it multiplies its branch by."""
+
+    def __init__(self, norm=lambda conv: conv, raises=False) -> None:
+        super().__init__()
+        self.conv, self.raises = norm(nn.Conv2d(4, 4, 3, padding=1)), raises
+
+    def forward(self, x, scale):
+        if self.raises and not self.conv.weight.any():
+            raise ValueError("no weights")
+        return x + scale * self.conv(x)
+
+
+class Calling(nn.Module):
+    def __init__(self, *blocks, named=False) -> None:
+        super().__init__()
+        self.stem, self.blocks, self.named = nn.Conv2d(3, 4, 3), nn.ModuleList(blocks), named
+        self.scale, self.head = nn.Parameter(torch.full((4, 1, 1), 2.0)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x=x, scale=self.scale) if self.named else block(x, self.scale)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_blocks_that_are_given_more_than_their_input_are_left_out(named):
+    module = Calling(Given(), Given(), named=named)
+    subject = load(module, input=pixels_of(8))
+    assert not staying(subject)
+    pixels = noise(2, 3, 8, 8).float()
+    with torch.inference_mode():
+        entering = module.stem(pixels)
+        expected = module.head(module.blocks[1](entering, module.scale).mean((2, 3)))
+    torch.testing.assert_close(walked(Lesion((1,))(subject), pixels), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*")
+@pytest.mark.parametrize(
+    "norm",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        weight_norm,
+        spectral_norm,
+        lambda conv: prune.l1_unstructured(conv, "weight", amount=0.2),
+    ],
+    ids=["weight norm", "spectral norm", "weight norm by hooks", "spectral norm by hooks", "pruned"],
+)
+def test_blocks_that_compute_their_weights_are_tried_without_them(norm):
+    module = Calling(Given(norm), Given())
+    subject = load(module, input=pixels_of(8))
+    before = walked(subject, noise(2, 3, 8, 8).float())
+    assert not staying(subject)
+    assert torch.equal(walked(subject, noise(2, 3, 8, 8).float()), before)
+
+
+def test_a_block_that_cannot_be_tried_is_told_apart_from_one_that_is_not_residual():
+    subject = load(Calling(Given(), Given(raises=True)), input=pixels_of(8))
+    assert staying(subject) == {2: "whether it is residual could not be tried (no weights)"}
+    alone = load(Calling(Given(raises=True)), input=pixels_of(8))
+    with pytest.raises(UserError, match=r"can be left out: whether it is residual could not be tried \(no weights\)"):
+        LesionStudy().grid(alone, images(np.zeros((1, 8, 8, 3), "uint8")), Plan())
+
+
+def test_a_module_that_holds_a_lock_is_said_not_to_be_copied():
+    module = Calling(Given())
+    module.lock = threading.Lock()
+    subject = load(module, input=pixels_of(8))
+    for copy in (lambda: WeightPrune(0.5)(subject), lambda: shadow(subject, "float32")):
+        with pytest.raises(UserError, match=r"Calling cannot be copied .*: let it hold no lock"):
+            copy()
 
 
 def test_a_plain_modules_branches_have_means_and_a_study(plain):

@@ -1,6 +1,5 @@
 """The loss of a mini-batch as a function of the weights, and its Hessian as a product with vectors."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import with_module
 from vitscope.models.feed import input_like, quantised_layers
+from vitscope.models.rewritten import copied
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject, Unwatched
 from vitscope.numerics.precision import WITHOUT_DOUBLE
@@ -171,14 +171,11 @@ def shadow(subject: Subject, precision: Precision) -> Subject:
         memo[id(weight)] = nn.Parameter(value, (weight.requires_grad or frozen) and value.is_floating_point())
     for buffer in module.buffers():
         memo[id(buffer)] = buffer.to(dtype) if buffer.is_floating_point() else buffer
-    try:
-        copied = copy.deepcopy(module, memo)
-    except RuntimeError as error:
-        raise UserError(f"{subject.name} cannot be copied ({error}); load it again, unused.") from error
-    copied.train()  # some modules keep in evaluation mode what they once made of their weights; this drops it
-    for before, after in zip(module.modules(), copied.modules(), strict=True):
+    twin = copied(module, memo)
+    twin.train()  # some modules keep in evaluation mode what they once made of their weights; this drops it
+    for before, after in zip(module.modules(), twin.modules(), strict=True):
         after.train(before.training)
-    return with_module(subject, copied)
+    return with_module(subject, twin)
 
 
 def weights_of(subject: Subject) -> dict[str, Tensor]:

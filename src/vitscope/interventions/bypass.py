@@ -1,14 +1,17 @@
 """Which units can be left out, what stands in for them, and how a plain module's blocks are left out."""
 
-import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
 from vitscope.data import Images
@@ -17,9 +20,15 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.edit import AbstractWrapped, Behind
 from vitscope.models.feed import fed, input_like
 from vitscope.models.named import NamedModules
+from vitscope.models.own_forward import probe_images
+from vitscope.models.rewritten import copied
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, Unwatched
 from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind
+from vitscope.models.weight_file import first_line
+
+_CHANGED = "its shortcut is not the identity"
+_UNTRIED = "whether it is residual could not be tried ({})"
 
 
 @final
@@ -86,17 +95,15 @@ def staying(subject: Subject, layers: Sequence[int] | None = None) -> Mapping[in
     pass, then each block by itself with all its weights at zero, where a residual block returns its input.
     """
     asked = range(1, len(subject.places) + 1) if layers is None else layers
-    if isinstance(subject.anatomy, Composition):
-        units = subject.anatomy.units
-        passing = {layer: units[layer - 1].bypass is not None for layer in asked}
-    else:
-        passing = _passing(subject, asked)
-    return {layer: _reason(subject.places[layer - 1].kind) for layer, passes in passing.items() if not passes}
+    if not isinstance(subject.anatomy, Composition):
+        return _tried(subject, asked)
+    units = subject.anatomy.units
+    return {layer: _reason(subject.places[layer - 1].kind) for layer in asked if units[layer - 1].bypass is None}
 
 
 def _reason(kind: UnitKind) -> str:
     changing = (UnitKind.DOWNSAMPLING, UnitKind.REARRANGEMENT)
-    return f"it is {kind.value}" if kind in changing else "its shortcut is not the identity"
+    return f"it is {kind.value}" if kind in changing else _CHANGED
 
 
 @final
@@ -135,30 +142,55 @@ def bypassed(anatomy: AbstractAnatomy, left: Mapping[int, Mean | None]) -> Abstr
     raise UserError(f"Units of a {type(anatomy).__name__} cannot be left out; leave them out before what made it.")
 
 
-Look = Callable[[tuple[object, ...], object], Tensor | None]
-"""Given what entered a submodule, as it was before it ran, and what it returned; what it is to return instead."""
+@dataclass(frozen=True)
+class Entered:
+    """What a submodule was called with, as it was before it ran."""
+
+    given: tuple[object, ...]
+    named: Mapping[str, object]
+
+    @classmethod
+    def of(cls, given: tuple[Any, ...], named: Mapping[str, Any]) -> "Entered":
+        """Copies of these arguments: the submodule may work in place."""
+        copies = [one.clone() if isinstance(one, Tensor) else one for one in (*given, *named.values())]
+        return cls(tuple(copies[: len(given)]), dict(zip(named, copies[len(given) :], strict=True)))
+
+    @property
+    def first(self) -> Tensor | None:
+        """Its first argument, if that is a tensor: what its shortcut passes on."""
+        first = next(iter((*self.given, *self.named.values())), None)
+        return first if isinstance(first, Tensor) else None
+
+    def through(self, block: nn.Module, first: Tensor) -> object:
+        """What a block returns for another first argument and the others as they were."""
+        if self.given:
+            return block(first, *self.given[1:], **self.named)
+        return block(**{**self.named, next(iter(self.named)): first})
+
+
+Look = Callable[[Entered, object], Tensor | None]
+"""Given what entered a submodule and what it returned; what it is to return instead."""
 
 
 def hooked(module: nn.Module, looks: Mapping[str, Look], call: Callable[[], Tensor]) -> Tensor:
     """What ``call`` returns while these submodules are looked at. Cost: a copy of what enters them, by hooks."""
     handles: list[RemovableHandle] = []
-    entered: dict[str, tuple[object, ...]] = {}
+    entered: dict[str, Entered] = {}
 
-    def before(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:  # a copy: the submodule may work in place
-            entered[name] = tuple(one.clone() if isinstance(one, Tensor) else one for one in inputs)
+    def before(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def keep(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            entered[name] = Entered.of(given, named)
 
         return keep
 
     def behind(name: str, look: Look) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
-        return lambda _, inputs, output: look(entered.pop(name), output)
+        return lambda _, given, output: look(entered.pop(name), output)
 
     try:
         for name, look in looks.items():
             part = module.get_submodule(name)
-            handles.extend(
-                (part.register_forward_pre_hook(before(name)), part.register_forward_hook(behind(name, look)))
-            )
+            handles.append(part.register_forward_pre_hook(before(name), with_kwargs=True))
+            handles.append(part.register_forward_hook(behind(name, look)))
         return call()
     finally:
         for handle in handles:
@@ -166,29 +198,34 @@ def hooked(module: nn.Module, looks: Mapping[str, Look], call: Callable[[], Tens
 
 
 def _replaced(name: str, mean: Mean | None) -> Look:
-    def instead(inputs: tuple[object, ...], output: object) -> Tensor:
-        first = inputs[0] if inputs else None
-        if not isinstance(first, Tensor) or not isinstance(output, Tensor) or first.shape != output.shape:
+    def instead(entered: Entered, output: object) -> Tensor:
+        first = entered.first
+        if first is None or not isinstance(output, Tensor) or first.shape != output.shape:
             raise UserError(f"The unit {name!r} changes the shape of what enters it, so it cannot be left out.")
         return first if mean is None else first + mean.like(first.shape[1:], first, name)
 
     return instead
 
 
-def _passing(subject: Subject, layers: Sequence[int]) -> dict[int, bool]:
-    """Whether each of these blocks of a plain module is a residual one."""
-    names = {layer: subject.places[layer - 1].name for layer in layers}
-    entered: dict[str, tuple[tuple[object, ...], object]] = {}
+def _tried(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
+    """Those of these blocks of a plain module that are no residual ones, and why."""
+    seen_through: dict[str, tuple[Entered, object]] = {}
 
     def look(name: str) -> Look:
-        return lambda inputs, output: entered.update({name: (inputs, output)})
+        return lambda entered, output: seen_through.update({name: (entered, output)})
 
-    looks = {name: look(name) for name in names.values()}
+    places = {layer: subject.places[layer - 1] for layer in layers}
+    looks = {place.name: look(place.name) for place in places.values()}
+    picture, found = probe_images(subject.preprocessing.shape)[:1], dict[int, str]()
     with torch.no_grad():
-        hooked(subject.module, looks, lambda: subject.anatomy.walk(zero_image(subject), Unwatched()))
-        return {
-            layer: _is_residual(subject.module.get_submodule(name), *entered[name]) for layer, name in names.items()
-        }
+        hooked(subject.module, looks, lambda: subject.anatomy.walk(picture, Unwatched()))
+        for layer, place in places.items():
+            if place.name not in seen_through:
+                found[layer] = _UNTRIED.format("it did not run on the picture for that")
+            else:
+                why = _why_not_residual(subject.module.get_submodule(place.name), *seen_through[place.name])
+                found[layer] = _reason(place.kind) if why == _CHANGED else why
+    return {layer: why for layer, why in found.items() if why}
 
 
 def zero_image(subject: Subject) -> Float[Tensor, "1 channels height width"]:
@@ -210,17 +247,45 @@ def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tenso
     return count
 
 
-def _is_residual(block: nn.Module, inputs: tuple[object, ...], output: object) -> bool:
-    """Whether, its weights at zero, it returns a positive input unchanged, and leaves a negative one as it was."""
-    first = inputs[0] if len(inputs) == 1 else None
-    if not isinstance(first, Tensor) or not isinstance(output, Tensor) or first.shape != output.shape:
-        return False
-    still = copy.deepcopy(block)
+def _why_not_residual(block: nn.Module, entered: Entered, output: object) -> str:
+    """Why it does not, its weights at zero, return a positive input unchanged and leave a negative one as it was."""
+    first = entered.first
+    if first is None or not isinstance(output, Tensor) or first.shape != output.shape:
+        return _CHANGED
+    positive = torch.linspace(0.1, 1, first.numel(), device=first.device, dtype=first.dtype).view_as(first)
+    negative = -positive
+    try:
+        still = _stilled(block)
+        entered.through(still, negative)
+        passed = entered.through(still, positive.clone())
+    except Exception as error:  # a block of anybody's raises whatever it likes
+        return _UNTRIED.format(first_line(str(error)))
+    if not isinstance(passed, Tensor) or not bool(passed.isfinite().all()):
+        return _UNTRIED.format("without weights it returns numbers that are not finite")
+    return "" if torch.equal(passed, positive) and torch.equal(negative, -positive) else _CHANGED
+
+
+def _stilled(block: nn.Module) -> nn.Module:
+    """A copy with all weights at zero, also those that it computes from others: by parametrisations, or by hooks."""
+    still = copied(block)
+    for part in list(still.modules()):
+        if parametrize.is_parametrized(part):
+            _make_plain(part)
+        hooks: dict[int, Any] = part._forward_pre_hooks  # pyright: ignore[reportPrivateUsage]
+        for number, hook in list(hooks.items()):
+            if isinstance(hook, WeightNorm | SpectralNorm | BasePruningMethod):
+                hook.remove(part)
+                del hooks[number]
     for tensor in (*still.parameters(), *still.buffers()):
         if tensor.is_floating_point():
             tensor.zero_()
-    count = first.numel()
-    positive = torch.linspace(0.1, 1, count, device=first.device, dtype=first.dtype).view_as(first)
-    negative = -positive
-    still(negative)
-    return torch.equal(still(positive.clone()), positive) and torch.equal(negative, -positive)
+    return still
+
+
+def _make_plain(part: nn.Module) -> None:
+    """Turn what a copied module computes from others into parameters; torch's own way would change the original too."""
+    values = {name: getattr(part, name) for name in cast("nn.ModuleDict", part.parametrizations)}
+    del part.parametrizations
+    part.__class__ = type(part).__bases__[0]
+    for name, value in values.items():
+        part.register_parameter(name, nn.Parameter(value))

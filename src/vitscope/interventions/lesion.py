@@ -9,7 +9,17 @@ from torch import Tensor
 
 from vitscope.data import Images
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
-from vitscope.interventions.bypass import Look, Mean, bypassed, hooked, refuse_unknown, seen, staying, without_branch
+from vitscope.interventions.bypass import (
+    Entered,
+    Look,
+    Mean,
+    bypassed,
+    hooked,
+    refuse_unknown,
+    seen,
+    staying,
+    without_branch,
+)
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
@@ -134,9 +144,9 @@ class _Sums(AbstractObserver):
         hooked(self.subject.module, looks, lambda: self.subject.anatomy.walk(pixels, Unwatched()))
 
     def _look(self, layer: int) -> Look:
-        def add(inputs: tuple[object, ...], output: object) -> None:
-            first = inputs[0] if inputs else None
-            if not isinstance(first, Tensor) or not isinstance(output, Tensor) or first.shape != output.shape:
+        def add(entered: Entered, output: object) -> None:
+            first = entered.first
+            if first is None or not isinstance(output, Tensor) or first.shape != output.shape:
                 name = self.subject.places[layer - 1].name
                 raise UserError(f"The unit {name!r} changes the shape of what enters it, so it has no branch.")
             self._add(layer, output - first)

@@ -1,6 +1,5 @@
 """A module from what names it: a library's name, a folder, a checkpoint, or itself; with the weights of a file."""
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from vitscope.models.checkpoint import checkpoint_of, groups_in
 from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
 from vitscope.models.recorded import Recorded, class_names, recorded
+from vitscope.models.rewritten import copied
 from vitscope.models.sized import Named, Shapes, size_of
 from vitscope.models.weight_file import Contents, first_line, read_contents
 from vitscope.models.weight_sets import Group, WeightSet, chosen, fitting, groups_of, only
@@ -67,7 +67,7 @@ def made_from_module(module: nn.Module, asked: Asked) -> Made:
     if asked.weights is None:
         return Made(module, name, "as handed over")
     contents = read_contents(asked.weights)
-    return _filled(Made(copy.deepcopy(module), name, str(asked.weights)), contents, asked.weights, asked)
+    return _filled(Made(copied(module), name, str(asked.weights)), contents, asked.weights, asked)
 
 
 def made_from_name(model: str, asked: Asked) -> Made:

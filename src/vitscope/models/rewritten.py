@@ -11,6 +11,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.edit import with_module
 from vitscope.models.feed import quantised_layers
 from vitscope.models.subject import Subject
+from vitscope.models.weight_file import first_line
 from vitscope.numerics.precision import doubled
 
 
@@ -31,15 +32,23 @@ def rewritten(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]])
                 f"{type(module).__name__} has no parameter {name!r} {shape}; see module.named_parameters()."
             )
         memo[id(own[name])] = nn.Parameter(value.detach().to(own[name]), own[name].requires_grad)
-    try:
-        new = copy.deepcopy(module, memo)
-    except RuntimeError as error:
-        raise UserError(f"{type(module).__name__} cannot be copied ({error}); load it again, unused.") from error
+    new = copied(module, memo)
     # Some modules (LeViT's attention) keep a gathered copy of a parameter until they are put into training mode.
     new.train()
     for before, after in zip(module.modules(), new.modules(), strict=True):
         after.train(before.training)
     return new
+
+
+def copied(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
+    """A deep copy with what ``memo`` puts in place of some objects. ``UserError`` if a part cannot be copied."""
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:  # a module of anybody's may hold anything
+        raise UserError(
+            f"{type(module).__name__} cannot be copied ({first_line(str(error))}): let it hold no lock, file or "
+            "generator, and load it again, unused."
+        ) from error
 
 
 def with_parameters(subject: Subject, parameters: Mapping[str, Float[Tensor, "..."]]) -> Subject:

@@ -60,7 +60,8 @@ class LesionStudy(AbstractStudy):
         else:
             groups = blocks_of(subject) if self.of == "block" else whole
         if not groups:
-            raise UserError(f"{subject.name} has no residual unit that can be left out.")
+            reasons = "; ".join(dict.fromkeys(staying(subject).values()))
+            raise UserError(f"{subject.name} has no residual unit that can be left out{reasons and ': '}{reasons}.")
         every = tuple(sorted({layer for layers in groups.values() for layer in layers}))
         lesion = mean_branches(subject, images, every, plan.batch_size) if self.mode == "mean" else Lesion(every)
         return Grid((_axis(subject, tuple(groups.values())),), tuple((lesion.only(one),) for one in groups.values()))
