@@ -535,3 +535,21 @@ def test_averages_that_cannot_be_taken_are_told_of(tmp_path, beside, place):
     notes = made_from_module(normed(2), Asked(weights=tmp_path / "w.pt")).notes
     assert [f"also holds averages ({place})" in note for note in notes] == ([False, True] if place else [False])
     assert len(made_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False)).notes) == 1
+
+
+def test_names_of_earlier_versions_of_timm_are_changed_to_todays(tmp_path):
+    arguments = {"depths": (1, 1, 1, 1), "embed_dim": 8, "num_heads": (1, 1, 1, 1), "img_size": 64, "window_size": 2}
+    module = timm.create_model("swin_tiny_patch4_window7_224", **arguments, num_classes=3).eval()
+    old = {re.sub(r"^head\.fc", "head", name): value for name, value in module.state_dict().items()}
+    old = {
+        re.sub(r"layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) - 1}.downsample", name): value
+        for name, value in old.items()
+    }
+    torch.save({"model": behind("net.", old), "best": torch.ones(3)}, tmp_path / "w.pt")
+    subject = load("timm/swin_tiny_patch4_window7_224", weights=tmp_path / "w.pt", options=arguments)
+    assert holds(subject, module.state_dict())
+    assert subject.class_count == 3
+
+
+def test_counters_of_operations_are_no_weights(loaded):
+    assert holds(loaded({**RAW, "total_ops": torch.zeros(1), "blocks.0.total_params": torch.zeros(1)}), RAW)

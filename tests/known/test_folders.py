@@ -91,6 +91,50 @@ def test_weights_in_every_usual_file(tmp_path, write, form):
 
 
 @pytest.mark.parametrize("write", FOLDERS)
+def test_of_several_sets_in_a_folder_the_average_is_taken_or_it_is_asked(tmp_path, write):
+    module = write(tmp_path)
+    file, state = tmp_path / "model.safetensors", load_file(tmp_path / "model.safetensors")
+    other = {name: value + 1 for name, value in state.items()}
+    save_file({f"model.{name}": value for name, value in state.items()}, file)
+    assert torch.equal(logits(load(tmp_path).module), logits(module))
+    file.unlink()
+    torch.save({"state_dict": other, "state_dict_ema": state, "loss": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    subject = load(tmp_path)
+    assert torch.equal(logits(subject.module), logits(module))
+    assert subject.weights == f"{tmp_path} (averaged: state_dict_ema)"
+    assert any("not the raw ones (state_dict), which --raw takes" in note for note in subject.notes)
+    torch.save({"student": state, "teacher": other}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="say which: --part student or --part teacher"):
+        load(tmp_path)
+    assert torch.equal(logits(load(tmp_path, part="student").module), logits(module))
+
+
+@pytest.mark.parametrize("file", ["folder/model.safetensors", "model.ckpt", "beside.ckpt", "ema.ckpt"])
+def test_weights_of_transformers_older_names_are_found_behind_anything(tmp_path, file):
+    module = transformers_folder(tmp_path / "folder")
+    state = load_file(tmp_path / "folder" / "model.safetensors")
+    assert state.keys() != module.state_dict().keys()
+    behind = {f"model.{name}": value for name, value in state.items()}
+    torch.save({"state_dict": {**behind, "criterion.weight": torch.ones(3)}}, tmp_path / "model.ckpt")
+    torch.save({"loss": torch.tensor(0.3), "model_state_dict": state}, tmp_path / "beside.ckpt")
+    other = {name: value + 1 for name, value in state.items()}
+    torch.save({"model": other, "model_ema": state}, tmp_path / "ema.ckpt")
+    subject = load(tmp_path / "folder", weights=tmp_path / file)
+    assert torch.equal(logits(subject.module), logits(module))
+
+
+def test_weights_go_into_the_module_that_is_handed_over_however_it_was_changed(tmp_path):
+    module = transformers_folder(tmp_path)
+    module.classifier = torch.nn.Sequential(torch.nn.Linear(24, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    module.vit.layers[0].register_forward_hook(lambda part, given, output: 2 * output)
+    torch.save(module.state_dict(), tmp_path / "w.pt")
+    subject = load(module, weights=tmp_path / "w.pt")
+    assert torch.equal(logits(subject.module), logits(module.eval()))
+    with pytest.raises(UserError, match="The weights do not fit ViTForImageClassification: missing "):
+        load(module, weights=tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("write", FOLDERS)
 def test_weights_may_lie_elsewhere_if_they_are_named(tmp_path, write):
     module = write(tmp_path / "folder")
     (tmp_path / "folder" / "model.safetensors").rename(tmp_path / "w.safetensors")

@@ -93,7 +93,7 @@ class AbstractLibrary(ABC):
     name: ClassVar[str]
     """The first part of a model's name, as in ``timm/vit_tiny_patch16_224``; also the module its classes live in."""
     renames: ClassVar[bool] = False
-    """Whether ``load_weights`` takes names of earlier versions too."""
+    """Whether ``load_weights`` takes names of earlier versions too, which ``renamed`` cannot give."""
 
     @classmethod
     @abstractmethod
@@ -115,7 +115,10 @@ class AbstractLibrary(ABC):
 
     @classmethod
     def from_folder(cls, folder: Folder) -> Opened:
-        """The model of a folder that it owns, with the folder's weights, or random ones if it has none."""
+        """The model that the configuration of a folder which it owns describes, with random weights.
+
+        It is not made if it is far larger than what the folder's file holds.
+        """
         raise UserError(f"{cls.name} saves no folders; {folder.path} is none of its own.")
 
     @classmethod
@@ -132,6 +135,17 @@ class AbstractLibrary(ABC):
     @abstractmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """The module with these weights, loaded strictly; raises ``UserError`` naming what does not fit."""
+
+    @classmethod
+    def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Opened:
+        """As ``load_weights``, but weights of parts that the module has not are left out, which is said."""
+        return Opened(cls.load_weights(module, state))
+
+    @classmethod
+    def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that have names of an earlier version by those of today; as they are if they have none."""
+        del module
+        return state
 
 
 ADAPTERS: Registry[AbstractAdapter] = Registry("adapter")

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.checkpoint import read_checkpoint
+from vitscope.models.checkpoint import checkpoint_of
+from vitscope.models.weight_file import Contents, read_contents
+from vitscope.models.weight_sets import groups_of
 
 _WEIGHTS = (
     "model.safetensors",
@@ -34,39 +36,48 @@ _SPARE_TENSORS, _SPARE_NUMBERS = 100, 1_000_000
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of a saved model: its configuration, and its weights if it has any.
+    """A folder of a saved model: its configuration, and its file of weights with what it holds if there is one.
 
-    ``notes`` say which file of several the weights were taken from.
+    ``notes`` say which file of several it is. Of files in parts it is their index, and all that they hold.
     """
 
     path: Path
     configuration: Mapping[str, Any]
-    weights: Mapping[str, Tensor] | None
+    file: Path | None = None
+    contents: Contents | None = None
     notes: tuple[str, ...] = ()
 
     @property
-    def numbers(self) -> int:
-        """How many numbers the weights are."""
-        return sum(tensor.numel() for tensor in (self.weights or {}).values())
+    def weights(self) -> dict[str, Tensor]:
+        """The first weights that it holds which are no average; nothing without a file."""
+        if self.file is None or self.contents is None:
+            return {}
+        return dict(checkpoint_of(self.file, self.contents).weights)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that are held, of every set."""
+        groups = groups_of(self.contents.data) if self.contents else ()
+        return tuple(tensor for group in groups for tensor in group.tensors.values())
 
 
 def read_folder(path: Path, weights: bool = True) -> Folder:
     """The folder's ``config.json`` and, if asked for, its weights; one or more files inside the folder.
 
-    Raises ``UserError`` naming the file that cannot be read. Weights are None if there are none.
+    Raises ``UserError`` naming the file that cannot be read. The file is None if there is none.
     """
     configuration = read_object(path / "config.json")
     found, others = _weight_files(path) if weights else (None, [])
     if found is None:
-        return Folder(path, configuration, None)
-    held = _sharded(path, found) if found.suffix == ".json" else dict(read_checkpoint(found).weights)
+        return Folder(path, configuration)
+    held = Contents(_sharded(path, found)) if found.suffix == ".json" else read_contents(found)
     said = f"{path} holds weights in {found.name} and in {', '.join(others)}: those of {found.name} were taken."
-    return Folder(path, configuration, held, (said,) if others else ())
+    return Folder(path, configuration, found, held, (said,) if others else ())
 
 
 def refuse_without_weights(folder: Folder) -> None:
     """Raise ``UserError`` for a folder that has a configuration alone."""
-    if folder.weights is None:
+    if folder.file is None:
         raise UserError(f"{folder.path} holds a configuration and no weights: give their file by --weights.")
 
 
@@ -102,9 +113,10 @@ def no_larger_than(folder: Folder) -> Generator[None]:
 
     So that no configuration asks for all of the memory: a module is made without memory first, within this.
     """
-    stored = folder.weights
-    tensors = 4 * len(stored) + _SPARE_TENSORS if stored is not None else 1 << 16
-    numbers = 4 * folder.numbers + _SPARE_NUMBERS if stored is not None else 1 << 33
+    stored = folder.tensors
+    held = sum(tensor.numel() for tensor in stored)
+    tensors = 4 * len(stored) + _SPARE_TENSORS if folder.file else 1 << 16
+    numbers = 4 * held + _SPARE_NUMBERS if folder.file else 1 << 33
     seen: set[int] = set()
     total = 0
 
@@ -116,7 +128,7 @@ def no_larger_than(folder: Folder) -> Generator[None]:
         if total > numbers or len(seen) > tensors:
             raise UserError(
                 f"{folder.path}/config.json describes a model of more weights (past {total:,} numbers, at {name}) than "
-                f"its files hold ({folder.numbers:,}): give the configuration that the weights were saved with."
+                f"its files hold ({held:,}): give the configuration that the weights were saved with."
             )
 
     handle = register_module_parameter_registration_hook(count)
@@ -166,7 +178,7 @@ def _weight_files(path: Path) -> tuple[Path | None, list[str]]:
     return (loose[0] if loose else None), []
 
 
-def _sharded(path: Path, index: Path) -> dict[str, Tensor]:
+def _sharded(path: Path, index: Path) -> dict[str, object]:
     listed: object = read_object(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise UserError(f"{index} has no weight_map of files by the names of weights; save the model again.")
@@ -174,11 +186,11 @@ def _sharded(path: Path, index: Path) -> dict[str, Tensor]:
     for name in files:
         if Path(name).name != name or name in ("", ".", ".."):
             raise UserError(f"{index} names the file {name!r}, which is not one of its folder; nothing else is read.")
-    state: dict[str, Tensor] = {}
+    state: dict[str, object] = {}
     for name in files:
         if not (path / name).is_file():
             raise UserError(f"{index} names the file {name!r}, which is not there; copy all files of the model.")
-        state.update(read_checkpoint(path / name).weights)
+        state.update(checkpoint_of(path / name, read_contents(path / name)).weights)
     if missing := sorted(set(cast("dict[str, str]", listed)) - state.keys()):
         raise UserError(f"{index} names the weight {missing[0]!r}, which none of its files holds; copy them again.")
     return state

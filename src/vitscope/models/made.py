@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Size, load_strictly, misfit, refuse_options
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Size, load_strictly, misfit, refuse_options
 from vitscope.models.architectures import resembling
 from vitscope.models.averages import averages_in, completed
 from vitscope.models.build import restored
@@ -19,8 +19,10 @@ from vitscope.models.recorded import Recorded, class_names, recorded
 from vitscope.models.rewritten import copied
 from vitscope.models.sized import Named, Shapes, size_of
 from vitscope.models.weight_file import Contents, first_line, read_contents
-from vitscope.models.weight_sets import Group, WeightSet, chosen, fitting, groups_of, only
+from vitscope.models.weight_sets import Group, WeightSet, candidate, chosen, fitting, groups_of, only
 
+_COUNTED = ("total_ops", "total_params")
+"""What counters of operations (thop) leave in a module as if it were weights."""
 _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
 
 
@@ -118,15 +120,18 @@ def _from_folder(path: Path, asked: Asked) -> Made:
     """The model that a folder was saved from, with its weights or those of another file."""
     asked.refuse_size("A saved folder")
     folder = read_folder(path, weights=asked.weights is None)
+    contents = folder.contents if asked.weights is None else read_contents(asked.weights)
     for prefix in ("timm", "transformers"):
         library = _library(prefix)
         if library.owns_folder(dict(folder.configuration)):
             if asked.weights is None:
                 refuse_without_weights(folder)
             opened = library.from_folder(folder)
-            made = Made(opened.module, path.name, str(path), notes=opened.notes)
-            weights = asked.weights
-            return made if weights is None else _filled(made, read_contents(weights), weights, asked)
+            file = asked.weights or folder.file
+            assert file is not None, "a folder without weights is refused"
+            assert contents is not None, "a file has contents"
+            made = Made(opened.module, path.name, str(asked.weights or path), notes=opened.notes)
+            return _filled(made, contents, file, asked, saved=asked.weights is None)
     keys = ", ".join(folder.configuration)
     raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {keys}.")
 
@@ -210,7 +215,8 @@ def _meant(named: Named, size: Size, path: Path, contents: Contents, asked: Aske
     groups = groups_in(path, contents)
     for tried in (size, replace(size, classes=0)):
         try:
-            sets = fitting(groups, list(named.shapes(tried)))
+            module = named.module(tried)
+            sets = fitting(groups, list(module.state_dict())) or _renamed(module, named.library, groups)
         except UserError:
             if tried is size:
                 raise
@@ -237,27 +243,52 @@ def _words(value: int | tuple[int, int] | None) -> str:
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _filled(made: Made, contents: Contents, path: Path, asked: Asked) -> Made:
-    """The module with the weights of the file that fit it, and what is to be said of them."""
+def _filled(made: Made, contents: Contents, path: Path, asked: Asked, saved: bool = False) -> Made:
+    """The module with the weights of the file that fit it, and what is to be said of them.
+
+    If they were ``saved`` with its configuration, weights of parts that it has not are left out.
+    """
     library, groups = library_of(made.module), groups_in(path, contents)
     own = made.module.state_dict()
     buffers = own.keys() - dict(made.module.named_parameters(remove_duplicate=False)).keys()
     sets = completed(fitting(groups, list(own)), groups, list(own), buffers)
-    if sets:
-        found = chosen(str(path), sets, asked.average, asked.part)
-    elif library is not None and library.renames and len(groups) == 1:
-        found = only(groups[0])
-    else:
+    if not sets and library is not None:
+        sets = _renamed(made.module, library, groups) or _of_any_names(own, library, groups)
+    if not sets:
         raise misfit(type(made.module).__name__, _shapes(own), _nearest(groups, own))
+    found = chosen(str(path), sets, asked.average, asked.part)
     others = [one for one in sets if one is not found and one.averaged != found.averaged]
     state, beside = _own_part(found, made.module, [*sets])
     notes = [*_set_notes(path, found, others, beside), *_number_notes(path, state, own)]
     if not any(one.averaged for one in sets) and asked.average is None:
         notes += _average_notes(path, averages_in(contents.data, sets))
-    module = load_strictly(made.module, state) if library is None else library.load_weights(made.module, state)
+    opened = _loaded(made.module, state, library, saved)
     sort = f" ({'averaged' if found.averaged else 'raw'}: {found.label})" if others or found.averaged else ""
     labels = class_names(contents.data)
-    return replace(made, module=module, weights=f"{path}{sort}", notes=(*made.notes, *notes), labels=labels)
+    notes = (*made.notes, *notes, *opened.notes)
+    return replace(made, module=opened.module, weights=f"{made.weights}{sort}", notes=notes, labels=labels)
+
+
+def _loaded(module: nn.Module, state: dict[str, Tensor], library: type[AbstractLibrary] | None, saved: bool) -> Opened:
+    if library is None:
+        return Opened(load_strictly(module, state))
+    return library.load_saved(module, state) if saved else Opened(library.load_weights(module, state))
+
+
+def _renamed(module: nn.Module, library: type[AbstractLibrary], groups: Sequence[Group]) -> tuple[WeightSet, ...]:
+    """The sets that fit by the names that the library gives today to what they are named."""
+    own = module.state_dict()
+    found = [candidate(group, own) for group in groups]
+    return fitting([Group(one.words, library.renamed(module, one.state), one.averaged) for one in found], list(own))
+
+
+def _of_any_names(
+    own: Mapping[str, Tensor], library: type[AbstractLibrary], groups: Sequence[Group]
+) -> tuple[WeightSet, ...]:
+    """What may be the model's for a library that finds out when it loads it: large enough, or all that there is."""
+    found = [candidate(group, own) for group in groups] if library.renames else []
+    needed = sum(one.numel() for one in own.values()) / 2
+    return tuple(one for one in found if len(found) == 1 or sum(map(Tensor.numel, one.state.values())) > needed)
 
 
 def _own_part(
@@ -269,11 +300,12 @@ def _own_part(
     """
     own, state = module.state_dict(), found.state
     made_anew = {name: one for name, one in module.named_buffers() if name not in own}
-    others = {there for one in sets if one is not found for there in one.names.values()}
+    same = [one for one in sets if one is not found and one.group is found.group]
+    others = {there for one in same for there in one.names.values()}
     for name in [name for name in state if name not in own]:
         anew = made_anew.get(name)
-        same = anew is not None and anew.shape == state[name].shape and bool((anew == state[name].to(anew)).all())
-        if same or found.names[name] in others:
+        equal = anew is not None and anew.shape == state[name].shape and bool((anew == state[name].to(anew)).all())
+        if equal or found.names[name] in others or name.rpartition(".")[2] in _COUNTED:
             del state[name]
     for name, value in own.items():
         if name.endswith("num_batches_tracked"):

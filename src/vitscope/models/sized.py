@@ -11,6 +11,7 @@ from functools import partial
 from math import isqrt
 
 import torch
+from torch import nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractLibrary, Size
@@ -36,17 +37,20 @@ class Named:
         return {**self.options, **self.library.options(size)}
 
     def shapes(self, size: Size) -> Shapes:
-        """Names and shapes of its weights. Cost: it is made without memory for them, if it can be."""
+        """Names and shapes of its weights. Cost: that of :meth:`module`."""
+        return {name: tuple(tensor.shape) for name, tensor in self.module(size).state_dict().items()}
+
+    def module(self, size: Size) -> nn.Module:
+        """The model without memory for its weights, if it can be made so."""
         make = partial(self.library.create, self.name, False, **self.arguments(size))
         try:
             with torch.device("meta"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of weights that are copied to nowhere
-                module = make()
+                return make()
         except (NotImplementedError, UserError) as error:
             if not isinstance(error.__cause__ or error, NotImplementedError):
                 raise
-            module = make()  # it reads its own weights while it is made
-        return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+            return make()  # it reads its own weights while it is made
 
 
 def size_of(named: Named, size: Size, found: Shapes) -> Size:

@@ -136,6 +136,29 @@ def _behind_prefixes(group: Group, plain: Mapping[str, str], needed: Sequence[st
             yield WeightSet(group, prefix, names)
 
 
+def candidate(group: Group, own: Mapping[str, Tensor]) -> WeightSet:
+    """What of a group may be a model's weights under names of an earlier version.
+
+    That is what lies behind the longest prefix that none of the model's ``own`` names begins with, and behind which
+    alone there are more than half as many numbers as the model has.
+    """
+    plain = _plain(group, _TRANSPARENT)
+    heads = {name.partition(".")[0] for name in own}
+    needed, prefix = sum(one.numel() for one in own.values()) / 2, ""
+    while True:
+        below: Counter[str] = Counter()
+        for name, there in plain.items():
+            head, dot, _ = name.removeprefix(prefix).partition(".")
+            if name.startswith(prefix) and dot:
+                below[head] += group.tensors[there].numel()
+        enough = [head for head, numbers in below.items() if numbers > needed]
+        if heads & below.keys() or len(enough) != 1:
+            break
+        prefix += f"{enough[0]}."
+    names = {name.removeprefix(prefix): there for name, there in plain.items() if name.startswith(prefix)}
+    return WeightSet(group, prefix, names)
+
+
 def only(group: Group) -> WeightSet:
     """All of a group's tensors, without the parts of their names that wrappers put in at any place."""
     plain = _plain(group, _TRANSPARENT)

@@ -1,16 +1,17 @@
 """Folders in timm's layout, and timm models saved by transformers, made again from what their configuration may say."""
 
+import inspect
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, cast
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
-from vitscope.models.adapter import Opened, load_strictly
+from vitscope.models.adapter import Opened
 from vitscope.models.folder import Folder, made_without_memory, no_larger_than, reason
 
 _INPUT = ("input_size", "test_input_size", "min_input_size", "pool_size", "test_pool_size")
@@ -20,8 +21,6 @@ _KEPT = ("fixed_input_size", "num_classes", "label_names", "label_descriptions",
 """What a configuration may say of its weights, beside the above, ``mean`` and ``std``: nothing of where they are."""
 _ABOVE = ("num_classes", "label_names", "label_descriptions")
 """What stands above the rest."""
-_WRAPPED = "timm_model."
-"""What transformers writes before the names of a timm model's weights."""
 _PLACES = ("pretrained", "checkpoint", "cache", "file", "url", "hub", "path_", "features_only", "state_dict", "device")
 """Beginnings of arguments that say where weights are or go, or that make no classifier."""
 _LARGEST, _PIXELS = 100_000, 8192
@@ -30,7 +29,7 @@ _CROPS = ("center", "squash", "border")
 
 
 def timm_from_folder(folder: Folder) -> Opened:
-    """The module that ``architecture`` and ``model_args`` make, with the folder's weights.
+    """The module that ``architecture`` and ``model_args`` make.
 
     Of the configuration, only what describes a model and its input is used. Raises ``UserError`` naming what is wrong.
     """
@@ -47,41 +46,41 @@ def timm_from_folder(folder: Folder) -> Opened:
     if arguments.get("in_chans") is not None:  # nor a first layer
         configuration["input_size"] = (arguments["in_chans"], *configuration.get("input_size", (3, 224, 224))[1:])
 
-    def make(weights: dict[str, Tensor] | None = None) -> nn.Module:
-        source = {} if weights is None else {"state_dict": weights}
-        given = {**configuration, "architecture": name, **source}
-        return timm.create_model(name, pretrained=weights is not None, pretrained_cfg=given, **arguments)
+    def make() -> nn.Module:
+        given = {**configuration, "architecture": name}
+        return timm.create_model(name, pretrained=False, pretrained_cfg=given, **arguments)
 
-    state = {key.removeprefix(_WRAPPED): tensor for key, tensor in (folder.weights or {}).items()}
     try:
         made_without_memory(folder, make)
         with no_larger_than(folder):
             module = make()
-        if folder.weights is not None:
-            module = _with_weights(module, state, make)
     except UserError:
         raise
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
         raise UserError(f"{where} describes no model that timm can make of {name} ({reason(error)}).") from error
-    cast(Any, module).pretrained_cfg.pop("state_dict", None)
     return Opened(module, folder.notes)
 
 
-def _with_weights(module: nn.Module, state: dict[str, Tensor], make: Callable[..., nn.Module]) -> nn.Module:
-    """Under the names the weights have today; else as timm itself renames and reshapes those of earlier versions.
+def renamed(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names and in the shapes of today, as timm itself changes those of earlier versions.
 
-    Weights of other sizes are refused, where timm would resample position embeddings and make classifiers anew.
+    They stay as they are if timm would change their sizes: resample position embeddings, or make a classifier anew.
     """
-    own = {key: tensor.shape for key, tensor in module.state_dict().items()}
-    found = {key: tensor.shape for key, tensor in state.items()}
-    if own != found and sorted(map(_size, own.values())) == sorted(map(_size, found.values())):
-        with suppress(Exception):  # the sentence of the strict rule follows
-            return make(state)
-    return load_strictly(module, state)
+    for base in type(module).__mro__:
+        change = getattr(sys.modules[base.__module__], "checkpoint_filter_fn", None)
+        if change is None:
+            continue
+        scaled = {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(change).parameters else {}
+        try:
+            found: dict[str, Tensor] = cast(Callable[..., Any], change)(dict(state), module, **scaled)
+        except Exception:  # whatever it makes of another model's weights
+            return state
+        return found if _sizes(found) <= _sizes(state) else state
+    return state
 
 
-def _size(shape: torch.Size) -> int:
-    return shape.numel()
+def _sizes(state: dict[str, Tensor]) -> Counter[int]:
+    return Counter(tensor.numel() for tensor in state.values())
 
 
 def _arguments(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (JSON)

@@ -15,7 +15,7 @@ from vitscope.models.classes import named_outputs
 from vitscope.models.folder import Folder, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.timm.construction import timm_model
-from vitscope.models.timm.folder import timm_from_folder
+from vitscope.models.timm.folder import renamed, timm_from_folder
 from vitscope.models.timm.input import timm_input
 
 _WNID = re.compile(r"n\d{8}")
@@ -35,7 +35,8 @@ class Timm(AbstractLibrary):
             refuse_options("A saved folder", options)
             folder = read_folder(Path(name))
             refuse_without_weights(folder)
-            return cls.from_folder(folder).module
+            module = cls.from_folder(folder).module
+            return cls.load_weights(module, cls.renamed(module, folder.weights))
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
             raise UserError(
@@ -88,8 +89,15 @@ class Timm(AbstractLibrary):
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-        """Loaded strictly, by timm's own names."""
-        return load_strictly(module, state)
+        """Loaded strictly, by timm's own names; what earlier versions kept in other shapes is in today's."""
+        own = module.state_dict()
+        same = all(own[name].shape == state[name].shape for name in own.keys() & state.keys())
+        return load_strictly(module, state if same else renamed(module, state))
+
+    @classmethod
+    def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As timm itself changes the weights of earlier versions, unless it would change their sizes."""
+        return renamed(module, state)
 
 
 def _class_count(module: nn.Module) -> int:

@@ -19,7 +19,7 @@ _MADE_ANEW = ("position_ids", "relative_position_index", "num_batches_tracked")
 
 
 def transformers_from_folder(folder: Folder) -> Opened:
-    """The model whose class the configuration names, in float32, with the folder's weights, or random ones.
+    """The model whose class the configuration names, in float32.
 
     Of a model of images and texts, the vision tower. ViTMAE is made to hide no patches. Raises ``UserError``.
     """
@@ -33,14 +33,13 @@ def transformers_from_folder(folder: Folder) -> Opened:
     try:
         made_without_memory(folder, lambda: build(config))
         with no_larger_than(folder):
-            module, left = with_weights(build, config, folder.weights) if folder.weights else (build(config), ())
+            module = build(config)
     except UserError:
         raise
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
         raise UserError(f"{where} describes no {build.__name__} that can be made ({reason(error)}).") from error
     cast(Any, module).config.name_or_path = str(folder.path.absolute())  # its image processor is there
-    said = f"{build.__name__} has no part for {len(left)} of the weights ({', '.join(left[:3])}), which are left out."
-    return Opened(module, (*folder.notes, *notes, *part, *([said] if left and not part else [])))
+    return Opened(module, (*folder.notes, *notes, *part))
 
 
 def with_weights(

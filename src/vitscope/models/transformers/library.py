@@ -14,6 +14,7 @@ from vitscope.models.adapter import (
     Opened,
     Outputs,
     Size,
+    load_strictly,
     refuse_crop,
     refuse_options,
     refuse_unknown_options,
@@ -46,7 +47,8 @@ class Transformers(AbstractLibrary):
             folder = read_folder(Path(name))
             if pretrained:
                 refuse_without_weights(folder)
-            return cls.from_folder(folder).module
+            module = cls.from_folder(folder).module
+            return cls.load_saved(module, folder.weights).module if folder.file else module
         config = _config(name)
         build, _ = class_of(config, Path(name))
         own_config = cast(type[PretrainedConfig], build.config_class)
@@ -92,14 +94,45 @@ class Transformers(AbstractLibrary):
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-        """A new module with these weights, by the names of this or an earlier version of transformers."""
-        model = cast(PreTrainedModel, module)
-        source = model.config.name_or_path
-        module, left = with_weights(type(model), model.config, state)
+        """The module with these weights if they have its names; else a new one of an earlier version's names.
+
+        Raises ``UserError`` for names of an earlier version if the module is not as its configuration makes it.
+        """
+        module, left = _with_names(module, state)
         if left:
-            raise UserError(f"The weights do not fit {type(model).__name__}: unknown {', '.join(left[:4])}.")
-        module.config.name_or_path = source  # where its processor lies; loading from a state forgets it
+            raise UserError(f"The weights do not fit {type(module).__name__}: unknown {', '.join(left[:4])}.")
         return module
+
+    @classmethod
+    def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Opened:
+        """The same; of a model of images and texts, its vision tower has no part for the weights of texts."""
+        module, left = _with_names(module, state)
+        few = f"{len(left)} of the weights ({', '.join(left[:3])})"
+        said = f"{type(module).__name__} has no part for {few}, which are left out."
+        return Opened(module, (said,) if left else ())
+
+
+def _with_names(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module with these weights, and those left over; made anew for names of an earlier version."""
+    model = cast(PreTrainedModel, module)
+    if state.keys() == model.state_dict().keys() or not _is_as_made(model):
+        return load_strictly(model, state), ()
+    again, left = with_weights(type(model), model.config, state)
+    again.config.name_or_path = model.config.name_or_path  # where its processor lies; loading from a state forgets it
+    return again, left
+
+
+def _is_as_made(model: PreTrainedModel) -> bool:
+    """Whether the module is what its class makes of its configuration: no part replaced, no hook, no other forward."""
+    try:
+        with torch.device("meta"):
+            plain = type(model)(model.config)
+    except Exception:  # a class of one's own may take other arguments
+        return False
+    own, made = ({name: type(part) for name, part in one.named_modules()} for one in (model, plain))
+    own, made = ({name: own[name] for name in own if not name.startswith("pooler")} for own in (own, made))
+    changing = ("_forward_hooks", "_forward_pre_hooks", "forward")
+    return own == made and not any(vars(part).get(name) for part in model.modules() for name in changing)
 
 
 def _config(name: str) -> PretrainedConfig:
