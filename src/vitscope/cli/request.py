@@ -12,6 +12,7 @@ from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.summary import print_summary
 from vitscope.cli.terminal import ProgressBar, hint, waiting
 from vitscope.cli.workers import Workers
+from vitscope.measurement.bounds import SEED, check_number
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Request(ModelRequest):
                 "timm/NAME; the embedded one, which tells digits apart, is taken for the embedded images only."
             )
         refuse_absent(self.images, "--images")
+        check_number("--seed", self.seed, SEED)
         super().__post_init__()
 
     def pictures(self) -> "Images":

@@ -1,6 +1,7 @@
 """Where errors become sentences: the one place that knows exit codes."""
 
 import errno
+import re
 import shlex
 import signal
 from collections.abc import Generator
@@ -20,6 +21,7 @@ from vitscope.measurement.text import printable, reason
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
 """Exit codes: what the user gave cannot be; the machine failed; Ctrl-C, or the signals that stand for it."""
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|alloc_cpu")
 SEVERAL = ("only", "skip", "watch")
 """Options that take several values with commas between."""
 
@@ -86,7 +88,7 @@ class Rim(Commands):
         except MemoryError:
             fail("There is not enough memory; try a smaller --batch-size.", FAILURE)
         except RuntimeError as error:
-            if "out of memory" not in str(error):
+            if not _OUT_OF_MEMORY.search(str(error)):
                 raise
             fail("The device is out of memory; try a smaller --batch-size.", FAILURE)
 

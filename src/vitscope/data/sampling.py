@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Int
 
+from vitscope.measurement.bounds import SEED, check_number
+
 
 def subset(labels: Int[np.ndarray, "images"] | None, images: int, limit: int, seed: int) -> Int[np.ndarray, "chosen"]:
     """The positions of `limit` of the `images`, sorted, of each class in proportion to its size; all if fewer.
@@ -14,6 +16,7 @@ def subset(labels: Int[np.ndarray, "images"] | None, images: int, limit: int, se
     the mean of as many images drawn without regard to class: standard errors stated for such are upper bounds. For one
     seed the smaller subset lies in the larger. Without labels, all images are one class.
     """
+    check_number("The seed", seed, SEED)
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(images)
     if labels is None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vitscope.engine.activation import Kind, Rows, rows_with
 from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.fold import Means
+from vitscope.measurement.bounds import COUNT, bounded
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.attention import distinct_keys, entropy, mean_pairwise_cosine, query_diversity
 
@@ -91,9 +92,9 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
         "Lin, Divergence Measures Based on the Shannon Entropy, IEEE Trans. Inf. Theory 1991",
     )
 
-    top: int = 5
+    top: int = bounded(5, COUNT)
     """k of the distinct keys."""
-    queries: int = 70
+    queries: int = bounded(70, COUNT)
     """Rows of a window, evenly spread, that are compared between heads and searched for distinct keys, at most."""
 
     def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:

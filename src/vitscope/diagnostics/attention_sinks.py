@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscope.engine.activation import Kind, Rows, rows_with
 from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.fold import Means
+from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.quantity import Quantity
 
 _PREFIX = Quantity(
@@ -58,7 +59,7 @@ class AttentionSinks(AbstractDiagnostic[Rows]):
         "Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024",
     )
 
-    factor: float = 2.0
+    factor: float = bounded(2.0, Bounds(above=0, most=1e6))
     """How many times the median norm is high."""
 
     def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:

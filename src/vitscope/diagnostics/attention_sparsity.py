@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscope.engine.activation import Kind, Rows, rows_with
 from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.fold import Means
+from vitscope.measurement.bounds import COUNT, Bounds, bounded
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.attention import keys_for_mass
 
@@ -54,11 +55,11 @@ class AttentionSparsity(AbstractDiagnostic[Rows]):
         "Li et al., A Theoretical Understanding of Shallow Vision Transformers, ICLR 2023 (sparse attention)",
     )
 
-    mass: float = 0.9
+    mass: float = bounded(0.9, Bounds(above=0, most=1))
     """The attention mass that the counted keys must hold."""
-    top: int = 10
+    top: int = bounded(10, COUNT)
     """How many of the largest weights are summed."""
-    queries: int = 70
+    queries: int = bounded(70, COUNT)
     """Rows of a window that are sorted at most, evenly spread; 65 of the 196 of a ViT at 224."""
 
     def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from vitscope.engine.activation import Kind, Predictions
 from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
 from vitscope.engine.fold import Means
+from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.quantity import Quantity, labelled
 
 _ECE = Quantity(
@@ -64,7 +65,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
     reads = Kind.PREDICTIONS
     references = ("Guo et al., On Calibration of Modern Neural Networks, ICML 2017",)
 
-    bins: int = 10
+    bins: int = bounded(10, Bounds(1, 10_000))
     """Bins of equal width over confidence 0 to 1."""
 
     def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from vitscope.engine.activation import Features, Kind
 from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.fold import Means
+from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.numerics.fourier import diagonal_basis, diagonal_frequencies, relative_log_amplitude
 
@@ -65,7 +66,7 @@ class FourierSpectrum(AbstractDiagnostic[Features]):
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figures 2a and 8",)
     changes = MappingProxyType({"at_highest_frequency": "sharpening"})
 
-    frequencies: int = 11
+    frequencies: int = bounded(11, Bounds(1, 10_000))
     """Points of the common frequency axis, from 0 to 1."""
 
     def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:

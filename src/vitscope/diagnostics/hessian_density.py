@@ -22,6 +22,7 @@ from vitscope.engine.curvature import (
 )
 from vitscope.engine.hessian import Precision
 from vitscope.engine.part import Per
+from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.spectral_density import kernel_density, lanczos_quadrature
@@ -70,19 +71,19 @@ class HessianDensity(AbstractCurvature):
         "Golub and Meurant, Matrices, Moments and Quadrature, Princeton 2010",
     )
 
-    steps: int = 30
+    steps: int = bounded(30, Bounds(1, 10_000))
     """Lanczos steps from each vector."""
-    vectors: int = 2
+    vectors: int = bounded(2, COUNT)
     """Random vectors for each mini-batch and part."""
-    batch: int = 16
+    batch: int = bounded(16, COUNT)
     """Images of a mini-batch."""
-    batches: int = 8
+    batches: int = bounded(8, COUNT)
     """How many mini-batches."""
-    kernel: float = 0.01
+    kernel: float = bounded(0.01, Bounds(above=0, most=1))
     """Standard deviation of the smoothing kernel, as a share of the range of the nodes."""
-    points: int = 1001
+    points: int = bounded(1001, Bounds(2, 1_000_000))
     """Eigenvalues at which the density is given, evenly spaced."""
-    weight_decay: float = 0.0
+    weight_decay: float = bounded(0.0, SIZE)
     """L2 in the loss: half of it times the squared norm of the weights."""
     per: Per = "model"
     """Differentiate by the whole model, or apart by each block, unit or module."""
@@ -102,6 +103,7 @@ class HessianDensity(AbstractCurvature):
                 f"A kernel of {self.kernel:g} of the range is lost between {self.points} points; "
                 f"give at least {int(2 / self.kernel) + 1} points."
             )
+        super().__post_init__()
 
     @property
     def sample(self) -> Sample:

@@ -24,6 +24,7 @@ from vitscope.engine.curvature import (
 )
 from vitscope.engine.hessian import LossHessian, Precision
 from vitscope.engine.part import Part, Per
+from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.lanczos import Ends, extreme_eigenpairs
@@ -108,23 +109,23 @@ class HessianSpectrum(AbstractCurvature):
         "Wu and Simon, Thick-Restart Lanczos Method for Large Symmetric Eigenvalue Problems, SIMAX 2000",
     )
 
-    top: int = 5
+    top: int = bounded(5, Bounds(1, 10_000))
     """How many eigenvalues of each end, and by modulus."""
-    batch: int = 16
+    batch: int = bounded(16, COUNT)
     """Images of a mini-batch."""
-    batches: int = 8
+    batches: int = bounded(8, COUNT)
     """How many mini-batches."""
     ends: Ends = "both"
     """both, largest or smallest; NEP and APE need both."""
-    weight_decay: float = 0.0
+    weight_decay: float = bounded(0.0, SIZE)
     """L2 in the loss: half of it times the squared norm of the weights."""
     per: Per = "model"
     """Differentiate by the whole model, or apart by each block, unit or module."""
     precision: Precision = "float32"
     """float32 or float64."""
-    steps: int = 200
+    steps: int = bounded(200, COUNT)
     """Products at most, for each mini-batch and part."""
-    tolerance: float = 1e-4
+    tolerance: float = bounded(1e-4, Bounds(above=0, most=1))
     """Residual at which an eigenvalue has converged, relative to the spectral norm."""
     seed: int = 0
     """Of the mini-batches and of the vectors Lanczos' method starts from."""
@@ -135,6 +136,7 @@ class HessianSpectrum(AbstractCurvature):
                 f"top={self.top}, steps={self.steps}, tolerance={self.tolerance:g} were given; "
                 "top must be at least 1, steps at least 2 and the tolerance above 0."
             )
+        super().__post_init__()
 
     @property
     def sample(self) -> Sample:

@@ -21,6 +21,7 @@ from vitscope.engine.curvature import (
 )
 from vitscope.engine.hessian import Precision
 from vitscope.engine.part import Per
+from vitscope.measurement.bounds import COUNT, SIZE, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.precision import doubled
@@ -63,13 +64,13 @@ class HessianTrace(AbstractCurvature):
         "Yao et al., PyHessian: Neural Networks Through the Lens of the Hessian, IEEE BigData 2020",
     )
 
-    vectors: int = 20
+    vectors: int = bounded(20, COUNT)
     """Random vectors for each mini-batch."""
-    batch: int = 16
+    batch: int = bounded(16, COUNT)
     """Images of a mini-batch."""
-    batches: int = 8
+    batches: int = bounded(8, COUNT)
     """How many mini-batches."""
-    weight_decay: float = 0.0
+    weight_decay: float = bounded(0.0, SIZE)
     """L2 in the loss: half of it times the squared norm of the weights."""
     per: Per = "model"
     """Of the whole model, or apart by each block, unit or module."""
@@ -81,6 +82,7 @@ class HessianTrace(AbstractCurvature):
     def __post_init__(self) -> None:
         if self.vectors < 1:
             raise UserError(f"{self.vectors} random vectors were asked for; a trace needs at least 1.")
+        super().__post_init__()
 
     @property
     def sample(self) -> Sample:

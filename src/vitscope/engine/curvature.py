@@ -30,6 +30,7 @@ from vitscope.engine.hessian import (
 )
 from vitscope.engine.part import Part, Per, coordinates, part_count, parts_of, read_part
 from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
+from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.models.subject import Subject
@@ -113,6 +114,10 @@ class AbstractCurvature(ABC):
         """Refuse a class that states no known answer."""
         if "known" not in vars(cls):
             raise TypeError(f"{cls.__name__} has no known(): problems whose answer is known by hand.")
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        check_bounds(self)
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitscope.engine.activation import Every, Features, Kind, Predictions, Rows
 from vitscope.engine.fold import Means, Observations
+from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.models.unit import Place
 from vitscope.runs.registry import Registry
@@ -68,6 +69,10 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     """Quantities whose change across a unit is measured too, image by image, and the change's name."""
     linear: ClassVar[bool] = True
     """Whether its conclusion is linear in the per-image numbers, so that differences of two subjects have errors."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        check_bounds(self)
 
     @abstractmethod
     def observe(self, activation: Activation) -> Mapping[str, Float[Tensor, "batch ..."]]:

@@ -12,6 +12,7 @@ from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.measure import Plan
 from vitscope.measurement.axes import AXES
+from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.quantity import Quantity
 from vitscope.models.subject import Subject
 from vitscope.models.unit import Place
@@ -100,6 +101,10 @@ class AbstractStudy(ABC):
     references: ClassVar[tuple[str, ...]]
     headline: ClassVar[str] = ""
     """The quantity that its page shows first; a diagnostic's own first one where empty."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        check_bounds(self)
 
     @abstractmethod
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vitscope.measurement.bounds import check_bounds
 from vitscope.models.subject import Subject
 from vitscope.runs.code import versioned
 from vitscope.runs.registry import Registry
@@ -29,6 +30,10 @@ class AbstractIntervention(ABC):
     references: ClassVar[tuple[str, ...]]
     changes_weights: ClassVar[bool] = False
     """Whether the new subject has a module of its own; otherwise it is another walk through the same one."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        check_bounds(self)
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Subject:

@@ -24,6 +24,7 @@ from vitscope.engine.mistakes import MISTAKES, mistakes
 from vitscope.engine.scores import SCORES
 from vitscope.engine.shard import Pass, ShardResult
 from vitscope.engine.work import AbstractWork, Amount, Result, Shard
+from vitscope.measurement.bounds import COUNT, check_number
 from vitscope.measurement.errors import UserError
 from vitscope.models.alone import notes_on_batches
 from vitscope.models.anatomy import refuse_if_changed
@@ -66,6 +67,9 @@ class Plan:
     """Told what begins, and how long it will take."""
     command: str = ""
     """The command line or call that asks for this run, for its provenance."""
+
+    def __post_init__(self) -> None:
+        check_number("The batch size", self.batch_size, COUNT)
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -159,8 +163,6 @@ class Measurement:
 
     def answer(self, plan: Plan) -> Run:
         """The run; what forward passes write into the module's buffers is undone."""
-        if plan.batch_size < 1:
-            raise UserError(f"The batch size is {plan.batch_size}; it must be at least 1.")
         with buffers_kept(self.subject.module):
             return self._answered(plan)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.bypass import refuse_unknown
+from vitscope.measurement.bounds import COUNT, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
@@ -43,7 +44,7 @@ class AttentionShape(AbstractIntervention, AbstractEdit):
     """
 
     shape: Shape = "uniform"
-    size: int = 3
+    size: int = bounded(3, COUNT)
     layers: tuple[int, ...] | None = None
     name: ClassVar[str] = "attention-shape"
     title: ClassVar[str] = "Attention of another shape"
@@ -55,6 +56,7 @@ class AttentionShape(AbstractIntervention, AbstractEdit):
     def __post_init__(self) -> None:
         if self.size < 1 or self.size % 2 == 0:
             raise UserError(f"A neighbourhood of {self.size} x {self.size} cells has no middle: give an odd size.")
+        super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject with this attention."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.common_corruptions.catalogue import corrupted
 from vitscope.interventions.common_corruptions.severity import KINDS, Scale
+from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, edited
 from vitscope.models.subject import Preprocessing, Subject
@@ -65,7 +66,7 @@ class Corruption(AbstractIntervention):
     )
 
     kind: Kind = "gaussian_noise"
-    severity: int = 3
+    severity: int = bounded(3, Bounds(1, 5))
     scale: Scale = "auto"
     seed: int = 0
 
@@ -76,6 +77,7 @@ class Corruption(AbstractIntervention):
             raise UserError(f"A severity of {self.severity} was asked for; there are five levels, 1 to 5.")
         if self.seed < 0:
             raise UserError(f"The seed {self.seed} was given; it must be 0 or more.")
+        super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject behind the corruption; works for any model whose normalisation is known."""

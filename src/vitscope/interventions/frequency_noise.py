@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
+from vitscope.measurement.bounds import SHARE, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, edited
 from vitscope.models.subject import Subject
@@ -49,9 +50,9 @@ class FrequencyNoise(AbstractIntervention):
     title = "Noise of a frequency band"
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 2b",)
 
-    frequency: float = 0.5
-    strength: float = 0.7
-    width: float = 0.2
+    frequency: float = bounded(0.5, SHARE)
+    strength: float = bounded(0.7, SIZE)
+    width: float = bounded(0.2, Bounds(above=0, most=100))
     shape: Shape = "square"
     energy: Energy = "paper"
     units: Units = "input"
@@ -66,6 +67,7 @@ class FrequencyNoise(AbstractIntervention):
             raise UserError(f"Noise of strength {self.strength:g} was asked for; it must be finite and 0 or more.")
         if self.seed < 0:
             raise UserError(f"The seed {self.seed} was given; it must be 0 or more.")
+        super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject behind the noise; works for any model.

@@ -4,6 +4,9 @@ import math
 
 from vitscope.measurement.errors import UserError
 
+MOST = 10_000
+"""Numbers in a range, at most."""
+
 
 def spread(text: str) -> tuple[float, ...]:
     """The numbers that ``start:stop:count`` (both ends included) or ``number,number,...`` stands for, in their order.
@@ -16,6 +19,8 @@ def spread(text: str) -> tuple[float, ...]:
         return tuple(_number(part, text) for part in text.split(","))
     if len(parts) != 3 or not parts[2].strip().isdecimal() or int(parts[2]) < 1:
         raise UserError(f"{text!r} is no range of numbers: write start:stop:count, as in 0.1:0.9:9, or 0.1,0.5.")
+    if int(parts[2]) > MOST:
+        raise UserError(f"{text!r} asks for {parts[2].strip()} numbers; give at most {MOST:,}.")
     start, stop, count = _number(parts[0], text), _number(parts[1], text), int(parts[2])
     if count == 1 and start != stop:
         raise UserError(f"{text!r} asks for one number from {start:g} to {stop:g}; give it by itself.")

@@ -20,6 +20,7 @@ from vitscope.interventions.token_unit import (
     refuse_map,
     refuse_whole_grid,
 )
+from vitscope.measurement.bounds import COUNT, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
@@ -59,12 +60,13 @@ class TokenKeep(AbstractIntervention):
     )
 
     keep: float | int = 0.5
-    layer: int = 1
+    layer: int = bounded(1, COUNT)
     by: AbstractRanking = field(default_factory=ByAttention)
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep <= 1:
             raise UserError(f"A share of {self.keep:g} was asked for; what is kept is a share from 0 to 1.")
+        super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject with fewer tokens. Raises ``UserError`` naming the unit that does not allow it."""

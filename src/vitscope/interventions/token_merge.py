@@ -19,6 +19,7 @@ from vitscope.interventions.token_unit import (
     refuse_map,
     refuse_whole_grid,
 )
+from vitscope.measurement.bounds import LARGEST, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
@@ -55,7 +56,7 @@ class TokenMerge(AbstractIntervention):
     title = "Patch tokens merged"
     references = ("Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023",)
 
-    r: int = 8
+    r: int = bounded(8, Bounds(0, LARGEST))
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class TokenMerge(AbstractIntervention):
             raise UserError(f"r is {self.r}; it is how many tokens are merged in each unit, 0 or more.")
         if self.layers is not None and not self.layers:
             raise UserError("No layers were given to merge tokens in; name at least one, or leave it out for all.")
+        super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject with fewer tokens. Raises ``UserError`` naming the unit that does not allow it."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.direction import AbstractDirection, RandomDirection, Tensors
+from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.models.rewritten import parameters_of, with_parameters
 from vitscope.models.subject import Subject
 
@@ -30,8 +31,8 @@ class WeightDisplacement(AbstractIntervention):
 
     first: AbstractDirection
     second: AbstractDirection | None = None
-    alpha: float = 0.0
-    beta: float = 0.0
+    alpha: float = bounded(0.0, Bounds(-1e6, 1e6))
+    beta: float = bounded(0.0, Bounds(-1e6, 1e6))
 
     name = "weight-displacement"
     title = "Displaced weights"

@@ -38,6 +38,7 @@ class WeightPrune(AbstractIntervention):
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity <= 1:
             raise UserError(f"The sparsity is {self.sparsity}; it is the share of weights set to zero, from 0 to 1.")
+        super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject with its smallest weights at zero.

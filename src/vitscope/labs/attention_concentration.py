@@ -20,6 +20,7 @@ from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractShallowLab
 from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import above
 from vitscope.measurement.exact import Share
@@ -108,7 +109,7 @@ class AttentionConcentration(AbstractShallowLab):
     question = "Where does attention go as it learns?"
     at_once = 4
 
-    alpha: float = 0.3
+    alpha: float = bounded(0.3, SHARE)
     """Share of relevant tokens."""
     samples: int = 400
     """Training images."""

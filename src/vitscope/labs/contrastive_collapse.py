@@ -14,6 +14,7 @@ from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.training import Reconstruction, Training, Trial, train
 from vitscope.labs.masked_lab import AbstractAreasLab
 from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import above, below
 from vitscope.measurement.quantity import Quantity
@@ -70,7 +71,7 @@ class ContrastiveCollapse(AbstractAreasLab):
     title = "Contrastive collapse"
     question = "What does contrast make attention look at?"
 
-    temperature: float = 1.0
+    temperature: float = bounded(1.0, Bounds(above=0, most=1e6))
     """Temperature of the contrastive objective, tau."""
     penalty: float = 0.0
     """Weight of the squared attention matrix in the contrastive objective, lambda."""

@@ -17,6 +17,7 @@ from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractNeededLab
 from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import below
 from vitscope.measurement.quantity import Quantity
@@ -72,7 +73,7 @@ class InitialError(AbstractNeededLab):
     """Distances of a token from its pattern, tau, with sigma as it is: start:stop:count, or a list."""
     sigmas: str = "0.05,0.2,0.4,0.6"
     """Errors of the initial values, sigma, with the noise as it is: start:stop:count, or a list."""
-    alpha: float = 0.2
+    alpha: float = bounded(0.2, SHARE)
     """Share of relevant tokens."""
     samples: str = "4:256"
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import xarray as xr
 
 from vitscope.labs.dataset import Numbers
+from vitscope.measurement.bounds import COUNT, SIZE, check_bounds
 from vitscope.measurement.claim import Claim
 from vitscope.runs.registry import Registry
 
@@ -37,6 +38,10 @@ class AbstractLab(ABC, Generic[Trial]):
     """The settings that have a name of their own in the paper, by that name; a grid may use either."""
     at_once: ClassVar[int]
     """Trials that are trained in one computation at most: what an interrupt or a worker's death can lose."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be: whole ones count something, others are sizes and rates."""
+        check_bounds(self, whole=COUNT, real=SIZE)
 
     @classmethod
     @abstractmethod

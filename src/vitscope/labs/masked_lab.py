@@ -9,6 +9,7 @@ from vitscope.labs.areas import HUANG, pairs_of
 from vitscope.labs.lab import AbstractLab
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.training import Trial, log_spaced
+from vitscope.measurement.bounds import SHARE, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class AbstractMaskedLab(AbstractLab[Trial]):
 
     clusters: int = 3
     """Clusters of images, K; each has its own partition into areas."""
-    masked_share: float = 0.75
+    masked_share: float = bounded(0.75, SHARE)
     """Share of the patches that is hidden, gamma."""
     low: float = 1.0
     """Least strength of an area, Lo."""

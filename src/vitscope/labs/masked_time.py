@@ -16,6 +16,7 @@ from vitscope.labs.masked.theory import mean_field_time
 from vitscope.labs.masked.training import Training, Trial, first_reached, train
 from vitscope.labs.masked_lab import AbstractMaskedLab
 from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, below
 from vitscope.measurement.quantity import Quantity
@@ -79,10 +80,10 @@ class MaskedTime(AbstractMaskedLab):
 
     sizes: str = "64/8,100/10,100/8,64/4,100/5,100/4,144/4"
     """Patches of an image / of a local area; several with commas between."""
-    global_share: float = 0.2
+    global_share: float = bounded(0.2, SHARE)
     """Share of the patches in the global area, about: what is left are whole local areas."""
     clusters: int = 2
-    masked_share: float = 0.5
+    masked_share: float = bounded(0.5, SHARE)
     steps: int = 100
     """Steps of training, at most."""
     evaluated: int = 128

@@ -17,6 +17,7 @@ from vitscope.labs.shallow.token_model import AbstractTokens
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractShallowLab
 from vitscope.labs.verdict import judged, read_mean
+from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import Estimate, above
 from vitscope.measurement.quantity import Quantity
@@ -76,11 +77,11 @@ class SpuriousTokens(AbstractShallowLab):
 
     agreement: str = "0.5,0.7,0.8,0.9,1.0"
     """Probabilities that the spurious pattern agrees with the label in training: start:stop:count, or a list."""
-    spurious: float = 0.2
+    spurious: float = bounded(0.2, SHARE)
     """Share of spurious tokens."""
     samples: int = 64
     """Training images."""
-    alpha: float = 0.2
+    alpha: float = bounded(0.2, SHARE)
     """Share of relevant tokens."""
     steps: int = 200
     """Steps of training; a multiple of 20."""

@@ -25,6 +25,7 @@ from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
 from vitscope.labs.shallow_lab import AbstractNeededLab
 from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import above
@@ -99,9 +100,9 @@ class TokenSparsification(AbstractNeededLab):
 
     rules: str = "oracle,least noisy,attention,magnitude,random"
     """Rules of keeping, beside all: oracle, least noisy, attention, magnitude, random, proportion."""
-    keep: float = 0.5
+    keep: float = bounded(0.5, SHARE)
     """Share of the tokens that is kept."""
-    alpha: float = 0.2
+    alpha: float = bounded(0.2, SHARE)
     """Share of relevant tokens."""
 
     @classmethod

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin
 
+from vitscope.measurement.bounds import COUNT, LARGEST, Bounds, bounded, check_bounds
 from vitscope.measurement.errors import UserError
 
 Crop = Literal["auto", "padded", "resized", "none"]
@@ -21,17 +22,17 @@ class Recipe:
 
     model: str = "vit-micro"
     """``vit-micro``, ``vit-tiny``, ``vit-small``, ``vit-base``, or ``timm/NAME`` such as ``timm/resnet18_cifar``."""
-    image: int | None = None
+    image: int | None = bounded(None, COUNT)
     """Side of the input in pixels; the model's own where absent."""
     channels: Literal[1, 3] = 3
     """1 for grey images, 3 for colour."""
-    patch: int | None = None
+    patch: int | None = bounded(None, COUNT)
     """Side of a patch in pixels; the model's own where absent."""
-    depth: int | None = None
+    depth: int | None = bounded(None, Bounds(1, 10_000))
     """Number of blocks of the project's own ViT; its size's where absent."""
     pool: Literal["class", "average"] | None = None
     """What the project's own ViT classifies: its class token or the mean patch; its size's where absent."""
-    registers: int | None = None
+    registers: int | None = bounded(None, Bounds(0, LARGEST))
     """Number of register tokens of the project's own ViT; its size's where absent."""
     epochs: int = 10
     """Passes over the images."""
@@ -90,6 +91,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_choice(field.name, field.type, getattr(self, field.name))
+        check_bounds(self, Bounds(most=LARGEST), Bounds(most=1e6))
         for name in ("epochs", "batch", "devices", "save_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("warmup", "weight_decay", "clip", "mixup", "cutmix", "workers", "cache_gib", "seed"):

@@ -12,6 +12,7 @@ from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
 from vitscope.engine.measure import Plan
 from vitscope.interventions.frequency_noise import Energy, FrequencyNoise, Shape, Units
 from vitscope.interventions.spread import spread
+from vitscope.measurement.bounds import SIZE, Bounds, bounded
 from vitscope.models.subject import Subject
 
 PAPER: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -48,9 +49,9 @@ class FrequencyNoiseStudy(AbstractStudy):
 
     bands: str = "0.1:0.9:9"
     """Centres of the bands, in units of pi radians a pixel: start:stop:count, or a list."""
-    strength: float | None = None
+    strength: float | None = bounded(None, SIZE)
     """The paper's epsilon (0.7 unless given), or with equal energy the root mean square (0.25 unless given)."""
-    width: float = 0.2
+    width: float = bounded(0.2, Bounds(above=0, most=100))
     """Half the width of a band, in radians."""
     shape: Shape = "square"
     """square as in the paper, or ring."""

@@ -26,6 +26,7 @@ from vitscope.interventions.direction import (
 )
 from vitscope.interventions.spread import spread
 from vitscope.interventions.weight_displacement import WeightDisplacement
+from vitscope.measurement.bounds import LARGEST, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.models.checkpoint import read_checkpoint
@@ -70,19 +71,19 @@ class LossLandscape(AbstractStudy):
         "Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 1",
     )
 
-    grid_size: int = field(default=21, metadata={"flag": "grid"})
+    grid_size: int = field(default=21, metadata={"flag": "grid", "bounds": Bounds(2, 10_001)})
     """Points along each direction; an odd number has the model itself at the centre."""
-    extent: float = 1.0
+    extent: float = bounded(1.0, Bounds(above=0, most=1e6))
     """Largest distance along each direction, to either side."""
     directions: Literal["filter-normalised", "park-kim", "hessian"] = "filter-normalised"
     """Scaled to the norm of each filter (Li et al.), over the first axis (Park and Kim), or eigenvectors."""
     towards: str | None = None
     """A checkpoint of the same model to which the first direction leads."""
-    weight_decay: float = 0.05
+    weight_decay: float = bounded(0.05, SIZE)
     """Of the L2 term, which is shown apart."""
-    error: float | None = None
+    error: float | None = bounded(None, Bounds(above=0, most=1e6))
     """Largest standard error of the mean loss, in nats; all images are used where it is not given."""
-    pilot: int = 64
+    pilot: int = bounded(64, Bounds(8, LARGEST))
     """Images that tell how many are needed."""
     seed: int = 0
     """Of the directions and the choice of images."""
@@ -96,6 +97,7 @@ class LossLandscape(AbstractStudy):
             raise UserError(f"The error is {self.error} nats; it must be above 0, or left out to use all images.")
         if self.pilot < 8:
             raise UserError(f"The pilot has {self.pilot} images; it takes at least 8 to tell a spread.")
+        super().__post_init__()
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """The weights displaced to every point."""

@@ -19,6 +19,7 @@ from vitscope.interventions.spread import spread
 from vitscope.interventions.token_keep import TokenKeep, kept_count
 from vitscope.interventions.token_merge import TokenMerge
 from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAttention, ByNorm, Worst
+from vitscope.measurement.bounds import COUNT, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.models.feed import quantised_layers
@@ -71,7 +72,7 @@ class TokenKeepStudy(AbstractStudy):
     """Shares of the patch tokens: start:stop:count, or a list."""
     by: str = "attention"
     """attention, norm, random, worst, merge; several with commas between."""
-    layer: int | None = None
+    layer: int | None = bounded(None, COUNT)
     """From which unit on; the first attention unit past a third of the units unless given."""
     seed: int = 0
     """Of the random ranking."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vitscope.measurement.bounds import Bounds, check_number
 from vitscope.measurement.errors import UserError
 from vitscope.models.pixels import PixelInput
 
@@ -36,6 +37,8 @@ class VitConfig:
     std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
+        for name, least in (("depth", 1), ("registers", 0), ("channels", 1)):
+            check_number(name, getattr(self, name), Bounds(least, 10_000))
         for whole, part, names in ((self.image, self.patch, "image/patch"), (self.dim, self.heads, "dim/heads")):
             if part < 1 or whole % part:
                 raise UserError(f"{names} is {whole}/{part}; the first must be a multiple of the second.")

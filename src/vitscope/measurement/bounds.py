@@ -1,0 +1,75 @@
+"""Between which numbers a setting lies: declared where its field is, and held wherever its class is made."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, cast, get_args
+
+from vitscope.measurement.errors import UserError
+
+NEAR = 10**6
+"""Up to here an end of bounds is worth being said."""
+LARGEST = 2**31 - 1
+"""Of a whole number that counts something."""
+LARGEST_SEED = 2**63 - 1
+"""What every generator takes."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers from ``least`` (or ``above`` it) to ``most``; infinite and NaN ones are never among them."""
+
+    least: float | int = -math.inf
+    most: float | int = math.inf
+    above: float | int = -math.inf
+
+    def hold(self, number: float | int) -> bool:
+        """Whether a number is among them."""
+        finite = isinstance(number, Integral) or math.isfinite(number)
+        return finite and number > self.above and self.least <= number <= self.most
+
+    def asked(self, number: float | int) -> str:
+        """What a number that is not among them should be; the far end only if it is near, or has been passed."""
+        far = self.most > NEAR and not number > self.most
+        ends = [
+            "" if isinstance(number, Integral) or math.isfinite(number) else "finite",
+            f"above {self.above:g}" if self.above > -math.inf else "",
+            f"at least {self.least:g}" if self.least > -math.inf else "",
+            "" if far or self.most == math.inf else f"at most {self.most:.19g}",
+        ]
+        return " and ".join(filter(None, ends))
+
+
+COUNT = Bounds(1, LARGEST)
+SIZE = Bounds(0, 1e6)
+SHARE = Bounds(0, 1)
+SEED = Bounds(0, LARGEST_SEED)
+
+
+def bounded(default: Any, bounds: Bounds) -> Any:  # noqa: ANN401 - the default, as type checkers see it
+    """A dataclass's field whose number is within these bounds, unless it is None."""
+    return dataclasses.field(default=default, metadata={"bounds": bounds})
+
+
+def check_bounds(value: Any, whole: Bounds | None = None, real: Bounds | None = None) -> None:  # noqa: ANN401
+    """Raise ``UserError`` for the first number of a dataclass that is out of its bounds or of another kind.
+
+    Fields that declare none are held to ``whole`` or ``real``, by their type; seeds to :data:`SEED`.
+    """
+    for field in dataclasses.fields(value):
+        kinds, given = get_args(field.type) or (field.type,), getattr(value, field.name)
+        if given is None or not {int, float} & set(kinds) or not set(kinds) <= {int, float, type(None)}:
+            continue
+        plain = (whole if float not in kinds else real) or Bounds()
+        bounds = field.metadata.get("bounds", SEED if field.name == "seed" else plain)
+        check_number(field.name, given, bounds, whole=float not in kinds)
+
+
+def check_number(name: str, given: object, bounds: Bounds, whole: bool = True) -> None:
+    """Raise ``UserError`` for what is no (whole) number within the bounds."""
+    if isinstance(given, bool) or not isinstance(given, Integral if whole else Real):
+        raise UserError(f"{name} is {given!r:.40}; it must be {'a whole' if whole else 'a'} number.")
+    number = cast("int | float", given)
+    if not bounds.hold(number):
+        raise UserError(f"{name} is {given!s:.40}; it must be {bounds.asked(number)}.")
