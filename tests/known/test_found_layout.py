@@ -9,10 +9,12 @@ from torch import nn
 
 from vitscope import PixelInput, images, load, measure
 from vitscope.diagnostics.feature_variance import FeatureVariance
+from vitscope.engine.measure import Plan
 from vitscope.measurement.errors import UserError
 from vitscope.models.bands import BANDS, agreement, difference
 from vitscope.models.named import named_modules
 from vitscope.models.stream import Layout
+from vitscope.models.subject import AbstractObserver
 
 SHAPE = (3, 48, 48)
 INPUT = PixelInput(48, 3, (0.5,), (0.5,))
@@ -338,6 +340,67 @@ def test_a_change_that_no_picture_of_noise_meets_is_not_told_either():
         "feature-variance/log_change"
     ]
     assert np.isnan(changes.sel(layer=[2, 3])).all()
+
+
+def skipped_if_bright(net, x):
+    for place, block in enumerate(net.blocks):
+        x = block(x) if place != 1 or not net.lit else x
+    return x
+
+
+def only_if_bright(net, x):
+    for place, block in enumerate(net.blocks):
+        x = block(x) if place != 1 or net.lit else x
+    return x
+
+
+def twice_if_bright(net, x):
+    for place, block in enumerate(net.blocks):
+        x = block(block(x)) if place == 1 and net.lit else block(x)
+    return x
+
+
+class Lit(Beside):
+    """The same, knowing whether all pictures are white."""
+
+    def forward(self, x):
+        self.lit = bool((x > 0.9).all())
+        return super().forward(x)
+
+
+WHITE, GREY = Image.new("RGB", (48, 48), "white"), Image.new("RGB", (48, 48), "grey")
+
+
+@pytest.mark.parametrize(("way", "said"), [(skipped_if_bright, "did not run"), (twice_if_bright, "ran 2 times")])
+def test_a_block_that_not_every_batch_runs_once_is_named(way, said):
+    subject = load(Lit(way), input=INPUT)
+    shown = images([GREY, GREY, GREY, WHITE])
+    with pytest.raises(UserError, match=rf"The unit 'blocks\.1' {said} for a batch"):
+        measure(subject, shown, [FeatureVariance()], Plan(batch_size=1))
+    whole = measure(load(Lit(way), input=INPUT, units=["blocks.0", "blocks.2"]), shown, [FeatureVariance()])
+    assert whole["feature-variance/variance_count"].values.tolist() == [4, 4, 4]
+
+
+def test_a_block_that_no_picture_of_noise_runs_is_named_and_no_change_is_told_behind_it():
+    anatomy, notes = found(Lit(only_if_bright))
+    assert [place.name for place in anatomy.places] == ["blocks.0", "blocks.2"]
+    assert "blocks.1 and 2 more blocks are not read: it does not run for pictures of noise." in notes  # and two others
+
+    class Seen(AbstractObserver):
+        def __init__(self):
+            self.follows = {}
+
+        def stream(self, layer, stream):
+            self.follows[layer] = stream.follows
+
+        def attention(self, layer, attention):
+            return attention.context()
+
+    for value, follows in ((0.0, True), (1.0, False)):
+        seen = Seen()
+        with torch.no_grad():
+            anatomy.walk(torch.full((1, *SHAPE), value), seen)
+        assert seen.follows[2] == follows
 
 
 class Around(nn.Module):

@@ -421,10 +421,10 @@ class Returning(nn.Module):
         (lambda logits, _: torch.cat([logits, logits]), "returns 2 rows for 1 image; a classifier returns"),
         (lambda logits, _: logits.mean(0, keepdim=True), "returns 1 row for 11 images"),
         (lambda logits, _: logits.T, "returns 4 rows for 1 image"),
-        (lambda logits, _: logits.squeeze(), r"of shape \(4,\) for 1 image; .*: squeeze no axis of the batch"),
-        (lambda *both: both, r"a tuple of a tensor of shape \(1, 4\), a tensor of shape \(1, 3\) for 1 image"),
+        (lambda logits, _: logits.squeeze(), r"of shape \(4,\); .*: squeeze no axis of the batch"),
+        (lambda *both: both, r"a tuple of a tensor of shape \(1, 4\), a tensor of shape \(1, 3\);"),
         (lambda logits, f: {"out": logits, "f": f}, r"a dict of 'out': a tensor of shape \(1, 4\), 'f': a tensor"),
-        (lambda *_: None, "returns a NoneType for 1 image"),
+        (lambda *_: None, "returns a NoneType;"),
     ],
     ids=["two rows an image", "one row a batch", "transposed", "squeezed", "tuple", "mapping", "nothing"],
 )

@@ -57,11 +57,12 @@ class Block:
 
 
 def blocks_of(module: nn.Module, name: str = "") -> Iterator[Block]:
-    """Compound members of containers."""
+    """Compound members of containers, and of the containers that hold others without running them."""
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
         inner = tuple(blocks_of(child, path))
-        if isinstance(module, nn.Sequential | nn.ModuleList) and any(True for _ in child.children()):
+        runs = any(True for _ in child.children()) and not isinstance(child, nn.ModuleList | nn.ModuleDict)
+        if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and runs:
             yield Block(path, inner)
         else:
             yield from inner

@@ -1,5 +1,6 @@
 """The anatomy of a model nobody described: its repeated blocks, read where they stand by hooks that last one call."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
@@ -13,9 +14,9 @@ from vitscope.models.bands import band_pictures
 from vitscope.models.blocks import Block, blocks_of, passed_by
 from vitscope.models.following import layers_apart, same_map
 from vitscope.models.found_layout import Evidence, FoundLayout, evidence_of, tensors_of
-from vitscope.models.own_forward import probe_images
+from vitscope.models.own_forward import own_output, probe_images
 from vitscope.models.stream import Stream
-from vitscope.models.subject import AbstractAnatomy, AbstractObserver
+from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Unwatched
 from vitscope.models.unit import Place, UnitKind
 from vitscope.models.watched import watched
 
@@ -53,10 +54,13 @@ class NamedModules(AbstractAnatomy):
 
         What enters the first block is shown before it runs: it may work in place. A layer is said to follow the one
         before only if the map that enters it is, entry by entry, the one that left last. Cost: one comparison a layer,
-        of maps that do not lie in the same memory.
+        of maps that do not lie in the same memory. Raises ``UserError`` if a block does not run once.
         """
+        if type(observer) is Unwatched:  # not what is derived from it, which may watch
+            return own_output(self.module, images)
         layers = {place.name: layer for layer, place in enumerate(self.found, start=1)}
         follows: dict[int, bool] = {}
+        runs = Counter[str]()
         last: tuple[int, Stream] | None = None
 
         def read(layer: int, layout: FoundLayout, given: object) -> Stream:
@@ -77,11 +81,21 @@ class NamedModules(AbstractAnatomy):
 
         def behind(name: str, output: object) -> None:
             nonlocal last
+            runs[name] += 1
             layer = layers[name]
             last = layer, read(layer, self.layouts[layer - 1], output)
             observer.stream(layer, replace(last[1], follows=follows[layer]))
 
-        return watched(self.module, tuple(layers), images, before, behind)
+        rows = watched(self.module, tuple(layers), images, before, behind)
+        odd = next((name for name in layers if runs[name] != 1), None)
+        if odd is not None:
+            times = "did not run" if not runs[odd] else f"ran {runs[odd]} times"
+            raise UserError(
+                f"The unit {odd!r} {times} for a batch of images, and once for pictures of noise, so images cannot be "
+                "compared there; load the model with units=[...] that run once for every image (units=[] reads its "
+                "logits alone)."
+            )
+        return rows
 
 
 def named_modules(
@@ -141,9 +155,9 @@ def _said_apart(anatomy: NamedModules) -> tuple[str, ...]:
 
 
 def _said(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
-    """One sentence for all blocks that run and are left out for the same reason."""
+    """One sentence for all blocks that are left out for the same reason."""
     reasons: dict[str, list[str]] = {}
-    for name in (name for name in left if looks[name].runs):
+    for name in left:
         reasons.setdefault(looks[name].why_not, []).append(name)
     return tuple(
         f"{names[0]}{f' and {len(names) - 1} more blocks are' if len(names) > 1 else ' is'} not read: {reason}."
@@ -163,7 +177,9 @@ class _Look:
     @property
     def why_not(self) -> str:
         """Why it cannot be read."""
-        return self.leaving.why_not if self.runs == 1 else f"it runs {self.runs} times in one pass"
+        if self.runs == 1:
+            return self.leaving.why_not
+        return f"it runs {self.runs} times in one pass" if self.runs else "it does not run for pictures of noise"
 
 
 def _looked_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, int]) -> dict[str, _Look]:

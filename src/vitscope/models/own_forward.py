@@ -18,7 +18,7 @@ from vitscope.models.feed import fed, input_like
 from vitscope.models.output import described, rows_of, squeezed
 from vitscope.models.subject import Composition, Unwatched
 
-_WANTED = "logits of batch x classes"
+_WANTED = "batch x classes logits"
 _TOLERANCE = 1e-4
 """Largest difference of logits that counts as rounding, relative to the largest logit; in half precision more."""
 
@@ -39,9 +39,7 @@ def own_output(
     rows, name, count = rows_of(output), type(module).__name__, len(images)
     if rows is None:
         advice = "squeeze no axis of the batch" if squeezed(output) else "wrap it in a module that does"
-        raise UserError(
-            f"{name} returns {described(output)} for {_many(count)}; a classifier returns {_WANTED}: {advice}."
-        )
+        raise UserError(f"{name} returns {described(output)}; a classifier returns {_WANTED}: {advice}.")
     if len(rows) != count:
         raise UserError(
             f"{name} returns {_many(len(rows), 'row')} for {_many(count)}; a classifier returns {_WANTED}, one row an "
