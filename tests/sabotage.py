@@ -244,7 +244,7 @@ SABOTAGES = [
     ("convex/solvers/greedy.py", "if not search.certain and", "if False and", SOLVERS),
     ("training/schedule.py", "(step + 1) / warmup", "step / warmup", SCHEDULE),
     ("training/schedule.py", "steps - 1 - warmup", "steps - warmup", SCHEDULE),
-    ("training/batches.py", "[self.seed, epoch]", "[self.seed]", TRAINING),
+    ("training/batches.py", "[self.seed, epoch]", "[self.seed]", AUGMENTED),
     ("training/batches.py", "if epoch == start // self.steps_per_epoch else 0", "if False else 0", TRAINING),
     ("training/loop.py", "self.optimizer.load_state_dict(dict(state.optimizer))", "pass", TRAINING),
     ("training/loop.py", "self.average.load_state_dict(state.average)", "pass", TRAINING),

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
+TYPED = beartype(conf=BeartypeConf(violation_type=TypeError))  # as Python says of types that do not fit
 CONTEXT = jaxtyping.jaxtyped("context")
 
 
@@ -30,7 +31,7 @@ def checked(made=None, *, typechecker=None):
     if isinstance(made, property):
         return made.getter(checked(made.fget))
     made.__annotations__ = {name: hint(one, made.__globals__) for name, one in made.__annotations__.items()}
-    function = beartype(made)
+    function = TYPED(made)
     if not any("jaxtyping" in str(one) for one in made.__annotations__.values()):
         return function
 

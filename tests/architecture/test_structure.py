@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from beartype.roar import BeartypeCallHintParamViolation
 
 from vitscope.numerics import attention, direction
 
@@ -90,9 +89,9 @@ def test_nothing_is_unpickled_but_the_programs_own_parcels():
 
 
 def test_types_and_shapes_are_checked_as_the_tests_run():
-    with pytest.raises(BeartypeCallHintParamViolation, match="seed"):
+    with pytest.raises(TypeError, match="seed"):
         direction.gaussian((2,), "0", "weight")
-    with pytest.raises(BeartypeCallHintParamViolation, match="smallest"):  # axes of one name, of two lengths
+    with pytest.raises(TypeError, match="smallest"):  # axes of one name, of two lengths
         attention.distinct_keys(torch.ones(1, 3, 4), torch.ones(2, 3))
 
 

@@ -4,6 +4,7 @@ A mishap flips bits, cuts, empties, overwrites or appends; in JSON it puts a val
 """
 
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -188,6 +189,10 @@ def test_a_training(sound, tmp_path):
         found = named(lambda: read_state(folder, CPU), folder / STATE)
         assert found is None or repr(found) == whole, "a state was changed without a word"
     shutil.copy(sound / "train" / STATE, folder / STATE)
+    (folder / RECIPE).write_bytes((folder / RECIPE).read_bytes().replace(b'"seed": 0', b'"seed": 1'))
+    with pytest.raises(UserError, match=f"is not the state that was saved for {re.escape(str(folder / RECIPE))}"):
+        read_state(folder, CPU)
+    shutil.copy(sound / "train" / RECIPE, folder / RECIPE)
     text, generator = (folder / RECIPE).read_bytes(), np.random.default_rng(6)
     stranger = (json.dumps(strange(json.loads(text), generator)).encode() for _ in range(TRIES))
     for content in (*mishaps(text, generator), *stranger):
