@@ -43,9 +43,10 @@ def run_of(
     images: int = 100,
     weights: str = "pretrained",
     settings: Mapping[str, object] | None = None,
+    model: str = "model",
 ) -> Run:
     """A run of these groups; those of one name are merged."""
-    spec = Spec("measure", {"name": "model", "weights": weights}, {}, settings or {})
+    spec = Spec("measure", {"name": model, "weights": weights}, {}, settings or {})
     root = xr.Dataset(attrs={"spec": spec.text, "skipped": "{}", "images": images})
     merged: Mapping[str, xr.Dataset] = {
         name: xr.merge([d for n, d in groups if n == name], compat="no_conflicts") for name, _ in groups

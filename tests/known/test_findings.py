@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from finding_runs import depth, lesions, number, predictions, run_of, settings
 
+from vitscope.findings import reading
 from vitscope.findings.checkup import claims_of, findings
 from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.measurement.claim import Claim, Kind, Verdict, foremost
 from vitscope.measurement.estimate import Estimate, OverImages, above, average, below, difference, needed, rate_of
+from vitscope.measurement.exact import Bounded
 from vitscope.runs.run import Run
 
 HOLDS, FAILS, UNDECIDED = Verdict.HOLDS, Verdict.FAILS, Verdict.UNDECIDED
@@ -349,6 +351,29 @@ def test_what_is_undecided_says_what_would_decide_it() -> None:
     )
     on = claim_of(per_head("attention-entropy", "relative_entropy", (0.9, 0.2), (0.9, 0.05)), "entropy-collapse")
     assert "on the threshold itself" in on.advice
+
+
+@pytest.mark.parametrize(
+    ("ranks", "error", "said"),
+    [
+        ((9.0, 2.5), 0.0, "The number is the same for every image"),
+        ((9.0, np.inf), np.nan, "what was measured is not finite"),
+        ((9.0, 2.0), 0.1, "on the threshold itself"),
+    ],
+)
+def test_what_more_images_cannot_decide_is_told_by_its_reason(ranks, error, said) -> None:
+    claim = claim_of(run_of(("token-rank", depth("rank", "sa", ranks, error))), "rank-collapse")
+    assert claim.verdict is UNDECIDED
+    assert said in claim.advice
+    assert ("threshold" in claim.advice) == ("threshold" in said)
+
+
+def test_of_several_the_one_that_stays_open_is_named() -> None:
+    layers = depth("norm_ratio", "saa", (1.0, 1.0, np.inf), np.nan)
+    found = reading.some_above(reading.read_entries(run_of(("x", layers)), "x/norm_ratio"), 2.0, 0.01)
+    assert found.judgement("units").obstacle.startswith("No number of images decides it, for what was measured after")
+
+    assert not reading.judged_above(Bounded(0.5, 0.0, 4), 0.5, 0.01, "").obstacle
     split = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.2, 0.2), "attention-smooths")
     assert split.advice.startswith("More images cannot decide it: 1 of 2 attention units lower it")
     within = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.11, 0.2), "attention-smooths")

@@ -9,11 +9,11 @@ EXAMINED = "{examined}"
 """Where a command takes the model and the images."""
 UNKNOWN = "MODEL --images DATA"
 """What stands there when the run does not say how it was made."""
-_VALUES = frozenset(("images", "split", "label", "label-map", "augment", "max-broken", "seed", "device")) | frozenset(
-    ("weights", "crop", "classes", "image-size", "channels", "set")
+VALUES = frozenset(("images", "split", "label", "label-map", "label-order", "root", "bits", "max-pixels")) | frozenset(
+    ("augment", "max-broken", "seed", "device", "weights", "part", "crop", "classes", "image-size", "channels", "set")
 )
 """Flags that say with a value what is examined."""
-_SWITCHES = frozenset(("pretrained", "ema", "raw"))
+SWITCHES = frozenset(("pretrained", "ema", "raw"))
 """Those that say it without one."""
 _ALONE = frozenset(("resume", "deep"))
 """Other flags without a value."""
@@ -41,11 +41,11 @@ def _kept(words: Sequence[str]) -> Iterator[str]:
     left = iter(words)
     for word in left:
         name, equals, _ = word.removeprefix("--").partition("=")
-        if not word.startswith("-") or name in _SWITCHES:
+        if not word.startswith("-") or name in SWITCHES:
             yield word
         elif not equals:
             value = next(left, "") if name not in _ALONE else ""
-            if name in _VALUES:
+            if name in VALUES:
                 yield from (word, value)
-        elif name in _VALUES:
+        elif name in VALUES:
             yield word

@@ -28,6 +28,8 @@ class Judgement:
     """Of what more samples cannot decide: why, and what could."""
     headline: str = ""
     """A sentence that says more than the outcome's."""
+    advice: str = ""
+    """What to try, of this run, in place of the outcome's."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class AbstractFinding(ABC):
             reference=self.reference,
             advice=self._decides(judgement, run)
             if judgement.verdict is Verdict.UNDECIDED
-            else filled(outcome.advice, run),
+            else filled(judgement.advice or outcome.advice, run),
             evidence=self.evidence,
             weight=outcome.weight * judgement.strength,
             headline=judgement.headline or outcome.headline,
@@ -130,8 +132,13 @@ class AbstractFinding(ABC):
             return f"More {self.samples} will hardly decide it: what was measured lies on the threshold itself."
         return (
             f"About {needed:,} {self.samples} would decide it, if their numbers are like those seen: "
-            f"`{filled(self.again, run).replace('{needed}', str(needed))}`."
+            f"`{filled(self.asked_again(run), run).replace('{needed}', str(needed))}`."
         )
+
+    def asked_again(self, run: Run) -> str:
+        """The command that makes this run's numbers again, with the settings they were made with."""
+        del run
+        return self.again
 
 
 FINDINGS: Registry[AbstractFinding] = Registry("finding", "vitscope.findings", AbstractFinding)

@@ -1,8 +1,9 @@
 """Whether the loss is non-convex where the model stands."""
 
-from dataclasses import dataclass
-from typing import final
+from dataclasses import asdict, dataclass
+from typing import cast, final
 
+from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import judged_above, read_number
 from vitscope.measurement.claim import Kind
@@ -57,6 +58,13 @@ class NegativeCurvature(AbstractFinding):
             "Share of negative eigenvalues among those of largest modulus, by Hoeffding's interval over mini-batches: "
             f"above {self.share:g} holds, below fails."
         )
+
+    def asked_again(self, run: Run) -> str:
+        """With the settings of this run that are not those of the command: a deep checkup has a smaller batch."""
+        own, usual = cast("dict[str, object]", run.spec.settings.get("hessian-spectrum", {})), asdict(HessianSpectrum())
+        other = {name: own[name] for name in usual if own.get(name, usual[name]) != usual[name]}
+        flags = (f" --{name.replace('_', '-')} {other[name]}" for name in other if name not in ("batches", "seed"))
+        return self.again + "".join(flags)
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
         """The share; None where the Hessian was not measured, or only part by part."""

@@ -5,7 +5,11 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.measurement.claim import Kind, Verdict
+from vitscope.models.names import OWN
 from vitscope.runs.run import Run
+
+_TRAIN = "There are no trained weights of it: train it with `vitscope train {} --images DATA --out FOLDER`."
+"""Advice on the project's own models."""
 
 
 @FINDINGS.add("random-weights")
@@ -44,4 +48,5 @@ class RandomWeights(AbstractFinding):
         del rate
         if run.spec.model["weights"] != "random":
             return None
-        return Judgement(Verdict.HOLDS, f"{run.spec.model['name']}, weights: random")
+        name = str(run.spec.model["name"])
+        return Judgement(Verdict.HOLDS, f"{name}, weights: random", advice=_TRAIN.format(name) if name in OWN else "")

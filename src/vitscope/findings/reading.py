@@ -130,6 +130,8 @@ class Search:
     ranked: tuple[Entry, ...]
     needed: Callable[[], int | None]
     """Where it is undecided, how many images would decide it."""
+    obstacle: str = ""
+    """Why more images would not, if they would not."""
 
     def text(self, noun: str, shown: int = 3) -> str:
         """How many hit and the strongest of them, or the nearest where none does."""
@@ -139,7 +141,7 @@ class Search:
 
     def judgement(self, noun: str) -> Judgement:
         """As a finding gives it."""
-        return Judgement(self.verdict, self.text(noun), self.strength, self.needed)
+        return Judgement(self.verdict, self.text(noun), self.strength, self.needed, self.obstacle)
 
     @property
     def strength(self) -> float:
@@ -177,13 +179,27 @@ def _search(entries: Sequence[Entry], threshold: float, rate: float, sign: int) 
     whole = verdict([entry.estimate for entry in entries])
     count = max(entry.estimate.count for entry in entries)
     more = partial(needed, lambda n: verdict([entry.estimate.at(n) for entry in entries]), count)
-    return Search(whole, sum(hit for hit, _ in found), tuple(entry for _, entry in ranked), more)
+    open_still = (entry for entry in entries if test(entry.estimate, rate) is not Verdict.FAILS)
+    obstacle = next(filter(None, (_obstacle(one.estimate, f" after {one.place}") for one in open_still)), "")
+    return Search(whole, sum(hit for hit, _ in found), tuple(entry for _, entry in ranked), more, obstacle)
+
+
+def _obstacle(estimate: Estimate, where: str = "") -> str:
+    """Why more images would not decide it, if they would not: no number, or the same one of every image."""
+    if estimate.count < 2:
+        return ""
+    if not (math.isfinite(estimate.mean) and math.isfinite(estimate.error)):
+        return f"No number of images decides it, for what was measured{where} is not finite."
+    unseen = math.isinf(estimate.span) if isinstance(estimate, OverImages) else type(estimate) is Estimate
+    if estimate.error == 0 and unseen:
+        return f"The number is the same for every image{where}, which says nothing of others: examine different images."
+    return ""
 
 
 def judged_above(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
     """Whether an estimate lies above a threshold, and how many images would decide it."""
     more = partial(needed, lambda n: above(estimate.at(n), threshold, rate), estimate.count)
-    return Judgement(above(estimate, threshold, rate), figure, strength, more)
+    return Judgement(above(estimate, threshold, rate), figure, strength, more, _obstacle(estimate))
 
 
 def judged_below(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
