@@ -4,6 +4,7 @@ import argparse
 import collections
 import pathlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +20,12 @@ from vitscope import PixelInput, load
 from vitscope.measurement.errors import UserError
 from vitscope.models.architectures import resembling
 from vitscope.models.classes import labelled
-from vitscope.models.made import Asked, made_from_module
+from vitscope.models.made import Asked, _head_note, made_from_module
 from vitscope.models.recorded import class_names, recorded
+from vitscope.models.sized import Named
 from vitscope.models.timm.construction import show_as
+from vitscope.models.timm.library import Timm
+from vitscope.models.weight_file import read_contents
 
 RAW, MEAN = weights(0), weights(1)
 
@@ -549,6 +553,27 @@ def test_names_of_earlier_versions_of_timm_are_changed_to_todays(tmp_path):
     subject = load("timm/swin_tiny_patch4_window7_224", weights=tmp_path / "w.pt", options=arguments)
     assert holds(subject, module.state_dict())
     assert subject.class_count == 3
+
+
+def test_a_safetensors_file_that_is_another_is_named(tmp_path):
+    file = tmp_path / "model.safetensors"
+    for content, what in (
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>404</html>", "is a web page, not the file itself"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=what):
+            read_contents(file)
+    torch.save({"w": torch.arange(3.0)}, file)
+    assert torch.equal(read_contents(file).data["w"], torch.arange(3.0))
+    with pytest.raises(UserError, match=r"is a folder; give the file of weights in it, as in .*/model\.safetensors"):
+        read_contents(tmp_path)
+
+
+def test_of_pretrained_weights_it_is_said_that_a_classifier_is_random():
+    named = Named(Timm, "resnet10t", {"num_classes": 10})
+    assert "Pretrained but for fc.bias, fc.weight" in _head_note(named, Asked(True, options=named.options))[0]
+    assert _head_note(replace(named, options={"num_classes": 1000}), Asked(True, options={"num_classes": 1000})) == ()
 
 
 def test_counters_of_operations_are_no_weights(loaded):

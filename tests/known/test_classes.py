@@ -2,13 +2,16 @@
 
 import pytest
 import timm
+from small_folders import BODY
 from timm.data.imagenet_info import ImageNetInfo
 from torch import nn
+from transformers import ViTConfig, ViTForImageClassification
 
 from vitscope import PixelInput, load
 from vitscope.models.adapter import Outputs
 from vitscope.models.classes import named_outputs, outputs_of
 from vitscope.models.timm.library import Timm
+from vitscope.models.transformers.library import Transformers
 
 
 @pytest.mark.parametrize(
@@ -19,6 +22,7 @@ from vitscope.models.timm.library import Timm
         ({"2": "c", "0": "b", "1": "a"}, ("b", "a", "c")),
         ({0: "b", 1: "a", 2: "c"}, ("b", "a", "c")),
         ({"b": 0, "c": 2, "a": 1}, ("b", "a", "c")),
+        ({"b": "0", "c": "2", "a": "1"}, ("b", "a", "c")),
         ({"0": 7, "1": 5, "2": 6}, ("7", "5", "6")),
         (["a", "a", "b"], ("a", "a", "b")),
         ({"0": "b", "2": "c"}, ("b", "unnamed 1", "c")),
@@ -84,6 +88,20 @@ def test_a_head_that_was_replaced_is_counted_as_it_is():
     subject = load(module)
     assert (subject.class_count, subject.classes) == (7, None)
     assert load(vit(num_classes=0)).class_count == 0
+
+
+def test_a_head_of_several_layers_and_a_subclass_are_classifiers():
+    module = vit(num_classes=0)
+    module.head = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 3), nn.Dropout())
+    assert Timm.classes(module).count == 3
+    module.head = nn.Identity()
+    assert Timm.classes(module).count == 0
+
+    class Ours(ViTForImageClassification):
+        pass
+
+    config = ViTConfig(**BODY, id2label=dict(enumerate(("b", "a", "c"))))
+    assert Transformers.classes(Ours(config)) == Outputs(3, ("b", "a", "c"))
 
 
 def test_names_of_another_number_of_classes_are_left_out_with_a_word():

@@ -357,6 +357,24 @@ def test_a_malformed_configuration_is_one_sentence(tmp_path, write, more, messag
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        ({"id2label": {"0": "a", "2": "c"}}, ("a", "unnamed 1", "c")),
+        ({"id2label": {"0": "a", "1": "b"}, "num_labels": 3}, ("a", "b", "unnamed 2")),
+        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, None),
+        ({"id2label": None, "label2id": {"a": 0, "c": 2, "b": 1}}, ("a", "b", "c")),
+        ({"id2label": ["LABEL_0", "LABEL_1", "LABEL_2"], "label2id": {"c": "0", "a": "1", "b": "2"}}, ("c", "a", "b")),
+    ],
+)
+def test_classes_of_a_transformers_folder_stand_at_their_outputs(tmp_path, more, names):
+    transformers_folder(tmp_path)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**facts, "label2id": None, **more}))
+    subject = load(tmp_path)
+    assert (subject.class_count, subject.classes) == (3, names)
+
+
 def test_accuracy_is_by_name(tmp_path):
     """The model knows three colours; folders are sorted by name, in another order than its classes."""
     module = timm_folder(tmp_path / "model")

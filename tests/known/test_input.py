@@ -3,18 +3,21 @@
 import json
 import pickle
 import re
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import small_folders
 import timm
 import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from PIL import Image
 from timm.models.levit import Levit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torchvision import models
 from transformers import (
+    CLIPImageProcessor,
     ConvNextConfig,
     ConvNextForImageClassification,
     Dinov2Config,
@@ -33,6 +36,8 @@ from vitscope.models.input import InMode
 from vitscope.models.pixels import LARGEST
 from vitscope.models.timm.library import Timm
 from vitscope.models.torchvision.library import Torchvision
+from vitscope.models.transformers import input as transformers_input
+from vitscope.models.transformers.library import Transformers
 
 TINY = {"embed_dim": 48, "depth": 1, "num_heads": 3, "num_classes": 4}
 BODY = {**small_folders.BODY, "num_labels": 3}
@@ -229,6 +234,61 @@ def test_a_processor_is_followed_if_the_module_takes_what_it_gives(folder, proce
     torch.testing.assert_close(subject.preprocessing.transform(picture()), torch.full((3, 32, 32), white))
     assert len([note for note in subject.notes if "it is shown 3 x 32 x 32" in note]) == notes
     assert subject.preprocessing.mean is not None
+
+
+@pytest.mark.parametrize(
+    ("switches", "mean", "whose"),
+    [
+        ({}, (0.1, 0.2, 0.3), "the processor's normalisation"),
+        ({"do_normalize": False}, (0.0, 0.0, 0.0), "the processor's normalisation"),
+        ({"rescale_factor": 1.0}, (0.5, 0.5, 0.5), "that of published vit models, a guess"),
+    ],
+)
+def test_of_a_processor_that_pads_it_is_said_whose_normalisation_is_shown(folder, switches, mean, whose):
+    where = folder(ViTForImageClassification(ViTConfig(**BODY)))
+    padding = {"size": {"shortest_edge": 32}, "crop_size": {"height": 96, "width": 96}, "image_mean": [0.1, 0.2, 0.3]}
+    CLIPImageProcessor(**padding, **switches).save_pretrained(where)
+    subject = load(where)
+    assert subject.preprocessing.mean == mean
+    assert any(note.endswith(f"for which it is made, with {whose}.") for note in subject.notes)
+
+
+@pytest.mark.parametrize("gone", ["./runs/vit/checkpoint-500", "../vit-flowers", "a/b/c", "my model", "C:\\vit"])
+def test_a_transformers_module_whose_folder_is_gone_has_no_processor(gone):
+    module = ViTForImageClassification(ViTConfig(**BODY)).eval()
+    module.config.name_or_path = gone
+    assert "comes without an image processor" in Transformers.preprocessing(module).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(RepositoryNotFoundError, "comes without an image processor"), (GatedRepoError, None), (HfHubHTTPError, None)],
+)
+def test_what_the_hub_answers_is_no_traceback(monkeypatch, error, said):
+    def answer(*_):
+        raise error("no", response=Mock())
+
+    monkeypatch.setattr(transformers_input, "hf_hub_download", answer)
+    module = ViTForImageClassification(ViTConfig(**BODY)).eval()
+    module.config.name_or_path = "org/model"
+    if said:
+        assert said in Transformers.preprocessing(module).notes[0]
+    else:
+        with pytest.raises(UserError, match="could not be reached for the preprocessing of 'org/model'"):
+            Transformers.preprocessing(module)
+
+
+@pytest.mark.parametrize(("left", "words"), [((), "mean and deviation"), (("std",), "mean"), (("mean",), "deviation")])
+def test_a_timm_folder_without_normalisation_is_a_guess_that_is_said(tmp_path, left, words):
+    small_folders.timm_folder(tmp_path)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    facts["pretrained_cfg"] = {key: one for key, one in facts["pretrained_cfg"].items() if key not in ("mean", "std")}
+    facts["pretrained_cfg"] |= dict.fromkeys(left, [0.25] * 3)
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    subject = load(tmp_path)
+    assert any(f"has no {words}: ImageNet's is a guess" in note for note in subject.notes)
+    assert subject.preprocessing.mean == ((0.25,) * 3 if "mean" in left else (0.485, 0.456, 0.406))
+    assert load(tmp_path, input=PixelInput(32, 3, (0.5,), (0.5,))).notes == ()
 
 
 def test_a_module_that_takes_any_size_is_shown_its_processor_s(folder):

@@ -1,5 +1,7 @@
 """Modules that are handed over in wrappers: examined as what they hold if that computes the same, and never if not."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -78,8 +80,10 @@ def compiled_inside(module):
         (nn.Sequential, "Sequential holds a VisionTransformer (0) and gives its logits"),
         (lambda module: Trained(module).train(), "Trained holds a VisionTransformer (model) and gives its logits"),
         (compiled_inside, None),
+        *((partial(Around, after=after), "Around holds a VisionTransformer (model) and gives its logits")
+          for after in (lambda y: {"logits": y}, lambda y: (y,), lambda y: [y, None], lambda y: y[:, :, None, None])),
     ],
-)
+)  # fmt: skip
 def test_a_wrapper_is_examined_as_what_it_holds(wrap, words):
     torch.manual_seed(0)
     handed = wrap(small(img_size=32))
@@ -88,7 +92,9 @@ def test_a_wrapper_is_examined_as_what_it_holds(wrap, words):
     assert words is None or any(words in note for note in subject.notes)
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(subject.anatomy.walk(pixels, Unwatched()), handed(pixels))
+        given = handed(pixels)
+        logits = given["logits"] if isinstance(given, dict) else given[0] if isinstance(given, tuple | list) else given
+        torch.testing.assert_close(subject.anatomy.walk(pixels, Unwatched()), logits.flatten(1))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +105,7 @@ def test_a_wrapper_is_examined_as_what_it_holds(wrap, words):
         lambda module: Around(module, before=lambda x: x.flip(3)),
         lambda module: Around(module, after=lambda y: y.softmax(1)),
         lambda module: Around(module, after=lambda y: 2 * y),
+        lambda module: Around(module, after=lambda y: {"logits": y.log_softmax(1)}),
         lambda module: nn.Sequential(nn.BatchNorm2d(3), module),
         Cooled,
     ],

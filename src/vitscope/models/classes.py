@@ -93,6 +93,16 @@ def named_outputs(count: int, found: object, key: str) -> Outputs:
     )
 
 
+def last_width(head: nn.Module) -> int | None:
+    """Outputs of the last linear or convolutional layer of a classifier's head; None if it has none."""
+    widths = [
+        layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        for layer in head.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+    return widths[-1] if widths else None
+
+
 def _in_order(found: object, count: int) -> list[str | None] | None:
     if isinstance(found, Mapping):
         table = cast("Mapping[object, object]", found)

@@ -104,9 +104,11 @@ def made_from_name(model: str, asked: Asked) -> Made:
 
 def _head_note(named: Named, asked: Asked) -> tuple[str, ...]:
     """Which of pretrained weights are random nevertheless: those of a classifier of another size."""
-    if not asked.pretrained or asked.size.classes is None:
+    (key,) = named.library.options(Size(classes=1))
+    if not asked.pretrained or (asked.size.classes is None and key not in asked.options):
         return ()
-    own, sized = named.shapes(Size()), named.shapes(Size(asked.size.classes))
+    plain = replace(named, options={name: value for name, value in named.options.items() if name != key})
+    own, sized = plain.shapes(Size()), named.shapes(Size(asked.size.classes))
     new = sorted(name for name, shape in sized.items() if own.get(name) != shape)
     return (f"Pretrained but for {_some(new)}, which are random: the classifier is of another size.",) if new else ()
 

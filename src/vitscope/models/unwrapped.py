@@ -1,8 +1,8 @@
 """Wrappers that are handed over: what they hold, if it computes the same."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -136,5 +136,12 @@ def _pictures(shape: tuple[int, int, int]) -> Float[Tensor, "batch channels heig
 
 
 def _logits(output: object) -> Tensor | None:
+    """The logits of an output: its own, those called so in a mapping, or the first of several; without empty axes."""
     found = getattr(output, "logits", output)
-    return found if isinstance(found, Tensor) else None
+    if isinstance(found, Mapping):
+        found = cast("Mapping[object, object]", found).get("logits")
+    elif isinstance(found, tuple | list) and found:
+        found = cast("Sequence[object]", found)[0]
+    if not isinstance(found, Tensor):
+        return None
+    return found.flatten(1) if found.ndim > 2 and set(found.shape[2:]) == {1} else found

@@ -25,6 +25,8 @@ _SAVE = "save its weights alone where it was made, with torch.save(model.state_d
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """With what files of ``torch.save`` begin that are older than its archives."""
 
+_NEITHER = "is neither safetensors nor a file of torch.save"
+
 _PLAIN = (list, dict, set, tuple, int, float, str, bool)
 """What a ``defaultdict`` begins its values with."""
 
@@ -44,14 +46,14 @@ def read_contents(path: Path) -> Contents:
     ``argparse.Namespace``, paths, numbers and arrays of NumPy. Raises ``UserError`` naming the file and what it is
     instead, or the first class in it that is none of these. Cost: the file is mapped, and read as it is needed.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the file of weights in it, as in {path / 'model.safetensors'}.")
     if not path.is_file():
         raise UserError(f"There is no checkpoint file {path}.")
     with path.open("rb") as file:
         head = file.read(300)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return _safetensors(path)
-    if path.suffix == ".safetensors" and head:
-        raise UserError(f"{path} cannot be read as safetensors (it has no header); it may have been cut short.")
     if head[:4] == b"PK\x03\x04":
         return Contents(_unpickled(path, _zipped(path)))
     if head[:1] == b"\x80":
@@ -61,9 +63,10 @@ def read_contents(path: Path) -> Contents:
                 f"a pickled model is never run; {_SAVE}."
             )
         return Contents(_unpickled(path, mapped=False))
-    raise UserError(
-        f"{path} {_described(head)}, and holds no weights that can be read; give a .safetensors or .pt file."
-    )
+    what = _described(head)
+    if path.suffix == ".safetensors" and what == _NEITHER:
+        raise UserError(f"{path} cannot be read as safetensors (it has no header); it may have been cut short.")
+    raise UserError(f"{path} {what}, and holds no weights that can be read; give a .safetensors or .pt file.")
 
 
 def _safetensors(path: Path) -> Contents:
@@ -95,9 +98,11 @@ def _described(head: bytes) -> str:
     try:
         head.decode("utf-8", "strict" if len(head) < 300 else "ignore")
     except UnicodeDecodeError:
-        return "is neither safetensors nor a file of torch.save"
+        return _NEITHER
     plain = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
-    return "is a text" if plain else "is neither safetensors nor a file of torch.save"
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "is a web page, not the file itself (download it again)"
+    return "is a text" if plain else _NEITHER
 
 
 def _zipped(path: Path) -> bool:
@@ -118,12 +123,19 @@ def _unpickled(path: Path, mapped: bool) -> Mapping[str, object]:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed()):
             warnings.simplefilter("ignore")
-            found: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            found = _loaded(path, mapped)
     except Exception as error:  # a hostile file chooses what is raised
         raise UserError(_unreadable(path, error)) from error
     if not isinstance(found, Mapping):
         raise UserError(f"{path} holds a {type(found).__name__} that is not a state_dict of tensors; {_SAVE}.")
     return cast("Mapping[str, object]", found)
+
+
+def _loaded(path: Path, mapped: bool) -> object:
+    if path.suffix == ".safetensors":  # of a path with this suffix PyTorch reads safetensors, whatever lies there
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -58,6 +58,8 @@ def timm_from_folder(folder: Folder) -> Opened:
         raise
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
         raise UserError(f"{where} describes no model that timm can make of {name} ({reason(error)}).") from error
+    told: dict[str, Any] = cast(Any, module).pretrained_cfg
+    told.update({key: None for key in ("mean", "std") if key not in configuration})  # timm would take ImageNet's
     return Opened(module, folder.notes)
 
 

@@ -56,8 +56,19 @@ def _shape(module: nn.Module, configuration: dict[str, Any]) -> tuple[tuple[int,
     if entering is not None and entering % channels:  # a first layer may see a channel more than once, never a part
         channels = entering
     shape = (int(channels), int(height), int(width))
+    notes = list(_unsaid(type(module).__name__, configuration))
     sized = embedded is not None or bool(getattr(module, "_traits", {}).get("img_size"))
-    return shape, list(_guesses(type(module).__name__, shape, configuration.get("input_size"), sized))
+    return shape, [*_guesses(type(module).__name__, shape, configuration.get("input_size"), sized), *notes]
+
+
+def _unsaid(name: str, configuration: dict[str, Any]) -> Iterator[str]:
+    """A guess of mean and deviation that a configuration of the rest leaves open."""
+    lacking = [said for key, said in (("mean", "mean"), ("std", "deviation")) if configuration.get(key) is None]
+    if lacking and configuration.get("input_size") is not None:
+        yield (
+            f"The configuration of {name} has no {' and '.join(lacking)}: ImageNet's is a guess; give "
+            "input=PixelInput(...) if it is another."
+        )
 
 
 def _embedded(module: nn.Module) -> Any:  # noqa: ANN401 (a side, or height and width)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Outputs, Size, load_strictly, refuse_options
-from vitscope.models.classes import named_outputs
+from vitscope.models.classes import last_width, named_outputs
 from vitscope.models.folder import Folder, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.timm.construction import timm_model
@@ -101,10 +101,10 @@ class Timm(AbstractLibrary):
 
 
 def _class_count(module: nn.Module) -> int:
-    """0 for a module without a classifier, whatever it was made with."""
-    count = cast(int, getattr(module, "num_classes", 0))
+    """Outputs of the last linear or convolutional layer of its classifier; what it was made with if that has none."""
     classifier: object = getattr(module, "get_classifier", lambda: None)()
-    return classifier.out_features if isinstance(classifier, nn.Linear) else count
+    width = last_width(classifier) if isinstance(classifier, nn.Module) else None
+    return cast(int, getattr(module, "num_classes", 0)) if width is None else width
 
 
 def _described(outputs: Outputs, descriptions: object) -> Outputs:

@@ -17,6 +17,7 @@ from vitscope.models.adapter import (
     load_strictly,
     refuse_unknown_options,
 )
+from vitscope.models.classes import last_width
 from vitscope.models.subject import Preprocessing
 from vitscope.models.torchvision.input import HEADS, published_weights, torchvision_input
 
@@ -89,10 +90,5 @@ class Torchvision(AbstractLibrary):
 def _class_count(module: nn.Module) -> int:
     """Outputs of the last linear or convolutional layer of the head; 0 where there is none."""
     children = dict(module.named_children())
-    layers = [layer for name in HEADS if name in children for layer in children[name].modules()]
-    widths = [
-        layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-        for layer in layers
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    return widths[-1] if widths else 0
+    widths = [last_width(children[name]) for name in HEADS if name in children]
+    return next((width for width in reversed(widths) if width is not None), 0)

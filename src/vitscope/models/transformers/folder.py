@@ -92,18 +92,34 @@ def _own_config(build: type[PreTrainedModel], config: PretrainedConfig) -> Pretr
 
 
 def _set_classes(config: PretrainedConfig, folder: Folder) -> None:
-    """As many classes as the configuration names or counts."""
-    labels: object = folder.configuration.get("id2label")
-    count: object = folder.configuration.get("num_labels", folder.configuration.get("num_classes"))
-    if isinstance(labels, dict | list) and len(cast("dict[str, str]", labels)):
-        count = len(cast("dict[str, str]", labels))
-    if count is None:
+    """As many classes as the configuration names or counts; of several numbers, that of the classifier's weights."""
+    tables = {key: folder.configuration.get(key) for key in ("id2label", "label2id")}
+    counts = [count for table in tables.values() for count in _counts(table)]
+    counts += [folder.configuration[key] for key in ("num_labels", "num_classes") if key in folder.configuration]
+    counts = [count for count in counts if count is not None]
+    if not counts:
         return
+    held = folder.weights.items()
+    widths = {tensor.shape[0] for name, tensor in held if tensor.ndim and {"classifier", "head"} & {*name.split(".")}}
+    count = next((one for one in counts if one in widths), counts[0])
     if not isinstance(count, int) or not 0 < count <= 1_000_000:
         raise UserError(f"{folder.path}/config.json has {count!r} classes; save the model again.")
     config.num_labels = count
-    if labels:
-        vars(config)["id2label"] = labels  # as it stands, past the setter that would count from 0
+    labels = tables["id2label"]
+    if isinstance(labels, dict) and len(cast("dict[str, object]", labels)) < count:  # transformers counts the names
+        tables["id2label"] = {**{str(number): None for number in range(count)}, **labels}
+    vars(config).update({key: table for key, table in tables.items() if table})  # past setters that count from 0
+
+
+def _counts(table: object) -> list[object]:
+    """How many classes a table or list of names is of: all up to its last number, or as many as it has names."""
+    if not isinstance(table, dict | list) or not table:
+        return []
+    numbers = [int(key) for key in cast("dict[str, object]", table) if str(key).isascii() and str(key).isdecimal()]
+    names = len(cast("list[object]", table))
+    if isinstance(table, list) or len(numbers) < names:
+        return [names]
+    return [1 + max(numbers), names] if 0 in numbers else [names, 1 + max(numbers)]
 
 
 def _from_pretrained(

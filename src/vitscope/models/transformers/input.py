@@ -7,7 +7,14 @@ from typing import Any, cast
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -62,12 +69,23 @@ def transformers_input(module: nn.Module) -> Preprocessing:
         text = f"{_text(shape)}, {type(transform.processor).__name__} of {config.name_or_path}"
         return Preprocessing(shape, transform, text, *normalisation)
     other = "none" if shape is None else _text(shape)
-    known = normalisation if None not in normalisation else _NORMALISATION.get(config.model_type, _IMAGENET)
+    known = normalisation if None not in normalisation else _stated(transform.processor)
+    whose = "the processor's normalisation" if known else f"that of published {config.model_type} models, a guess"
     said = (
         f"Its image processor gives inputs of {other}, which it does not take: it is shown {_text(own)}, for which it "
-        "is made, with the processor's normalisation."
+        f"is made, with {whose}."
     )
-    return _at(own, cast(Any, known), (said,))
+    return _at(own, cast(Any, known or _NORMALISATION.get(config.model_type, _IMAGENET)), (said,))
+
+
+def _stated(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:  # noqa: ANN401 (of any class)
+    """Mean and deviation as a processor has them, of pixels from 0 to 1; None if it shows others."""
+    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    if not getattr(processor, "do_rescale", False) or abs(255 * getattr(processor, "rescale_factor", 0) - 1) > 1e-3:
+        return None
+    if not getattr(processor, "do_normalize", False):
+        return (0.0,) * 3, (1.0,) * 3
+    return (tuple(map(float, mean)), tuple(map(float, std))) if mean and std else None
 
 
 def _own_shape(module: nn.Module, config: PretrainedConfig) -> tuple[tuple[int, int, int], bool]:
@@ -147,14 +165,20 @@ def _has_processor(source: str) -> bool:
         return (Path(source) / _FILE).is_file()
     try:
         hf_hub_download(source, _FILE)
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"The hub could not be reached for the preprocessing of {source!r}; give the model as a local folder, "
-            "or its input as input=vitscope.PixelInput(...)."
-        ) from error
-    except EntryNotFoundError:
-        return False
+    except (LocalEntryNotFoundError, GatedRepoError) as error:
+        raise _unreached(source) from error
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return False  # a folder that is gone is no name on the hub either
+    except HfHubHTTPError as error:
+        raise _unreached(source) from error
     return True
+
+
+def _unreached(source: str) -> UserError:
+    return UserError(
+        f"The hub could not be reached for the preprocessing of {source!r}; give the model as a local folder, "
+        "or its input as input=vitscope.PixelInput(...)."
+    )
 
 
 def _refuse_values(found: object, where: str, key: str = "", sized: bool = False) -> None:

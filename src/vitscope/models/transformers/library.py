@@ -86,11 +86,14 @@ class Transformers(AbstractLibrary):
 
     @classmethod
     def classes(cls, module: nn.Module) -> Outputs:
-        """The classifier's width, and the names of ``id2label`` unless they are placeholders."""
-        if "ForImageClassification" not in type(module).__name__:
+        """The classifier's width, and the names of ``id2label``, or of ``label2id`` if those are placeholders."""
+        if not any("ForImageClassification" in base.__name__ for base in type(module).__mro__):
             return Outputs(0)
         config = cast(PreTrainedModel, module).config
-        return named_outputs(cast(int, config.num_labels), config.id2label, "id2label")
+        found = named_outputs(cast(int, config.num_labels), config.id2label, "id2label")
+        if found.names or found.notes:
+            return found
+        return named_outputs(found.count, config.label2id, "label2id")
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
