@@ -157,3 +157,11 @@ def test_a_class_that_is_masked_is_no_fault():
     assert "bias" in run.notes[0]
     assert run.tree["predictions"]["predicted"].values.tolist() == [0, 1, 2, 3, 4, 4]
     assert math.isinf(float(run["accuracy/nll"]))
+
+
+def test_images_none_of_which_can_be_read_are_not_called_unlabelled(tmp_path):
+    for name in "abcdef":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"no picture")
+    run = vitscope.measure(vitscope.load(Net(), input=INPUT), vitscope.images(tmp_path, max_broken=6), [Accuracy()])
+    assert run.skipped == {"accuracy": "none of the images could be read"}

@@ -341,7 +341,9 @@ def _run(
     said += [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
     said += [note for dataset in further.values() for note in dataset.attrs.pop("notes", ())]
     anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
-    skipped = {d.name: why_empty(d.reads, work.subject) for d in work.diagnostics if not finished[d.name]}
+    skipped = {
+        d.name: why_empty(d.reads, work.subject, result.images) for d in work.diagnostics if not finished[d.name]
+    }
     root = xr.Dataset(
         attrs={
             "spec": spec.text,
@@ -356,8 +358,10 @@ def _run(
     return Run(xr.DataTree.from_dict({"/": root, **groups}))
 
 
-def why_empty(kind: Kind, subject: Subject) -> str:
-    """Why a diagnostic that reads this found nothing."""
+def why_empty(kind: Kind, subject: Subject, read: int) -> str:
+    """Why a diagnostic that reads this found nothing, in so many images as could be read."""
+    if not read:
+        return "none of the images could be read"
     kinds = ", ".join(sorted({place.kind.value for place in subject.places})) or "none"
     reasons = {
         Kind.ATTENTION: f"{subject.name} has no attention that this reads (its units: {kinds})",

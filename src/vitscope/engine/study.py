@@ -316,7 +316,9 @@ def _root(
 ) -> xr.Dataset:
     anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in work.subject.places]
     names = {f"{study.name}-{diagnostic.name}": diagnostic for diagnostic in work.diagnostics}
-    skipped = {name: why_empty(one.reads, work.subject) for name, one in names.items() if name not in groups}
+    skipped = {
+        name: why_empty(one.reads, work.subject, result.images) for name, one in names.items() if name not in groups
+    }
     left_out = [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
     return xr.Dataset(
         attrs={
