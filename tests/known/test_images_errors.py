@@ -66,6 +66,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("nowhere/", {}, "nowhere/ does not exist: give a folder"),
         ("nowhere/*.parquet", {}, "does not exist: give a folder"),
         (Path("nowhere"), {}, "nowhere does not exist"),
+        ("flat/*.png", {}, r"flat/\*.png is a pattern of image files: name their folder, or give a list of paths"),
         ("flat/b.png", {}, "flat/b.png does not exist"),
         ("flat/sub", {}, "flat/sub does not exist"),
         ("notes.txt", {}, "notes.txt is neither a folder nor a .parquet, .npz, .tar, .csv, .tsv, .jsonl or image file"),

@@ -24,8 +24,9 @@ CHOSEN = Labels(np.array([0, 9, 4]), None, "column 'wnid'", 10, chosen=True)
         ({0: 5, 1: 7, 2: 6}, [5, 6, 7, 6], None),
         ({"0": 2, "1": 1, "cat": 0}, [2, 0, 1, 0], ("cat", "bee", "ant")),
         ({"ant": 0, "bee": 0, "cat": 1}, [0, 1, 0, 1], ("ant / bee", "cat")),
+        ({"ant": np.int64(5), np.int64(1): np.uint8(7), "cat": 6}, [5, 6, 7, 6], None),
     ],
-    ids=["names", "values", "mixed", "merged"],
+    ids=["names", "values", "mixed", "merged", "numpy"],
 )
 def test_a_map_sends_labels_to_classes_of_the_model(entries: dict, values: list[int], classes: tuple | None) -> None:
     mapped = map_labels(CATS, entries, "photos")

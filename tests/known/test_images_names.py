@@ -224,3 +224,22 @@ def test_classes_numbered_from_one_are_no_class_numbers_and_those_from_zero_are(
     assert fitted(folder_labels(*from_one), 9, None)["class_1"] == 0
     assert fitted(folder_labels("class_0", "class_7"), 10, None) == {"class_0": 0, "class_7": 7}
     assert fitted(folder_labels("LABEL_3", "LABEL_7"), 10, None) == {"LABEL_3": 3, "LABEL_7": 7}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (("cafe\u0301", "th\xe9"), ("th\xe9", "caf\xe9")),
+        (("\u0645\u06cc\u200c\u062e", "\u0633"), ("\u0633", "\u0645\u06cc\u062e")),
+        (("\u0645\u06cc\\u200c\u062e", "\u0633"), ("\u0633", "\u0645\u06cc\u200c\u062e")),
+        (("001.Black_footed_Albatross", "002.Laysan_Albatross"), ("Laysan Albatross", "Black footed Albatross")),
+        (("tench", "goldfish"), ("000_goldfish", "001_tench")),
+    ],
+    ids=["composed", "invisible", "escaped", "numbered", "numbered-model"],
+)
+def test_names_are_the_same_however_they_are_composed_or_numbered(ours: tuple, theirs: tuple) -> None:
+    found = match(ours, theirs)
+    assert found is not None
+    assert found.places == (1, 0)
+    assert match(theirs, ours).places == (1, 0)
+    assert found.how.startswith("by name")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -56,7 +57,19 @@ def test_folders_that_hold_the_same_classes_are_splits(tmp_path: Path, splits: t
 
 @pytest.mark.parametrize(
     "folders",
-    [("train", "holdout"), ("train", "rest"), ("seg_train", "seg_test", "seg_pred"), ("bus", "car", "train")],
+    [
+        ("train", "holdout"),
+        ("train", "rest"),
+        ("seg_train", "seg_test", "seg_pred"),
+        ("bus", "car", "train"),
+        ("query", "gallery"),
+        ("gallery", "probe_set"),
+        ("support", "query"),
+        ("fold1", "fold2", "fold3"),
+        ("fold_a", "fold_b"),
+        ("labeled", "unlabeled"),
+        ("public_test", "private_test"),
+    ],
     ids="-".join,
 )
 def test_flat_folders_some_of_which_are_called_as_splits_are_asked_for(tmp_path: Path, folders: tuple) -> None:
@@ -75,15 +88,48 @@ def test_flat_folders_some_of_which_are_called_as_splits_are_asked_for(tmp_path:
         (tree("cat/2020", "dog/2021"), ("cat", "dog")),
         ((*tree("cat/2020", "dog/2020"), "cat/c.png"), ("cat", "dog")),
         (tree("bullet_train", "car"), ("bullet_train", "car")),
+        (tree("church", "gallery"), ("church", "gallery")),
+        (tree("art_gallery", "gallery"), ("art_gallery", "gallery")),
         ((*tree("a", "c"), "b/"), ("a", "b", "c")),
         ((*tree("a"), "b/deep/", "c/"), ("a", "b", "c")),
         (tree("images/cat", "images/dog"), ("cat", "dog")),
         (tree("cat"), ("cat",)),
     ],
-    ids=["plain", "tiny-imagenet", "years", "mixed", "bullet", "empty", "deep-empty", "wrapper", "one"],
+    ids=[
+        "plain",
+        "tiny-imagenet",
+        "years",
+        "mixed",
+        "bullet",
+        "gallery",
+        "galleries",
+        "empty",
+        "deep-empty",
+        "wrapper",
+        "one",
+    ],
 )
 def test_class_folders(tmp_path: Path, paths: tuple, classes: tuple) -> None:
     assert images(grow(tmp_path, *paths)).classes == classes
+
+
+def test_links_to_folders_are_followed_once_and_never_upward(tmp_path: Path) -> None:
+    root = grow(tmp_path / "set", *tree("cat", "dog"))
+    elsewhere = grow(tmp_path / "elsewhere", "deep/a.png", "b.png")
+    (root / "cat" / "more").symlink_to(elsewhere)
+    (root / "cat" / "again").symlink_to(elsewhere / "deep")
+    (root / "dog" / "up").symlink_to(root)
+    (root / "dog" / "itself").symlink_to(root / "dog")
+    ours = images(root)
+    assert (ours.classes, np.bincount(ours.labels).tolist()) == (("cat", "dog"), [4, 2])
+    assert ours.pictures.files == (
+        "cat/a.png",
+        "cat/again/a.png",
+        "cat/b.png",
+        "cat/more/b.png",
+        "dog/a.png",
+        "dog/b.png",
+    )
 
 
 def test_pictures_in_a_folder_called_images_have_no_class(tmp_path: Path) -> None:

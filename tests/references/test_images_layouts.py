@@ -752,6 +752,18 @@ def test_pictures_that_change_only_now_and_then_are_refused(seed: int) -> None:
         images(flipping)
 
 
+@pytest.mark.parametrize("key", ["Label", "fine_label", "category", "class_id", "cls", "CLASS", "target", "y"])
+def test_items_keep_their_label_under_any_usual_key(key: str) -> None:
+    check(images(Listed([{"image": COLOUR[n], key: LABELS[n], "width": 6} for n in range(COUNT)])), classes=None)
+
+
+def test_items_of_several_labels_are_refused() -> None:
+    source = Listed([{"img": COLOUR[n], "fine_label": LABELS[n], "coarse_label": 0} for n in range(COUNT)])
+    with pytest.raises(UserError, match=r"several labels in each item \(fine_label, coarse_label\).*--label none"):
+        images(source)
+    assert images(source, label="none").labels is None
+
+
 def test_floats_that_may_be_normalised_are_refused() -> None:
     floats = [(tensor(number) / 255, 0) for number in range(COUNT)]
     assert "floats between 0 and 1" in images(Listed(floats)).notes[0]

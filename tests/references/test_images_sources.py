@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
 from torchvision.datasets import ImageFolder
 
 from vitscope.data import BrokenImage, Images, images
@@ -212,6 +213,47 @@ def test_arrays_tensors_and_lists_hold_what_they_were_given(source: object, expe
 )
 def test_channels_come_last_in_arrays_and_first_in_tensors_where_both_may_be(source: object, size: tuple) -> None:
     assert images(source).read(0).size == size
+
+
+@pytest.mark.parametrize("pixels", [COLOUR[0], torch.zeros(3, 32, 32), np.zeros((3, 9, 8)), np.zeros((28, 28, 1))])
+def test_three_axes_that_may_be_one_picture_are_asked_for(tmp_path: Path, pixels: object) -> None:
+    for source in (pixels, (pixels, [2])):
+        with pytest.raises(UserError, match=r"is one picture or \d+ grey ones: give images\[None\] for the one"):
+            images(source)
+    assert len(images((pixels, list(range(len(pixels)))))) == len(images(pixels[..., None])) == len(pixels)
+    assert len(images(pixels[None])) == 1
+    np.savez(tmp_path / "a.npz", images=np.asarray(pixels))
+    with pytest.raises(UserError, match="is one picture or"):
+        images(tmp_path / "a.npz")
+
+
+def test_a_single_pillow_image_is_one_picture() -> None:
+    picture = Image.fromarray(COLOUR[0])
+    assert np.array_equal(stacked(images(picture)), COLOUR[:1])
+    assert images((picture, [2])).labels.tolist() == [2]
+
+
+def test_a_fourth_channel_is_said_to_be_transparency(tmp_path: Path) -> None:
+    clear = np.concatenate([COLOUR, COLOUR[..., :1]], axis=-1)
+    np.savez(tmp_path / "a.npz", images=clear)
+    items = TensorDataset(torch.from_numpy(clear).permute(0, 3, 1, 2))
+    for source in (clear, list(clear), torch.from_numpy(clear).permute(0, 3, 1, 2), tmp_path / "a.npz", items):
+        assert "fourth channel" in images(source).notes[0]
+    assert images(COLOUR).notes == images(list(COLOUR)).notes == ()
+
+
+def test_npz_files_of_other_keys_and_names_in_bytes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", train_images=COLOUR, train_target=LABELS, classes=np.array([b"ant", b"bee", b"cat"]))
+    assert (images(tmp_path / "a.npz").labels.tolist(), images(tmp_path / "a.npz").classes) == (LABELS.tolist(), NAMES)
+    np.savez(tmp_path / "b.npz", images=COLOUR, species=LABELS)
+    assert images(tmp_path / "b.npz").notes[0].endswith("--label chooses one of: species.")
+    assert images(tmp_path / "b.npz", label="species").labels.tolist() == LABELS.tolist()
+
+
+def test_stray_files_beside_class_folders_are_passed_over(class_folders: Path) -> None:
+    pq.write_table(pa.table({"id": ["a", "b"], "embedding": [0.1, 0.2]}), class_folders / "embeddings.parquet")
+    (class_folders / "state.json").write_text("{}")
+    assert (images(class_folders).classes, len(images(class_folders))) == (NAMES, 12)
 
 
 def test_digits_are_scikit_learns() -> None:

@@ -57,8 +57,8 @@ class ArraySource(AbstractSource):
     """Whatever is no path: an array, a tensor, a sequence of images, or a pair of one of these and labels."""
 
     def claims(self, source: object) -> bool:
-        """Arrays, tensors, lists and tuples."""
-        return isinstance(source, np.ndarray | torch.Tensor | list | tuple)
+        """Arrays, tensors, lists and tuples, and a single Pillow image."""
+        return isinstance(source, np.ndarray | torch.Tensor | list | tuple | Image.Image)
 
     def open(self, source: object, choice: Choice) -> Opened:
         """Check shape and range; copies only where the layout or the number type calls for it."""
@@ -66,8 +66,30 @@ class ArraySource(AbstractSource):
         refuse_split(where, choice.split)
         refuse_label(where, choice.label, "labels are given as the second of a pair (images, labels)")
         pixels, given = split_pair(source)
-        pictures = ArrayPictures(picture_values(pixels, where, choice.decoding.bits), "images")
-        return Opened("images", pictures, labels_given(given, len(pictures), where, choice))
+        refuse_single(pixels, None if given is None else len(cast("Sequence[object]", given)), where)
+        values = picture_values([pixels] if isinstance(pixels, Image.Image) else pixels, where, choice.decoding.bits)
+        labels = labels_given(given, len(values), where, choice)
+        return Opened("images", ArrayPictures(values, "images"), labels, notes_on(values, where))
+
+
+def refuse_single(pixels: object, labels: int | None, where: str) -> None:
+    """Refuse three axes that may be those of one picture or of many grey ones, unless there are as many labels."""
+    shape = tuple(pixels.shape) if isinstance(pixels, np.ndarray | torch.Tensor) else ()
+    if len(shape) != 3 or shape[0] == labels:
+        return
+    if shape[0] == 3 or (shape[-1] in CHANNELS and shape[1] > shape[-1]):
+        raise UserError(
+            f"{where} have the shape {'x'.join(map(str, shape))}, which is one picture or {shape[0]} grey ones: give "
+            "images[None] for the one, or images[..., None] for the many."
+        )
+
+
+def notes_on(values: Rows, where: str) -> tuple[str, ...]:
+    """What was taken for transparency."""
+    arrays = [values] if isinstance(values, np.ndarray) else [each for each in values if isinstance(each, np.ndarray)]
+    least = 4 if isinstance(values, np.ndarray) else 3
+    clear = any(array.ndim == least and array.shape[-1] == 4 for array in arrays)
+    return (f"The fourth channel of {where} was taken for transparency and laid over white.",) if clear else ()
 
 
 def split_pair(source: object) -> tuple[object, object]:

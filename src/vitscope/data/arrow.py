@@ -77,10 +77,13 @@ class ArrowSource(AbstractSource):
     """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; the library itself is not needed."""
 
     def claims(self, source: object) -> bool:
-        """A folder with `state.json` or `dataset_dict.json`."""
+        """A folder with `dataset_dict.json`, or with `state.json` beside Arrow files or alone."""
         if not isinstance(source, str | os.PathLike):
             return False
-        return any((Path(source) / name).is_file() for name in (STATE, SPLITS_FILE))
+        path = Path(source)
+        if not (path / STATE).is_file():
+            return (path / SPLITS_FILE).is_file()
+        return any(path.glob("*.arrow")) or not any(each.is_dir() for each in path.iterdir())
 
     def open(self, source: object, choice: Choice) -> Opened:
         """Map the files and read the label column, no image."""

@@ -1,6 +1,7 @@
 """Which class of a model a class of the images is, by name."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -10,6 +11,9 @@ from vitscope.data import imagenet
 PLACEHOLDER = re.compile(r"^(?:label|class)[ _-]?(\d{1,9})$", re.IGNORECASE)
 SYNONYMS = re.compile(r",| - ")
 """What separates them: `tench, Tinca tinca`, and `3 - three` in torchvision's MNIST."""
+COUNTED = re.compile(r"^\d{1,6}[._ -]+(\D.*)$")
+INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]|" + r"\\xad|\\u200[b-f]|\\u2060|\\ufeff")
+"""Marks that nobody sees, as they are or as `printable` shows them: a zero-width non-joiner in Persian names."""
 SEVERAL = "several"
 ALIKE, MANY = 0.95, 20
 """Share of at least so many names that must agree, each at its place, for lists of one length to be one list."""
@@ -38,12 +42,12 @@ def placeholder_numbers(names: Sequence[str]) -> tuple[int, ...] | None:
 def match(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
     """The place among `theirs` of each of `ours`; None where one has none, or where it is not certain which.
 
-    Tried in turn: equal names, ImageNet's wnids, spelling (case, underscores, wnids, one of several synonyms), and
-    long lists that agree place by place but for a few names.
+    Tried in turn: equal names, ImageNet's wnids, spelling (case, underscores, wnids, one of several synonyms), names
+    without the numbers before them, and long lists that agree place by place but for a few names.
     """
     if tuple(ours) == tuple(theirs):
         return Match(tuple(range(len(ours))))
-    for rule in (_equal, _by_wnid, _by_spelling, _by_place):
+    for rule in (_equal, _by_wnid, _by_spelling, _by_bare_name, _by_place):
         found = rule(ours, theirs)
         if found is not None and len(set(found.places)) == len(ours):
             return found
@@ -78,6 +82,21 @@ def _by_spelling(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
     return Match(certain, f"by name although spelled otherwise ({_pairs(other, 'as')})")
 
 
+def _by_bare_name(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
+    """Names such as `001.Black_footed_Albatross`, if all of either are so."""
+    left, right = _bare(ours), _bare(theirs)
+    found = None if (left, right) == (ours, theirs) else _by_spelling(left, right)
+    if found is None:
+        return None
+    pairs = _pairs([(name, theirs[place]) for name, place in zip(ours, found.places, strict=True)], "as")
+    return Match(found.places, f"by name without the numbers before it ({pairs})")
+
+
+def _bare(names: Sequence[str]) -> Sequence[str]:
+    found = [COUNTED.match(name) for name in names]
+    return [each[1] for each in found if each] if all(found) else names
+
+
 def _by_place(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
     if len(ours) != len(theirs) or len(ours) < MANY:
         return None
@@ -105,8 +124,12 @@ def _pairs(names: Sequence[tuple[str, str]], word: str) -> str:
 
 
 def _normal(name: str) -> str:
-    """Without case, with single spaces for underscores and hyphens, numbers without leading zeros or "label"."""
-    words = " ".join(re.split(r"[\s_-]+", name.strip().casefold()))
+    """Without case, with composed letters, no invisible marks, single spaces for underscores and hyphens.
+
+    Numbers are without leading zeros or "label".
+    """
+    plain = unicodedata.normalize("NFC", INVISIBLE.sub("", name))
+    words = " ".join(re.split(r"[\s_-]+", plain.strip().casefold()))
     number = PLACEHOLDER.match(words)
     digits = number[1] if number else words
     return digits.lstrip("0") or "0" if digits.isdecimal() else words

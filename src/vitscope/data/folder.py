@@ -203,11 +203,24 @@ def _below(folder: Path) -> Below:
 
 
 def walked(folder: Path) -> Iterator[str]:
-    """The files at any depth below a folder but for clutter, as paths from it; `OSError` where one cannot be listed."""
-    for parent, children, names in os.walk(folder, onerror=_fail):
-        children[:] = [child for child in children if not is_clutter(child)]
+    """The files at any depth below a folder but for clutter, as paths from it; `OSError` where one cannot be listed.
+
+    Links to folders are followed, each folder once and none that this one lies in.
+    """
+    real = Path(os.path.realpath(folder))
+    visited = {str(each) for each in (real, *real.parents)}
+    for parent, children, names in os.walk(folder, onerror=_fail, followlinks=True):
+        children[:] = [child for child in sorted(children) if not is_clutter(child) and _is_new(parent, child, visited)]
         prefix = "" if parent == str(folder) else Path(parent).relative_to(folder).as_posix() + "/"
         yield from (prefix + name for name in names if not is_clutter(name))
+
+
+def _is_new(parent: str, child: str, visited: set[str]) -> bool:
+    """Whether a folder was not visited by another way; it is then."""
+    real = os.path.realpath(os.path.join(parent, child))
+    new = real not in visited
+    visited.add(real)
+    return new
 
 
 def _images_below(folder: Path) -> Iterator[str]:

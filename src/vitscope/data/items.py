@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vitscope.data.array import one_picture
+from vitscope.data.array import notes_on, one_picture
 from vitscope.data.decode import BrokenImage, Decoding, displayed, from_array
-from vitscope.data.label import BOXES, MASKS, ORDERS, SEVERAL, Labels, read_labels, refuse_annotation
+from vitscope.data.label import BOXES, MASKS, ORDERS, SEVERAL, Labels, is_label_name, read_labels, refuse_annotation
 from vitscope.data.label_value import plain
 from vitscope.data.source import AbstractPictures, reason_of
 from vitscope.measurement.errors import UserError
@@ -20,6 +20,7 @@ from vitscope.measurement.text import printable
 
 PICTURE_KEYS = ("image", "img", "picture", "pixels", "pixel_values", "x")
 LABEL_KEYS = ("label", "labels", "target", "targets", "class", "y")
+NUMBER_KEYS = frozenset({"class_id", "classid", "class_idx", "y"})
 LISTS = ("targets", "labels", "_labels")
 """Where data sets keep the labels of all items, if they do."""
 BOX_KEYS = frozenset({"boxes", "bbox", "bboxes", "masks", "annotation", "annotations"})
@@ -107,6 +108,8 @@ class ItemPictures(AbstractPictures):
             notes += (f"The images are as the transform of {where} leaves them, before the model's own preprocessing.",)
         if floats:
             notes += (f"The items of {where} are floats between 0 and 1, taken for plain pixels.",)
+        value = self.value(0)
+        notes += () if isinstance(value, Image.Image) else notes_on([value], f"the items of {where}")
         return notes
 
 
@@ -128,10 +131,24 @@ def parts(item: object) -> tuple[object, object]:
         picture = next((fields[key] for key in PICTURE_KEYS if key in fields), None)
         if picture is None:
             raise UserError(f"an item has the keys {', '.join(map(str, fields))}, none of which is 'image'.")
-        return picture, next((fields[key] for key in LABEL_KEYS if key in fields), None)
+        return picture, next((fields[key] for key in _label_keys(fields)), None)
     if isinstance(item, tuple | list) and item:
         return item[0], item[1] if len(cast("Sequence[object]", item)) > 1 else None
     return item, None
+
+
+def _label_keys(fields: Mapping[str, object]) -> list[str]:
+    """The key of an item's label; several where it is not certain which."""
+    usual = [key for key in LABEL_KEYS if key in fields]
+    return usual[:1] or [key for key in map(str, fields) if is_label_name(key) or key.lower() in NUMBER_KEYS]
+
+
+def _one_label(item: object, where: str) -> object:
+    """The label of an item, of which it must not have several."""
+    keys = _label_keys(cast("Mapping[str, object]", item)) if isinstance(item, Mapping) else []
+    if len(keys) > 1:
+        refuse_annotation(where, f"several labels in each item ({', '.join(keys)})")
+    return _label(parts(item)[1], where)
 
 
 def item_labels(dataset: Items, where: str) -> Labels | None:
@@ -142,11 +159,11 @@ def item_labels(dataset: Items, where: str) -> Labels | None:
     count = len(dataset)
     changed = target_transform(dataset) is not None
     lists = [] if changed else [values for name in LISTS if (values := _listed(dataset, name)) is not None]
-    seen = {place: _label(parts(dataset[place])[1], where) for place in _probes(count, lists)}
+    seen = {place: _one_label(dataset[place], where) for place in _probes(count, lists)}
     if all(value is None for value in seen.values()):
         return None
     agreeing = [values for values in lists if all(values[place] == label for place, label in seen.items())]
-    values = agreeing[0] if agreeing else [_label(parts(dataset[place])[1], where) for place in range(count)]
+    values = agreeing[0] if agreeing else [_one_label(dataset[place], where) for place in range(count)]
     classes = None if changed or (lists and not agreeing) else class_names(dataset)
     labels = read_labels(values, where, "the data set's labels", classes)
     if labels is None or classes is not None:

@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from vitscope.measurement.text import printable
 WHOLE = re.compile(r"^-?\d{1,18}$")
 MOST_CLASSES, MOST_BYTES = 2**31, 2**26
 
-LabelMap = Mapping[int | str, int] | Mapping[str, int] | Mapping[int, int]
+Whole = int | np.integer[Any]
+LabelMap = Mapping[Whole | str, Whole] | Mapping[int | str, Whole] | Mapping[str, Whole] | Mapping[int, Whole]
 
 
 def map_labels(labels: Labels | None, label_map: LabelMap | str | Path, where: str) -> Labels:
@@ -52,13 +54,18 @@ def _entries(label_map: LabelMap | str | Path, origin: str) -> dict[int | str, i
             raise UserError(f"the label map {origin} is not JSON: {reason_of(error)}.") from error
     if not isinstance(parsed, Mapping):
         raise UserError(f'the label map {origin} must be an object such as {{"tench": 0, "church": 497}}.')
-    entries = cast("dict[object, object]", dict(parsed))
+    entries = cast("dict[Any, Any]", dict(parsed))
     for key, target in entries.items():
-        if isinstance(target, bool) or not isinstance(target, int) or not 0 <= target < MOST_CLASSES:
+        if not _is_whole(target) or not 0 <= target < MOST_CLASSES:
             raise UserError(f"the label map {origin} sends {key!r} to {repr(target)[:40]}, which is no class number.")
-        if isinstance(key, bool) or not isinstance(key, int | str):
+        if not _is_whole(key) and not isinstance(key, str):
             raise UserError(f"the label map {origin} has the key {key!r}, which is no class name or label.")
-    return cast("dict[int | str, int]", entries)
+    return {key if isinstance(key, str) else int(key): int(target) for key, target in entries.items()}
+
+
+def _is_whole(value: object) -> bool:
+    """Whether this is an integer, of Python or NumPy."""
+    return not isinstance(value, bool) and isinstance(value, Integral)
 
 
 def _targets(entries: dict[int | str, int], classes: tuple[str, ...] | None, where: str, origin: str) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ from vitscope.data.array import ArraySource
 from vitscope.data.arrow import ArrowSource
 from vitscope.data.decode import MAX_PIXELS, Decoding
 from vitscope.data.digits import DigitsSource
-from vitscope.data.files import SOUNDS, VIDEOS, has_suffix
+from vitscope.data.files import IMAGES, SOUNDS, VIDEOS, has_suffix
 from vitscope.data.folder import FolderSource
 from vitscope.data.hub import HubSource
 from vitscope.data.image import Images
@@ -128,6 +129,8 @@ def _refuse(source: object) -> NoReturn:
         raise UserError(
             f"images cannot be read from a {type(source).__name__}: give a path, an array or Pillow images."
         )
+    if not os.path.exists(source) and has_magic(str(source)) and has_suffix(str(source), IMAGES):
+        raise UserError(f"{source} is a pattern of image files: name their folder, or give a list of paths in Python.")
     if not os.path.exists(source):
         raise UserError(f"{source} does not exist: give a folder, a {FILES}, a glob, hub:owner/name, or 'digits'.")
     if has_suffix(str(source), VIDEOS | SOUNDS):

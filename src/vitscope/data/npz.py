@@ -11,15 +11,16 @@ from typing import Any, final
 import numpy as np
 from PIL import Image
 
-from vitscope.data.array import ArrayPictures, picture_values
+from vitscope.data.array import ArrayPictures, notes_on, picture_values, refuse_single
 from vitscope.data.decode import Decoding
 from vitscope.data.label import NO_LABELS, Labels, read_labels
+from vitscope.data.label_value import plain
 from vitscope.data.source import AbstractPictures, AbstractSource, Choice, Opened, choose_split, parsing, refuse_split
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
 IMAGE_KEYS = ("images", "x", "X", "pixels", "data")
-LABEL_KEYS = ("labels", "y", "Y", "label", "targets")
+LABEL_KEYS = ("labels", "y", "Y", "label", "targets", "target")
 CLASS_KEYS = ("classes", "class_names")
 SMALL, TIGHTEST = 2**28, 200
 """An array beyond so many bytes must not have been compressed so many times: images are not, zip bombs are."""
@@ -66,9 +67,9 @@ class NpzPictures(AbstractPictures):
 class NpzSource(AbstractSource):
     """A `.npz` file; no pickled objects are loaded from it.
 
-    Images are under `images`, `x`, `X`, `pixels` or `data`, labels under `labels`, `y`, `Y`, `label` or `targets`
-    (or the key given as `label`), class names under `classes` or `class_names`. With splits, the split's name comes
-    before or after: `x_test` and `y_test`, or `test_images` and `test_labels`.
+    Images are under `images`, `x`, `X`, `pixels` or `data`, labels under `labels`, `y`, `Y`, `label`, `targets` or
+    `target` (or the key given as `label`), class names under `classes` or `class_names`. With splits, the split's name
+    comes before or after: `x_test` and `y_test`, or `test_images` and `test_labels`.
     """
 
     def claims(self, source: object) -> bool:
@@ -86,10 +87,14 @@ class NpzSource(AbstractSource):
             labels = None if choice.label == NO_LABELS else _labels(archive, keys, choice.label, chosen, where)
             pictures = NpzPictures(str(path), image_key, choice.decoding.bits)
             count = len(pictures)
+            refuse_single(pictures.rows.values, None if labels is None else len(labels.values), where)
         if labels is not None and len(labels.values) != count:
             raise UserError(f"{where} has {count} images and {len(labels.values)} labels: give one for each.")
         name = path.stem if chosen is None else f"{path.stem}/{chosen}"
-        return Opened(printable(name), pictures, labels)
+        notes = notes_on(pictures.rows.values, where)
+        if labels is None and choice.label is None:
+            notes += _notes(keys, where)
+        return Opened(printable(name), pictures, labels, notes)
 
 
 def read_array(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:
@@ -131,6 +136,16 @@ def _image_key(keys: list[str], split: str | None, where: str) -> tuple[str, str
     return splits[chosen], chosen
 
 
+def _notes(keys: list[str], where: str) -> tuple[str, ...]:
+    """What might have been labels."""
+    images = (*IMAGE_KEYS, *CLASS_KEYS, *_splits(keys, IMAGE_KEYS).values())
+    listed = ", ".join(key for key in keys if key not in images and key not in _splits(keys, LABEL_KEYS).values())
+    note = (
+        f"No key of {where} was taken for labels, so there is no accuracy; --label chooses one of: {printable(listed)}."
+    )
+    return (note,) if listed else ()
+
+
 def _labels(
     archive: zipfile.ZipFile, keys: list[str], label: str | None, split: str | None, where: str
 ) -> Labels | None:
@@ -141,5 +156,5 @@ def _labels(
     if key is None:
         return None
     names = next((read_array(archive, name, where) for name in CLASS_KEYS if name in keys), None)
-    classes = None if names is None else tuple(printable(str(name)) for name in names.reshape(-1))
+    classes = None if names is None else tuple(printable(str(plain(name))) for name in names.reshape(-1))
     return read_labels(read_array(archive, key, where), where, f"key {key!r}", classes, chosen=label is not None)

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from vitscope.data.decode import BrokenImage
+from vitscope.data.files import IMAGES, has_suffix
+from vitscope.data.folder import walked
 from vitscope.data.label import Column, is_label_name, listed
 from vitscope.data.layout import Layout, beside, cell_bytes, one_image_column, read_layout
 from vitscope.data.shards import by_split, refuse_gaps, shards
@@ -28,7 +31,7 @@ from vitscope.data.source import (
     refuse_root,
 )
 from vitscope.data.split_column import choose_part, open_part
-from vitscope.data.table import open_table
+from vitscope.data.table import open_table, path_column
 from vitscope.data.table_file import read_columns
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -109,7 +112,8 @@ class ParquetSource(AbstractSource):
 
     def claims(self, source: object) -> bool:
         """Paths and globs that lead to `.parquet` files."""
-        return isinstance(source, str | os.PathLike) and bool(shards(str(source), ".parquet"))
+        found = shards(str(source), ".parquet") if isinstance(source, str | os.PathLike) else []
+        return bool(found) and not (os.path.isdir(str(source)) and _is_stray(found[0], Path(str(source))))
 
     def open(self, source: object, choice: Choice) -> Opened:
         """Read the files' footers and the label column, no image."""
@@ -140,6 +144,22 @@ class ParquetSource(AbstractSource):
                 choose_split(where, [chosen], choice.split)
             columns = _common(paths, layouts, choice.label, where)
             return open_part(Opened(name, pictures, None), columns, read, part, choice, where)
+
+
+def _is_stray(file: Path, folder: Path) -> bool:
+    """Whether a file in a folder of pictures neither holds nor names any."""
+    try:
+        schema = pq.read_schema(file)
+        layout = read_layout(schema)
+        texts = [name for name in schema.names if pa.types.is_string(schema.field(name).type)]
+        if layout.images or layout.media:
+            return False
+        path_column({name: pq.read_table(file, columns=[name]).column(0).to_pylist() for name in texts}, str(file))
+    except UserError:
+        return any(has_suffix(path, IMAGES) for path in walked(folder))
+    except Exception:  # what is damaged is said when it is opened
+        return False
+    return False
 
 
 def _common(paths: Sequence[str], layouts: Sequence[Layout], label: str | None, where: str) -> list[Column]:

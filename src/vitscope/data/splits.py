@@ -11,6 +11,11 @@ SPLITS = frozenset(
     | {"holdout", "heldout"}
 )
 """Folders of these names are splits, not classes."""
+PARTS = re.compile(
+    r"^(query|gallery|probe|support|fold|labell?ed|unlabell?ed|public|private|distractors?)([\W_]*(set|test))?"
+    r"[\W_]*(\d+|[a-z])?$"
+)
+"""Folders of these names are splits if there are several of them: a single `gallery` may be a class."""
 PICTURE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "img_dir", "photos", "pictures", "jpg"})
 """Folders of these names hold the pictures of whatever they stand in."""
 ANNOTATION_FOLDERS = frozenset(
@@ -30,8 +35,9 @@ def _words_of_split(name: str) -> set[str]:
 
 
 def speak_of_splits(names: Sequence[str]) -> bool:
-    """Whether some of these folders are called as splits, each by itself or two of them by one of their words."""
-    return any(map(names_split, names)) or len(set[str]().union(*map(_words_of_split, names))) > 1
+    """Whether some of these folders are called as splits: each by itself, two by one of their words, or as parts."""
+    parts = [name for name in names if PARTS.match(name.lower())]
+    return any(map(names_split, names)) or len(set[str]().union(*map(_words_of_split, names))) > 1 or len(parts) > 1
 
 
 @final
