@@ -1,16 +1,19 @@
 """Diagnostics and studies by their names: the same run as by their values, at any place that takes them."""
 
-from dataclasses import dataclass
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from vitscope import Plan, checkup, images, load, measure, read_run, study
+from vitscope import Plan, checkup, compare, figures, images, load, measure, read_run, report, study
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.diagnostics.token_rank import TokenRank
 from vitscope.engine import activation, diagnostic
+from vitscope.interventions.lesion import Lesion
 from vitscope.interventions.studies.weight_prune import WeightPruneStudy
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
@@ -34,6 +37,89 @@ def test_names_classes_and_values_give_the_same_run(shown):
         assert one.spec == other.spec
         assert list(one) == list(other)
         assert one.tree.equals(other.tree)
+
+
+MISGIVEN = """
+import numpy as np
+import vitscope
+from vitscope.measurement.errors import UserError
+
+subject, images = vitscope.load("digits"), vitscope.images("digits", limit=4)
+run = vitscope.measure(subject, images, "accuracy")
+calls = {
+    "The model is 'digits', which is not loaded yet; give vitscope.load(...) of it.":
+        lambda: vitscope.checkup("digits", images),
+    "The model is Vit, which is not loaded yet; give vitscope.load(...) of it.":
+        lambda: vitscope.study(subject.module, images, "lesion"),
+    "The images are 'digits', which is not opened yet; give vitscope.images(...) of it.":
+        lambda: vitscope.checkup(subject, "digits", ["accuracy"]),
+    "The images are ndarray, which is not opened yet; give vitscope.images(...) of it.":
+        lambda: vitscope.measure(subject, np.zeros((4, 8, 8)), "accuracy"),
+    "The images were given before the model; give the model first, then the images.":
+        lambda: vitscope.measure(images, subject, "accuracy"),
+    "No diagnostic is asked for; give a name, a value or several, as vitscope list shows them.":
+        lambda: vitscope.measure(subject, images, []),
+    "No diagnostic and no study is asked for; give some, or leave diagnostics out for all.":
+        lambda: vitscope.checkup(subject, images, []),
+    "'out' is no plan; give vitscope.Plan(folder=..., batch_size=...).":
+        lambda: vitscope.measure(subject, images, "accuracy", "out"),
+    "The batch size is '32'; it must be a whole number.": lambda: vitscope.Plan(batch_size="32"),
+    "The batch size is 2.5; it must be a whole number.": lambda: vitscope.Plan(batch_size=2.5),
+    "0 is no name; this run holds accuracy.": lambda: run[0],
+    "['accuracy'] is no name; this run holds accuracy.": lambda: run.to_dataframe(["accuracy"]),
+    "--limit is 2.5; it must be a whole number.": lambda: vitscope.images("digits", limit=2.5),
+    "--limit is '5'; it must be a whole number.": lambda: vitscope.images("digits", limit="5"),
+    "3 is no place of a run; give its folder, its file or a URL.": lambda: vitscope.read_run(3),
+    "3 is no run; give runs, or the folders that they are in.": lambda: vitscope.report([3], "page.html"),
+    "A comparison takes 2 to 12 runs; 1 were given.": lambda: vitscope.compare(run, "page.html"),
+    "The labels are 'ab'; give a list of one for each run.": lambda: vitscope.compare([run, run], "page.html", "ab"),
+    "digits takes a tensor of images x 1 x 8 x 8, not Images; see its preprocessing.": lambda: subject(images),
+}
+for said, call in calls.items():
+    try:
+        print(said, call())
+    except UserError as error:
+        if str(error) != said:
+            print(said, "|", error)
+"""
+
+
+def test_what_is_of_another_kind_is_refused_in_one_sentence(tmp_path):
+    """In a process whose types nothing else checks."""
+    done = subprocess.run([sys.executable, "-c", MISGIVEN], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_subject_is_called_and_shown(shown):
+    subject, pictures = shown
+    (batch,) = pictures.batches(subject.preprocessing.transform, 12)
+    assert torch.equal(subject(batch.pixels), subject.module(batch.pixels))
+    lesioned = Lesion((1,))(subject)
+    assert not torch.equal(lesioned(batch.pixels), subject(batch.pixels))
+    assert "edited by Lesion" in repr(lesioned)
+    for wrong in (torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 9, 8), torch.zeros(1, 8, 8)):
+        with pytest.raises(UserError, match=r"small takes a tensor of images x 1 x 8 x 8, not \("):
+            subject(wrong)
+    said = f"<Subject: small, {subject.parameter_count:,} parameters, as handed over, 2 units (1 attention, 1 mlp), "
+    assert repr(subject).startswith(said)
+    assert "\n" not in repr(subject)
+    html = replace(subject, name="<b>")._repr_html_()
+    assert html.startswith("<table><caption>Subject</caption>")
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+
+
+def test_a_report_takes_the_places_of_runs(shown, tmp_path):
+    for name in ("one", "two"):
+        measure(*shown, "accuracy").save(tmp_path / name)
+    one, two = str(tmp_path / "one"), tmp_path / "two" / "run.nc"
+    assert report(one, tmp_path / "a.html").exists()
+    assert report([one, read_run(two)], tmp_path / "b.html").exists()
+    assert compare((one, two), tmp_path / "c.html").exists()
+    figures(one, tmp_path / "figures")
+    with pytest.raises(UserError, match="There is no finished run at 'nowhere'"):
+        report("nowhere", tmp_path / "d.html")
 
 
 def test_curvature_goes_by_its_name_too(shown):

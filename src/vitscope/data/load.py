@@ -28,6 +28,7 @@ from vitscope.data.source import AbstractSource, Choice, Opened, reason_of, refu
 from vitscope.data.table import TableSource
 from vitscope.data.torch_dataset import TorchSource
 from vitscope.data.webdataset import WebDatasetSource
+from vitscope.measurement.bounds import Bounds, check_number
 from vitscope.measurement.errors import UserError
 
 # A sequence holds Pillow images, arrays, tensors or paths, or is a pair (images, labels); an object is a data set.
@@ -88,6 +89,8 @@ def images(
 
     Raises `UserError`, in one sentence, for a source, split, label or limit that cannot be.
     """
+    if limit is not None:
+        check_number("--limit", limit, Bounds())
     if limit is not None and limit < 1:
         raise UserError(f"--limit takes at least one image, not {limit}.")
     if max_broken < 0:

@@ -99,7 +99,10 @@ def measure(
     Raises ``UserError`` where the subject is random, the labels do not fit it, too many images are broken, or nothing
     but curvature is asked for and there is no loss.
     """
-    return Measurement.of(subject, images, diagnostics).answer(plan or Plan())
+    plan, asked_for = planned(plan), Measurement.of(subject, images, diagnostics)
+    if not asked_for.diagnostics:
+        raise UserError("No diagnostic is asked for; give a name, a value or several, as vitscope list shows them.")
+    return asked_for.answer(plan)
 
 
 @dataclass(frozen=True)
@@ -203,11 +206,31 @@ def keep(run: Run, plan: Plan, steps: Iterable[Spec] = ()) -> Run:
     return run
 
 
+def planned(plan: Plan | None) -> Plan:
+    """The plan, or the usual one. ``UserError`` for what is none, such as the folder by itself."""
+    if plan is None or isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
+        return plan or Plan()
+    raise UserError(f"{plan!r:.60} is no plan; give vitscope.Plan(folder=..., batch_size=...).")
+
+
+def refuse_others(subject: object, images: object) -> None:
+    """Raise ``UserError`` for what is no model under study, or no images, such as the name or the path of one."""
+    if isinstance(subject, Images) and isinstance(images, Subject):
+        raise UserError("The images were given before the model; give the model first, then the images.")
+    if not isinstance(subject, Subject):
+        shown = type(subject).__name__ if not isinstance(subject, str | os.PathLike) else repr(subject)
+        raise UserError(f"The model is {shown}, which is not loaded yet; give vitscope.load(...) of it.")
+    if not isinstance(images, Images):
+        shown = type(images).__name__ if not isinstance(images, str | os.PathLike) else repr(images)
+        raise UserError(f"The images are {shown}, which is not opened yet; give vitscope.images(...) of it.")
+
+
 def fitted(subject: Subject, images: Images) -> Images:
     """The images with their labels as numbers of the model's classes, if both have them.
 
     Raises ``UserError`` if that cannot be done with certainty, or a single output is to be compared with labels.
     """
+    refuse_others(subject, images)
     if subject.class_count == 1 and images.labels is not None:
         raise UserError(
             f"{subject.name} has one output, which is a score and no choice among classes, so it cannot be compared "

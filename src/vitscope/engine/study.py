@@ -19,7 +19,7 @@ from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.fold import Means, Observations
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
-from vitscope.engine.measure import Plan, asked, checked, fitted, folded, kept, settings_of, why_empty
+from vitscope.engine.measure import Plan, asked, checked, fitted, folded, kept, planned, settings_of, why_empty
 from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
 from vitscope.engine.together import cost_together, walk_together
 from vitscope.engine.work import AbstractSubjectWork, Advance, Amount, Shard
@@ -60,7 +60,7 @@ def study(
     each setting, less what settings that share a module have in common. With ``plan.folder`` finished pieces are kept
     at once. Raises ``UserError`` where the subject is random, or an intervention does not suit it.
     """
-    plan = plan or Plan()
+    plan = planned(plan)
     return settled(subject, images, question, diagnostics, plan).answer(plan)
 
 

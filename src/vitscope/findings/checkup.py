@@ -13,7 +13,7 @@ from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.engine.curvature import AbstractCurvature
 from vitscope.engine.grid import STUDIES, AbstractStudy
-from vitscope.engine.measure import AsMeasurable, Measurement, Plan, keep
+from vitscope.engine.measure import AsMeasurable, Measurement, Plan, keep, planned
 from vitscope.engine.study import AsStudy, Settled, settled
 from vitscope.engine.work import Amount
 from vitscope.findings.finding import FINDINGS, AbstractFinding
@@ -56,7 +56,10 @@ def checkup(
     :func:`vitscope.measure` and of :func:`vitscope.study`.
     """
     measured = default_diagnostics() if diagnostics is None else diagnostics
-    return Checkup.of(subject, images, measured, studies).answer(plan or Plan())
+    plan, asked = planned(plan), Checkup.of(subject, images, measured, studies)
+    if not (asked.steps or asked.refused):
+        raise UserError("No diagnostic and no study is asked for; give some, or leave diagnostics out for all.")
+    return asked.answer(plan)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -16,6 +17,7 @@ from vitscope.models.attention import Attention
 from vitscope.models.state import weights_and_buffers_of
 from vitscope.models.stream import Stream
 from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place
+from vitscope.runs.shown import html_table
 
 
 class AbstractObserver(ABC):
@@ -137,6 +139,40 @@ class Subject:
     edits: tuple[AbstractEdit, ...] = ()
     notes: tuple[str, ...] = ()
     """What a reader of its numbers must know of how it was loaded: what was guessed, which of several was taken."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logits of images as the model takes them, normalised: what is measured, its edits included.
+
+        Raises ``UserError`` for images of another shape than ``(batch, *preprocessing.shape)``.
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4 or tuple(images.shape[1:]) != self.preprocessing.shape:  # pyright: ignore[reportUnnecessaryIsInstance]
+            given = f"{tuple(images.shape)}" if hasattr(images, "shape") else type(images).__name__
+            shape = " x ".join(map(str, self.preprocessing.shape))
+            raise UserError(f"{self.name} takes a tensor of images x {shape}, not {given}; see its preprocessing.")
+        return self.anatomy.walk(images, Unwatched())
+
+    def __repr__(self) -> str:
+        said = (text for name, text in self._facts if name in ("parameters", "units", "input", "classes", "edits"))
+        return f"<Subject: {self.name}, {', '.join(said)}>"
+
+    def _repr_html_(self) -> str:
+        return html_table("Subject", self._facts)
+
+    @property
+    def _facts(self) -> list[tuple[str, str]]:
+        """What it is, for people."""
+        kinds = Counter(place.kind.value for place in self.places)
+        edits = [type(edit).__name__ for edit in self.edits]
+        facts = [
+            ("model", f"{self.name} ({self.family})"),
+            ("parameters", f"{self.parameter_count:,} parameters, {self.weights}"),
+            ("units", f"{len(self.places)} units ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})"),
+            ("input", f"input {self.preprocessing.text}"),
+            ("classes", f"{self.class_count} classes" if self.class_count else "no classifier"),
+            ("edits", f"edited by {', '.join(edits)}" if edits else ""),
+            *(("note", note) for note in self.notes),
+        ]
+        return [(name, text) for name, text in facts if text]
 
     @property
     def places(self) -> tuple[Place, ...]:

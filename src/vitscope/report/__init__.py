@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from vitscope.runs.run import Run
+    from vitscope.report.page import AsRun, AsRuns
 
 __all__ = ["compare", "figures", "report"]
 
 
-def report(runs: "Run | Sequence[Run]", path: str | os.PathLike[str]) -> Path:
+def report(runs: "AsRuns", path: str | os.PathLike[str]) -> Path:
     """Write the page of a run, or of several one after another, and return its path.
 
-    The file holds all it needs (plotly's library, figures, tables), loads nothing and can be sent as it is: some 5 MB.
-    It is written whole or not at all; a page that was there is replaced. Raises ``UserError`` where there is no run.
+    A run may be given by its folder, here and below. The file holds all it needs (plotly's library, figures,
+    tables), loads nothing and can be sent as it is: some 5 MB. It is written whole or not at all; a page that was
+    there is replaced. Raises ``UserError`` where there is no run.
     """
     from vitscope.report.page import write_page
 
     return write_page(runs, path)
 
 
-def compare(runs: "Sequence[Run]", path: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
+def compare(runs: "AsRuns", path: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
     """Write one page that compares 2 to 12 runs, in the order given, and return its path.
 
     ``labels`` name the runs, one each; without them their models do, or their moments in one training.
@@ -40,7 +41,7 @@ def compare(runs: "Sequence[Run]", path: str | os.PathLike[str], labels: Sequenc
 
 
 def figures(
-    run: "Run", folder: str | os.PathLike[str], format: Literal["pdf", "png", "svg"] = "png"
+    run: "AsRun", folder: str | os.PathLike[str], format: Literal["pdf", "png", "svg"] = "png"
 ) -> tuple[Path, ...]:
     """Write every quantity with an axis as a figure of one column's width, without a title, and return the files.
 

@@ -1,7 +1,7 @@
 """The page: one self-contained HTML file of one or several runs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,15 +16,34 @@ from vitscope.report.text import breakable, sentence
 from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, RunView, advising, glyph, tone
 from vitscope.runs import whole
 from vitscope.runs.run import Run
+from vitscope.runs.store import read_run
 from vitscope.runs.whole import local_path
 
+AsRun = Run | str | os.PathLike[str]
+"""A run, or where it is."""
+AsRuns = AsRun | Iterable[AsRun]
 
-def write_page(runs: Run | Sequence[Run], path: str | os.PathLike[str]) -> Path:
+
+def write_page(runs: AsRuns, path: str | os.PathLike[str]) -> Path:
     """Write the page, as :func:`vitscope.report.report` says."""
-    chosen = (runs,) if isinstance(runs, Run) else tuple(runs)
+    chosen = runs_of(runs)
     if not chosen:
         raise UserError("There is no run to report on; give at least one.")
     return write_whole(page_path(path), encoded(page(chosen)))
+
+
+def runs_of(given: AsRuns) -> tuple[Run, ...]:
+    """Runs, or those in folders and files; one, or several. ``UserError`` for anything else."""
+    one = isinstance(given, Run | str | os.PathLike) or not isinstance(given, Iterable)  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
+    return tuple(map(_run_of, (given,) if one else given))  # pyright: ignore[reportArgumentType]
+
+
+def _run_of(given: AsRun) -> Run:
+    if isinstance(given, str | os.PathLike):
+        return read_run(given)
+    if isinstance(given, Run):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
+        return given
+    raise UserError(f"{given!r:.60} is no run; give runs, or the folders that they are in.")
 
 
 def page_path(path: str | os.PathLike[str]) -> Path:

@@ -17,20 +17,21 @@ from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
 from vitscope.report.measured import listed, measured
 from vitscope.report.number import with_error, with_unit
-from vitscope.report.page import encoded, page_path, rendered, write_whole
+from vitscope.report.page import AsRuns, encoded, page_path, rendered, runs_of, write_whole
 from vitscope.report.side import Side, alike, is_training, same_images, sides, timeless
 from vitscope.report.strip import Cell, Strip, strip
 from vitscope.report.text import definition
 from vitscope.report.view import DiagnosticView, RunView, cut, figure_views, in_order, words
-from vitscope.runs.run import Run
 
 FEWEST, MOST = 2, 12
 _PREFIX = "compare"
 
 
-def write_comparison(runs: Sequence[Run], path: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
+def write_comparison(runs: AsRuns, path: str | os.PathLike[str], labels: Sequence[str] | None = None) -> Path:
     """Write the page, as :func:`vitscope.report.compare` says."""
-    chosen = tuple(runs)
+    chosen = runs_of(runs)
+    if isinstance(labels, str):
+        raise UserError(f"The labels are {labels!r}; give a list of one for each run.")
     if not FEWEST <= len(chosen) <= MOST:
         raise UserError(f"A comparison takes {FEWEST} to {MOST} runs; {len(chosen)} were given.")
     target = page_path(path)

@@ -14,7 +14,7 @@ from vitscope.report.colour import LIGHT
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.drawing import beside
 from vitscope.report.measured import measured
-from vitscope.report.page import write_whole
+from vitscope.report.page import AsRun, runs_of, write_whole
 from vitscope.report.strip import strip
 from vitscope.runs.run import Run
 from vitscope.runs.whole import local_path
@@ -55,12 +55,13 @@ _UNDATED: dict[Format, dict[str, None]] = {
 """What a file would say that differs from one day or version to the next."""
 
 
-def write_figures(run: Run, folder: str | os.PathLike[str], format: Format) -> tuple[Path, ...]:
+def write_figures(run: AsRun, folder: str | os.PathLike[str], format: Format) -> tuple[Path, ...]:
     """Write the figures, as :func:`vitscope.report.figures` says."""
     if format not in get_args(Format):
         raise UserError(f"There is no figure format {format!r}; there are: {', '.join(get_args(Format))}.")
+    (found,) = runs_of(run)
     place = local_path(folder, "Figures are")
-    return tuple(write_whole(place / f"{name}.{format}", _painted(drawing, format)) for name, drawing in _all(run))
+    return tuple(write_whole(place / f"{name}.{format}", _painted(drawing, format)) for name, drawing in _all(found))
 
 
 def _all(run: Run) -> Iterator[tuple[str, AbstractDrawing]]:

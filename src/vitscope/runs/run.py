@@ -88,6 +88,8 @@ class Run:
 
     def _found(self, name: str) -> tuple[xr.Dataset, str]:
         """The group and the quantity of ``group`` or ``group/quantity``."""
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
+            raise UserError(f"{name!r:.40} is no name; this run holds {', '.join(self) or 'nothing'}.")
         group, _, quantity = name.partition("/")
         if group not in self.tree.children:
             near, held = nearest(group, self.tree.children), f"it holds {', '.join(self) or 'nothing'}"

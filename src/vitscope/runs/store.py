@@ -197,7 +197,9 @@ class RunFolder:
 
 
 def place(path: str | os.PathLike[str]) -> RunFolder:
-    """Where a run is, by its folder or by its file, whose name ends in ``.nc``."""
+    """Where a run is, by its folder or by its file, whose name ends in ``.nc``. ``UserError`` for what is no path."""
+    if not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
+        raise UserError(f"{path!r:.40} is no place of a run; give its folder, its file or a URL.")
     folder, slash, file = os.fspath(path).rpartition("/")
     return RunFolder(folder or slash or ".", file) if file.endswith(".nc") else RunFolder(os.fspath(path))
 
