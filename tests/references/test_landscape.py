@@ -163,6 +163,28 @@ def test_as_many_images_as_the_error_asks_for(linear, shown):
     assert any("standard error of 0.12 nats" in note for note in run.notes)
 
 
+class Rooted(Linear):
+    """Logits that are not finite for weights on one side of these."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = float(self.head.weight[0, 0].detach())
+
+    def forward(self, pixels):
+        return super().forward(pixels) * torch.sqrt(self.head.weight[0, 0] - self.own)
+
+
+@pytest.mark.parametrize("batch_size", [7, 60])
+def test_points_whose_logits_are_not_finite_are_counted(shown, batch_size):
+    torch.manual_seed(0)
+    subject = load(Rooted(), input=PIXELS, units=["stem"])
+    run = study(subject, shown, LossLandscape(grid_size=5, extent=0.8), plan=Plan(batch_size=batch_size))
+    silent = int((group(run).nll_count == 0).sum())
+    assert 0 < silent < 25
+    (note,) = (note for note in run.notes if "not finite" in note)
+    assert note.startswith(f"In {silent} of 25 settings the logits of up to 60 of 60 images are not finite")
+
+
 def test_the_sample_size_is_cochrans():
     assert sample_size(1.0, 0.1, 10**9) == 100
     assert sample_size(1.0, 0.1, 100) == 50

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, cast
 
 import torch
@@ -39,11 +40,13 @@ class ShardResult(AbstractImagesResult):
     """What a shard came to: the images seen, those left out, and a state for each diagnostic.
 
     ``scores`` are what the model said of each image, and ``wanting`` the images that met numbers that are not finite.
+    ``silent`` counts, for each of several walks, the images of which the logits say nothing.
     """
 
     states: tuple[Means, ...]
     scores: Scores | None = None
     wanting: tuple[Wanting, ...] = ()
+    silent: tuple[int, ...] = ()
 
     def merge(self, other: "ShardResult") -> "ShardResult":
         """Both shards together."""
@@ -55,6 +58,7 @@ class ShardResult(AbstractImagesResult):
             states,
             Scores.together(scores) if scores else None,
             counted((*self.wanting, *other.wanting)),
+            tuple(map(sum, zip_longest(self.silent, other.silent, fillvalue=0))),
         )
 
     def to_bytes(self) -> bytes:
@@ -66,7 +70,8 @@ class ShardResult(AbstractImagesResult):
         slots = [[asdict(slot) for slot in state.slots] for state in self.states]
         broken = [asdict(broken) for broken in self.broken]
         wanting = [asdict(one) for one in self.wanting]
-        head = json.dumps({"slots": slots, "images": self.images, "broken": broken, "wanting": wanting})
+        counts = {"images": self.images, "silent": self.silent}
+        head = json.dumps({**counts, "slots": slots, "broken": broken, "wanting": wanting})
         return save(tensors | {"head": torch.tensor(list(head.encode()), dtype=torch.uint8)})
 
     @classmethod
@@ -81,7 +86,8 @@ class ShardResult(AbstractImagesResult):
             states.append(Means(slots, Moments(*parts)) if slots else Means())
         broken = tuple(Broken(**one) for one in head["broken"])
         wanting = tuple(Wanting(**one) for one in head["wanting"])
-        return cls(head["images"], broken, tuple(states), Scores.from_tensors(tensors), wanting)
+        scores, silent = Scores.from_tensors(tensors), tuple(head["silent"])
+        return cls(head["images"], broken, tuple(states), scores, wanting, silent)
 
 
 @dataclass(frozen=True)

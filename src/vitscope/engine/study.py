@@ -122,7 +122,7 @@ class Settled:
             for number in range(len(work.blocks))
         ]
         self.images.check_broken(blocks[0].broken)
-        told = (*notes, *(one.told(self.subject) for one in blocks[0].wanting))
+        told = (*notes, *(one.told(self.subject) for one in blocks[0].wanting), *silent_settings(blocks))
         said = replace(self, notes=(*told, *self.notes))
         return _run(said, work, blocks, provenance(time.perf_counter() - started, plan.command))
 
@@ -197,7 +197,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         batches = list(self.images.batches(transform, self.batch_size, shard.start, shard.stop))
         states = [[(Means(), Means()) for _ in self.diagnostics] for _ in range(len(self.blocks[shard.block]) + 1)]
         intact: list[list[Observations]] = []
-        wanted: list[Wanting] = []
+        wanted, quiet = list[Wanting](), [0] * len(states)
         for walks, subjects in self._together(self.blocks[shard.block]):
             cost = cost_together(subjects)
             for number, batch in enumerate(batches):
@@ -205,13 +205,14 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
                     seen, silent = self._observed(subjects, batch)
                 if walks[0] == 0:
                     intact.append(seen[0])
-                    wanted.extend(wanting(self.subject, self.images, batch) if silent else ())
-                for walk, found in zip(walks, seen, strict=True):
+                    wanted.extend(wanting(self.subject, self.images, batch) if silent[0] else ())
+                for walk, found, count in zip(walks, seen, silent, strict=True):
+                    quiet[walk] += count
                     states[walk] = self._updated(states[walk], found, intact[number])
                 advance(cost * (len(batch.indices) + len(batch.broken)))
         flat = tuple(state for walk in states for pair in walk for state in pair)
         broken = tuple(one for batch in batches for one in batch.broken)
-        return ShardResult(sum(len(batch.indices) for batch in batches), broken, flat, None, counted(wanted))
+        return ShardResult(sum(map(len, batches)), broken, flat, None, counted(wanted), tuple(quiet))
 
     def _together(self, settings: Sequence[Setting]) -> Iterator[tuple[tuple[int, ...], tuple[Subject, ...]]]:
         """The block's subjects by number, 0 the intact one: those that share its module, then each of the others."""
@@ -223,10 +224,10 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
             if changes_weights(setting):
                 yield (number,), (touched(self.subject, setting),)
 
-    def _observed(self, subjects: Sequence[Subject], batch: Batch) -> tuple[list[list[Observations]], bool]:
-        """For each subject, what every diagnostic sees on the batch; whether some logits of the first say nothing."""
+    def _observed(self, subjects: Sequence[Subject], batch: Batch) -> tuple[list[list[Observations]], list[int]]:
+        """For each subject, what every diagnostic sees on the batch, and of how many images the logits say nothing."""
         if not len(batch.indices):
-            return [[{} for _ in self.diagnostics] for _ in subjects], False
+            return [[{} for _ in self.diagnostics] for _ in subjects], [0] * len(subjects)
         device = input_like(self.subject.module).device
         present = present_classes(self.images, self.subject.class_count, device)
         pixels = batch.pixels.to(device)
@@ -235,7 +236,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
             for logits, reading in walked:
                 if batch.labels is not None and self.subject.class_count:
                     reading.predictions(predictions(batch, logits, present))
-        silent = bool(unpredicting(walked[0][0], self.subject.class_count).any())
+        silent = [int(unpredicting(logits, self.subject.class_count).sum()) for logits, _ in walked]
         return [list(reading.results()) for _, reading in walked], silent
 
     def _reading(self, pixels: torch.Tensor) -> Reading:
@@ -249,6 +250,17 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
             (one.update(values, seen), changes.update(_changes(seen, before)) if one.linear else changes)
             for one, (values, changes), seen, before in zip(self.diagnostics, states, found, intact, strict=True)
         ]
+
+
+def silent_settings(blocks: Sequence[ShardResult]) -> tuple[str, ...]:
+    """A sentence on the settings of which more images' logits say nothing than of the intact subject's, if any."""
+    counts = [count for block in blocks for count in block.silent[1:]]
+    more = [count for count in counts if count > blocks[0].silent[0]]
+    if not more:
+        return ()
+    of = f"{len(more)} of {len(counts)} settings"
+    many = f"up to {max(more):,} of {blocks[0].images:,} images"
+    return (f"In {of} the logits of {many} are not finite: they count as wrong, and losses leave them out.",)
 
 
 def touched(subject: Subject, setting: Setting) -> Subject:
