@@ -2,6 +2,9 @@
 
 import argparse
 import collections
+import datetime
+import decimal
+import functools
 import pathlib
 import re
 from dataclasses import replace
@@ -568,6 +571,47 @@ def test_a_safetensors_file_that_is_another_is_named(tmp_path):
     assert torch.equal(read_contents(file).data["w"], torch.arange(3.0))
     with pytest.raises(UserError, match=r"is a folder; give the file of weights in it, as in .*/model\.safetensors"):
         read_contents(tmp_path)
+
+
+INERT = [
+    np.random.RandomState(0).get_state(),
+    *(np.ones(2, kind) for kind in ("uint16", "uint32", "uint64", "complex64", "longdouble")),
+    np.array([b"a"]),
+    np.datetime64("2020-01-01"),
+    np.timedelta64(3, "s"),
+    torch.torch_version.TorchVersion("2.1"),
+    collections.deque([1, 2], maxlen=3),
+    collections.Counter("aab"),
+    datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
+    datetime.date(2020, 1, 1),
+    datetime.timedelta(3),
+    decimal.Decimal("1.5"),
+    slice(1, 2),
+    range(3),
+    frozenset([1]),
+]
+
+
+def test_values_that_do_nothing_are_no_reason_to_refuse(tmp_path):
+    torch.save({"w": torch.arange(3.0), "beside": INERT}, tmp_path / "w.pt")
+    found = read_contents(tmp_path / "w.pt").data
+    assert torch.equal(found["w"], torch.arange(3.0))
+    assert len(found["beside"]) == len(INERT)
+    assert found["beside"][9:11] == ["2.1", [1, 2]]
+
+
+def test_what_cannot_be_read_is_damaged_only_if_it_is(tmp_path):
+    file = tmp_path / "w.pt"
+    torch.save({"w": torch.arange(3.0), "beside": np.array([None], dtype=object)}, file)
+    with pytest.raises(UserError, match=r"it holds a numpy\.dtypes\.ObjectDType, and a pickled model is never run"):
+        read_contents(file)
+    torch.save({"w": torch.arange(3.0), "beside": functools.partial(int)}, file)
+    with pytest.raises(UserError, match=r"holds a functools\.partial"):
+        read_contents(file)
+    torch.save({"w": torch.arange(3000.0)}, file)
+    file.write_bytes(file.read_bytes()[:-300])
+    with pytest.raises(UserError, match="was cut short or damaged"):
+        read_contents(file)
 
 
 def test_of_pretrained_weights_it_is_said_that_a_classifier_is_random():

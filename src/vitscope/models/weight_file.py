@@ -8,7 +8,7 @@ import re
 import types
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,20 @@ _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """With what files of ``torch.save`` begin that are older than its archives."""
 
 _NEITHER = "is neither safetensors nor a file of torch.save"
+
+_NUMBERS = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "longdouble", "complex64", "complex128"),
+    *("str", "bytes", "datetime64", "timedelta64"),
+)
+"""Kinds of arrays of NumPy that hold no objects."""
+
+_INERT = (
+    *(f"{home}.{kind}" for home in ("builtins", "__builtin__") for kind in ("slice", "range", "xrange", "frozenset")),
+    *(f"datetime.{kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
+    "decimal.Decimal",
+)
+"""Values that are read as what they are pickled as: none says anything of weights."""
 
 _PLAIN = (list, dict, set, tuple, int, float, str, bool)
 """What a ``defaultdict`` begins its values with."""
@@ -139,11 +153,22 @@ def _loaded(path: Path, mapped: bool) -> object:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    named = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class ([\w.]+)", str(error))
+    named = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class '?([\w.]+)", str(error))
     if not isinstance(error, pickle.UnpicklingError) or named is None:
+        if _is_whole(path):
+            return f"{path} holds what is no weight or setting, and a pickled model is never run; {_SAVE}."
         return f"{path} was cut short or damaged, and cannot be read as weights alone; copy it again, or {_SAVE}."
     what = f"{'is a whole' if _is_model(path) else 'holds a'} {named[1]}"
     return f"{path} cannot be read as weights alone: it {what}, and a pickled model is never run; {_SAVE}."
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether it is an archive in which every part has the sum that was written with it. Cost: it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a hostile file chooses what is raised
+        return False
 
 
 def _is_model(path: Path) -> bool:
@@ -175,10 +200,22 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     core: Any = getattr(np, "_core", None) or np.core
     for home in ("numpy.core.multiarray", "numpy._core.multiarray"):
         found += [(core.multiarray.scalar, f"{home}.scalar"), (core.multiarray._reconstruct, f"{home}._reconstruct")]
-    for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64", "str"):
+    for name in _NUMBERS:
         kind = type(np.dtype(name))
         found.append((kind, f"numpy.dtypes.{kind.__name__}"))
-    return found
+    found += [(_as_given, name) for name in _INERT]
+    return [*found, (_queue, "collections.deque"), (str, "torch.torch_version.TorchVersion")]
+
+
+def _as_given(*values: object) -> tuple[object, ...]:
+    """What a value is pickled as, in place of the value."""
+    return values
+
+
+def _queue(values: Iterable[object] = (), most: int | None = None) -> list[object]:
+    """A list in place of a queue, to which a pickle appends what the queue holds."""
+    del most
+    return list(values)
 
 
 def first_line(text: str) -> str:
