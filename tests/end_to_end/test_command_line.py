@@ -193,6 +193,18 @@ MISTAKES = [
     (("checkup", "--workers", "0"), "--workers takes a number from 1, not 0."),
     (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
+    (("checkup", "--device", "meta"), "The device meta holds no numbers to examine; give cpu"),
+    (("head", "fit", "--kind", "attn"), "There is no kind of head 'attn' (is it attention?); there are: linear"),
+    (("head", "path", "--kind", "attn"), "There is no kind of head 'attn' (is it attention?)"),
+    (("head", "fit", "--features", "memory://f"), "Features are written on this machine, and memory://f is not"),
+    (("checkup", "--seed", "-1"), "--seed is -1; it must be at least 0."),
+    (
+        ("checkup", "--seed", "99999999999999999999"),
+        "--seed is 99999999999999999999; it must be at least 0 and",
+    ),
+    (("checkup", "--out", "data://run"), "data://run cannot be used"),
+    (("measure", "calibration", "--bins", "0"), "bins is 0; it must be at least 1 and at most 10000."),
+    (("measure", "attention-sparsity", "--mass", "nan"), "mass is nan; it must be finite and above 0 and at most 1."),
     (("checkup", "--device", "abacus"), "The device 'abacus' is not available here"),
     (("show", "prefix-sink"), "There is nothing named 'prefix-sink' (is it prefix-sinks?)"),
     (("anatomy", "timm/nonsense"), "timm has no model named 'nonsense'"),
@@ -213,6 +225,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     out = {"checkup": ("--out", "run"), "train": ("--out", "run")}.get(arguments[0], ())
+    out = () if "--out" in arguments else out
     answer = Answer(*arguments, *out)
     assert answer.code == 2
     assert answer.err.startswith("Error: ")
@@ -465,6 +478,33 @@ def test_the_command_line_itself_imports_nothing_heavy() -> None:
     roots = {name.split(".")[0] for name in loaded}
     heavy = {"torch", "timm", "torchvision", "transformers", "xarray", "plotly", "matplotlib", "ray", "sklearn"}
     assert roots & heavy == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("runs", "nowhere"),
+        ("head", "fit", "--kind", "attn"),
+        ("checkup", "--workers", "0"),
+        ("lab", "run", "masked-phases", "--workers", "0"),
+    ],
+)
+def test_what_can_be_refused_at_once_is_refused_before_anything_heavy_is_imported(arguments: tuple[str, ...]) -> None:
+    program = (
+        "import sys\nfrom vitscope.cli import app\n"
+        f"try:\n    app({list(arguments)!r})\n"
+        "except SystemExit as end:\n    print(end.code, *({'torch', 'xarray', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "2", done
+
+
+def test_a_terminal_of_few_letters_loses_nothing(tmp_path: Path) -> None:
+    few = ("checkup", *FEW, "--out", str(tmp_path / "run"))
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*VITSCOPE, *few], capture_output=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"\\xb1" in done.stdout
 
 
 def test_help_names_every_command() -> None:

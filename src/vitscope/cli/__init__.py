@@ -1,5 +1,7 @@
 """The command line: a thin rim around the library. Nothing heavy is imported before a command needs it."""
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -67,6 +69,9 @@ app.command("compare")(compare)
 def main() -> None:
     """The ``vitscope`` command."""
     wait_passively()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of few letters is no reason to lose a run
     app(prog_name="vitscope")
 
 

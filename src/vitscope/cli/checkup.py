@@ -30,14 +30,14 @@ def examine(
 
     Without arguments the embedded model is examined on the embedded images.
     """
-    request = made(Request, fields)
+    request, workers = made(Request, fields), made(Workers, fields).checked()
     named(only)
     named(skip, deep)  # both refuse what is not there, before anything heavy is imported
     with waiting("Loading the model and the images"):
         from vitscope.findings.checkup import Checkup
 
         diagnostics, studies = deepened(chosen(only, skip, deep), skip) if deep else (chosen(only, skip), ())
-        plan = request.plan(made(Workers, fields))
+        plan = request.plan(workers)
         pictures, subject = request.pictures(), request.subject()
         asked = Checkup.of(subject, pictures, diagnostics, studies)
     Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept).show("checkups", request.out, plan)

@@ -16,8 +16,9 @@ from vitscope.cli.request import Request, first_split, held_run, page_of, place_
 from vitscope.cli.rim import INTERRUPTED, Commands, command_line, fail
 from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.train import TEST_SPLITS
-from vitscope.convex.runs.settings import KINDS, HeadSettings, checked_beta, checked_kinds
+from vitscope.convex.runs.settings import KINDS, HeadSettings, checked_beta, checked_kind, checked_kinds
 from vitscope.measurement.errors import UserError
+from vitscope.runs.whole import local_path
 
 if TYPE_CHECKING:
     from vitscope.convex.runs.data import HeadData
@@ -51,6 +52,12 @@ class HeadRequest:
     out: str | None = None
     """Folder of the run and its page; heads/MODEL-ADDRESS if left out."""
 
+    def __post_init__(self) -> None:
+        """Refuse what can be known to be wrong before anything heavy is imported."""
+        local_path(self.features, "Features are")
+        if self.pool < 1 or self.width < 1:
+            raise UserError("--pool and --width take numbers from 1.")
+
 
 def fit_head(
     kind: Annotated[str, typer.Option(help=f"Kind of head. {_KINDS}")] = "attention",
@@ -65,7 +72,7 @@ def fit_head(
     """
     settings, request = made(HeadSettings, fields), made(Request, fields)
     weight = checked_beta(beta)
-    settings.check((kind,), weight)
+    settings.check((checked_kind(kind),), weight)
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.fit import FitQuestion
 
@@ -106,7 +113,7 @@ def head_path(
     ended. Finished points are kept, and --resume goes on from there.
     """
     settings, request = made(HeadSettings, fields), made(Request, fields)
-    settings.check((kind,))
+    settings.check((checked_kind(kind),))
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.path import PathQuestion
 
@@ -186,8 +193,6 @@ def _data(request: Request, head: HeadRequest) -> "HeadData":
         from vitscope.convex.features import TokenRecipe
         from vitscope.convex.runs.data import divided, head_data
 
-        if head.pool < 1 or head.width < 1:
-            raise UserError("--pool and --width take numbers from 1.")
         pictures = divided(*_images(request, head), request.seed)
         subject = request.subject()
     recipe = TokenRecipe(pool=head.pool, width=head.width, prefix=head.prefix)

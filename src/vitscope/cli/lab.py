@@ -89,6 +89,7 @@ class Labs(LabGroup):
         """Run the lab."""
 
         def run(**fields: object) -> None:
+            made(Workers, fields).checked()
             from vitscope.labs.experiment import Experiment
 
             _show(Experiment(_lab(chosen(), fields)), fields)
@@ -113,6 +114,7 @@ class Sweeps(LabGroup):
             more: Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUES]...", show_default=False)] = None,
             **fields: object,
         ) -> None:
+            made(Workers, fields).checked()
             from vitscope.labs.experiment import grid_of
 
             _show(grid_of(_lab(chosen(), fields), _texts([*grid, *(more or ())])), fields)

@@ -26,11 +26,11 @@ class Diagnostics(RegisteredGroup):
         """Measure it on the images, and write its page."""
 
         def measured(**fields: object) -> None:
-            request = made(Request, fields)
+            request, workers = made(Request, fields), made(Workers, fields).checked()
             with waiting("Loading the model and the images"):
                 from vitscope.findings.checkup import Checkup
 
-                plan = request.plan(made(Workers, fields))
+                plan = request.plan(workers)
                 diagnostic = made(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
                 asked = Checkup.of(subject, pictures, (diagnostic,), ())

@@ -67,6 +67,8 @@ class ModelRequest:
             raise UserError(
                 f"The device {self.device!r} is not available here ({why}); give cpu, cuda, cuda:1 or mps."
             ) from error
+        if torch.device(self.device).type == "meta":
+            raise UserError("The device meta holds no numbers to examine; give cpu, cuda, cuda:1 or mps.")
         return load(
             "digits" if self.model is None else self.model,
             pretrained=self.pretrained,

@@ -14,10 +14,10 @@ from vitscope.measurement.text import printable
 
 def runs(folder: Annotated[str, typer.Argument(help="Folder or fsspec URL.")] = "checkups") -> None:
     """List the finished runs below a folder."""
-    from vitscope.runs.store import listed_runs
-
     if "://" not in folder and not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}; vitscope checkup makes runs in checkups/ unless told otherwise.")
+    from vitscope.runs.store import listed_runs
+
     table = columns("run", "model", "images", "n", "top-1", "ended (UTC)", right=("n", "top-1"),
                     fold=("run", "model", "images"))  # fmt: skip
     unreadable: list[str] = []

@@ -26,12 +26,12 @@ class Studies(RegisteredGroup):
         """Settle the study for the model and the images, run it, and write its page."""
 
         def studied(**fields: object) -> None:
-            request = made(Request, fields)
+            request, workers = made(Request, fields), made(Workers, fields).checked()
             with waiting("Loading the model and the images"):
                 from vitscope.engine.study import settled
                 from vitscope.findings.checkup import concluded
 
-                plan = request.plan(made(Workers, fields))
+                plan = request.plan(workers)
                 asked = made(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
             with waiting("Settling the study"):

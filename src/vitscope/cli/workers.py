@@ -18,19 +18,24 @@ class Workers:
     on: str = "local"
     """Where the work is done: local, ray (a Ray cluster on this machine), or ray://HOST:PORT."""
 
-    @property
-    def executor(self) -> "AbstractExecutor":
-        """What carries the work out. Raises ``UserError`` for a number or a place that cannot be."""
-        from vitscope.engine.executor import InProcess, Processes
-
+    def checked(self) -> "Workers":
+        """Themselves. Raises ``UserError`` for a number or a place that cannot be; imports nothing heavy."""
         if self.workers < 1:
             raise UserError(f"--workers takes a number from 1, not {self.workers}.")
-        if self.on == "local":
-            return InProcess() if self.workers == 1 else Processes(self.workers)
-        if self.on != "ray" and not self.on.startswith("ray://"):
+        if self.on not in ("local", "ray") and not self.on.startswith("ray://"):
             raise UserError(f"--on takes local, ray or ray://HOST:PORT, not {self.on!r}.")
-        if self.workers > 1:
+        if self.on != "local" and self.workers > 1:
             raise UserError(f"--workers counts processes of this machine: leave it out with --on {self.on}.")
+        return self
+
+    @property
+    def executor(self) -> "AbstractExecutor":
+        """What carries the work out, if it can be."""
+        self.checked()
+        if self.on == "local":
+            from vitscope.engine.executor import InProcess, Processes
+
+            return InProcess() if self.workers == 1 else Processes(self.workers)
         from vitscope.engine.ray_cluster import RayCluster
 
         return RayCluster("local" if self.on == "ray" else self.on)

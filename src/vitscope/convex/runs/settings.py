@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
 
 if TYPE_CHECKING:
     from vitscope.convex.estimator import AbstractConvexClassifier
@@ -64,7 +65,7 @@ class HeadSettings:
 def checked_kind(kind: str) -> str:
     """The kind, if there is one of that name."""
     if kind not in KINDS:
-        raise UserError(f"There is no kind of head {kind!r}; there are: {', '.join(KINDS)}.")
+        raise UserError(f"There is no kind of head {kind!r}{nearest(kind, KINDS)}; there are: {', '.join(KINDS)}.")
     return kind
 
 
