@@ -322,6 +322,15 @@ def test_pictures_that_a_module_breaks_off_at_are_named(ask):
         ask(subject, grey(0, 30, 255, 60))
 
 
+def test_what_a_module_raises_at_noise_is_told_as_well():
+    module = Choosing(9.0, fails)
+    subject = load(module, input=INPUT)
+    module.threshold = -0.5
+    for ask in (lambda: measure(subject, grey(0), [Accuracy()]), lambda: Lesion((1,))(subject)):
+        with pytest.raises(UserError, match=r"pictures of 3 x 32 x 32 \(too bright to look at\)"):
+            ask()
+
+
 def test_the_fault_of_who_watches_is_not_the_models():
     subject, shown = load(Choosing(9.0), input=INPUT), grey(0, 30)
     (batch,) = shown.batches(subject.preprocessing.transform, 2)

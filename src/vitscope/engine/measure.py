@@ -27,7 +27,7 @@ from vitscope.engine.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.bounds import COUNT, check_number
 from vitscope.measurement.errors import UserError
 from vitscope.models.alone import notes_on_batches
-from vitscope.models.anatomy import refuse_if_changed
+from vitscope.models.anatomy import as_user_errors, refuse_if_changed
 from vitscope.models.feed import input_like
 from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Subject, refuse_if_random
@@ -319,9 +319,10 @@ def checked(subject: Subject, images: Images) -> tuple[str, ...]:
         refuse_if_silent(subject, images, weights)
     batch = _two(images, subject)
     if batch is not None:
+        pixels = batch.pixels.to(device)
         with failures_told(subject, images, batch):
-            pixels = batch.pixels.to(device)
             refuse_if_random(subject, pixels)
+        with as_user_errors(subject.module, subject.preprocessing.shape):
             notes += notes_on_batches(subject, pixels)
     return notes
 

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from vitscope.data import Images
 from vitscope.engine.failure import failures_told
 from vitscope.measurement.errors import UserError
+from vitscope.models.anatomy import as_user_errors
 from vitscope.models.edit import AbstractWrapped, Behind
 from vitscope.models.feed import fed, input_like
 from vitscope.models.named import NamedModules
@@ -218,7 +219,8 @@ def _tried(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
     looks = {place.name: look(place.name) for place in places.values()}
     picture, found = probe_images(subject.preprocessing.shape)[:1], dict[int, str]()
     with torch.no_grad():
-        hooked(subject.module, looks, lambda: subject.anatomy.walk(picture, Unwatched()))
+        with as_user_errors(subject.module, subject.preprocessing.shape):
+            hooked(subject.module, looks, lambda: subject.anatomy.walk(picture, Unwatched()))
         for layer, place in places.items():
             if place.name not in seen_through:
                 found[layer] = _UNTRIED.format("it did not run on the picture for that")

@@ -36,7 +36,7 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
     does not run on such pictures. Cost: two forward passes of two images, or of twelve at the blocks.
     """
     adapter = adapter_of(module) if units is None else None
-    with buffers_kept(module), _as_user_errors(module, image):
+    with buffers_kept(module), as_user_errors(module, image):
         notes: tuple[str, ...] = ()
         if adapter is not None:
             found, why_not = _taken_apart(module, adapter, image)
@@ -49,7 +49,7 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
 
 def tried(module: nn.Module, anatomy: AbstractAnatomy, image: tuple[int, int, int]) -> Float[Tensor, "images outputs"]:
     """What a walk through the module returns for two pictures of noise, and what it raises on them as one sentence."""
-    with torch.no_grad(), buffers_kept(module), _as_user_errors(module, image):
+    with torch.no_grad(), buffers_kept(module), as_user_errors(module, image):
         return anatomy.walk(probe_images(image), Unwatched())
 
 
@@ -80,7 +80,7 @@ def refuse_if_changed(subject: Subject) -> None:
     if adapter is None or not isinstance(subject.anatomy, Composition):
         return
     anatomy = in_own_precision(subject.module, adapter.anatomy(subject.module))
-    with buffers_kept(subject.module), _as_user_errors(subject.module, subject.preprocessing.shape):
+    with buffers_kept(subject.module), as_user_errors(subject.module, subject.preprocessing.shape):
         why = _unlike(subject.module, adapter, anatomy, subject.preprocessing.shape)
     if why:
         raise UserError(
@@ -90,7 +90,7 @@ def refuse_if_changed(subject: Subject) -> None:
 
 
 @contextmanager
-def _as_user_errors(module: nn.Module, image: tuple[int, int, int]) -> Generator[None]:
+def as_user_errors(module: nn.Module, image: tuple[int, int, int]) -> Generator[None]:
     """Whatever a stranger's module raises on pictures of this shape, as one sentence."""
     try:
         yield
