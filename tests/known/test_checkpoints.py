@@ -21,13 +21,15 @@ from torchvision import models
 
 from vitscope import PixelInput, load
 from vitscope.measurement.errors import UserError
+from vitscope.models.adapter import Size
 from vitscope.models.architectures import resembling
 from vitscope.models.classes import labelled
-from vitscope.models.made import Asked, _head_note, made_from_module
+from vitscope.models.made import Asked, _head_note, _unfollowed, made_from_module
 from vitscope.models.recorded import class_names, recorded
-from vitscope.models.sized import Named
+from vitscope.models.sized import Named, size_of
 from vitscope.models.timm.construction import show_as
 from vitscope.models.timm.library import Timm
+from vitscope.models.torchvision.library import Torchvision
 from vitscope.models.weight_file import read_contents
 
 RAW, MEAN = weights(0), weights(1)
@@ -184,6 +186,37 @@ def test_torchvisions_models_take_their_classes_from_the_file_too(tmp_path, name
     subject = load(f"torchvision/{name}", weights=tmp_path / "w.pt")
     assert subject.class_count == 6
     assert holds(subject, module.state_dict())
+
+
+def test_torchvisions_pictures_have_the_size_that_was_asked_or_said(tmp_path):
+    module = models.get_model("resnet18", weights=None, num_classes=3)
+    told = {"arch": "resnet18", "image_size": 64, "mean": np.array([0.1, 0.2, 0.3])}
+    torch.save(
+        {"best_acc1": 1.0, "state_dict": module.state_dict(), "args": argparse.Namespace(**told)}, tmp_path / "a"
+    )
+    subject = load(tmp_path / "a")
+    assert subject.preprocessing.shape == (3, 64, 64)
+    assert "and the size of the input (64 x 64) are that of a" in " ".join(subject.notes)
+    assert any("a says of its pictures mean = array([0.1, 0.2, 0.3]): that is not" in note for note in subject.notes)
+    told = {"model": "resnet18", "val_crop_size": 224, "val_resize_size": 256, "interpolation": "bilinear"}
+    said = recorded({"args": argparse.Namespace(**told)})
+    assert said.image == (224, 224)
+    assert not _unfollowed(tmp_path, said, Torchvision.preprocessing(module))
+    said = recorded({"args": argparse.Namespace(**told | {"val_resize_size": 232, "interpolation": "bicubic"})})
+    assert "crop_pct = 0.96" in _unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
+    assert "interpolation = 'bicubic'" in _unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
+
+
+def test_torchvisions_transformers_are_built_for_the_size():
+    named = Named(Torchvision, "vit_b_32", {})
+    with torch.device("meta"):
+        state = models.vit_b_32(image_size=64).state_dict()
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    assert named.shapes(Size(image=(64, 64))) == shapes
+    with pytest.raises(UserError, match="give --image-size 64 if they were square"):
+        size_of(named, Size(), shapes)
+    with pytest.raises(UserError, match="takes square pictures, not 64 x 96"):
+        named.shapes(Size(image=(64, 96)))
 
 
 def test_channels_are_the_files_and_pixels_are_asked_for(loaded, refused):

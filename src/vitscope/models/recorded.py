@@ -41,6 +41,8 @@ _CLASSES = (
     "idx_to_label",
 )
 """What trainers call the names of classes, or tables of them."""
+_SIZES = ("input_size", "img_size", "image_size", "val_crop_size")
+"""What trainers call the size of the pictures that they are judged by."""
 _CHANGING = {"gp": "global_pool", "global_pool": "global_pool", "bn_eps": "bn_eps"}
 """Arguments of timm's trainer that change what a model computes and not the names of its weights."""
 _NOT_OWN = (
@@ -96,6 +98,8 @@ def recorded(data: Mapping[str, object]) -> Recorded:
     options = _pooled(options)
     _refuse_huge(options)
     told = {key: value for one in (asked, data) for key, value in one.items() if key in _SHOWN and _is_told(value)}
+    if all(isinstance(asked.get(key), int) and asked[key] > 0 for key in ("val_crop_size", "val_resize_size")):
+        told.setdefault("crop_pct", asked["val_crop_size"] / asked["val_resize_size"])
     of_model = any(isinstance(one.get(key), str) for one in settings for key in _NAMES)
     return Recorded(
         names=_models(said, data),
@@ -175,8 +179,8 @@ def _pooled(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _image(asked: Mapping[str, Any], options: dict[str, object]) -> tuple[int, int] | None:
-    """Height and width, from ``img_size``, ``image_size`` or ``input_size``: a side, two sides, or channels first."""
-    for found in (options.pop("img_size", None), *(asked.get(key) for key in ("input_size", "img_size", "image_size"))):
+    """Height and width, from whatever they are called: a side, two sides, or channels first."""
+    for found in (options.pop("img_size", None), *(asked.get(key) for key in _SIZES)):
         sides = [found, found] if isinstance(found, int) else list(found) if isinstance(found, list | tuple) else []
         if len(sides) in (2, 3) and all(isinstance(side, int) and 0 < side < 10_000 for side in sides):
             return sides[-2], sides[-1]

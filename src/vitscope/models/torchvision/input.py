@@ -76,13 +76,13 @@ def published_weights(module: nn.Module) -> tuple[WeightsEnum, ...]:
 
 
 def _own_size(module: nn.Module) -> tuple[int, int] | None:
-    """Height and width that the module is built for; None if it takes any."""
+    """Height and width that the module is built for, or is to be shown; None if it takes any."""
     if isinstance(module, models.VisionTransformer):
         return module.image_size, module.image_size
     if isinstance(module, models.MaxVit):
         height, width = cast(tuple[int, int], cast(Any, module.blocks[0]).grid_size)
         return 4 * height, 4 * width  # the stem and the first block halve it
-    return None
+    return cast("tuple[int, int] | None", getattr(module, "shown_size", None))
 
 
 def _guesses(name: str, taken: str, shown: tuple[int, int], known: dict[str, ImageClassification]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """torchvision as a library of models: creation by name, input, class names."""
 
 import inspect
+from collections.abc import Callable
 from difflib import get_close_matches
-from typing import final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ class Torchvision(AbstractLibrary):
         if name not in names:
             near = get_close_matches(name, names, n=5) or names[:5]
             raise UserError(f"torchvision has no classification model named {name!r}; some it has: {', '.join(near)}.")
+        sides = options.get("image_size")
+        if isinstance(sides, tuple):  # of any model, as :meth:`options` says it; a number is the constructor's own
+            return _of_size(cls.create, name, pretrained, cast("tuple[int, int]", sides), options)
         try:
             return models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
         except (TypeError, ValueError, AssertionError) as error:
@@ -47,16 +51,17 @@ class Torchvision(AbstractLibrary):
             raise UserError(f"torchvision's {name} cannot be made with {given}: {why}.") from error
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"torchvision could not fetch the weights of {name!r} ({error}); "
+                f"torchvision could not fetch the weights of {name!r} ({str(error).splitlines()[0].rstrip(':')}); "
                 "connect to the internet, or give a weight file."
             ) from error
 
     @classmethod
     def options(cls, size: Size) -> dict[str, object]:
-        """``num_classes``: torchvision's models take colour pictures, and most of any size."""
+        """``num_classes``, and ``image_size`` as height and width: torchvision's models take colour pictures."""
         if size.channels not in (None, 3):
             raise UserError(f"torchvision's models take 3 channels, not {size.channels}.")
-        return {} if size.classes is None else {"num_classes": size.classes}
+        given = {"num_classes": size.classes, "image_size": size.image}
+        return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:
@@ -85,6 +90,23 @@ class Torchvision(AbstractLibrary):
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """Loaded strictly, by torchvision's own names."""
         return load_strictly(module, state)
+
+
+def _of_size(
+    create: Callable[..., nn.Module], name: str, pretrained: bool, sides: tuple[int, int], options: dict[str, object]
+) -> nn.Module:
+    """The model for pictures of this size: transformers are built for it, all others are shown it."""
+    rest = {key: value for key, value in options.items() if key != "image_size"}
+    kind = models.get_model_builder(name).__module__.rpartition(".")[2]
+    if kind == "maxvit":
+        return create(name, pretrained, **rest, input_size=sides)
+    if kind != "vision_transformer":
+        module = create(name, pretrained, **rest)
+        cast(Any, module).shown_size = sides
+        return module
+    if sides[0] != sides[1]:
+        raise UserError(f"torchvision's {name} takes square pictures, not {sides[0]} x {sides[1]}.")
+    return create(name, pretrained, **rest, image_size=sides[0])
 
 
 def _class_count(module: nn.Module) -> int:
