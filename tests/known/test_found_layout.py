@@ -403,6 +403,37 @@ def test_a_block_that_no_picture_of_noise_runs_is_named_and_no_change_is_told_be
         assert seen.follows[2] == follows
 
 
+def test_a_block_that_is_a_program_is_named_and_no_change_is_told_behind_it():
+    module = Beside(one_by_one)
+    module.blocks[1] = torch.jit.script(module.blocks[1].eval())
+    anatomy, notes = found(module)
+    assert [place.name for place in anatomy.places] == ["blocks.0", "blocks.2"]
+    assert anatomy.apart == {2}
+    assert "blocks.1 is not read: it is a program of TorchScript" in notes[0]
+    with pytest.raises(UserError, match=r"The unit 'blocks\.1' cannot be read: it is a program of TorchScript"):
+        load(module, input=INPUT, units=["blocks.1"])
+
+
+def test_blocks_by_name_are_read_also_if_they_are_compiled_in_place():
+    module = Beside(lambda net, x: net.blocks["b"](net.blocks["a"](x)))
+    module.blocks = nn.ModuleDict({"a": Block(), "b": Block()})
+    module.blocks["a"].compile(backend="eager")
+    subject = load(module, input=INPUT)
+    assert [place.name for place in subject.places] == ["blocks.a", "blocks.b"]
+    assert module.blocks["a"]._compiled_call_impl is not None
+
+
+def test_a_model_without_blocks_is_told_how_units_are_given():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    shown = images([Image.new("RGB", (48, 48), "grey")])
+    run = measure(load(module, input=INPUT), shown, [FeatureVariance()])
+    assert (
+        "load it with units=[...], submodules that return one (it has 0, 1, 2, ...)" in run.skipped["feature-variance"]
+    )
+    assert "feature-variance" in measure(load(module, input=INPUT, units=["0", "1"]), shown, [FeatureVariance()])
+
+
 class Around(nn.Module):
     """Two blocks inside one, with a shortcut around them, or with more behind them."""
 

@@ -64,6 +64,12 @@ def compiled_inside(module):
     return module
 
 
+def compiled_in_place(module):
+    module.compile(backend="eager")
+    module.blocks[0].compile(backend="eager")
+    return module
+
+
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
@@ -82,6 +88,7 @@ def compiled_inside(module):
         (compiled_inside, None),
         *((partial(Around, after=after), "Around holds a VisionTransformer (model) and gives its logits")
           for after in (lambda y: {"logits": y}, lambda y: (y,), lambda y: [y, None], lambda y: y[:, :, None, None])),
+        (compiled_in_place, None),
     ],
 )  # fmt: skip
 def test_a_wrapper_is_examined_as_what_it_holds(wrap, words):
@@ -136,6 +143,9 @@ def test_a_wrapper_is_left_as_it_is():
     load(handed, input=INPUT)
     assert handed.model is module
     assert type(module.blocks[0]).__name__ == "OptimizedModule"
+    in_place = compiled_in_place(small(img_size=32))
+    load(in_place, input=INPUT)
+    assert in_place._compiled_call_impl is not None
     assert not any(part._forward_pre_hooks for part in handed.modules())
 
 

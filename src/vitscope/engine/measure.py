@@ -387,9 +387,11 @@ def why_empty(kind: Kind, subject: Subject, read: int) -> str:
     if not read:
         return "none of the images could be read"
     kinds = ", ".join(sorted({place.kind.value for place in subject.places})) or "none"
+    some = ", ".join([name for name, _ in subject.module.named_modules()][1:4])
+    units = "" if subject.places else f"; load it with units=[...], submodules that return one (it has {some}, ...)"
     reasons = {
         Kind.ATTENTION: f"{subject.name} has no attention that this reads (its units: {kinds})",
-        Kind.FEATURES: f"{subject.name} has no feature map that could be read (its units: {kinds})",
+        Kind.FEATURES: f"{subject.name} has no feature map that could be read (its units: {kinds}){units}",
         Kind.PREDICTIONS: "the images have no labels" if subject.class_count else f"{subject.name} has no classifier",
     }
     return reasons[kind]

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from vitscope.models.found_layout import FoundLayout
 from vitscope.models.own_forward import own_output
 from vitscope.models.stream import Stream
+from vitscope.models.watched import can_be_watched
 
 _DEPENDS = 1e-3
 """Difference, relative to the largest number, that is more than rounding."""
@@ -60,7 +61,7 @@ def blocks_of(module: nn.Module, name: str = "") -> Iterator[Block]:
     """Compound members of containers, and of the containers that hold others without running them."""
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
-        inner = tuple(blocks_of(child, path))
+        inner = tuple(blocks_of(child, path)) if can_be_watched(child) else ()
         runs = any(True for _ in child.children()) and not isinstance(child, nn.ModuleList | nn.ModuleDict)
         if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and runs:
             yield Block(path, inner)

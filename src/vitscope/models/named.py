@@ -18,7 +18,7 @@ from vitscope.models.own_forward import own_output, probe_images
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Unwatched
 from vitscope.models.unit import Place, UnitKind
-from vitscope.models.watched import watched
+from vitscope.models.watched import can_be_watched, watched
 
 
 @final
@@ -121,12 +121,8 @@ def named_modules(
     blocks = [Block(name) for name in units] if units is not None else list(blocks_of(module))
     looks = _looked_at(module, [name for block in blocks for name in block.names], image)
     layouts = _layouts(looks, known)
-    refused = {name: look.why_not for name, look in looks.items() if name not in layouts}
-    if units is not None and refused:
-        name = next(iter(refused))
-        runs = looks[name].runs
-        many = f"ran {runs} times in one pass; a unit must run once"
-        raise UserError(f"The unit {name!r} {f'returns no feature map: {refused[name]}' if runs == 1 else many}.")
+    if units is not None:
+        _refuse_unread(looks, layouts)
     beside = passed_by(module, blocks, layouts, probe_images(image))
     chosen = {name for block in blocks for name in block.readable(layouts, beside)}
     order = [name for name in looks if name in chosen]
@@ -141,17 +137,31 @@ def named_modules(
     return anatomy, (*_said(left, looks), *_said_apart(anatomy))
 
 
+def _refuse_unread(looks: "Mapping[str, _Look]", layouts: Mapping[str, FoundLayout]) -> None:
+    """Raise ``UserError`` where a unit that was asked for cannot be read."""
+    for name, look in looks.items():
+        if name not in layouts:
+            why = f"returns no feature map: {look.why_not}" if look.runs == 1 else f"cannot be read: {look.why_not}"
+            many = f"ran {look.runs} times in one pass; a unit must run once"
+            raise UserError(f"The unit {name!r} {why if look.runs == 1 or not look.watched else many}.")
+
+
 def _said_apart(anatomy: NamedModules) -> tuple[str, ...]:
     """One sentence for all units across which no change is told."""
     names = [anatomy.found[layer - 1].name for layer in sorted(anatomy.apart)]
     if not names:
         return ()
-    more = f" and {len(names) - 1} more unit{'s' * (len(names) > 2)}" if len(names) > 1 else ""
-    one = "each of them" if more else "it"
+    one = "each of them" if len(names) > 1 else "it"
     return (
-        f"The change across {names[0]}{more} is not told: something else lies between {one} and the unit before, or "
-        "a shortcut passes by.",
+        f"The change across {_first(names, 'unit')} is not told: something lies between {one} and the unit before, "
+        "or a shortcut passes by.",
     )
+
+
+def _first(names: Sequence[str], what: str) -> str:
+    """The first name, and how many more there are."""
+    more = f" and {len(names) - 1} more {what}{'s' * (len(names) > 2)}" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
 
 
 def _said(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
@@ -160,7 +170,7 @@ def _said(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
     for name in left:
         reasons.setdefault(looks[name].why_not, []).append(name)
     return tuple(
-        f"{names[0]}{f' and {len(names) - 1} more blocks are' if len(names) > 1 else ' is'} not read: {reason}."
+        f"{_first(names, 'block')} {'are' if len(names) > 1 else 'is'} not read: {reason}."
         for reason, names in reasons.items()
     )
 
@@ -170,13 +180,15 @@ class _Look:
     """What was seen of a submodule with one picture, and with those that differ in a band."""
 
     runs: int = 0
-    single: tuple[object, object] = (None, None)
+    watched: bool = True
     entering: Evidence = field(default_factory=lambda: Evidence((), ()))
     leaving: Evidence = field(default_factory=lambda: Evidence((), ()))
 
     @property
     def why_not(self) -> str:
         """Why it cannot be read."""
+        if not self.watched:
+            return "it is a program of TorchScript, which does not show what leaves it"
         if self.runs == 1:
             return self.leaving.why_not
         return f"it runs {self.runs} times in one pass" if self.runs else "it does not run for pictures of noise"
@@ -207,9 +219,10 @@ def _looked_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, i
             looks[name] = looks.pop(name)
 
     with torch.no_grad():
-        watched(module, names, pictures[:1], before, note)
-        watched(module, names, pictures, look, behind)
-    return {**looks, **{name: _Look() for name in names if name not in looks}}
+        shown = [name for name in names if can_be_watched(module.get_submodule(name))]
+        watched(module, shown, pictures[:1], before, note)
+        watched(module, shown, pictures, look, behind)
+    return {**looks, **{name: _Look(watched=name in shown) for name in names if name not in looks}}
 
 
 def _shapes_only(output: object) -> list[Tensor]:

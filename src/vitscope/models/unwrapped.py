@@ -75,12 +75,14 @@ def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:
-    """The module, or a copy without the wrappers of its compiled parts, which shares all else with it."""
+    """The module, or a copy of which nothing is compiled, by wrapper or in place, which shares all else with it."""
     parts = dict(module.named_children())
     plain = {name: _uncompiled(_compiled(part)) for name, part in parts.items()}
-    if all(plain[name] is part for name, part in parts.items()):
+    in_place = getattr(module, "_compiled_call_impl", None) is not None
+    if not in_place and all(plain[name] is part for name, part in parts.items()):
         return module
     twin = copy.copy(module)
+    twin.__dict__["_compiled_call_impl"] = None
     twin.__dict__["_modules"] = dict(module.__dict__["_modules"]) | plain
     return twin
 

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from vitscope.models.own_forward import own_output
 
 
+def can_be_watched(part: nn.Module) -> bool:
+    """Whether it takes hooks; programs of TorchScript do not."""
+    return type(part).register_forward_pre_hook is nn.Module.register_forward_pre_hook
+
+
 def watched(
     module: nn.Module,
     names: Iterable[str],
