@@ -18,9 +18,11 @@ from vitscope.data import Batch
 from vitscope.diagnostics.hessian_density import HessianDensity
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
-from vitscope.engine.curvature import Problem, Sample, top_eigenvectors
+from vitscope.engine.curvature import Problem
+from vitscope.engine.eigenvectors import top_eigenvectors
 from vitscope.engine.hessian import MeanHessian, loss_of, minibatch_hessian, shadow, weights_of
 from vitscope.engine.part import parts_of
+from vitscope.engine.sample import Sample
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.numerics.lanczos import Krylov

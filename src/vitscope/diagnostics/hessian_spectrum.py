@@ -16,14 +16,14 @@ from vitscope.engine.curvature import (
     Problem,
     Record,
     Records,
-    Sample,
-    basis_rows,
     by_part,
     over_minibatches,
     problem_of,
 )
+from vitscope.engine.eigenvectors import basis_rows
 from vitscope.engine.hessian import LossHessian, Precision
 from vitscope.engine.part import Part, Per
+from vitscope.engine.sample import Sample
 from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity

@@ -14,13 +14,13 @@ from vitscope.engine.curvature import (
     Problem,
     Record,
     Records,
-    Sample,
     by_part,
     over_minibatches,
     problem_of,
 )
 from vitscope.engine.hessian import Precision
 from vitscope.engine.part import Per
+from vitscope.engine.sample import Sample
 from vitscope.measurement.bounds import COUNT, SIZE, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity

@@ -15,32 +15,25 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vitscope.data import Broken, Images
+from vitscope.data import Broken
 from vitscope.data.batch import Batch
 from vitscope.engine.failure import failures_told
 from vitscope.engine.hessian import (
     LossHessian,
-    MeanHessian,
-    Precision,
     hessian_of,
     minibatch_hessian,
-    refuse_without_loss,
     shadow,
     with_finite_loss,
 )
-from vitscope.engine.part import Part, Per, coordinates, part_count, parts_of, read_part
+from vitscope.engine.part import Part, coordinates, part_count, parts_of, read_part
+from vitscope.engine.sample import Sample
 from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.bounds import check_bounds
-from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity, labelled
-from vitscope.models.subject import Subject
-from vitscope.numerics.lanczos import extreme_eigenpairs
 from vitscope.runs.registry import Registry
 
 GRAPH, PRODUCT = 3.0, 6.0
 """What a loss with its gradient's graph, and what a Hessian product costs, in forward passes of the mini-batch."""
-BASIS_BYTES = 4 << 30
-"""What the basis of a Krylov space may take; a longer one is restarted."""
 
 Record = Mapping[str, Float64[Tensor, "parts ..."]]
 """What a diagnostic finds for one mini-batch, part by part."""
@@ -121,7 +114,7 @@ class AbstractCurvature(ABC):
 
     @property
     @abstractmethod
-    def sample(self) -> "Sample":
+    def sample(self) -> Sample:
         """On what it is measured."""
 
     @abstractmethod
@@ -165,45 +158,6 @@ class AbstractCurvature(ABC):
 
 
 CURVATURES: Registry[AbstractCurvature] = Registry("curvature diagnostic", "vitscope.diagnostics", AbstractCurvature)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Which losses are looked at: mini-batches of ``batch`` images, the first ``batches`` of a seeded shuffle."""
-
-    batch: int
-    batches: int
-    per: Per
-    precision: Precision
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.batch < 1 or self.batches < 1:
-            raise UserError(f"{self.batches} mini-batches of {self.batch} images were asked for; give 1 or more of 1.")
-
-    @property
-    def graph(self) -> tuple[object, ...]:
-        """What diagnostics must agree on to share the graphs of their losses."""
-        return (self.batch, self.batches, self.precision, self.seed)
-
-    def count(self, images: Images) -> int:
-        """How many mini-batches there are: only full ones, unless there is not even one."""
-        return min(self.batches, max(1, len(images) // self.batch))
-
-    def generator(self, minibatch: int) -> torch.Generator:
-        """The random numbers of a mini-batch, whoever examines it."""
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + minibatch)
-
-    def shuffled(self, images: Images) -> Images:
-        """The images in a random order: a folder's would put a single class into a mini-batch."""
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed)).numpy()
-        annotation = None if images.annotation is None else images.annotation.take(order)
-        return replace(images, positions=images.positions[order], annotation=annotation)
-
-    def minibatch(self, subject: Subject, images: Images, number: int) -> Batch:
-        """One mini-batch of the images."""
-        (batch,) = self.shuffled(images).batches(subject.preprocessing.transform, self.batch, number, number + 1)
-        return batch
 
 
 @dataclass(frozen=True)
@@ -389,52 +343,3 @@ def by_part(
         mean, error, count = numbers
         return labelled(quantity, dims, np.asarray(mean[0]), np.asarray(error[0]), np.asarray(count[0]), coords)
     return labelled(quantity, ("part", *dims), *numbers, {**coordinates(parts), **coords})
-
-
-def basis_rows(size: int, like: Tensor) -> int:
-    """How many vectors of this size may be kept."""
-    return max(1, BASIS_BYTES // (size * like.element_size()))
-
-
-def top_eigenvectors(
-    subject: Subject,
-    images: Images,
-    count: int = 2,
-    which: str = "largest",
-    batch: int = 16,
-    batches: int = 8,
-    precision: Precision = "float32",
-    steps: int = 200,
-    tolerance: float = 1e-3,
-    seed: int = 0,
-) -> list[dict[str, Tensor]]:
-    """Unit eigenvectors of the Hessian of the mean loss over several mini-batches, by the weights' names.
-
-    ``which``: the algebraically ``largest`` or ``smallest`` eigenvalues, outermost first. They are told apart by
-    their residual, at most ``tolerance`` times the spectral norm; raises ``UserError`` where ``steps`` products do not
-    suffice. Memory: the graphs of all mini-batches' losses at once. The subject is untouched.
-    """
-    if which not in ("largest", "smallest"):
-        raise UserError(f"Eigenvectors of the {which!r} eigenvalues were asked for; it is 'largest' or 'smallest'.")
-    refuse_without_loss(subject, images.labels is not None)
-    sample = Sample(batch, batches, "model", precision, seed)
-    shown = shadow(subject, precision)
-    read = [sample.minibatch(shown, images, number) for number in range(sample.count(images))]
-    found = [finite for one in read if len(one) and len(finite := with_finite_loss(subject, one))]
-    total = sum(len(one) for one in found)
-    if not total:
-        raise UserError(f"None of {sum(map(len, read))} images has a finite loss, so it has no curvature.")
-    shares = tuple(len(one) / total for one in found)
-    hessian = MeanHessian(tuple(minibatch_hessian(shown, one) for one in found), shares)
-    generator, rows = sample.generator(0), basis_rows(hessian.size, hessian.like)
-    extremes = extreme_eigenpairs(
-        hessian.product, hessian.start(generator), generator, count, which, tolerance, steps, min(steps, rows)
-    )
-    pairs = extremes.largest if which == "largest" else extremes.smallest
-    worst = float(pairs.residuals.max()) / extremes.norm if extremes.norm else 0.0
-    if worst > 2 * tolerance:
-        raise UserError(
-            f"An eigenvector has a residual of {worst:.1g} times the spectral norm after {extremes.products} products; "
-            f"raise steps above {steps} or tolerance above {tolerance:g}."
-        )
-    return [{name: piece.detach() for name, piece in hessian.named(vector).items()} for vector in pairs.vectors]

@@ -150,7 +150,7 @@ class LossLandscape(AbstractStudy):
 
     def _directions(self, subject: Subject, images: Images) -> tuple[GivenDirection, GivenDirection]:
         if self.directions == "hessian":
-            from vitscope.engine.curvature import top_eigenvectors  # costs little to import, but is seldom needed
+            from vitscope.engine.eigenvectors import top_eigenvectors  # costs little to import, but is seldom needed
 
             vectors = top_eigenvectors(subject, images, 2, seed=self.seed)
             found = [GivenDirection(v, f"Hessian eigenvector {number}") for number, v in enumerate(vectors, start=1)]
