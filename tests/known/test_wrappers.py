@@ -110,7 +110,7 @@ def test_a_wrapper_is_examined_as_what_it_holds(wrap, words):
         lambda module: Around(module, before=lambda x: (x - 0.4) / 0.2),
         lambda module: Around(module, before=lambda x: x.clamp(0, 1)),
         lambda module: Around(module, before=lambda x: x.flip(3)),
-        lambda module: Around(module, after=lambda y: y.softmax(1)),
+        lambda module: Around(module, after=lambda y: y.log_softmax(1)),
         lambda module: Around(module, after=lambda y: 2 * y),
         lambda module: Around(module, after=lambda y: {"logits": y.log_softmax(1)}),
         lambda module: nn.Sequential(nn.BatchNorm2d(3), module),
