@@ -31,12 +31,13 @@ class Bounds:
 
     def asked(self, number: float | int) -> str:
         """What a number that is not among them should be; the far end only if it is near, or has been passed."""
-        far = self.most > NEAR and not number > self.most
+        far = self.most == math.inf or (self.most > NEAR and not number > self.most)
+        most = f"{self.most:g}" if isinstance(self.most, float) else f"{self.most}"
         ends = [
             "" if isinstance(number, Integral) or math.isfinite(number) else "finite",
             f"above {self.above:g}" if self.above > -math.inf else "",
             f"at least {self.least:g}" if self.least > -math.inf else "",
-            "" if far or self.most == math.inf else f"at most {self.most:.19g}",
+            "" if far else f"at most {most}",
         ]
         return " and ".join(filter(None, ends))
 

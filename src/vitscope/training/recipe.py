@@ -91,7 +91,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_choice(field.name, field.type, getattr(self, field.name))
-        check_bounds(self, Bounds(most=LARGEST), Bounds(most=1e6))
+        check_bounds(self, Bounds(most=LARGEST), Bounds(most=1e38))
         for name in ("epochs", "batch", "devices", "save_every"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("warmup", "weight_decay", "clip", "mixup", "cutmix", "workers", "cache_gib", "seed"):
