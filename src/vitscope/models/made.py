@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -16,10 +15,9 @@ from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import checkpoint_of, groups_in
 from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
-from vitscope.models.recorded import Recorded, class_names, recorded
+from vitscope.models.recorded import Recorded, class_names, recorded, unfollowed
 from vitscope.models.rewritten import copied
 from vitscope.models.sized import Named, Shapes, size_of
-from vitscope.models.subject import Preprocessing
 from vitscope.models.weight_file import Contents, first_line, read_contents
 from vitscope.models.weight_sets import Group, WeightSet, candidate, chosen, fitting, groups_of, only
 
@@ -203,7 +201,7 @@ def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: As
 
         show_as(module, said.shown)
     elif said.is_of(model) and named.library.name == "torchvision":
-        heard = (*heard, *_unfollowed(path, said, named.library.preprocessing(module)))
+        heard = (*heard, *unfollowed(path, said, named.library.preprocessing(module)))
     made = _filled(Made(module, model, str(path)), contents, path, asked)
     return replace(made, notes=(*heard, *_size_notes(path, asked.size, size), *made.notes))
 
@@ -214,23 +212,6 @@ def _name_notes(model: str, said: Recorded, path: Path) -> tuple[str, ...]:
         return (f"{path.name} says that it is of {said.said}: it is read as {model}, with the input of that.",)
     tagged = said.tagged(model)
     return () if tagged == model else (f"{path.name} says that it is of {said.said}: its input is that of {tagged}.",)
-
-
-def _unfollowed(path: Path, said: Recorded, shown: Preprocessing) -> tuple[str, ...]:
-    """What a file says of its pictures that a model of torchvision's is not shown."""
-    crop = said.shown.get("crop_pct")
-    resize = f"resize {round(max(shown.shape[1:]) / crop)}" if isinstance(crop, float) and 0 < crop <= 1 else ""
-    own = {"mean": shown.mean, "std": shown.std, "interpolation": shown.text.split(", ")[1]}
-    own |= {"crop_pct": crop if resize in shown.text.split(", ") else None}
-    other = [f"{key} = {value!r:.60}" for key, value in said.shown.items() if own[key] != _plain(value)]
-    if not other:
-        return ()
-    return (f"{path.name} says of its pictures {', '.join(other)}: that is not followed; give input=PixelInput(...).",)
-
-
-def _plain(value: Any) -> object:  # noqa: ANN401 (a number, or numbers in a list, a tensor or an array)
-    found: object = value.tolist() if hasattr(value, "tolist") else value
-    return tuple(cast("list[object]", found)) if isinstance(found, list) else found
 
 
 def _meant(named: Named, size: Size, path: Path, contents: Contents, asked: Asked) -> WeightSet | None:

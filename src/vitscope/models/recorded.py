@@ -3,10 +3,12 @@
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.names import registered
+from vitscope.models.subject import Preprocessing
 
 _SETTINGS = (
     "args",
@@ -194,3 +196,20 @@ def _refuse_huge(options: Mapping[str, object]) -> None:
         limit = 1_000 if name in ("depth", "depths", "layers") else 100_000
         if any(isinstance(one, int | float) and not abs(one) < limit for one in numbers):
             raise UserError(f"The checkpoint says its model is made with {name}={value!r}, which no model is.")
+
+
+def unfollowed(path: Path, said: Recorded, shown: Preprocessing) -> tuple[str, ...]:
+    """What a file says of its pictures that a model of torchvision's is not shown."""
+    crop = said.shown.get("crop_pct")
+    resize = f"resize {round(max(shown.shape[1:]) / crop)}" if isinstance(crop, float) and 0 < crop <= 1 else ""
+    own = {"mean": shown.mean, "std": shown.std, "interpolation": shown.text.split(", ")[1]}
+    own |= {"crop_pct": crop if resize in shown.text.split(", ") else None}
+    other = [f"{key} = {value!r:.60}" for key, value in said.shown.items() if own[key] != _plain(value)]
+    if not other:
+        return ()
+    return (f"{path.name} says of its pictures {', '.join(other)}: that is not followed; give input=PixelInput(...).",)
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401 (a number, or numbers in a list, a tensor or an array)
+    found: object = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(cast("list[object]", found)) if isinstance(found, list) else found
