@@ -1,4 +1,4 @@
-"""Whether an image's logits are its own: the same alone and beside other images of a batch."""
+"""Whether an image's logits are its own: the same beside itself and beside another image."""
 
 import torch
 from jaxtyping import Float
@@ -10,19 +10,20 @@ from vitscope.models.own_forward import allowed, distance, probe_images
 from vitscope.models.subject import Subject, Unwatched
 
 _TOLERANCE = 1e-3
-"""Largest difference, relative to the largest logit, that counts as rounding: kernels change with the batch size."""
+"""Largest difference, relative to the largest logit, that counts as rounding."""
 
 
 def notes_on_batches(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> tuple[str, ...]:
     """What must be said where an image's logits depend on the rest of its batch; judged by the first image and noise.
 
     Quantised layers may scale what enters them by its range over the batch, which is said. Raises ``UserError`` for any
-    other module of which that is so: its numbers would depend on the batch size. Cost: a walk of one image and of two.
+    other module of which that is so: its numbers would depend on the batch size. Both batches have two images, so that
+    the same kernels run, whose rounding a network of random weights can raise to anything. Cost: two walks of two.
     """
     alone = images[:1]
     beside = probe_images((alone.shape[1], alone.shape[2], alone.shape[3]))[1:].to(alone)
     with torch.no_grad():
-        logits = subject.anatomy.walk(alone.clone(), Unwatched())
+        logits = subject.anatomy.walk(torch.cat([alone, alone]), Unwatched())[:1]
         together = subject.anatomy.walk(torch.cat([alone, beside]), Unwatched())[:1]
     apart = distance(together, logits)
     if apart <= max(_TOLERANCE, allowed(subject.module)):
