@@ -24,8 +24,8 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import Size
 from vitscope.models.architectures import resembling
 from vitscope.models.classes import labelled
-from vitscope.models.made import Asked, _head_note, _unfollowed, made_from_module
-from vitscope.models.recorded import class_names, recorded
+from vitscope.models.made import Asked, _head_note, made_from_module
+from vitscope.models.recorded import class_names, recorded, unfollowed
 from vitscope.models.sized import Named, size_of
 from vitscope.models.timm.construction import show_as
 from vitscope.models.timm.library import Timm
@@ -201,10 +201,10 @@ def test_torchvisions_pictures_have_the_size_that_was_asked_or_said(tmp_path):
     told = {"model": "resnet18", "val_crop_size": 224, "val_resize_size": 256, "interpolation": "bilinear"}
     said = recorded({"args": argparse.Namespace(**told)})
     assert said.image == (224, 224)
-    assert not _unfollowed(tmp_path, said, Torchvision.preprocessing(module))
+    assert not unfollowed(tmp_path, said, Torchvision.preprocessing(module))
     said = recorded({"args": argparse.Namespace(**told | {"val_resize_size": 232, "interpolation": "bicubic"})})
-    assert "crop_pct = 0.96" in _unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
-    assert "interpolation = 'bicubic'" in _unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
+    assert "crop_pct = 0.96" in unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
+    assert "interpolation = 'bicubic'" in unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
 
 
 def test_torchvisions_transformers_are_built_for_the_size():
