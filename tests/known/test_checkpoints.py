@@ -26,7 +26,7 @@ from vitscope.models.architectures import resembling
 from vitscope.models.classes import labelled
 from vitscope.models.made import Asked, _head_note, made_from_module
 from vitscope.models.recorded import class_names, recorded, unfollowed
-from vitscope.models.sized import Named, size_of
+from vitscope.models.sized import _SIDES, Named, _side, size_of
 from vitscope.models.timm.construction import show_as
 from vitscope.models.timm.library import Timm
 from vitscope.models.torchvision.library import Torchvision
@@ -122,6 +122,7 @@ BOTH = [
     {"state_dict": {**behind("model.", RAW), **behind("ema_model.module.", MEAN)}},
     {"state_dict": {**behind("model.", RAW), **behind("swa.module.", MEAN), "swa.n_averaged": torch.tensor(2)}},
     {**RAW, **behind("ema.", MEAN)},
+    {**RAW, **behind("module.", MEAN), "n_averaged": torch.tensor(2)},
     {"state_dict": MEAN, "current_model_state": RAW, "averaging_state": {"n_averaged": torch.tensor(2)}},
 ]
 
@@ -227,6 +228,12 @@ def test_channels_are_the_files_and_pixels_are_asked_for(loaded, refused):
     assert loaded(square, image_size=96).preprocessing.shape == (3, 96, 96)
     assert loaded(wide, image_size=(64, 256)).preprocessing.shape == (3, 64, 256)
     assert "their height and width, as in --image-size 64x256" in refused(weights(0, img_size=(64, 128)))
+
+
+def test_tokens_before_the_patches_are_no_pixels():
+    low, high = ((side // 16) ** 2 + 5 for side in _SIDES)
+    assert _side(low, high, 2**2 + 5) == 2 * 16  # the root of all nine would be 3
+    assert _side(low, high, 6 + 5) is None  # six patches are no square
 
 
 def test_other_weights_are_refused_with_names_of_both(refused):

@@ -230,6 +230,9 @@ def test_agreement_is_one_for_the_right_cells_and_less_for_others():
     movement = np.stack([exact, exact])
     assert agreement(movement, rows, columns, (5, 5)) == pytest.approx(1)
     assert abs(agreement(movement, columns, rows, (5, 5))) < 1e-9
+    alike = np.concatenate([np.full((2, 2 * BANDS, 3), 0.2), movement], 2)  # tokens before them see every band
+    behind = [np.concatenate([np.full(3, -1), cells]) for cells in (rows, columns)]
+    assert agreement(alike, *behind, (5, 5)) == pytest.approx(1)
 
 
 def test_positions_differ_by_1_if_each_sees_a_cell_in_whatever_order_and_by_0_if_all_see_the_same():

@@ -57,9 +57,9 @@ calls = {
         lambda: vitscope.measure(subject, np.zeros((4, 8, 8)), "accuracy"),
     "The images were given before the model; give the model first, then the images.":
         lambda: vitscope.measure(images, subject, "accuracy"),
-    "No diagnostic is asked for; give a name, a value or several, as vitscope list shows them.":
+    "No diagnostic was given; give the name of one or several, as vitscope list shows them.":
         lambda: vitscope.measure(subject, images, []),
-    "No diagnostic and no study is asked for; give some, or leave diagnostics out for all.":
+    "No diagnostic and no study was given; give some, or leave diagnostics out to have all.":
         lambda: vitscope.checkup(subject, images, []),
     "'out' is no plan; give vitscope.Plan(folder=..., batch_size=...).":
         lambda: vitscope.measure(subject, images, "accuracy", "out"),

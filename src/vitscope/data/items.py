@@ -114,7 +114,7 @@ class ItemPictures(AbstractPictures):
 
 
 def _picture_transform(items: Items) -> object:
-    """What a data set does to its pictures; None for nothing."""
+    """The transform that a data set applies to its pictures, if it has one."""
     both = getattr(items, "transforms", None)
     return getattr(items, "transform", None) or (getattr(both, "transform", None) if _is_standard(both) else both)
 
@@ -178,7 +178,7 @@ def without_names(labels: Labels, where: str) -> Labels:
 
 
 def target_transform(dataset: object) -> object:
-    """What changes the labels of a data set before its items have them; None for nothing."""
+    """The transform that a data set applies to its labels, if it has one."""
     held = (dataset, getattr(dataset, "transforms", None))
     return next((found for each in held if (found := getattr(each, "target_transform", None)) is not None), None)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 from vitscope.models.feed import input_like
 from vitscope.models.subject import Subject, Unwatched
-from vitscope.models.weight_file import first_line
 
 
 @contextmanager
@@ -32,8 +32,7 @@ def failures_told(subject: Subject, images: Images, batch: Batch) -> Generator[N
             raise
         shown = ", ".join((alone or names)[:3]) + (", ..." if len(alone or names) > 3 else "")
         what = "mend it, or leave them out" if alone else "each alone is fine: give a smaller batch size, or mend it"
-        reason = first_line(str(error) or type(error).__name__)
-        raise UserError(f"{subject.name} does not run on {shown} ({reason}); {what}.") from error
+        raise UserError(f"{subject.name} does not run on {shown} ({reason(error)}); {what}.") from error
 
 
 def _fails(subject: Subject, pixels: Tensor) -> bool:

@@ -101,7 +101,7 @@ def measure(
     """
     plan, asked_for = planned(plan), Measurement.of(subject, images, diagnostics)
     if not asked_for.diagnostics:
-        raise UserError("No diagnostic is asked for; give a name, a value or several, as vitscope list shows them.")
+        raise UserError("No diagnostic was given; give the name of one or several, as vitscope list shows them.")
     return asked_for.answer(plan)
 
 

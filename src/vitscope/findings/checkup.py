@@ -58,7 +58,7 @@ def checkup(
     measured = default_diagnostics() if diagnostics is None else diagnostics
     plan, asked = planned(plan), Checkup.of(subject, images, measured, studies)
     if not (asked.steps or asked.refused):
-        raise UserError("No diagnostic and no study is asked for; give some, or leave diagnostics out for all.")
+        raise UserError("No diagnostic and no study was given; give some, or leave diagnostics out to have all.")
     return asked.answer(plan)
 
 

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from vitscope.data import Images
 from vitscope.engine.failure import failures_told
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 from vitscope.models.anatomy import as_user_errors
 from vitscope.models.edit import AbstractWrapped, Behind
 from vitscope.models.feed import fed, input_like
@@ -26,7 +27,6 @@ from vitscope.models.rewritten import copied
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, Unwatched
 from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind
-from vitscope.models.weight_file import first_line
 
 _CHANGED = "its shortcut is not the identity"
 _UNTRIED = "whether it is residual could not be tried ({})"
@@ -261,7 +261,7 @@ def _why_not_residual(block: nn.Module, entered: Entered, output: object) -> str
         entered.through(still, negative)
         passed = entered.through(still, positive.clone())
     except Exception as error:  # a block of anybody's raises whatever it likes
-        return _UNTRIED.format(first_line(str(error)))
+        return _UNTRIED.format(reason(error))
     if not isinstance(passed, Tensor) or not bool(passed.isfinite().all()):
         return _UNTRIED.format("without weights it returns numbers that are not finite")
     return "" if torch.equal(passed, positive) and torch.equal(negative, -positive) else _CHANGED

@@ -1,5 +1,6 @@
 """Text that is safe to show, whatever it was made of."""
 
+import re
 import unicodedata
 
 
@@ -12,11 +13,17 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
+def first_line(text: str) -> str:
+    """The first line of a foreign text, without colours, safe to show, and not too long."""
+    line = next((one.strip() for one in text.splitlines() if one.strip()), "for no reason given")
+    clean = printable(re.sub(r"\x1b\[[\d;]*m", "", line))
+    return (clean if len(clean) <= 120 else f"{clean[:117]}...").rstrip(".")
+
+
 def reason(error: BaseException) -> str:
     """Why an error was raised, in one line without a full stop: what it says first, or its kind if it says nothing."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    first = next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)
-    return printable(first).rstrip(".")
+    return first_line(said) if said.strip() else type(error).__name__
 
 
 def _shown(character: str) -> str:

@@ -11,8 +11,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import first_line, reason
 from vitscope.models.pixels import PixelInput
-from vitscope.models.weight_file import Contents, first_line, read_contents
+from vitscope.models.weight_file import Contents, read_contents
 from vitscope.models.weight_sets import Group, groups_of, only
 from vitscope.runs.whole import atomic_file
 
@@ -92,7 +93,7 @@ def _with_facts(path: Path, weights: dict[str, Tensor], text: str) -> Checkpoint
             training=expect(facts["training"], dict, "training"),
         )
     except (KeyError, ValueError, RecursionError, UserError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else first_line(str(error))
+        why = f"{error} is missing" if isinstance(error, KeyError) else reason(error)
         raise UserError(f"{path} was not written by vitscope as it says ({why}); train or save it again.") from error
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import printable
 from vitscope.models.checkpoint import checkpoint_of
 from vitscope.models.weight_file import Contents, read_contents
 from vitscope.models.weight_sets import groups_of
@@ -88,12 +89,14 @@ def read_object(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} is larger than a configuration ({_BYTES >> 20} MiB); give the folder of a model.")
         found: object = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text in UTF-8 ({reason(error)}); save the model again.") from error
+        raise UserError(
+            f"{path} cannot be read as text in UTF-8 ({complaint(error)}); save the model again."
+        ) from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{path} is no JSON ({reason(error)}); it may have been cut short: save the model again."
+            f"{path} is no JSON ({complaint(error)}); it may have been cut short: save the model again."
         ) from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__} in place of an object with the model's configuration.")
@@ -101,9 +104,9 @@ def read_object(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def reason(error: BaseException) -> str:
-    """What a library says is wrong, in one line of at most 300 characters."""
-    lines = " ".join(str(error).split()) or type(error).__name__
+def complaint(error: BaseException) -> str:
+    """All that a library says is wrong, in one line of at most 300 characters."""
+    lines = printable(" ".join(str(error).split())) or type(error).__name__
     return (lines if len(lines) <= _REASON else lines[:_REASON].rsplit(" ", 1)[0] + " ...").rstrip(".")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Size, load_strictly, misfit, refuse_options
 from vitscope.models.architectures import resembling
 from vitscope.models.averages import averages_in, completed
@@ -18,11 +19,11 @@ from vitscope.models.pixels import PixelInput
 from vitscope.models.recorded import Recorded, class_names, recorded, unfollowed
 from vitscope.models.rewritten import copied
 from vitscope.models.sized import Named, Shapes, size_of
-from vitscope.models.weight_file import Contents, first_line, read_contents
+from vitscope.models.weight_file import Contents, read_contents
 from vitscope.models.weight_sets import Group, WeightSet, candidate, chosen, fitting, groups_of, only
 
-_COUNTED = ("total_ops", "total_params")
-"""What counters of operations (thop) leave in a module as if it were weights."""
+_COUNTED = ("total_ops", "total_params", "n_averaged")
+"""What counters of operations (thop) and of averaged steps leave in a file as if it were weights."""
 _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
 
 
@@ -150,7 +151,7 @@ def _from_file(path: Path, asked: Asked) -> Made:
         try:
             module = restored(checkpoint)
         except UserError as error:
-            why = first_line(str(error))
+            why = reason(error)
             raise UserError(f"{path} does not hold the {checkpoint.model} that it says it does: {why}.") from error
         return Made(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
     said = recorded(contents.data)

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import reason
 from vitscope.models.edit import with_module
 from vitscope.models.feed import quantised_layers
 from vitscope.models.subject import Subject
-from vitscope.models.weight_file import first_line
 from vitscope.numerics.precision import doubled
 
 
@@ -46,7 +46,7 @@ def copied(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Modul
         return copy.deepcopy(module, memo)
     except Exception as error:  # a module of anybody's may hold anything
         raise UserError(
-            f"{type(module).__name__} cannot be copied ({first_line(str(error))}): let it hold no lock, file or "
+            f"{type(module).__name__} cannot be copied ({reason(error)}): let it hold no lock, file or "
             "generator, and load it again, unused."
         ) from error
 

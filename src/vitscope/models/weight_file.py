@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.text import printable
+from vitscope.measurement.text import first_line, reason
 
 _SAVE = "save its weights alone where it was made, with torch.save(model.state_dict(), FILE) or as .safetensors"
 
@@ -89,7 +89,7 @@ def _safetensors(path: Path) -> Contents:
             metadata = cast("dict[str, str]", file.metadata() or {})
             return Contents({name: file.get_tensor(name) for name in file.keys()}, metadata)  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, MemoryError, AttributeError) as error:
-        why = first_line(str(error))
+        why = reason(error)
         raise UserError(f"{path} cannot be read as safetensors ({why}); it may have been cut short.") from error
 
 
@@ -125,7 +125,7 @@ def _zipped(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise UserError(f"{path} was cut short or damaged ({first_line(str(error))}); copy it again.") from error
+        raise UserError(f"{path} was cut short or damaged ({reason(error)}); copy it again.") from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise UserError(f"{path} is a TorchScript program, which is never run here; {_SAVE}.")
     if not any(name.endswith("/data.pkl") for name in names):
@@ -216,10 +216,3 @@ def _queue(values: Iterable[object] = (), most: int | None = None) -> list[objec
     """A list in place of a queue, to which a pickle appends what the queue holds."""
     del most
     return list(values)
-
-
-def first_line(text: str) -> str:
-    """The first line of a foreign text, without colours, safe to show, and not too long."""
-    line = next((one.strip() for one in text.splitlines() if one.strip()), "for no reason given")
-    clean = printable(re.sub(r"\x1b\[[\d;]*m", "", line))
-    return (clean if len(clean) <= 120 else f"{clean[:117]}...").rstrip(".")

@@ -57,7 +57,7 @@ def timm_model(name: str, arguments: Mapping[str, object], pretrained: bool = Fa
 def known_name(name: str) -> str | None:
     """The name under which timm makes a model today, with its tag if timm has one; None if it is none of timm's.
 
-    Of a tag that is not timm's, the architecture's name alone is given. Cost: a name that timm has replaced is made
+    A tag that is not timm's is left out. Cost: a name that timm has replaced is made
     once without memory.
     """
     bare, _, tag = name.partition(".")

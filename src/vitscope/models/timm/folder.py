@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.models.adapter import Opened
-from vitscope.models.folder import Folder, made_without_memory, no_larger_than, reason
+from vitscope.models.folder import Folder, complaint, made_without_memory, no_larger_than
 
 _INPUT = ("input_size", "test_input_size", "min_input_size", "pool_size", "test_pool_size")
 _SHARES = ("crop_pct", "test_crop_pct")
@@ -57,7 +57,7 @@ def timm_from_folder(folder: Folder) -> Opened:
     except UserError:
         raise
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
-        raise UserError(f"{where} describes no model that timm can make of {name} ({reason(error)}).") from error
+        raise UserError(f"{where} describes no model that timm can make of {name} ({complaint(error)}).") from error
     told: dict[str, Any] = cast(Any, module).pretrained_cfg
     told.update({key: None for key in ("mean", "std") if key not in configuration})  # timm would take ImageNet's
     return Opened(module, folder.notes)

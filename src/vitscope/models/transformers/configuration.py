@@ -13,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.folder import reason
+from vitscope.models.folder import complaint
 
 _LABELS = ("id2label", "label2id")
 _ATTENTION = ("attn_implementation", "_attn_implementation")
@@ -58,7 +58,7 @@ def read_configuration(facts: Mapping[str, Any], where: Path) -> tuple[Pretraine
     except UserError:
         raise
     except Exception as error:  # whatever its checks raise
-        raise UserError(f"{where} is no configuration of {build.__name__} ({reason(error)}).") from error
+        raise UserError(f"{where} is no configuration of {build.__name__} ({complaint(error)}).") from error
 
 
 def class_of(config: PretrainedConfig, where: Path) -> tuple[type[PreTrainedModel], tuple[str, ...]]:

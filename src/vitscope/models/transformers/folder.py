@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import Opened
-from vitscope.models.folder import Folder, made_without_memory, no_larger_than, reason
+from vitscope.models.folder import Folder, complaint, made_without_memory, no_larger_than
 from vitscope.models.transformers.configuration import class_of, read_configuration
 
 _MADE_ANEW = ("position_ids", "relative_position_index", "num_batches_tracked")
@@ -37,7 +37,7 @@ def transformers_from_folder(folder: Folder) -> Opened:
     except UserError:
         raise
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
-        raise UserError(f"{where} describes no {build.__name__} that can be made ({reason(error)}).") from error
+        raise UserError(f"{where} describes no {build.__name__} that can be made ({complaint(error)}).") from error
     cast(Any, module).config.name_or_path = str(folder.path.absolute())  # its image processor is there
     return Opened(module, (*folder.notes, *notes, *part))
 

@@ -22,7 +22,7 @@ from torchvision.transforms import InterpolationMode, v2
 from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.folder import read_object, reason
+from vitscope.models.folder import complaint, read_object
 from vitscope.models.input import first_channels
 from vitscope.models.pixels import LARGEST, MODES
 from vitscope.models.subject import Preprocessing
@@ -153,7 +153,7 @@ def _processor(config: PretrainedConfig) -> ProcessorTransform | None:
             source, config=config, trust_remote_code=False, local_files_only=local
         )
     except Exception as error:  # whatever its checks raise
-        raise UserError(f"{source}/{_FILE} is no image processor of transformers ({reason(error)}).") from error
+        raise UserError(f"{source}/{_FILE} is no image processor of transformers ({complaint(error)}).") from error
     named = str(facts.get("image_processor_type") or type(found).__name__).removesuffix("Fast")
     if not type(found).__name__.startswith(named):  # transformers takes the one of the model's kind then
         raise UserError(f"{source}/{_FILE} names {named!r}, which is no image processor of transformers.")
@@ -209,7 +209,9 @@ def _shape(
     except Exception as error:  # whatever a processor raises
         if mode != "RGB":
             return None, _normalisation(transform, "RGB")
-        raise UserError(f"The image processor of {source} cannot be used ({reason(error)}); save it again.") from error
+        raise UserError(
+            f"The image processor of {source} cannot be used ({complaint(error)}); save it again."
+        ) from error
     if wide != tall or len(wide) != 3:
         raise UserError(
             f"The image processor of {source} gives inputs of shape {wide} for a wide picture and {tall} for "

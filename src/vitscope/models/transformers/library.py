@@ -20,7 +20,7 @@ from vitscope.models.adapter import (
     refuse_unknown_options,
 )
 from vitscope.models.classes import named_outputs
-from vitscope.models.folder import Folder, read_folder, reason, refuse_without_weights
+from vitscope.models.folder import Folder, complaint, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.transformers.configuration import class_of
 from vitscope.models.transformers.folder import loaded, transformers_from_folder, with_weights
@@ -144,7 +144,7 @@ def _config(name: str) -> PretrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"transformers could not read a configuration of {name!r}, which must be a folder with a config.json or "
-            f"a name on a hub that can be reached: {reason(error)}."
+            f"a name on a hub that can be reached: {complaint(error)}."
         ) from error
 
 
@@ -154,4 +154,6 @@ def _fetched(build: type[PreTrainedModel], name: str, config: PretrainedConfig) 
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"transformers could not load the safetensors weights of {name!r}: {reason(error)}.") from error
+        raise UserError(
+            f"transformers could not load the safetensors weights of {name!r}: {complaint(error)}."
+        ) from error
