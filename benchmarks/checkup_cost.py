@@ -63,8 +63,8 @@ def bare(subject, pixels, labels):
 def checkup(subject, pixels, labels):
     """Every default diagnostic, folded over the batches."""
     from vitscope import default_diagnostics
-    from vitscope.engine.activation import Predictions, Workspace
-    from vitscope.engine.shard import Reading
+    from vitscope.engine.reading.activation import Predictions, Workspace
+    from vitscope.engine.reading.shard import Reading
 
     diagnostics, workspace = default_diagnostics(), Workspace()
     states = [diagnostic.init() for diagnostic in diagnostics]
@@ -78,7 +78,7 @@ def floor(subject, pixels, labels):
     """What no reader of weights can do without: the scores, their softmax, and the context from them."""
     import torch
 
-    from vitscope.engine.activation import Geometry, Rows, Workspace
+    from vitscope.engine.reading.activation import Geometry, Rows, Workspace
     from vitscope.models.subject import AbstractObserver
 
     workspace = Workspace()
@@ -101,7 +101,7 @@ def floor(subject, pixels, labels):
 def from_stored(maps, shape):
     """The attention diagnostics' own reductions, over maps that another tool stored."""
     from vitscope import default_diagnostics
-    from vitscope.engine.activation import Geometry, Kind, Rows, Workspace
+    from vitscope.engine.reading.activation import Geometry, Kind, Rows, Workspace
     from vitscope.models.attention import Attention, global_tokens
 
     workspace = Workspace()

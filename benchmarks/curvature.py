@@ -39,7 +39,7 @@ import torch
 from torch.nn import functional
 
 import vitscope
-from vitscope.engine.hessian import minibatch_hessian, shadow
+from vitscope.engine.curvature.hessian import minibatch_hessian, shadow
 from vitscope.numerics.lanczos import extreme_eigenpairs
 from vitscope.numerics.spectral_density import lanczos_quadrature
 

@@ -25,8 +25,8 @@ from dataclasses import replace
 
 import torch
 
-from vitscope.engine.executor import InProcess, Processes
 from vitscope.engine.measure import Plan
+from vitscope.engine.work.executor import InProcess, Processes
 from vitscope.labs.experiment import Experiment, grid_of
 from vitscope.labs.sample_complexity import SampleComplexity
 

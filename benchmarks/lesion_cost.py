@@ -25,7 +25,7 @@ from torch import Tensor
 
 import vitscope
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine import together
+from vitscope.engine.reading import together
 from vitscope.engine.study import study
 from vitscope.interventions.lesion import Lesion
 from vitscope.interventions.studies.lesion import LesionStudy

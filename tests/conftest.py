@@ -7,7 +7,7 @@ import torch
 import typed
 
 typed.install()
-from vitscope.engine import crew  # noqa: E402
+from vitscope.engine.work import crew  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -34,7 +34,7 @@ def no_transform_of_nothing():
 def quick_workers():
     """Worker processes are forked from one that has the libraries imported; by themselves each imports them anew."""
     forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["timm", "vitscope.engine.executor"])
+    forking.set_forkserver_preload(["timm", "vitscope.engine.work.executor"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crew, "CONTEXT", forking)
         yield

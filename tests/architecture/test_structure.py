@@ -34,7 +34,7 @@ ONLY_IN = {
     "wandb": {"training/watch/wandb.py"},
     "plotly": {"report"},
     "matplotlib": {"report"},
-    "ray": {"engine/ray_cluster.py"},
+    "ray": {"engine/work/ray_cluster.py"},
 }
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_unpickled_but_the_programs_own_parcels():
         text = path.read_text()
         assert not re.search(r"torch\.load\((?![^)]*weights_only=True)", text) or path == Path(__file__), path
         unpickles = re.search(r"\b(cloud)?pickle\.loads?\(", text)
-        assert not unpickles or path in TESTS or relative(path) == "engine/parcel.py", path
+        assert not unpickles or path in TESTS or relative(path) == "engine/work/parcel.py", path
 
 
 def test_types_and_shapes_are_checked_as_the_tests_run():

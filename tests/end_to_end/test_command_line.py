@@ -23,8 +23,8 @@ from vitscope.cli import app
 from vitscope.cli.checkup import chosen, deepened
 from vitscope.cli.workers import Workers
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.executor import AbstractExecutor, InProcess, Processes
-from vitscope.engine.ray_cluster import RayCluster
+from vitscope.engine.work.executor import AbstractExecutor, InProcess, Processes
+from vitscope.engine.work.ray_cluster import RayCluster
 from vitscope.findings.checkup import deep
 from vitscope.measurement.errors import UserError
 from vitscope.runs.store import RunFolder, read_run

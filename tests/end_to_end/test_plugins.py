@@ -91,7 +91,7 @@ import torch
 import vitscope
 import xarray
 torch.set_num_threads(1)  # as many as a worker has
-from vitscope.engine.executor import Processes
+from vitscope.engine.work.executor import Processes
 if __name__ == "__main__":
     exec(cell)
     exec(cell)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from vitscope import PixelInput, Plan, images, load
-from vitscope.engine.hessian import shadow
+from vitscope.engine.curvature.hessian import shadow
 from vitscope.engine.study import study
 from vitscope.interventions import all_interventions
 from vitscope.interventions.attention_shape import AttentionShape

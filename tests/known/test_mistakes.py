@@ -12,8 +12,8 @@ import vitscope
 from vitscope.cli.summary import weakest_of
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
-from vitscope.engine.mistakes import SIDE, mistakes
-from vitscope.engine.scores import Scores
+from vitscope.engine.reading.mistakes import SIDE, mistakes
+from vitscope.engine.reading.scores import Scores
 from vitscope.interventions.studies.corruption import CorruptionStudy
 from vitscope.measurement.errors import UserError
 from vitscope.runs.run import Run

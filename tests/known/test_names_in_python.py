@@ -12,7 +12,7 @@ from vitscope import Plan, checkup, compare, figures, images, load, measure, rea
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.diagnostics.token_rank import TokenRank
-from vitscope.engine import activation, diagnostic
+from vitscope.engine.reading import activation, diagnostic
 from vitscope.interventions.lesion import Lesion
 from vitscope.interventions.studies.weight_prune import WeightPruneStudy
 from vitscope.measurement.errors import UserError

@@ -13,9 +13,9 @@ from vitscope import PixelInput, images, load, measure, study
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.diagnostics.hessian_trace import HessianTrace
-from vitscope.engine.failure import failures_told
-from vitscope.engine.finite import wanting_weights
-from vitscope.engine.operations import counted_operations
+from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.finite import wanting_weights
+from vitscope.engine.reading.operations import counted_operations
 from vitscope.findings.checkup import checkup
 from vitscope.interventions.lesion import Lesion, mean_branches
 from vitscope.measurement.errors import UserError

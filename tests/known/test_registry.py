@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import pytest
 
-from vitscope.engine.curvature import CURVATURES
-from vitscope.engine.diagnostic import DIAGNOSTICS
+from vitscope.engine.curvature.curvature import CURVATURES
 from vitscope.engine.grid import STUDIES
 from vitscope.engine.intervention import INTERVENTIONS
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 from vitscope.findings.finding import FINDINGS
 from vitscope.labs.lab import LABS
 from vitscope.measurement.errors import UserError

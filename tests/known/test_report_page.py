@@ -12,8 +12,8 @@ from PIL import Image
 from report_run import HOSTILE, claim, dataset, group, run
 
 from vitscope import images
-from vitscope.engine.mistakes import mistakes
-from vitscope.engine.scores import Scores
+from vitscope.engine.reading.mistakes import mistakes
+from vitscope.engine.reading.scores import Scores
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.report import compare, figures, report

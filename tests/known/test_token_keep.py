@@ -13,9 +13,9 @@ from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.attention_distance import AttentionDistance
 from vitscope.diagnostics.token_rank import TokenRank
-from vitscope.engine.activation import Workspace, rows_with
 from vitscope.engine.grid import Axis, Grid
-from vitscope.engine.shard import Reading
+from vitscope.engine.reading.activation import Workspace, rows_with
+from vitscope.engine.reading.shard import Reading
 from vitscope.engine.study import study
 from vitscope.interventions.head_lesion import HeadLesion
 from vitscope.interventions.lesion import Lesion

@@ -17,10 +17,10 @@ from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.hessian_density import HessianDensity
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
-from vitscope.engine.curvature import CURVATURES, AbstractCurvature, CurvatureResult, CurvatureWork, Records
-from vitscope.engine.executor import AbstractExecutor, Processes
-from vitscope.engine.hessian import loss_of, minibatch_hessian, shadow
-from vitscope.engine.sample import Sample
+from vitscope.engine.curvature.curvature import CURVATURES, AbstractCurvature, CurvatureResult, CurvatureWork, Records
+from vitscope.engine.curvature.hessian import loss_of, minibatch_hessian, shadow
+from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.work.executor import AbstractExecutor, Processes
 from vitscope.measurement.axes import AXES
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS

@@ -12,8 +12,8 @@ from vitscope import Plan, images, load, measure
 from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.attention_distance import AttentionDistance
 from vitscope.diagnostics.attention_sinks import AttentionSinks
-from vitscope.engine.executor import Processes
-from vitscope.engine.shard import Pass, Shard
+from vitscope.engine.reading.shard import Pass, Shard
+from vitscope.engine.work.executor import Processes
 from vitscope.measurement.axes import AXES
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
@@ -85,7 +85,7 @@ def test_how_many_images_are_read_at_a_time_does_not_matter(subject, pictures, m
     diagnostics = [AttentionSinks(factor=1.02), AttentionDistance()]
     whole = measure(subject, pictures, diagnostics, Plan(batch_size=BATCH))
     assert whole["attention-sinks/high_norm_mass"].max() > 0.1
-    monkeypatch.setattr("vitscope.engine.shard.CHUNK", 1)
+    monkeypatch.setattr("vitscope.engine.reading.shard.CHUNK", 1)
     single = measure(subject, pictures, diagnostics, Plan(batch_size=BATCH))
     for name, node in whole.tree.children.items():
         xr.testing.assert_allclose(node.to_dataset(), single.tree[name].to_dataset(), rtol=1e-4, atol=1e-5)

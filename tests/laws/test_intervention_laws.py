@@ -12,8 +12,8 @@ from torch import nn
 
 from vitscope import images
 from vitscope.engine.intervention import AbstractIntervention
-from vitscope.engine.parcel import packed, unpacked
-from vitscope.engine.shard import Pass
+from vitscope.engine.reading.shard import Pass
+from vitscope.engine.work.parcel import packed, unpacked
 from vitscope.interventions import all_interventions
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from vitscope.cli import app
 from vitscope.data import images
 from vitscope.engine.measure import Plan
-from vitscope.engine.parcel import packed, unpacked
+from vitscope.engine.work.parcel import packed, unpacked
 from vitscope.labs.attention_concentration import AttentionConcentration
 from vitscope.labs.experiment import Experiment, grid_of
 from vitscope.labs.initial_error import InitialError

@@ -6,11 +6,11 @@ import math
 import pytest
 
 from vitscope.data.sampling import subset
-from vitscope.engine.curvature import CURVATURES
-from vitscope.engine.diagnostic import DIAGNOSTICS
+from vitscope.engine.curvature.curvature import CURVATURES
 from vitscope.engine.grid import STUDIES
 from vitscope.engine.intervention import INTERVENTIONS
 from vitscope.engine.measure import Plan
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 from vitscope.interventions.spread import spread
 from vitscope.labs.lab import LABS
 from vitscope.measurement.bounds import SHARE, Bounds, bounded, check_bounds, check_number

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from vitscope.diagnostics import default_diagnostics
-from vitscope.engine.activation import Workspace
-from vitscope.engine.shard import Reading
+from vitscope.engine.reading.activation import Workspace
+from vitscope.engine.reading.shard import Reading
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.attention import Attention
 from vitscope.models.catalogue import adapter_of, import_installed_adapters

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from deadly_lab import SQUARE, Deadly, same, travelling
 
-from vitscope.engine.executor import InProcess, Processes
 from vitscope.engine.measure import Plan
+from vitscope.engine.work.executor import InProcess, Processes
 from vitscope.labs.dataset import Along, over_trials
 from vitscope.labs.experiment import Experiment
 from vitscope.labs.lab import AbstractLab, Datasets, Values, all_labs

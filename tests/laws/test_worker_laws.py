@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitscope.engine import crew
-from vitscope.engine.executor import ATTEMPTS, InProcess, Processes
-from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Shard
+from vitscope.engine.work import crew
+from vitscope.engine.work.executor import ATTEMPTS, InProcess, Processes
+from vitscope.engine.work.work import AbstractResult, AbstractWork, Advance, Shard
 from vitscope.measurement.errors import UserError
 
 DEATHS: Counter[int] = Counter()
@@ -171,10 +171,10 @@ def test_whoever_stops_asking_leaves_no_worker(hiring):
 SCRIPT = """
 import os, resource, signal, sys, time
 from dataclasses import dataclass
-from vitscope.engine.executor import Processes
-from vitscope.engine.shard import ShardResult
-from vitscope.engine.scores import Scores
-from vitscope.engine.work import AbstractWork, Shard
+from vitscope.engine.work.executor import Processes
+from vitscope.engine.reading.shard import ShardResult
+from vitscope.engine.reading.scores import Scores
+from vitscope.engine.work.work import AbstractWork, Shard
 import torch
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.diagnostics.fourier_spectrum import FourierSpectrum
-from vitscope.engine.activation import Features
-from vitscope.engine.diagnostic import Scene
+from vitscope.engine.reading.activation import Features
+from vitscope.engine.reading.diagnostic import Scene
 from vitscope.models.unit import Place, UnitKind
 
 

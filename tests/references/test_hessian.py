@@ -18,11 +18,11 @@ from vitscope.data import Batch
 from vitscope.diagnostics.hessian_density import HessianDensity
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
-from vitscope.engine.curvature import Problem
-from vitscope.engine.eigenvectors import top_eigenvectors
-from vitscope.engine.hessian import MeanHessian, loss_of, minibatch_hessian, shadow, weights_of
-from vitscope.engine.part import parts_of
-from vitscope.engine.sample import Sample
+from vitscope.engine.curvature.curvature import Problem
+from vitscope.engine.curvature.eigenvectors import top_eigenvectors
+from vitscope.engine.curvature.hessian import MeanHessian, loss_of, minibatch_hessian, shadow, weights_of
+from vitscope.engine.curvature.part import parts_of
+from vitscope.engine.curvature.sample import Sample
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.numerics.lanczos import Krylov
@@ -455,7 +455,7 @@ def test_the_users_module_is_untouched_by_an_error_in_the_middle(monkeypatch):
             raise RuntimeError("the power went out")
         return vector
 
-    monkeypatch.setattr("vitscope.engine.hessian.LossHessian.product", failing)
+    monkeypatch.setattr("vitscope.engine.curvature.hessian.LossHessian.product", failing)
     with pytest.raises(RuntimeError, match="the power went out"):
         measure(subject, random_images(), [HessianSpectrum(batch=4, batches=2)])
     assert_untouched(subject.module, before)

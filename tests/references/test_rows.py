@@ -9,7 +9,7 @@ from vitscope import load
 from vitscope.diagnostics.attention_distance import AttentionDistance
 from vitscope.diagnostics.attention_entropy import AttentionEntropy
 from vitscope.diagnostics.attention_sinks import AttentionSinks
-from vitscope.engine.activation import Geometry, Rows, Workspace
+from vitscope.engine.reading.activation import Geometry, Rows, Workspace
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver

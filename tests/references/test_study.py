@@ -14,10 +14,10 @@ from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.attention_entropy import AttentionEntropy
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.engine import study as study_module
-from vitscope.engine import together
-from vitscope.engine.executor import Processes
 from vitscope.engine.grid import Axis, Grid
+from vitscope.engine.reading import together
 from vitscope.engine.study import study
+from vitscope.engine.work.executor import Processes
 from vitscope.interventions.bypass import staying
 from vitscope.interventions.frequency_noise import FrequencyNoise
 from vitscope.interventions.lesion import Lesion

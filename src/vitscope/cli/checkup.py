@@ -58,8 +58,8 @@ def deepened(
 def chosen(only: str | None, skip: str | None, deep: bool = False) -> "tuple[Measurable, ...]":
     """The diagnostics that are asked for, in the order of their names; the curvature of the loss only by its name."""
     wanted, unwanted = named(only), named(skip, deep)
-    from vitscope.engine.curvature import CURVATURES
-    from vitscope.engine.diagnostic import DIAGNOSTICS
+    from vitscope.engine.curvature.curvature import CURVATURES
+    from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 
     names = sorted(set(DIAGNOSTICS if only is None else wanted) - set(unwanted))
     if not names:

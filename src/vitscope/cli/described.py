@@ -39,10 +39,10 @@ def registered() -> dict[str, dict[str, Entry]]:
 def _registries() -> tuple[Registry[Any], ...]:
     from vitscope.convex.block import BLOCKS
     from vitscope.convex.solver import SOLVERS
-    from vitscope.engine.curvature import CURVATURES
-    from vitscope.engine.diagnostic import DIAGNOSTICS
+    from vitscope.engine.curvature.curvature import CURVATURES
     from vitscope.engine.grid import STUDIES
     from vitscope.engine.intervention import INTERVENTIONS
+    from vitscope.engine.reading.diagnostic import DIAGNOSTICS
     from vitscope.findings.finding import FINDINGS
     from vitscope.labs.lab import LABS
     from vitscope.models.adapter import ADAPTERS

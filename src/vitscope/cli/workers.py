@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
-    from vitscope.engine.executor import AbstractExecutor
+    from vitscope.engine.work.executor import AbstractExecutor
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Workers:
         """What carries the work out, if it can be."""
         self.checked()
         if self.on == "local":
-            from vitscope.engine.executor import InProcess, Processes
+            from vitscope.engine.work.executor import InProcess, Processes
 
             return InProcess() if self.workers == 1 else Processes(self.workers)
-        from vitscope.engine.ray_cluster import RayCluster
+        from vitscope.engine.work.ray_cluster import RayCluster
 
         return RayCluster("local" if self.on == "ray" else self.on)

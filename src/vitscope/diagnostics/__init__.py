@@ -1,6 +1,6 @@
 """Diagnostics, one file each; imported when one of them is looked for."""
 
-from vitscope.engine.diagnostic import DIAGNOSTICS, AnyDiagnostic
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic
 
 
 def default_diagnostics() -> tuple[AnyDiagnostic, ...]:

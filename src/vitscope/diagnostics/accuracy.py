@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.engine.activation import Kind, Predictions
-from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
-from vitscope.engine.fold import Means
+from vitscope.engine.reading.activation import Kind, Predictions
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
+from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
 
 _TOP1 = Quantity(

@@ -10,9 +10,9 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.activation import Kind, Rows, rows_with
-from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
-from vitscope.engine.fold import Means
+from vitscope.engine.reading.activation import Kind, Rows, rows_with
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
+from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
 
 _ENTROPY = Quantity(

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.engine.activation import Kind, Predictions
-from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
-from vitscope.engine.fold import Means
+from vitscope.engine.reading.activation import Kind, Predictions
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
+from vitscope.engine.reading.fold import Means
 from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.quantity import Quantity, labelled
 

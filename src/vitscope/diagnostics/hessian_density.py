@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vitscope.engine.curvature import (
+from vitscope.engine.curvature.curvature import (
     CURVATURES,
     AbstractCurvature,
     KnownCurvature,
@@ -18,10 +18,10 @@ from vitscope.engine.curvature import (
     over_minibatches,
     problem_of,
 )
-from vitscope.engine.eigenvectors import basis_rows
-from vitscope.engine.hessian import Precision
-from vitscope.engine.part import Per
-from vitscope.engine.sample import Sample
+from vitscope.engine.curvature.eigenvectors import basis_rows
+from vitscope.engine.curvature.hessian import Precision
+from vitscope.engine.curvature.part import Per
+from vitscope.engine.curvature.sample import Sample
 from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity

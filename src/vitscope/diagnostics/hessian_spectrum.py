@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from vitscope.engine.curvature import (
+from vitscope.engine.curvature.curvature import (
     CURVATURES,
     AbstractCurvature,
     KnownCurvature,
@@ -20,10 +20,10 @@ from vitscope.engine.curvature import (
     over_minibatches,
     problem_of,
 )
-from vitscope.engine.eigenvectors import basis_rows
-from vitscope.engine.hessian import LossHessian, Precision
-from vitscope.engine.part import Part, Per
-from vitscope.engine.sample import Sample
+from vitscope.engine.curvature.eigenvectors import basis_rows
+from vitscope.engine.curvature.hessian import LossHessian, Precision
+from vitscope.engine.curvature.part import Part, Per
+from vitscope.engine.curvature.sample import Sample
 from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity

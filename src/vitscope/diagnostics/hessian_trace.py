@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vitscope.engine.curvature import (
+from vitscope.engine.curvature.curvature import (
     CURVATURES,
     AbstractCurvature,
     KnownCurvature,
@@ -18,9 +18,9 @@ from vitscope.engine.curvature import (
     over_minibatches,
     problem_of,
 )
-from vitscope.engine.hessian import Precision
-from vitscope.engine.part import Per
-from vitscope.engine.sample import Sample
+from vitscope.engine.curvature.hessian import Precision
+from vitscope.engine.curvature.part import Per
+from vitscope.engine.curvature.sample import Sample
 from vitscope.measurement.bounds import COUNT, SIZE, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity

@@ -9,9 +9,9 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.activation import Features, Kind
-from vitscope.engine.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
-from vitscope.engine.fold import Means
+from vitscope.engine.reading.activation import Features, Kind
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
+from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.tokens import token_cosine
 

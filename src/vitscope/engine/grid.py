@@ -8,9 +8,9 @@ from math import prod
 from typing import ClassVar
 
 from vitscope.data import Images
-from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.measure import Plan
+from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.measurement.axes import AXES
 from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.quantity import Quantity

@@ -13,17 +13,17 @@ import xarray as xr
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
-from vitscope.engine.activation import Kind
-from vitscope.engine.curvature import CURVATURES, AbstractCurvature, CurvatureWork
-from vitscope.engine.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
-from vitscope.engine.executor import AbstractExecutor, InProcess
-from vitscope.engine.failure import failures_told
-from vitscope.engine.finite import refuse_if_silent, wanting_weights
-from vitscope.engine.hessian import refuse_without_loss, why_no_loss
-from vitscope.engine.mistakes import MISTAKES, mistakes
-from vitscope.engine.scores import SCORES
-from vitscope.engine.shard import Pass, ShardResult
-from vitscope.engine.work import AbstractWork, Amount, Result, Shard
+from vitscope.engine.curvature.curvature import CURVATURES, AbstractCurvature, CurvatureWork
+from vitscope.engine.curvature.hessian import refuse_without_loss, why_no_loss
+from vitscope.engine.reading.activation import Kind
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
+from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.finite import refuse_if_silent, wanting_weights
+from vitscope.engine.reading.mistakes import MISTAKES, mistakes
+from vitscope.engine.reading.scores import SCORES
+from vitscope.engine.reading.shard import Pass, ShardResult
+from vitscope.engine.work.executor import AbstractExecutor, InProcess
+from vitscope.engine.work.work import AbstractWork, Amount, Result, Shard
 from vitscope.measurement.bounds import COUNT, check_number
 from vitscope.measurement.errors import UserError
 from vitscope.models.alone import notes_on_batches

@@ -12,17 +12,17 @@ import xarray as xr
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
-from vitscope.engine.activation import Workspace
-from vitscope.engine.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
-from vitscope.engine.failure import failures_told
-from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
-from vitscope.engine.fold import Means, Observations
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
 from vitscope.engine.measure import Plan, asked, checked, fitted, folded, kept, planned, settings_of, why_empty
-from vitscope.engine.shard import Reading, ShardResult, batch_shards, predictions, present_classes
-from vitscope.engine.together import cost_together, walk_together
-from vitscope.engine.work import AbstractSubjectWork, Advance, Amount, Shard
+from vitscope.engine.reading.activation import Workspace
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
+from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.finite import Wanting, counted, unpredicting, wanting
+from vitscope.engine.reading.fold import Means, Observations
+from vitscope.engine.reading.shard import Reading, ShardResult, batch_shards, predictions, present_classes
+from vitscope.engine.reading.together import cost_together, walk_together
+from vitscope.engine.work.work import AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.models.feed import input_like
 from vitscope.models.state import buffers_kept

@@ -11,11 +11,11 @@ import xarray as xr
 from vitscope.data import Images
 from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
-from vitscope.engine.curvature import AbstractCurvature
+from vitscope.engine.curvature.curvature import AbstractCurvature
 from vitscope.engine.grid import STUDIES, AbstractStudy
 from vitscope.engine.measure import AsMeasurable, Measurement, Plan, keep, planned
 from vitscope.engine.study import AsStudy, Settled, settled
-from vitscope.engine.work import Amount
+from vitscope.engine.work.work import Amount
 from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
 from vitscope.interventions.studies.lesion import LesionStudy

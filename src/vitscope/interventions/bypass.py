@@ -15,7 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils.hooks import RemovableHandle
 
 from vitscope.data import Images
-from vitscope.engine.failure import failures_told
+from vitscope.engine.reading.failure import failures_told
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
 from vitscope.models.anatomy import as_user_errors

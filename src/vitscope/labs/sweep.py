@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 from safetensors.numpy import load, save
 
-from vitscope.engine.work import AbstractResult, AbstractWork, Advance, Shard
+from vitscope.engine.work.work import AbstractResult, AbstractWork, Advance, Shard
 from vitscope.labs.lab import AbstractLab, Values
 
 

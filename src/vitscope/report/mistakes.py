@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
-from vitscope.engine.mistakes import MISTAKES
+from vitscope.engine.reading.mistakes import MISTAKES
 from vitscope.measurement.exact import SHOWN, clopper_pearson
 from vitscope.report.measured import measured
 from vitscope.report.table import Table, tables

@@ -7,9 +7,9 @@ from typing import final
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
 from vitscope.engine.measure import Plan
+from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.frequency_noise import Energy, FrequencyNoise, Shape, Units
 from vitscope.interventions.spread import spread
 from vitscope.measurement.bounds import SIZE, Bounds, bounded

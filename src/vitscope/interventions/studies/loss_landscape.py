@@ -13,9 +13,9 @@ from torch.nn import functional
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid, points
 from vitscope.engine.measure import Plan
+from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.direction import (
     GivenDirection,
     Normalisation,
@@ -150,7 +150,9 @@ class LossLandscape(AbstractStudy):
 
     def _directions(self, subject: Subject, images: Images) -> tuple[GivenDirection, GivenDirection]:
         if self.directions == "hessian":
-            from vitscope.engine.eigenvectors import top_eigenvectors  # costs little to import, but is seldom needed
+            from vitscope.engine.curvature.eigenvectors import (
+                top_eigenvectors,  # costs little to import, but is seldom needed
+            )
 
             vectors = top_eigenvectors(subject, images, 2, seed=self.seed)
             found = [GivenDirection(v, f"Hessian eigenvector {number}") for number, v in enumerate(vectors, start=1)]

@@ -9,11 +9,11 @@ import torch
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid
 from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.measure import Plan
-from vitscope.engine.operations import counted_operations
+from vitscope.engine.reading.diagnostic import AnyDiagnostic
+from vitscope.engine.reading.operations import counted_operations
 from vitscope.interventions.bypass import zero_image
 from vitscope.interventions.spread import spread
 from vitscope.interventions.token_keep import TokenKeep, kept_count

@@ -5,9 +5,9 @@ from typing import Literal, final
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.diagnostic import AnyDiagnostic
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
 from vitscope.engine.measure import Plan
+from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.spread import spread
 from vitscope.interventions.weight_prune import WeightPrune
 from vitscope.models.rewritten import kernels_of, refuse_computed_kernels

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from vitscope.data import Images
-from vitscope.engine.curvature import CURVATURES
-from vitscope.engine.diagnostic import DIAGNOSTICS
+from vitscope.engine.curvature.curvature import CURVATURES
 from vitscope.engine.measure import AsMeasurable, Measurement, Plan
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 from vitscope.measurement.errors import UserError
 from vitscope.runs.registry import chosen
 from vitscope.runs.run import Run

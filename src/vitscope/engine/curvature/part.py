@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from vitscope.data.batch import Batch
-from vitscope.engine.hessian import ExplicitAttention, loss_of, weights_of
+from vitscope.engine.curvature.hessian import ExplicitAttention, loss_of, weights_of
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Subject
 from vitscope.models.unit import Place

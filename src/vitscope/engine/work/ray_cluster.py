@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import final
 
-from vitscope.engine.executor import ATTEMPTS, AbstractExecutor
-from vitscope.engine.parcel import packed, unpacked
-from vitscope.engine.work import AbstractWork, Advance, Finished, Result, Shard
+from vitscope.engine.work.executor import ATTEMPTS, AbstractExecutor
+from vitscope.engine.work.parcel import packed, unpacked
+from vitscope.engine.work.work import AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
 

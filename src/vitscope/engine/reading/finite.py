@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.data.gallery import spread
-from vitscope.engine.failure import failures_told
+from vitscope.engine.reading.failure import failures_told
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.feed import input_like

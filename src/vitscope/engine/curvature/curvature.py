@@ -17,17 +17,17 @@ from torch import Tensor
 
 from vitscope.data import Broken
 from vitscope.data.batch import Batch
-from vitscope.engine.failure import failures_told
-from vitscope.engine.hessian import (
+from vitscope.engine.curvature.hessian import (
     LossHessian,
     hessian_of,
     minibatch_hessian,
     shadow,
     with_finite_loss,
 )
-from vitscope.engine.part import Part, coordinates, part_count, parts_of, read_part
-from vitscope.engine.sample import Sample
-from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
+from vitscope.engine.curvature.part import Part, coordinates, part_count, parts_of, read_part
+from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.work.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.registry import Registry

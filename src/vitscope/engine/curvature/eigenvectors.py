@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from vitscope.data import Images
-from vitscope.engine.hessian import (
+from vitscope.engine.curvature.hessian import (
     MeanHessian,
     Precision,
     minibatch_hessian,
@@ -11,7 +11,7 @@ from vitscope.engine.hessian import (
     shadow,
     with_finite_loss,
 )
-from vitscope.engine.sample import Sample
+from vitscope.engine.curvature.sample import Sample
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 from vitscope.numerics.lanczos import extreme_eigenpairs

@@ -6,8 +6,8 @@ import torch
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
-from vitscope.engine.hessian import Precision
-from vitscope.engine.part import Per
+from vitscope.engine.curvature.hessian import Precision
+from vitscope.engine.curvature.part import Per
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 

@@ -16,8 +16,8 @@ from typing import final
 
 import torch
 
-from vitscope.engine.parcel import packed_error, raised, unpacked
-from vitscope.engine.work import Shard
+from vitscope.engine.work.parcel import packed_error, raised, unpacked
+from vitscope.engine.work.work import Shard
 
 CONTEXT: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
 """How workers begin: afresh, for a fork of this process would hold the locks that its threads happen to hold."""

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.activation import Kind
-from vitscope.engine.shard import Reading
+from vitscope.engine.reading.activation import Kind
+from vitscope.engine.reading.shard import Reading
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, Composition, Subject, after
 from vitscope.models.unit import AbstractUnit

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
-from vitscope.engine.activation import Predictions
+from vitscope.engine.reading.activation import Predictions
 from vitscope.numerics.precision import doubled
 from vitscope.runs.run import APART
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vitscope.data import Broken, Images
 from vitscope.data.batch import Batch
-from vitscope.engine.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
-from vitscope.engine.diagnostic import AnyDiagnostic
-from vitscope.engine.failure import failures_told
-from vitscope.engine.finite import Wanting, counted, unpredicting, wanting
-from vitscope.engine.fold import Means, Slot
-from vitscope.engine.scores import Scores
-from vitscope.engine.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
+from vitscope.engine.reading.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
+from vitscope.engine.reading.diagnostic import AnyDiagnostic
+from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.finite import Wanting, counted, unpredicting, wanting
+from vitscope.engine.reading.fold import Means, Slot
+from vitscope.engine.reading.scores import Scores
+from vitscope.engine.work.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
 from vitscope.models.attention import Attention
 from vitscope.models.feed import input_like
 from vitscope.models.stream import Stream

@@ -10,9 +10,9 @@ from typing import final
 
 import torch
 
-from vitscope.engine.crew import Died, Worker, first_of
-from vitscope.engine.parcel import packed
-from vitscope.engine.work import AbstractWork, Advance, Finished, Result, Shard
+from vitscope.engine.work.crew import Died, Worker, first_of
+from vitscope.engine.work.parcel import packed
+from vitscope.engine.work.work import AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
 
 ATTEMPTS = 3

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitscope.data import Images
 from vitscope.data.decode import BrokenImage
-from vitscope.engine.scores import NOTHING, Scores
+from vitscope.engine.reading.scores import NOTHING, Scores
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.run import APART
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import cloudpickle
 
-from vitscope.engine.work import AbstractSubjectWork, AbstractWork, Result
+from vitscope.engine.work.work import AbstractSubjectWork, AbstractWork, Result
 from vitscope.models.catalogue import composition_of
 from vitscope.models.edit import with_edits
 from vitscope.models.subject import Composition, Subject

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.engine.activation import Every, Features, Kind, Predictions, Rows
-from vitscope.engine.fold import Means, Observations
+from vitscope.engine.reading.activation import Every, Features, Kind, Predictions, Rows
+from vitscope.engine.reading.fold import Means, Observations
 from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.models.unit import Place
