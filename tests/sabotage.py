@@ -307,6 +307,7 @@ SABOTAGES = [
     ("data/torch_dataset.py", "if kind is SubsetRandomSampler else None", "if False else None", LAYOUTS),
     ("data/metadata.py", "if any(row.split for row in rows):", "if False:", LAYOUTS),
     ("data/table.py", "if bounded and inside(root, path) is None:", "if False:", LAYOUTS),
+    ("engine/reading/activation.py", "== own) & before)", "== own))", "tests/known/test_mistakes.py"),
 ]
 
 

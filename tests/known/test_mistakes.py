@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from PIL import Image
 from torch import nn
 
@@ -12,6 +13,7 @@ import vitscope
 from vitscope.cli.summary import weakest_of
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
+from vitscope.engine.reading.activation import Predictions
 from vitscope.engine.reading.mistakes import SIDE, mistakes
 from vitscope.engine.reading.scores import Scores
 from vitscope.interventions.studies.corruption import CorruptionStudy
@@ -63,10 +65,36 @@ def test_scores_are_kept_image_by_image():
     assert scores["label"].values.tolist() == [0, 1, 2, 3, 4, 4]
     assert scores["image"].values.tolist() == list(range(6))
     assert scores["picture"].values[5] == "images[5]"
+    assert scores["rank"].values.tolist() == [1, 1, 1, 1, 1, 2]
     sure = 1 / (1 + math.exp(-20) * (1 - math.exp(-100)) / (1 - math.exp(-20)))
     np.testing.assert_allclose(scores["confidence"][5], sure)
     np.testing.assert_allclose(scores["loss"][5], 20 - math.log(sure), rtol=1e-6)
     assert float(run["accuracy/top1"]) == pytest.approx(5 / 6)
+
+
+def test_the_rank_counts_what_is_more_probable_and_equals_before_it():
+    logits = torch.tensor([[2.0, 1.0, 2.0, 0.0]] * 4)
+    assert Predictions(logits, torch.arange(4)).rank.tolist() == [1, 3, 2, 4]
+
+
+def test_ten_thousand_images_take_less_than_30_bytes_each(tmp_path):
+    generator, count = np.random.default_rng(0), 10_000
+    numbers = [torch.from_numpy(generator.random(count, np.float32)).double() for _ in range(2)]
+    classes = [torch.from_numpy(generator.integers(1, 1000, count)) for _ in range(3)]
+    black = vitscope.images((np.zeros((count, 1, 1, 3), np.uint8), classes[0].numpy()))
+    scores = Scores(torch.arange(count), *classes[:2], *numbers, classes[2])
+    node = xr.DataTree.from_dict({"/": xr.Dataset(), "predictions": scores.dataset(black)})
+    node.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    assert (tmp_path / "run.nc").stat().st_size < 30 * count
+    with xr.open_datatree(tmp_path / "run.nc", engine="h5netcdf", phony_dims="access") as again:
+        for name, values in scores.tensors.items():
+            assert (again["predictions"][name.removeprefix("scores.")].values == values.numpy()).all()
+        assert again["predictions"]["picture"].values[-1] == "images[9999]"
+
+
+def test_a_piece_that_was_kept_without_ranks_is_read():
+    kept = {name: one for name, one in made([0, 1], [0, 0], [0.9, 0.8], [0.1, 2]).tensors.items() if "rank" not in name}
+    assert Scores.from_tensors(kept).rank.tolist() == [0, 0]
 
 
 def test_the_terminal_names_the_weakest_class_and_what_it_is_taken_for():
@@ -79,7 +107,8 @@ def test_the_terminal_names_the_weakest_class_and_what_it_is_taken_for():
 
 def made(label, predicted, confidence, loss) -> Scores:
     numbers = [torch.tensor(one, dtype=torch.float64) for one in (confidence, loss)]
-    return Scores(torch.arange(len(label)), torch.tensor(label), torch.tensor(predicted), *numbers)
+    rank = torch.tensor([1 + (one != other) for one, other in zip(label, predicted, strict=True)])
+    return Scores(torch.arange(len(label)), torch.tensor(label), torch.tensor(predicted), *numbers, rank)
 
 
 def test_classes_pairs_and_pictures():
@@ -125,6 +154,7 @@ def test_a_picture_without_finite_logits_is_wrong_and_named_with_its_first_unit(
     assert note.startswith("1 image (such as images[0]) give logits that are not finite: they count as wrong")
     assert "layer 2 (blocks.1)" in note
     assert run.tree["predictions"]["predicted"].values[0] == -1
+    assert run.tree["predictions"]["rank"].values[0] == 0
 
 
 def test_values_that_are_not_finite_are_told_even_if_the_logits_are():

@@ -299,7 +299,9 @@ def test_another_figure_format_is_refused(tmp_path):
 
 
 def test_what_it_gets_wrong_comes_first_with_its_pictures_and_hostile_names_as_text():
-    scores = Scores(*(torch.tensor(one) for one in ([0, 1, 2], [0, 1, 1], [0, 0, 1])), torch.ones(3), torch.ones(3))
+    scores = Scores(
+        *(torch.tensor(one) for one in ([0, 1, 2], [0, 1, 1], [0, 0, 1])), *[torch.ones(3)] * 2, torch.ones(3).int()
+    )
     shown = images(([Image.new("RGB", (8, 8), "red")] * 3, np.array([0, 1, 1])))
     found = own_part(page([run({"mistakes": mistakes(scores, shown, (HOSTILE, "b")), **GROUPS})]))
     assert "<script>alert" not in found

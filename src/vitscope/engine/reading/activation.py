@@ -76,6 +76,16 @@ class Predictions:
         return (self.log_probabilities.argmax(1) == self.labels) & self.finite
 
     @cached_property
+    def rank(self) -> Int[Tensor, " batch"]:
+        """Place of the true class by probability, 1 where it is the most probable; among equals the lower comes first.
+
+        An image whose logits are not finite has a rank without meaning.
+        """
+        own = self.log_probabilities.gather(1, self.labels[:, None])
+        before = torch.arange(self.log_probabilities.shape[1], device=own.device) < self.labels[:, None]
+        return 1 + ((self.log_probabilities > own) | ((self.log_probabilities == own) & before)).sum(1)
+
+    @cached_property
     def loss(self) -> Float[Tensor, " batch"]:
         """The cross-entropy with the label, or with the soft target where there is one; NaN without finite logits."""
         if self.targets is None:

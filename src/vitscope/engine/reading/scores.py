@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitscope.data import Images
@@ -19,21 +21,40 @@ SCORES = "predictions"
 """The group of a run that holds them."""
 NOTHING = -1
 """The label of an image without one, and what is predicted of an image whose logits are not finite."""
+UNKNOWN = 0
+"""The rank of a label that was not kept, or of which the logits say nothing."""
+
+
+_COMPRESSED = {"zlib": True, "complevel": 4}
+_WORDS = {
+    name: {"long_name": label, "units": unit, "meaning": meaning}
+    for name, label, unit, meaning in (
+        ("label", "Class of the image", "1", "Number of the image's class."),
+        ("predicted", "Class predicted", "1", "Number of the most probable class; -1 if the logits are not finite."),
+        ("confidence", "Confidence", "1", "Probability of the class predicted."),
+        ("loss", "Negative log-likelihood", "nats", "Minus the log probability of the image's class."),
+        ("rank", "Rank of the class", "1", "Place of the image's class by probability; 1 if right, 0 if unknown."),
+    )
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Of each image its number among the images, its label, the class predicted, how sure of it, and the loss."""
+    """Each image's number among the images, its label, the class predicted, how sure of it, the loss, the label's rank.
+
+    The rank is 1 where the prediction is right, and :data:`UNKNOWN` where it was not kept or the logits are not finite.
+    """
 
     image: Int[Tensor, " images"]
     label: Int[Tensor, " images"]
     predicted: Int[Tensor, " images"]
     confidence: Float[Tensor, " images"]
     loss: Float[Tensor, " images"]
+    rank: Int[Tensor, " images"]
 
     @classmethod
     def of(cls, batch: Batch, predictions: Predictions) -> "Scores":
-        """Those of one batch."""
+        """The scores of one batch."""
         best = predictions.log_probabilities.max(1)
         return cls(
             batch.indices.cpu(),
@@ -41,19 +62,22 @@ class Scores:
             torch.where(predictions.finite, best.indices, NOTHING).cpu(),
             doubled(torch.where(predictions.finite, best.values.exp(), torch.nan)).cpu(),
             doubled(predictions.loss).cpu(),
+            torch.where(predictions.finite, predictions.rank, UNKNOWN).cpu(),
         )
 
     @classmethod
     def together(cls, several: Sequence["Scores"]) -> "Scores":
-        """Those of several batches, in the order of the images."""
+        """The scores of several batches, in the order of the images."""
         order = torch.cat([one.image for one in several]).argsort()
         return cls(*(torch.cat([getattr(one, field.name) for one in several])[order] for field in fields(cls)))
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Scores | None":
-        """What :attr:`tensors` became; None if there were none."""
-        named = {field.name: tensors.get(f"scores.{field.name}") for field in fields(cls)}
-        return None if named["image"] is None else cls(**named)  # pyright: ignore[reportArgumentType]
+        """What :attr:`tensors` became; None if there were none. Ranks that were not kept are :data:`UNKNOWN`."""
+        if "scores.image" not in tensors:
+            return None
+        unknown = {"scores.rank": torch.full_like(tensors["scores.image"], UNKNOWN)}
+        return cls(**{field.name: (unknown | dict(tensors))[f"scores.{field.name}"] for field in fields(cls)})
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -67,21 +91,22 @@ class Scores:
 
     def dataset(self, images: Images) -> xr.Dataset:
         """The scores along the axis ``image``, with the pictures' names beside it."""
-        numbers = self.image.tolist()
+        numbers = self.image.numpy()
         names = [images.pictures.name(int(images.positions[number])) for number in numbers]
-        coords: dict[str, Any] = {"image": ("image", numbers), "picture": ("image", names)}
-        words = {
-            "label": ("Class of the image", "1", "Number of the image's class."),
-            "predicted": (
-                "Class predicted",
-                "1",
-                "Number of the most probable class; -1 if the logits are not finite.",
-            ),
-            "confidence": ("Confidence", "1", "Probability of the class predicted."),
-            "loss": ("Negative log-likelihood", "nats", "Minus the log probability of the image's class."),
-        }
-        arrays = {
-            name: ("image", getattr(self, name).numpy(), {"long_name": label, "units": unit, "meaning": meaning})
-            for name, (label, unit, meaning) in words.items()
-        }
-        return xr.Dataset(arrays, coords, {"title": "Predictions, image by image", APART: 1})
+        coords: dict[str, Any] = {"image": ("image", numbers), "picture": ("image", np.array(names, dtype=str))}
+        arrays = {name: ("image", _smallest(getattr(self, name).numpy()), words) for name, words in _WORDS.items()}
+        group = xr.Dataset(arrays, coords, {"title": "Predictions, image by image", APART: 1})
+        for array in group.variables.values():
+            array.encoding = _COMPRESSED
+        group["picture"].encoding = {**_COMPRESSED, "dtype": "S1"}  # texts of any length would not be compressed
+        return group
+
+
+def _smallest(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in the smallest type that holds every one of them exactly."""
+    for kind in (np.int8, np.int16, np.int32) if values.dtype.kind == "i" else (np.float32,):
+        with np.errstate(over="ignore", invalid="ignore"):
+            small = values.astype(kind)
+        if np.array_equal(small.astype(values.dtype), values, equal_nan=values.dtype.kind == "f"):
+            return small
+    return values
