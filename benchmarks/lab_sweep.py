@@ -25,7 +25,8 @@ from dataclasses import replace
 
 import torch
 
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import carry_out
 from vitscope.engine.work.executor import InProcess, Processes
 from vitscope.labs.experiment import Experiment, grid_of
 from vitscope.labs.sample_complexity import SampleComplexity
@@ -46,7 +47,7 @@ def children():
 def answered(experiment, executor):
     """Wall seconds, CPU seconds of the workers, and the run."""
     start, before = time.perf_counter(), children()
-    run = Experiment(experiment.lab, experiment.grid).answer(Plan(executor=executor))
+    run = carry_out(Experiment(experiment.lab, experiment.grid), Plan(executor=executor))
     taken = time.perf_counter() - start
     for worker in multiprocessing.active_children():
         worker.join()
@@ -110,7 +111,7 @@ def show(arguments, asked, medians, chunks, started):
     each = [statistics.median(column) for column in zip(*chunks, strict=True)]
     count = arguments.workers
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
-    print(f"{asked.trials} trials in {len(each)} chunks, {count} workers, {arguments.rounds} rounds")
+    print(f"{asked.total} trials in {len(each)} chunks, {count} workers, {arguments.rounds} rounds")
     print(f"one process            {medians['one process']:7.2f} s")
     print(f"{count} workers              {medians['workers']:7.2f} s, of which starting them {medians['idle']:.2f} s")
     print(f"to start one           {started:7.2f} s of CPU time")

@@ -19,7 +19,7 @@ import vitscope
 from vitscope.data import Images
 from vitscope.data.augmented import WEAK
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
-from vitscope.findings.checkup import concluded
+from vitscope.findings.checkup import conclude
 from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
 from vitscope.interventions.studies.lesion import LesionStudy
 from vitscope.interventions.studies.loss_landscape import LossLandscape
@@ -97,8 +97,7 @@ def kept(folder: Path, ask: Callable[[vitscope.Plan], Run], plan: vitscope.Plan)
     if held is not None:
         return held
     print(f"{folder} ...", flush=True)
-    asked = vitscope.Plan(plan.batch_size, folder=store, resume=True)
-    return concluded(ask(asked), asked)
+    return conclude(ask(vitscope.Plan(plan.batch_size, folder=store, resume=True)))
 
 
 def main() -> None:

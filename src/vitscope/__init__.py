@@ -19,7 +19,9 @@ from vitscope.report import compare, figures, report
 if TYPE_CHECKING:
     from vitscope.data import images
     from vitscope.diagnostics import default_diagnostics
-    from vitscope.engine.measure import Plan, measure
+    from vitscope.engine.measure import measure
+    from vitscope.engine.plan import Plan
+    from vitscope.engine.question import carry_out
     from vitscope.engine.study import study
     from vitscope.findings.checkup import checkup
     from vitscope.measurement.errors import UserError
@@ -32,10 +34,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "PixelInput": "vitscope.models.pixels",
-    "Plan": "vitscope.engine.measure",
+    "Plan": "vitscope.engine.plan",
     "Run": "vitscope.runs.run",
     "RunFolder": "vitscope.runs.store",
     "UserError": "vitscope.measurement.errors",
+    "carry_out": "vitscope.engine.question",
     "checkup": "vitscope.findings.checkup",
     "default_diagnostics": "vitscope.diagnostics",
     "images": "vitscope.data",
@@ -52,6 +55,7 @@ __all__ = [
     "RunFolder",
     "UserError",
     "__version__",
+    "carry_out",
     "checkup",
     "compare",
     "default_diagnostics",

@@ -11,7 +11,6 @@ from vitscope import Plan, images, load, measure
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.diagnostics.fourier_spectrum import FourierSpectrum
-from vitscope.engine.measure import keep
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.runs.store import RunFolder, find_runs, read_run
@@ -42,7 +41,7 @@ class Interrupt:
 
 def test_a_run_is_readable_by_xarray_alone(subject, pictures, tmp_path):
     plan = Plan(folder=RunFolder(str(tmp_path / "run")))
-    keep(measure(subject, pictures, DIAGNOSTICS, plan), plan)
+    measure(subject, pictures, DIAGNOSTICS, plan)
     with xr.open_datatree(tmp_path / "run" / "run.nc", engine="h5netcdf") as tree:
         assert tree["accuracy"]["top1"].attrs["long_name"] == "Top-1 accuracy"
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.nc"]
@@ -50,18 +49,22 @@ def test_a_run_is_readable_by_xarray_alone(subject, pictures, tmp_path):
 
 def test_any_fsspec_url_will_do(subject, pictures):
     plan = Plan(folder=RunFolder("memory://store/one"))
-    run = keep(measure(subject, pictures, DIAGNOSTICS, plan), plan)
+    run = measure(subject, pictures, DIAGNOSTICS, plan)
     assert read_run("memory://store/one")["accuracy"].item() == run["accuracy"].item()
     with fsspec.open("memory://store/one/run.nc", "rb") as file:
         assert xr.open_datatree(io.BytesIO(file.read()), engine="h5netcdf").attrs["spec"] == run.spec.text
 
 
 def test_a_run_is_never_overwritten(subject, pictures, tmp_path):
-    plan = Plan(folder=RunFolder(str(tmp_path)))
-    run = keep(measure(subject, pictures, DIAGNOSTICS, plan), plan)
+    folder = RunFolder(str(tmp_path))
+    plan = Plan(folder=folder)
+    run = measure(subject, pictures, DIAGNOSTICS, plan)
     before = (tmp_path / "run.nc").read_bytes()
     with pytest.raises(UserError, match="never overwritten"):
-        keep(run, plan)
+        folder.write(run)
+    with pytest.raises(UserError, match="never overwritten"):
+        measure(subject, pictures, DIAGNOSTICS[:1], plan)
+    assert measure(subject, pictures, DIAGNOSTICS, plan).provenance == run.provenance  # it is there already
     assert (tmp_path / "run.nc").read_bytes() == before
 
 
@@ -74,7 +77,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(subject, pictures, tmp_path):
     assert len(folder.parts(whole.spec)) == 2
     seen: list[int] = []
     plan = Plan(batch_size=4, folder=folder, resume=True, progress=lambda done, total: seen.append(done))
-    resumed = keep(measure(subject, pictures, DIAGNOSTICS, plan), plan)
+    resumed = measure(subject, pictures, DIAGNOSTICS, plan)
     assert (seen[0], seen[-1]) == (32, 64)
     for name, node in whole.tree.children.items():
         xr.testing.assert_identical(node.to_dataset(), resumed.tree[name].to_dataset())
@@ -94,7 +97,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
 def test_runs_are_found_below_a_folder(subject, pictures, tmp_path):
     for name in ("b", "a"):
         plan = Plan(folder=RunFolder(str(tmp_path / name)))
-        keep(measure(subject, pictures, DIAGNOSTICS, plan), plan)
+        measure(subject, pictures, DIAGNOSTICS, plan)
     assert [path.rsplit("/", 1)[1] for path, _ in find_runs(str(tmp_path))] == ["a", "b"]
 
 

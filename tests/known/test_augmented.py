@@ -12,7 +12,8 @@ from vitscope.data import images
 from vitscope.data.augmentation import python_seeded, random_part, shifted
 from vitscope.data.augmented import STRONG, WEAK, Augmentation, Augmenting
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.measure import Plan, measure
+from vitscope.engine.measure import measure
+from vitscope.engine.plan import Plan
 from vitscope.measurement.errors import UserError
 from vitscope.models.load import load
 

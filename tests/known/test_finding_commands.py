@@ -14,7 +14,7 @@ from vitscope.cli.flags import made
 from vitscope.cli.request import Request
 from vitscope.data import images
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.findings.checkup import findings
 from vitscope.findings.command import SWITCHES, UNKNOWN, VALUES, examined, filled
 from vitscope.findings.finding import AbstractFinding

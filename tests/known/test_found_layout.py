@@ -9,7 +9,7 @@ from torch import nn
 
 from vitscope import PixelInput, images, load, measure
 from vitscope.diagnostics.feature_variance import FeatureVariance
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.measurement.errors import UserError
 from vitscope.models.bands import BANDS, agreement, difference
 from vitscope.models.named import named_modules

@@ -12,6 +12,7 @@ from vitscope import Plan, checkup, compare, figures, images, load, measure, rea
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.diagnostics.token_rank import TokenRank
+from vitscope.engine.measure import Measurement
 from vitscope.engine.reading import activation, diagnostic
 from vitscope.interventions.lesion import Lesion
 from vitscope.interventions.studies.weight_prune import WeightPruneStudy
@@ -180,7 +181,8 @@ def test_a_class_of_ones_own_that_has_changed_is_another_question(shown, tmp_pat
     for times in ("1", "2"):  # the parts of the first are there when the second goes on
         cell = {**vars(diagnostic), **vars(activation), "__name__": "__main__", "dataclass": dataclass}
         exec(CELL.replace("TIMES", times), cell)
-        run = measure(*shown, cell["Mine"], Plan(batch_size=4, folder=tmp_path, resume=True))
+        plan = Plan(batch_size=4, folder=tmp_path, resume=True)
+        run = Measurement.of(*shown, cell["Mine"]).answer(plan).run  # which keeps parts alone
         assert run["mine"].item() == pytest.approx(int(times) * right)
         addresses.add(run.spec.address)
     assert len(addresses) == 2

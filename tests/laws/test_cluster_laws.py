@@ -37,9 +37,9 @@ def test_a_sweep_of_a_real_lab_on_a_cluster_is_that_of_one_process(cluster, tmp_
 def test_a_ray_worker_that_is_killed_costs_its_chunk_only(cluster, tmp_path):
     mark = tmp_path / "mark"
     with travelling():
-        run = Experiment(Deadly(str(mark))).answer(Plan(executor=RayCluster("local")))
+        run = carry_out(Experiment(Deadly(str(mark))), Plan(executor=RayCluster("local")))
     assert mark.exists()
-    assert same(run.tree.children, Experiment(Deadly()).answer(Plan()).tree.children)
+    assert same(run.tree.children, carry_out(Experiment(Deadly()), Plan()).tree.children)
 
 
 def test_a_measurement_is_that_of_one_process(cluster):

@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 from vitscope.cli.documentation import fields_of
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import carry_out
 from vitscope.labs.experiment import Experiment, grid_of
 from vitscope.labs.lab import AbstractLab, all_labs
 from vitscope.measurement.axes import AXES
@@ -32,7 +33,7 @@ RUNS: dict[str, Run] = {}
 def smoke_run(name: str) -> Run:
     """The run of a lab's smoke size, made once."""
     if name not in RUNS:
-        RUNS[name] = Experiment(LABS[name].smoke()).answer(Plan())
+        RUNS[name] = carry_out(Experiment(LABS[name].smoke()), Plan())
     return RUNS[name]
 
 
@@ -152,7 +153,7 @@ def test_the_smoke_run_has_a_page_and_can_be_read_again(name, tmp_path):
 @every_lab
 def test_a_grid_over_a_setting_is_an_axis_before_the_others(name):
     experiment = grid_of(LABS[name].smoke(), {"rate": "0.5,2"})
-    run = experiment.answer(Plan())
+    run = carry_out(experiment, Plan())
     for group in run.tree.children:
         single = smoke_run(name).tree[group].to_dataset()
         for one in quantities(single):

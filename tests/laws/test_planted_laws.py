@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from vitscope.cli import app
 from vitscope.data import images
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import carry_out
 from vitscope.engine.work.parcel import packed, unpacked
 from vitscope.labs.attention_concentration import AttentionConcentration
 from vitscope.labs.experiment import Experiment, grid_of
@@ -54,7 +55,7 @@ def striped(*levels: float) -> Objects:
 @pytest.mark.parametrize("lab", LABS, ids=lambda lab: lab.name)
 def test_a_lab_runs_on_planted_images(lab, digits):
     asked = Experiment(smoke(lab, digits))
-    run = asked.answer(Plan())
+    run = carry_out(asked, Plan())
     assert run.claims
     assert run.spec.images["name"] == "digits/test"
     assert run.spec.images["of"] == "trials"
@@ -109,7 +110,7 @@ def test_planted_images_are_learned_better_with_a_larger_share(digits):
     lab = SampleComplexity(
         alpha="0.2,0.9", samples="128", patterns=4, noise=0.1, sigma=0.1, steps=200, trials=10, planted=two(digits)
     )
-    run = Experiment(lab).answer(Plan())
+    run = carry_out(Experiment(lab), Plan())
     error = run["error-attention/error"]
     assert error.dims == ("alpha", "samples")
     assert float(error[1, 0]) < 0.35
@@ -172,7 +173,7 @@ def test_cifar_objects_are_learned_in_noise(real_data):
     lab = SampleComplexity(
         alpha="0.2,0.8", samples="128", noise=0.1, sigma=0.1, rate=0.5, steps=100, trials=4, planted=cifar
     )
-    error = Experiment(lab).answer(Plan())["error-attention/error"].values
+    error = carry_out(Experiment(lab), Plan())["error-attention/error"].values
     assert cifar.side == 8
     assert np.isfinite(error).all()
     assert error[1, 0] < 0.45  # chance is 0.5, and its standard error over the tests of all trials 0.016

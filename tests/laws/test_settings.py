@@ -9,7 +9,7 @@ from vitscope.data.sampling import subset
 from vitscope.engine.curvature.curvature import CURVATURES
 from vitscope.engine.grid import STUDIES
 from vitscope.engine.intervention import INTERVENTIONS
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 from vitscope.interventions.spread import spread
 from vitscope.labs.lab import LABS

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from deadly_lab import SQUARE, Deadly, same, travelling
 
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import carry_out
 from vitscope.engine.work.executor import InProcess, Processes
 from vitscope.labs.dataset import Along, over_trials
 from vitscope.labs.experiment import Experiment
@@ -76,7 +77,7 @@ class Uneven(AbstractLab[int]):
 def test_the_dearest_chunks_are_begun_first_and_answers_stay_in_order():
     shards = Sweep((Uneven(), Uneven((20,)))).shards()
     assert [(shard.block, shard.start) for shard in shards] == [(1, 0), (0, 4), (0, 2), (0, 0), (0, 6)]
-    run = Experiment(Uneven()).answer(Plan())
+    run = carry_out(Experiment(Uneven()), Plan())
     assert run["squares/square"].values.tolist() == list(Uneven().costs)
 
 
@@ -93,7 +94,7 @@ def test_a_chunk_is_read_as_it_was_written():
 def test_progress_counts_every_trial():
     seen: list[tuple[int, int]] = []
     experiment = Experiment(Deadly(), {"seed": (0, 1)})
-    run = experiment.answer(Plan(progress=lambda done, total: seen.append((done, total))))
+    run = carry_out(experiment, Plan(progress=lambda done, total: seen.append((done, total))))
     assert seen[0] == (0, 14)
     assert seen[-1] == (14, 14)
     assert run.tree.attrs["images"] == 14
@@ -118,24 +119,24 @@ def test_an_interrupted_sweep_goes_on_at_its_chunks(tmp_path, monkeypatch):
     experiment = Experiment(lab)
     folder = RunFolder(str(tmp_path / "run"))
     with pytest.raises(KeyboardInterrupt):
-        experiment.answer(Plan(folder=folder, progress=Stopped(4)))
+        carry_out(experiment, Plan(folder=folder, progress=Stopped(4)))
     kept = experiment.kept(Plan(folder=folder))
-    assert 0 < kept < experiment.trials
+    assert 0 < kept < experiment.total
     trained: list[int] = []
     whole = type(lab).carried_out
     monkeypatch.setattr(
         type(lab), "carried_out", lambda self, trials: trained.append(len(trials)) or whole(self, trials)
     )
-    resumed = experiment.answer(Plan(folder=folder, resume=True))
-    assert sum(trained) == experiment.trials - kept
-    assert same(resumed.tree.children, Experiment(lab).answer(Plan()).tree.children)
+    resumed = carry_out(experiment, Plan(folder=folder, resume=True))
+    assert sum(trained) == experiment.total - kept
+    assert same(resumed.tree.children, carry_out(Experiment(lab), Plan()).tree.children)
     assert folder.parts(experiment.spec) == {}
 
 
 def test_a_worker_that_is_killed_costs_its_chunk_only(tmp_path):
     mark = tmp_path / "mark"
     with travelling():
-        run = Experiment(Deadly(str(mark))).answer(Plan(executor=Processes(1)))
+        run = carry_out(Experiment(Deadly(str(mark))), Plan(executor=Processes(1)))
     assert mark.exists()
-    alone = Experiment(Deadly()).answer(Plan(executor=InProcess()))
+    alone = carry_out(Experiment(Deadly()), Plan(executor=InProcess()))
     assert same(run.tree.children, alone.tree.children)

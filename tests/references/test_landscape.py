@@ -11,7 +11,8 @@ from torch.nn import functional
 from vitscope.data import images
 from vitscope.data.augmented import STRONG
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.measure import Plan, measure
+from vitscope.engine.measure import measure
+from vitscope.engine.plan import Plan
 from vitscope.engine.study import study
 from vitscope.interventions.direction import GivenDirection, RandomDirection
 from vitscope.interventions.studies.loss_landscape import LossLandscape

@@ -7,7 +7,7 @@ import typer
 
 from vitscope.cli.flags import made, with_flags
 from vitscope.cli.index import entries, find
-from vitscope.cli.request import Question, Request
+from vitscope.cli.request import Request, answer
 from vitscope.cli.terminal import waiting
 from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
@@ -39,8 +39,8 @@ def examine(
         diagnostics, studies = deepened(chosen(only, skip, deep), skip) if deep else (chosen(only, skip), ())
         plan = request.plan(workers)
         pictures, subject = request.pictures(), request.subject()
-        asked = Checkup.of(subject, pictures, diagnostics, studies)
-    Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept).show("checkups", request.out, plan)
+        question = Checkup.of(subject, pictures, diagnostics, studies)
+    answer(question, "checkups", request.out, plan)
 
 
 def deepened(

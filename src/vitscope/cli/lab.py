@@ -10,7 +10,7 @@ from vitscope.cli.entry import Entry
 from vitscope.cli.flags import made
 from vitscope.cli.index import entries
 from vitscope.cli.registered import RegisteredGroup
-from vitscope.cli.request import Question
+from vitscope.cli.request import answer
 from vitscope.cli.rim import Commands, command_line
 from vitscope.cli.show import print_summaries
 from vitscope.cli.terminal import stdout, waiting
@@ -142,12 +142,11 @@ def _lab(chosen: "type[AbstractLab[Any]]", given: Mapping[str, object]) -> "Abst
 
 def _show(experiment: "Experiment", given: Mapping[str, object]) -> None:
     """Answer, write the page, and show both in a few lines."""
-    from vitscope.engine.measure import Plan
+    from vitscope.engine.plan import Plan
 
     request = made(LabRequest, given)
     plan = Plan(executor=made(Workers, given).executor, resume=request.resume, command=command_line())
-    asked = (experiment.lab.name, experiment.spec, experiment.trials, experiment.answer, experiment.kept)
-    Question(*asked, of="trials").show("labs", request.out, plan)
+    answer(experiment, "labs", request.out, plan)
 
 
 def _texts(given: list[str]) -> dict[str, str]:

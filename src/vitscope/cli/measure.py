@@ -6,7 +6,7 @@ from typing import Any, final
 from vitscope.cli.entry import Entry
 from vitscope.cli.flags import made
 from vitscope.cli.registered import RegisteredGroup
-from vitscope.cli.request import Question, Request
+from vitscope.cli.request import Request, answer
 from vitscope.cli.terminal import waiting
 from vitscope.cli.workers import Workers
 
@@ -33,8 +33,7 @@ class Diagnostics(RegisteredGroup):
                 plan = request.plan(workers)
                 diagnostic = made(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
-                asked = Checkup.of(subject, pictures, (diagnostic,), ())
-            question = Question(subject.name, asked.spec, asked.passes, asked.answer, asked.kept)
-            question.show("measured", request.out, plan)
+                question = Checkup.of(subject, pictures, (diagnostic,), ())
+            answer(question, "measured", request.out, plan)
 
         return measured

@@ -17,7 +17,8 @@ from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
     from vitscope.data import Images
-    from vitscope.engine.measure import Plan
+    from vitscope.engine.plan import Plan
+    from vitscope.engine.question import AbstractQuestion
     from vitscope.runs.run import Run
     from vitscope.runs.spec import Spec
 
@@ -98,7 +99,7 @@ class Request(ModelRequest):
 
     def plan(self, workers: Workers) -> "Plan":
         """How the work is carried out, but for where it is kept."""
-        from vitscope.engine.measure import Plan
+        from vitscope.engine.plan import Plan
 
         return Plan(self.batch_size, workers.executor, None, self.resume, command=command_line())
 
@@ -114,46 +115,31 @@ def first_split(splits: Iterable[str | None], read: "Callable[[str | None], Imag
     return None
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is to be measured: its address, how much there is to do, and who answers it."""
+def answer(
+    question: "AbstractQuestion",
+    folder: str,
+    out: str | None,
+    plan: "Plan",
+    show: "Callable[[Run, str], None]" = print_summary,
+) -> None:
+    """Carry out the question, keep its run in ``out`` or a place of its own under ``folder``, and show run and page.
 
-    model: str
-    spec: "Spec"
-    passes: float | int
-    answer: "Callable[[Plan], Run]"
-    kept: "Callable[[Plan], float | int]"
-    """How many of the passes an interrupted attempt has left."""
-    of: str = ""
-    """What there is to do, where it can be counted: trials."""
+    An interrupt says how much is kept and how to go on.
+    """
+    from vitscope.engine.question import carry_out
+    from vitscope.runs.store import RunFolder
 
-    def show(self, folder: str, out: str | None, plan: "Plan") -> None:
-        """Answer it, keep the run in ``out`` or a place of its own under ``folder``, write its page, and say both."""
-        from vitscope.runs.store import RunFolder
-
-        where = out or place_of(folder, self.model, self.spec)
-        with RunFolder(where).held():
-            run = self._answered(where, plan)
-            page = page_of(run, where)
-        print_summary(run, page)
-
-    def _answered(self, where: str, plan: "Plan") -> "Run":
-        """The run that answers it: a kept one if there is one, or a new one."""
-        from vitscope.runs.store import RunFolder
-
-        held = held_run(where, self.spec, plan.resume)
-        if held is not None:
-            return held
-        plan = replace(plan, folder=RunFolder(where))
+    where = out or place_of(folder, question.name, question.spec)
+    plan = replace(plan, folder=RunFolder(where))
+    with RunFolder(where).held():
         try:
-            with ProgressBar("Running" if self.of else "Measuring", self.passes, self.of) as progress:
-                return self.answer(replace(plan, progress=progress, say=progress.say))
+            with ProgressBar("Running" if question.counted else "Measuring", question.total, question.counted) as bar:
+                run = carry_out(question, replace(plan, progress=bar, say=bar.say))
         except KeyboardInterrupt:
             again = plan.command if plan.resume else f"{plan.command} --resume"
-            done = self.kept(plan)
-            counted = f"{done:.0f} of {self.passes:.0f} {self.of} are kept"
-            kept = counted if self.of else f"{done / max(self.passes, 1):.0%} of the work is kept"
-            fail(f"interrupted; {kept}; go on with: {again}", INTERRUPTED, "")
+            fail(f"interrupted; {question.describe_kept(plan)}; go on with: {again}", INTERRUPTED, "")
+        page = page_of(run, where)
+    show(run, page)
 
 
 def place_of(folder: str, model: str, spec: "Spec") -> str:

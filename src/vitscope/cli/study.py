@@ -6,7 +6,7 @@ from typing import Any, final
 from vitscope.cli.entry import Entry
 from vitscope.cli.flags import made
 from vitscope.cli.registered import RegisteredGroup
-from vitscope.cli.request import Question, Request
+from vitscope.cli.request import Request, answer
 from vitscope.cli.terminal import waiting
 from vitscope.cli.workers import Workers
 
@@ -28,17 +28,14 @@ class Studies(RegisteredGroup):
         def studied(**fields: object) -> None:
             request, workers = made(Request, fields), made(Workers, fields).checked()
             with waiting("Loading the model and the images"):
-                from vitscope.engine.study import settled
-                from vitscope.findings.checkup import concluded
+                from vitscope.engine.study import resolve_study
+                from vitscope.findings.checkup import Concluded
 
                 plan = request.plan(workers)
-                asked = made(chosen(), fields)
+                chosen_study = made(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
-            with waiting("Settling the study"):
-                study = settled(subject, pictures, asked, None, plan)
-            question = Question(
-                subject.name, study.spec, study.passes, lambda plan: concluded(study.answer(plan), plan), study.kept
-            )
-            question.show("studies", request.out, plan)
+            with waiting("Preparing the study"):
+                question = Concluded(resolve_study(subject, pictures, chosen_study, None, plan))
+            answer(question, "studies", request.out, plan)
 
         return studied

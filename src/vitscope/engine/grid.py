@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from vitscope.data import Images
 from vitscope.engine.intervention import AbstractIntervention
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.measurement.axes import AXES
 from vitscope.measurement.bounds import check_bounds

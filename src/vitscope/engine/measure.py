@@ -1,12 +1,10 @@
 """``measure``: one pass over images, any number of diagnostics, a run."""
 
-import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, reduce
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from typing import Any
 
 import xarray as xr
@@ -15,6 +13,8 @@ from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.curvature.curvature import CURVATURES, AbstractCurvature, CurvatureWork
 from vitscope.engine.curvature.hessian import refuse_without_loss, why_no_loss
+from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
+from vitscope.engine.question import AbstractQuestion, Answer, carry_out
 from vitscope.engine.reading.activation import Kind
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
 from vitscope.engine.reading.failure import failures_told
@@ -22,65 +22,24 @@ from vitscope.engine.reading.finite import refuse_if_silent, wanting_weights
 from vitscope.engine.reading.mistakes import MISTAKES, mistakes
 from vitscope.engine.reading.scores import SCORES
 from vitscope.engine.reading.shard import Pass, ShardResult
-from vitscope.engine.work.executor import AbstractExecutor, InProcess
-from vitscope.engine.work.work import AbstractWork, Amount, Result, Shard
-from vitscope.measurement.bounds import COUNT, check_number
+from vitscope.engine.work.work import Amount
 from vitscope.measurement.errors import UserError
 from vitscope.models.alone import notes_on_batches
 from vitscope.models.anatomy import as_user_errors, refuse_if_changed
 from vitscope.models.feed import input_like
 from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Subject, refuse_if_random
+from vitscope.models.unit import Place
 from vitscope.runs.code import versioned
 from vitscope.runs.provenance import provenance
 from vitscope.runs.registry import chosen
-from vitscope.runs.run import Run
+from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
-from vitscope.runs.store import RunFolder
-
-Progress = Callable[[Amount, Amount], None]
-"""Told how much is done and how much there is."""
-
 
 Measurable = AnyDiagnostic | AbstractCurvature
 """What ``measure`` measures."""
 AsMeasurable = str | type[Any] | Measurable
 """A diagnostic, or the name or class of one, which stand for its default settings."""
-
-
-def silent(done: Amount, total: Amount) -> None:
-    """Progress that nobody watches."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a pass is carried out; no setting here changes what is measured."""
-
-    batch_size: int = 32
-    executor: AbstractExecutor = field(default_factory=InProcess)
-    folder: RunFolder | str | os.PathLike[str] | None = None
-    """Where finished shards and the run are kept, by path or URL; None keeps nothing."""
-    resume: bool = False
-    """Go on with the finished shards that an interrupted pass left in ``folder``."""
-    progress: Progress = silent
-    say: Callable[[str], None] = lambda _: None
-    """Told what begins, and how long it will take."""
-    command: str = ""
-    """The command line or call that asks for this run, for its provenance."""
-
-    def __post_init__(self) -> None:
-        check_number("The batch size", self.batch_size, COUNT)
-
-    @contextmanager
-    def held(self) -> Generator[None]:
-        """Keep others out of the folder meanwhile, if there is one: whoever comes second is told."""
-        with self.store.held() if self.store else nullcontext():
-            yield
-
-    @property
-    def store(self) -> RunFolder | None:
-        """The folder, as what reads and writes there."""
-        return RunFolder(os.fspath(self.folder)) if isinstance(self.folder, str | os.PathLike) else self.folder
 
 
 def measure(
@@ -90,23 +49,24 @@ def measure(
 
     ``diagnostics`` are values (``HessianSpectrum(top=3)``), or the names that ``vitscope list`` shows, at their default
     settings: ``["accuracy", "fourier-spectrum"]``; one of them need not be in a list.
-    Returns a run with one group a diagnostic, which :func:`keep` puts into ``plan.folder``. A diagnostic that finds
-    nothing to read is named in ``run.skipped`` with the reason. With ``plan.folder`` every finished shard is kept at
-    once, so that an interrupt loses at most the shards under way. Cost: the model's own forward passes plus, for
+    Returns a run with one group for each diagnostic. A diagnostic that finds nothing to read is named in
+    ``run.skipped`` with the reason. With ``plan.folder`` every finished shard is kept at once, so that an interrupt
+    loses at most the shards under way, and the run is there when this returns; a folder that holds the run already
+    gives it. Cost: the model's own forward passes plus, for
     attention diagnostics, one product of queries and keys, and for curvature its Hessian products; see
     ``benchmarks/``.
 
     Raises ``UserError`` where the subject is random, the labels do not fit it, too many images are broken, or nothing
     but curvature is asked for and there is no loss.
     """
-    plan, asked_for = planned(plan), Measurement.of(subject, images, diagnostics)
-    if not asked_for.diagnostics:
+    plan, question = check_plan(plan), Measurement.of(subject, images, diagnostics)
+    if not question.diagnostics:
         raise UserError("No diagnostic was given; give the name of one or several, as vitscope list shows them.")
-    return asked_for.answer(plan)
+    return carry_out(question, plan)
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(AbstractQuestion):
     """A measurement settled for a subject and images: one pass, and the mini-batches of the curvature diagnostics."""
 
     subject: Subject
@@ -119,11 +79,10 @@ class Measurement:
         asked_for = chosen(diagnostics, DIAGNOSTICS, CURVATURES)
         return cls(subject, fitted(subject, images), asked_for)
 
-    @cached_property
-    def spec(self) -> Spec:
-        """The question that is asked."""
+    def make_spec(self) -> Spec:
+        """What is measured on what, and the settings of each diagnostic."""
         settings = {one.name: settings_of(one) for one in self.diagnostics}
-        return asked("measure", self.subject, self.images, settings)
+        return subject_spec("measure", self.subject, self.images, settings)
 
     @property
     def title(self) -> str:
@@ -156,29 +115,30 @@ class Measurement:
         return len(self.images) if self.reading(1).diagnostics else 0
 
     @property
-    def passes(self) -> Amount:
-        """What there is to do in all, in forward passes of one image, which progress counts."""
+    def total(self) -> Amount:
+        """What there is to do in all, in forward passes of one image."""
         return self.read + self.curving.cost
 
     def kept(self, plan: Plan) -> Amount:
         """How many of the passes an interrupted attempt left in the plan's folder."""
-        return kept(self.reading(plan.batch_size), self.spec, plan) + kept(self.curving, self.spec, plan)
+        read = count_kept(self.reading(plan.batch_size), self.spec, plan)
+        return read + count_kept(self.curving, self.spec, plan)
 
-    def answer(self, plan: Plan) -> Run:
+    def answer(self, plan: Plan) -> Answer:
         """The run; what forward passes write into the module's buffers is undone."""
         with buffers_kept(self.subject.module):
-            return self._answered(plan)
+            return Answer(self._measure(plan))
 
-    def _answered(self, plan: Plan) -> Run:
+    def _measure(self, plan: Plan) -> Run:
         started = time.perf_counter()
         notes = checked(self.subject, self.images)
         reading, curving = self.reading(plan.batch_size), self.curving
         if not reading.diagnostics and self.curvatures:
             refuse_without_loss(self.subject, self.images.labels is not None)
-        results = folded(reading, self.spec, plan, self.passes).values() if reading.diagnostics else ()
+        results = fold_work(reading, self.spec, plan, self.total).values() if reading.diagnostics else ()
         nothing = ShardResult(0, (), tuple(one.init() for one in reading.diagnostics))
         result = reduce(ShardResult.merge, results, nothing)
-        curved = curving.together(folded(curving, self.spec, behind(plan, self.read), self.passes).values())
+        curved = curving.together(fold_work(curving, self.spec, plan.after(self.read), self.total).values())
         broken = tuple(dict.fromkeys((*result.broken, *curved.broken)))
         self.images.check_broken(broken)
         count = result.images if reading.diagnostics else min(curved.images, len(self.images))
@@ -188,29 +148,6 @@ class Measurement:
         groups = {**_judged(reading, seen), **curving.finished(curved)}
         origin = provenance(time.perf_counter() - started, plan.command)
         return _run(self.spec, reading, seen, origin, groups, skipped, notes)
-
-
-def behind(plan: Plan, done: Amount) -> Plan:
-    """The plan of what comes after ``done`` passes of the same progress."""
-
-    def progress(more: Amount, total: Amount) -> None:
-        plan.progress(done + more, total)
-
-    return replace(plan, progress=progress)
-
-
-def keep(run: Run, plan: Plan, steps: Iterable[Spec] = ()) -> Run:
-    """The run, put into the plan's folder if it has one; what was kept of it and of its ``steps`` is dropped there."""
-    if plan.store is not None:
-        plan.store.write(run, steps)
-    return run
-
-
-def planned(plan: Plan | None) -> Plan:
-    """The plan, or the usual one. ``UserError`` for what is none, such as the folder by itself."""
-    if plan is None or isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
-        return plan or Plan()
-    raise UserError(f"{plan!r:.60} is no plan; give vitscope.Plan(folder=..., batch_size=...).")
 
 
 def refuse_others(subject: object, images: object) -> None:
@@ -245,8 +182,8 @@ def settings_of(diagnostic: Measurable) -> dict[str, object]:
     return {**asdict(diagnostic), **versioned(diagnostic)}  # pyright: ignore[reportArgumentType]
 
 
-def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:
-    """A question about a subject and images."""
+def subject_spec(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:
+    """What is asked about a subject and images."""
     model: dict[str, object] = {
         "name": subject.name,
         "family": subject.family,
@@ -262,47 +199,6 @@ def asked(verb: str, subject: Subject, images: Images, settings: Mapping[str, ob
     if images.augmentation is not None:
         pictures["augmentation"] = asdict(images.augmentation)
     return Spec(verb, model, {**pictures, "fingerprint": images.fingerprint}, settings)
-
-
-def folded(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount) -> dict[Shard, Result]:
-    """All shards' results in order, those of an interrupted attempt included; each is kept as soon as it is there.
-
-    ``total`` is how much there is to do in all, for the progress.
-    """
-    shards = work.shards()
-    results = _resumed(work, spec, shards, plan)
-    done = sum(work.passes(shard) * result.done for shard, result in results.items())
-    plan.progress(done, total)
-
-    def advance(more: Amount) -> None:
-        nonlocal done
-        done += more
-        plan.progress(done, total)
-
-    missing = [shard for shard in shards if shard not in results]
-    with plan.held(), closing(plan.executor.fold(work, missing, advance)) as finished:
-        for shard, result in finished:
-            results[shard] = result
-            if plan.store is not None:
-                plan.store.write_part(spec, _part(shard, plan), result.to_bytes())
-    return {shard: results[shard] for shard in shards}
-
-
-def kept(work: AbstractWork[Result], spec: Spec, plan: Plan) -> Amount:
-    """How many of the work's passes an interrupted attempt left in the plan's folder."""
-    results = _resumed(work, spec, work.shards(), replace(plan, resume=True))
-    return sum(work.passes(shard) * result.done for shard, result in results.items())
-
-
-def _part(shard: Shard, plan: Plan) -> str:
-    return f"batch-{plan.batch_size}-{shard.name}"
-
-
-def _resumed(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], plan: Plan) -> dict[Shard, Result]:
-    if plan.store is None or not plan.resume:
-        return {}
-    names = {_part(shard, plan): shard for shard in shards}
-    return {names[name]: result for name, result in plan.store.parts(spec, work.read, names).items()}
 
 
 def checked(subject: Subject, images: Images) -> tuple[str, ...]:
@@ -364,22 +260,24 @@ def _run(
     said = [*work.subject.notes, *work.images.notes, *notes, *(one.told(work.subject) for one in result.wanting)]
     said += [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
     said += [note for dataset in further.values() for note in dataset.attrs.pop("notes", ())]
-    anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
     skipped = {
         d.name: why_empty(d.reads, work.subject, result.images) for d in work.diagnostics if not finished[d.name]
     }
-    root = xr.Dataset(
-        attrs={
-            "spec": spec.text,
-            "provenance": origin,
-            "anatomy": json.dumps(anatomy),
-            "skipped": json.dumps({**skipped, **uncurved}),
-            "notes": json.dumps(said),
-            "images": result.images,
-        }
-    )
     groups = {**{name: found for name, found in finished.items() if found}, **further}
-    return Run(xr.DataTree.from_dict({"/": root, **groups}))
+    return make_run(
+        spec,
+        groups,
+        result.images,
+        provenance=origin,
+        anatomy=describe_units(places),
+        skipped={**skipped, **uncurved},
+        notes=said,
+    )
+
+
+def describe_units(places: Sequence[Place]) -> list[dict[str, str | int]]:
+    """The units for a run: name, kind, stage and block of each, in order."""
+    return [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
 
 
 def why_empty(kind: Kind, subject: Subject, read: int) -> str:

@@ -1,8 +1,7 @@
 """``study``: diagnostics under a grid of interventions, what the subjects have in common computed once."""
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -14,7 +13,9 @@ from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
 from vitscope.engine.gridded import gridded
-from vitscope.engine.measure import Plan, asked, checked, fitted, folded, kept, planned, settings_of, why_empty
+from vitscope.engine.measure import checked, describe_units, fitted, settings_of, subject_spec, why_empty
+from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
+from vitscope.engine.question import AbstractQuestion, Answer, carry_out
 from vitscope.engine.reading.activation import Workspace
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
 from vitscope.engine.reading.failure import failures_told
@@ -29,7 +30,7 @@ from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Composition, Subject
 from vitscope.runs.provenance import provenance
 from vitscope.runs.registry import chosen, value_of
-from vitscope.runs.run import Run
+from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
 
 WALKS_PER_BLOCK = 128
@@ -60,38 +61,49 @@ def study(
     each setting, less what settings that share a module have in common. With ``plan.folder`` finished pieces are kept
     at once. Raises ``UserError`` where the subject is random, or an intervention does not suit it.
     """
-    plan = planned(plan)
-    return settled(subject, images, question, diagnostics, plan).answer(plan)
+    plan = check_plan(plan)
+    return carry_out(resolve_study(subject, images, question, diagnostics, plan), plan)
 
 
 @dataclass(frozen=True)
-class Settled:
-    """A study settled for a subject and images: its grid, its diagnostics, its words, what must be said beside it."""
+class Words:
+    """What a study is called, and what its page says of it."""
 
-    subject: Subject
-    images: Images
     name: str
     title: str
     question: str
     definition: str
     references: tuple[str, ...]
     headline: str
+
+
+@dataclass(frozen=True)
+class StudyQuestion(AbstractQuestion):
+    """A study resolved for a subject and images: its words, its grid, its diagnostics, the notes beside it."""
+
+    subject: Subject
+    images: Images
+    words: Words
     grid: Grid
     diagnostics: tuple[AnyDiagnostic, ...]
     notes: tuple[str, ...]
 
-    @cached_property
-    def spec(self) -> Spec:
-        """The question that is asked."""
+    @property
+    def title(self) -> str:
+        """What it is called while it is answered."""
+        return self.words.title
+
+    def make_spec(self) -> Spec:
+        """The study on the subject and the images, with every setting of its grid."""
         settings: dict[str, object] = {
-            "study": self.name,
+            "study": self.words.name,
             "axes": {axis.name: list(axis.values) for axis in self.grid.axes},
             "settings": [setting and [one.settings for one in setting] for setting in self.grid.settings],
             "diagnostics": {one.name: settings_of(one) for one in self.diagnostics},
         }
         if self.grid.facts:
             settings["facts"] = {fact.quantity.name: fact.quantity.meaning for fact in self.grid.facts}
-        return asked("study", self.subject, self.images, settings)
+        return subject_spec("study", self.subject, self.images, settings)
 
     def work(self, batch_size: int) -> "StudyWork":
         """What executors carry out."""
@@ -99,24 +111,24 @@ class Settled:
         return StudyWork(self.subject, self.images, settings, self.diagnostics, batch_size)
 
     @property
-    def passes(self) -> Amount:
-        """What it costs in forward passes of one image, which progress counts."""
+    def total(self) -> Amount:
+        """What it costs in forward passes of one image."""
         return len(self.images) * sum(self.work(1).costs)
 
     def kept(self, plan: Plan) -> Amount:
         """How many of the passes an interrupted attempt left in the plan's folder."""
-        return kept(self.work(plan.batch_size), self.spec, plan)
+        return count_kept(self.work(plan.batch_size), self.spec, plan)
 
-    def answer(self, plan: Plan) -> Run:
+    def answer(self, plan: Plan) -> Answer:
         """The run; what forward passes write into the module's buffers is undone."""
         with buffers_kept(self.subject.module):
-            return self._answered(plan)
+            return Answer(self._study(plan))
 
-    def _answered(self, plan: Plan) -> Run:
+    def _study(self, plan: Plan) -> Run:
         started = time.perf_counter()
         notes = checked(self.subject, self.images)
         work = self.work(plan.batch_size)
-        results = folded(work, self.spec, plan, self.passes)
+        results = fold_work(work, self.spec, plan, self.total)
         blocks = [
             reduce(ShardResult.merge, (result for shard, result in results.items() if shard.block == number))
             for number in range(len(work.blocks))
@@ -127,30 +139,30 @@ class Settled:
         return _run(said, work, blocks, provenance(time.perf_counter() - started, plan.command))
 
 
-def settled(
+def resolve_study(
     subject: Subject,
     images: Images,
     question: AsStudy | Grid,
     diagnostics: AsDiagnostic | Iterable[AsDiagnostic] | None,
     plan: Plan,
-) -> Settled:
-    """The study of ``question``, settled; data are looked at only where the grid needs to know something of them."""
+) -> StudyQuestion:
+    """The study that ``question`` stands for; reads data only if its grid depends on them."""
     measured = None if diagnostics is None else chosen(diagnostics, DIAGNOSTICS)
     images = fitted(subject, images)
     if isinstance(question, Grid):
         if not measured:
             raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
-        words = ("grid", "Grid of interventions", "What does it depend on?", "", (), "")
-        return Settled(subject, images, *words, question, measured, ())
+        words = Words("grid", "Grid of interventions", "What does it depend on?", "", (), "")
+        return StudyQuestion(subject, images, words, question, measured, ())
     asked_for = value_of(question, STUDIES)
     given, images = images, asked_for.chosen(subject, images, plan)
     definition = (type(asked_for).__doc__ or "").strip()
-    words = (asked_for.name, asked_for.title, asked_for.question, definition, asked_for.references, asked_for.headline)
+    said = (asked_for.name, asked_for.title, asked_for.question, definition, asked_for.references, asked_for.headline)
     grid = asked_for.grid(subject, images, plan)
     notes = asked_for.notes(subject)
     if len(images) < len(given):
         notes = (*notes, f"Measured on {len(images)} of the {len(given)} images.")
-    return Settled(subject, images, *words, grid, measured or asked_for.diagnostics(), notes)
+    return StudyQuestion(subject, images, Words(*said), grid, measured or asked_for.diagnostics(), notes)
 
 
 @dataclass(frozen=True)
@@ -294,51 +306,43 @@ def _changes(seen: Observations, intact: Observations) -> Observations:
     }
 
 
-def _run(study: Settled, work: StudyWork, blocks: Sequence[ShardResult], origin: str) -> Run:
-    scene = Scene(work.subject.places)
+def _run(study: StudyQuestion, work: StudyWork, blocks: Sequence[ShardResult], origin: str) -> Run:
+    scene, words = Scene(work.subject.places), study.words
     kinds = len(work.diagnostics)
     groups: dict[str, xr.Dataset] = {}
+    skipped: dict[str, str] = {}
     for index, diagnostic in enumerate(work.diagnostics):
+        name = f"{words.name}-{diagnostic.name}"
         pairs = [block.states[2 * (walk * kinds + index) :][:2]
                  for block, settings in zip(blocks, work.blocks, strict=True)
                  for walk in range(1, len(settings) + 1)]  # fmt: skip
         intact = diagnostic.finish(blocks[0].states[2 * index], scene)
+        if not intact:
+            skipped[name] = why_empty(diagnostic.reads, work.subject, blocks[0].images)
+            continue
         values = _placed(study.grid, [diagnostic.finish(state, scene) for state, _ in pairs])
         changes = _placed(study.grid, [diagnostic.finish(change, scene) for _, change in pairs if diagnostic.linear])
-        if intact:
-            words = {
-                "title": f"{study.title}: {diagnostic.title}",
-                "question": study.question,
-                "definition": "\n\n".join(filter(None, (study.definition, intact.attrs["definition"]))),
-                "references": [*study.references, *diagnostic.references],
-                **({"headline": study.headline} if study.headline in intact else {}),
-            }
-            groups[f"{study.name}-{diagnostic.name}"] = gridded(study.grid, intact, values, changes, words)
-    return Run(xr.DataTree.from_dict({"/": _root(study, work, blocks[0], origin, groups), **groups}))
+        said = {
+            "title": f"{words.title}: {diagnostic.title}",
+            "question": words.question,
+            "definition": "\n\n".join(filter(None, (words.definition, intact.attrs["definition"]))),
+            "references": [*words.references, *diagnostic.references],
+            **({"headline": words.headline} if words.headline in intact else {}),
+        }
+        groups[name] = gridded(study.grid, intact, values, changes, said)
+    left_out = [f"{broken.name} was left out: {broken.reason}" for broken in blocks[0].broken]
+    return make_run(
+        study.spec,
+        groups,
+        blocks[0].images,
+        provenance=origin,
+        anatomy=describe_units(work.subject.places),
+        skipped=skipped,
+        notes=[*study.subject.notes, *study.images.notes, *study.notes, *left_out],
+    )
 
 
 def _placed(grid: Grid, results: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     """The settings' results at the grid's points, an empty one where there is nothing to do."""
     found = iter(results)
     return [xr.Dataset() if setting is None else next(found) for setting in grid.settings] if results else []
-
-
-def _root(
-    study: Settled, work: StudyWork, result: ShardResult, origin: str, groups: Mapping[str, xr.Dataset]
-) -> xr.Dataset:
-    anatomy = [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in work.subject.places]
-    names = {f"{study.name}-{diagnostic.name}": diagnostic for diagnostic in work.diagnostics}
-    skipped = {
-        name: why_empty(one.reads, work.subject, result.images) for name, one in names.items() if name not in groups
-    }
-    left_out = [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
-    return xr.Dataset(
-        attrs={
-            "spec": study.spec.text,
-            "provenance": origin,
-            "anatomy": json.dumps(anatomy),
-            "skipped": json.dumps(skipped),
-            "notes": json.dumps([*study.subject.notes, *study.images.notes, *study.notes, *left_out]),
-            "images": result.images,
-        }
-    )

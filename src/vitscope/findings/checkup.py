@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import xarray as xr
 
@@ -13,8 +12,10 @@ from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.engine.curvature.curvature import AbstractCurvature
 from vitscope.engine.grid import STUDIES, AbstractStudy
-from vitscope.engine.measure import AsMeasurable, Measurement, Plan, keep, planned
-from vitscope.engine.study import AsStudy, Settled, settled
+from vitscope.engine.measure import AsMeasurable, Measurement
+from vitscope.engine.plan import Plan, check_plan
+from vitscope.engine.question import AbstractQuestion, Answer, carry_out
+from vitscope.engine.study import AsStudy, StudyQuestion, resolve_study
 from vitscope.engine.work.work import Amount
 from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
@@ -51,27 +52,27 @@ def checkup(
     """One pass with every diagnostic (or those given), ``studies``, and the findings' claims.
 
     Diagnostics and studies are values or the names that ``vitscope list`` shows: ``studies=["lesion"]``.
-    The run is kept in ``plan.folder`` where there is one. A study that does not suit the subject is named in
+    The run is kept in ``plan.folder`` if there is one. A study that does not suit the subject is named in
     ``run.skipped`` with the reason; the others take :data:`STUDIED` of the images. Cost: that of
     :func:`vitscope.measure` and of :func:`vitscope.study`.
     """
     measured = default_diagnostics() if diagnostics is None else diagnostics
-    plan, asked = planned(plan), Checkup.of(subject, images, measured, studies)
-    if not (asked.steps or asked.refused):
+    plan, question = check_plan(plan), Checkup.of(subject, images, measured, studies)
+    if not (question.steps or question.refused):
         raise UserError("No diagnostic and no study was given; give some, or leave diagnostics out to have all.")
-    return asked.answer(plan)
+    return carry_out(question, plan)
 
 
 @dataclass(frozen=True)
-class Checkup:
-    """A checkup settled for a subject and images: one pass, then studies, the cheapest first, then curvature.
+class Checkup(AbstractQuestion):
+    """A checkup resolved for a subject and images: one pass, then studies, the cheapest first, then curvature.
 
     ``measurement`` is all that is measured without a study; ``refused`` are the studies that do not suit the subject,
     with the reason.
     """
 
     measurement: Measurement
-    studies: tuple[Settled, ...]
+    studies: tuple[StudyQuestion, ...]
     refused: Mapping[str, str]
 
     @classmethod
@@ -85,17 +86,17 @@ class Checkup:
         """The checkup, its images' labels fitted to the model's classes."""
         measurement = Measurement.of(subject, images, diagnostics)
         shown = measurement.images.sample(STUDIED) if len(images) > STUDIED else measurement.images
-        suited: list[Settled] = []
+        suited: list[StudyQuestion] = []
         refused: dict[str, str] = {}
         for study in chosen(studies, STUDIES):
             try:
-                suited.append(settled(subject, shown, study, None, Plan()))
+                suited.append(resolve_study(subject, shown, study, None, Plan()))
             except _FAILED as error:
                 refused[study.name] = _reason(error)
-        return cls(measurement, tuple(sorted(suited, key=lambda study: study.passes)), refused)
+        return cls(measurement, tuple(sorted(suited, key=lambda study: study.total)), refused)
 
     @property
-    def steps(self) -> tuple[Measurement | Settled, ...]:
+    def steps(self) -> tuple[Measurement | StudyQuestion, ...]:
         """What is done one after the other, the dearest last."""
         curvatures = self.measurement.curvatures
         plain = tuple(one for one in self.measurement.diagnostics if one not in curvatures)
@@ -103,44 +104,86 @@ class Checkup:
         first = parts[:1] if plain else []
         return (*first, *self.studies, *parts[len(first) :])
 
-    @cached_property
-    def spec(self) -> Spec:
-        """The question that is asked."""
+    @property
+    def title(self) -> str:
+        """What it is called while it is answered."""
+        return "Checkup"
+
+    def make_spec(self) -> Spec:
+        """The measurement's, with the settings of the studies."""
         spec = self.measurement.spec
-        studies = {study.name: study.spec.settings for study in self.studies}
+        studies = {study.words.name: study.spec.settings for study in self.studies}
         return replace(spec, settings={**spec.settings, "studies": studies}) if studies or self.refused else spec
 
     @property
-    def passes(self) -> Amount:
-        """What there is to do in all, in forward passes of one image, which progress counts."""
-        return sum(step.passes for step in self.steps)
+    def total(self) -> Amount:
+        """What there is to do in all, in forward passes of one image."""
+        return sum(step.total for step in self.steps)
 
     def kept(self, plan: Plan) -> Amount:
         """How many of the passes an interrupted attempt left in the plan's folder."""
         return sum(step.kept(plan) for step in self.steps)
 
-    def answer(self, plan: Plan) -> Run:
-        """The run with its claims, kept in the plan's folder."""
-        with plan.held():
-            clock = Clock(plan, self.passes)
-            runs: list[Run] = []
-            refused = dict(self.refused)
-            for step in self.steps:
-                clock.begin(step)
-                try:
-                    runs.append(step.answer(clock.plan))
-                except _FAILED as error:  # what is beyond the first pass is lost alone
-                    if not runs:
-                        raise
-                    lost = (step,) if isinstance(step, Settled) else step.diagnostics
-                    refused |= {one.name: _reason(error) for one in lost}
-            if len(runs) == 1 and not refused:
-                return concluded(runs[0], plan)
-            notes = [
-                f"{study.title}: on {len(study.images)} images." for study in self.studies if study.name not in refused
-            ]
-            joined = _joined(runs, self.spec, refused, notes)
-            return concluded(joined, plan, [step.spec for step in self.steps])
+    def answer(self, plan: Plan) -> Answer:
+        """The run of all steps; a step after the first that fails is named in ``run.skipped`` with the reason."""
+        clock = Clock(plan, self.total)
+        runs: list[Run] = []
+        refused = dict(self.refused)
+        for step in self.steps:
+            clock.begin(step)
+            try:
+                runs.append(step.answer(clock.plan).run)
+            except _FAILED as error:  # what is beyond the first pass is lost alone
+                if not runs:
+                    raise
+                lost = [step.words.name] if isinstance(step, StudyQuestion) else [one.name for one in step.diagnostics]
+                refused |= dict.fromkeys(lost, _reason(error))
+        if len(runs) == 1 and runs[0].spec.address == self.spec.address:
+            return Answer(runs[0])
+        notes = [
+            f"{study.title}: on {len(study.images)} images."
+            for study in self.studies
+            if study.words.name not in refused
+        ]
+        joined = _joined(runs, self.spec, refused, notes)
+        return Answer(joined, steps=tuple(step.spec for step in self.steps))
+
+    def conclude(self, run: Run) -> Run:
+        """The run with what the findings make of it."""
+        return conclude(run)
+
+
+@dataclass(frozen=True)
+class Concluded(AbstractQuestion):
+    """Another question, its run with what the findings make of it."""
+
+    question: AbstractQuestion
+
+    @property
+    def title(self) -> str:
+        """The question's."""
+        return self.question.title
+
+    def make_spec(self) -> Spec:
+        """The question's: findings follow from the numbers."""
+        return self.question.spec
+
+    @property
+    def total(self) -> Amount:
+        """The question's: findings cost nothing."""
+        return self.question.total
+
+    def kept(self, plan: Plan) -> Amount:
+        """The question's."""
+        return self.question.kept(plan)
+
+    def answer(self, plan: Plan) -> Answer:
+        """The question's."""
+        return self.question.answer(plan)
+
+    def conclude(self, run: Run) -> Run:
+        """The run with what the findings make of it."""
+        return conclude(self.question.conclude(run))
 
 
 def _reason(error: Exception) -> str:
@@ -178,17 +221,17 @@ class Clock:
 
         return replace(self.whole, progress=progress)
 
-    def begin(self, step: Measurement | Settled) -> None:
+    def begin(self, step: AbstractQuestion) -> None:
         """Say what begins, and how long it will take as far as that can be known."""
         made = self.done - self.found
-        long = f", about {spoken((time.monotonic() - self.began) / made * step.passes)}" if made else ""
-        if step.passes < self.total:
+        long = f", about {spoken((time.monotonic() - self.began) / made * step.total)}" if made else ""
+        if step.total < self.total:
             self.whole.say(f"{step.title}{long}")
 
 
-def concluded(run: Run, plan: Plan, steps: Iterable[Spec] = ()) -> Run:
-    """The run with what the findings make of it, kept in the plan's folder; ``steps`` are what it was made of."""
-    return keep(run.with_claims(claims_of(run)), plan, steps)
+def conclude(run: Run) -> Run:
+    """The run with the claims that the findings make of it; as it is if it has claims already."""
+    return run if "claims" in run.tree.attrs else run.with_claims(claims_of(run))
 
 
 def _joined(runs: Sequence[Run], spec: Spec, refused: Mapping[str, str], notes: Sequence[str]) -> Run:

@@ -1,17 +1,17 @@
 """Experiments: a lab, or a grid over its settings, carried out and put down as a run."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal, cast, final, get_args, get_origin
+from typing import Any, ClassVar, Literal, cast, final, get_args, get_origin
 
 import numpy as np
 import xarray as xr
 
-from vitscope.engine.measure import Plan, folded, keep, kept
+from vitscope.engine.plan import Plan, count_kept, fold_work
+from vitscope.engine.question import AbstractQuestion, Answer
 from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Entries
 from vitscope.labs.lab import AbstractLab, Datasets, Values
@@ -21,7 +21,7 @@ from vitscope.measurement.claim import Claim, foremost
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import FALSE_ALARMS, rate_of
 from vitscope.runs.provenance import provenance
-from vitscope.runs.run import Run
+from vitscope.runs.run import make_run
 from vitscope.runs.spec import Spec
 
 Value = bool | int | float | str
@@ -29,7 +29,7 @@ Value = bool | int | float | str
 
 @final
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(AbstractQuestion):
     """A lab at every point of a grid over its settings; without a grid, the lab itself.
 
     The grid's settings become axes of every quantity, before the lab's own. Claims are made at each point.
@@ -37,6 +37,7 @@ class Experiment:
 
     lab: AbstractLab[Any]
     grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict[str, tuple[Value, ...]])
+    counted: ClassVar[str] = "trials"
 
     @cached_property
     def variants(self) -> tuple[AbstractLab[Any], ...]:
@@ -48,52 +49,48 @@ class Experiment:
         """What executors carry out."""
         return Sweep(variants=self.variants)
 
-    @cached_property
-    def trials(self) -> int:
-        """How many there are in all, which progress counts."""
+    @property
+    def title(self) -> str:
+        """The lab's."""
+        return self.lab.title
+
+    @property
+    def name(self) -> str:
+        """The lab's."""
+        return self.lab.name
+
+    @property
+    def total(self) -> int:
+        """How many trials there are in all."""
         if not all(lab.planned() for lab in self.variants):
             raise UserError(f"trials is {self.lab.settings.get('trials')}; it must be at least 1.")
         return sum(shard.stop - shard.start for shard in self.work.shards())
 
-    @cached_property
-    def spec(self) -> Spec:
-        """The question that is asked."""
+    def make_spec(self) -> Spec:
+        """The lab, its settings and the grid."""
         settings = {name: value for name, value in self.lab.settings.items() if name not in self.grid}
         grid = {"grid": {name: list(values) for name, values in self.grid.items()}} if self.grid else {}
         asked: dict[str, object] = {"lab": self.lab.name, **settings, **grid}
-        images = {"name": "none", **self.lab.images, "count": self.trials, "of": "trials"}
+        images = {"name": "none", **self.lab.images, "count": self.total, "of": "trials"}
         return Spec("lab", {"name": self.lab.title}, images, asked)
 
     def kept(self, plan: Plan) -> int:
         """How many trials an interrupted attempt left in the plan's folder."""
-        return int(kept(self.work, self.spec, plan))
+        return int(count_kept(self.work, self.spec, plan))
 
-    def answer(self, plan: Plan) -> Run:
-        """The run with its claims, kept in the plan's folder."""
+    def answer(self, plan: Plan) -> Answer:
+        """The run with its claims."""
         started = time.perf_counter()
-        with plan.held():
-            return self._answered(plan, started)
-
-    def _answered(self, plan: Plan, started: float) -> Run:
-        chunks = sorted(folded(self.work, self.spec, plan, self.trials).items(), key=lambda item: item[0].start)
+        chunks = sorted(fold_work(self.work, self.spec, plan, self.total).items(), key=lambda item: item[0].start)
         found = [
             lab.measured(_joined([chunk for shard, chunk in chunks if shard.block == block]))
             for block, lab in enumerate(self.variants)
         ]
         groups = {name: _stacked(self._axes, [datasets[name] for datasets in found]) for name in found[0]}
-        root = xr.Dataset(
-            attrs={
-                "spec": self.spec.text,
-                "provenance": provenance(time.perf_counter() - started, plan.command),
-                "anatomy": json.dumps([]),
-                "skipped": json.dumps({}),
-                "notes": json.dumps(self.lab.notes),
-                "images": self.trials,
-            }
-        )
-        run = Run(xr.DataTree.from_dict({"/": root, **groups}))
+        origin = provenance(time.perf_counter() - started, plan.command)
+        run = make_run(self.spec, groups, self.total, provenance=origin, notes=self.lab.notes)
         tests = sum(claim.rate is not None for claim in self._claims(found, FALSE_ALARMS))
-        return keep(run.with_claims(foremost(self._claims(found, rate_of(tests)))), plan)
+        return Answer(run.with_claims(foremost(self._claims(found, rate_of(tests)))))
 
     def _claims(self, found: Sequence[Datasets], rate: float) -> list[Claim]:
         """The claims at all points; their tests share the false-alarm rate of a run among them."""

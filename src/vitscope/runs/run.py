@@ -4,8 +4,9 @@ import importlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
@@ -192,3 +193,29 @@ class Run:
             *(("note", note) for note in self.notes),
         ]
         return [(name, text) for name, text in facts if text]
+
+
+def make_run(
+    spec: Spec,
+    groups: Mapping[str, xr.Dataset],
+    count: int,
+    *,
+    provenance: str,
+    anatomy: Sequence[Mapping[str, str | int]] = (),
+    skipped: Mapping[str, str] = MappingProxyType({}),
+    notes: Sequence[str] = (),
+) -> Run:
+    """The run of these groups, ``count`` being that of the images (or trials) it is of.
+
+    ``provenance`` is what :func:`vitscope.runs.provenance.provenance` gives; ``anatomy`` the units in order;
+    ``skipped`` what could not be measured and why; ``notes`` what the reader must know beside the numbers.
+    """
+    attributes = {
+        "spec": spec.text,
+        "provenance": provenance,
+        "anatomy": json.dumps(list(map(dict, anatomy))),
+        "skipped": json.dumps(dict(skipped)),
+        "notes": json.dumps(list(notes)),
+        "images": count,
+    }
+    return Run(xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes), **groups}))

@@ -24,7 +24,8 @@ from vitscope.convex.features.projection import Projection, principal_components
 from vitscope.convex.features.recipe import TokenRecipe
 from vitscope.convex.features.store import PROJECTION, Features, Store, Walked
 from vitscope.data import Batch, Images
-from vitscope.engine.measure import Progress, asked, silent
+from vitscope.engine.measure import subject_spec
+from vitscope.engine.plan import Progress, silent
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 from vitscope.runs.hold import held
@@ -128,7 +129,7 @@ class _Extraction:
         """
         fitted = {"images": self.sample, "seed": self.seed} if self.sample else None
         projection = fitted if self.given is None else self.given.fingerprint
-        return asked("features", self.subject, self.images, {**asdict(self.recipe), "projection": projection})
+        return subject_spec("features", self.subject, self.images, {**asdict(self.recipe), "projection": projection})
 
     def fill(self, store: Store, batch_size: int, progress: Progress) -> None:
         """Compute what the store has not yet, and finish it."""

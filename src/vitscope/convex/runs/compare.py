@@ -24,7 +24,7 @@ from vitscope.convex.runs.group import (
 )
 from vitscope.convex.runs.settings import HeadSettings
 from vitscope.convex.solver import Step
-from vitscope.engine.measure import Progress, silent
+from vitscope.engine.plan import Progress, silent
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, above, needed, rate_of
 from vitscope.measurement.exact import change_of, contrast
@@ -110,7 +110,7 @@ class CompareQuestion:
     def spec(self) -> Spec:
         """The question."""
         head = {"kinds": list(self.kinds), "seeds": self.seeds, "seed": self.seed, **asdict(self.settings)}
-        return self.data.asked("head compare", {"head": head})
+        return self.data.make_spec("head compare", {"head": head})
 
     @property
     def fits(self) -> tuple[tuple[str, int], ...]:

@@ -12,7 +12,8 @@ from sklearn.model_selection import train_test_split
 from vitscope.convex.features import Features, TokenRecipe, extract
 from vitscope.convex.features.extractor import token_shape
 from vitscope.data import Images
-from vitscope.engine.measure import Progress, asked, silent
+from vitscope.engine.measure import subject_spec
+from vitscope.engine.plan import Progress, silent
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 from vitscope.runs.spec import Spec
@@ -72,12 +73,14 @@ class HeadData:
         broken = (*self.training.broken, *self.test.broken)
         return (*dict.fromkeys(notes), *(f"{one.name} was left out: {one.reason}" for one in broken))
 
-    def asked(self, verb: str, settings: Mapping[str, object]) -> Spec:
+    def make_spec(self, verb: str, settings: Mapping[str, object]) -> Spec:
         """A question about heads on these features."""
         test = self.images.test
         tested = {"name": test.name, "count": len(test), "fingerprint": test.fingerprint}
         tokens = {**asdict(self.recipe), "grid": list(self.training.grid), "tokens": self.training.tokens.shape[1]}
-        return asked(verb, self.subject, self.images.training, {**settings, "tokens": tokens, "test images": tested})
+        return subject_spec(
+            verb, self.subject, self.images.training, {**settings, "tokens": tokens, "test images": tested}
+        )
 
 
 def divided(images: Images, test: Images | None, seed: int) -> HeadImages:

@@ -207,7 +207,7 @@ class FitQuestion:
     def spec(self) -> Spec:
         """The question."""
         head = {"kind": self.kind, "beta": self.beta, "seed": self.seed, **asdict(self.settings)}
-        return self.data.asked("head fit", {"head": head})
+        return self.data.make_spec("head fit", {"head": head})
 
     def fit(
         self, before: AbstractConvexClassifier | None = None, watch: Callable[[Step], None] | None = None

@@ -1,7 +1,6 @@
 """The groups of a head's run: labelled quantities, accuracy with its bootstrap error, and the run around them."""
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +14,7 @@ from vitscope.convex.runs.data import HeadData
 from vitscope.measurement.claim import Claim, Kind, Verdict, foremost
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.provenance import provenance
-from vitscope.runs.run import Run
+from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
 
 RESAMPLES = 1000
@@ -143,14 +142,6 @@ def run_of(
     command: str,
 ) -> Run:
     """The run of these groups."""
-    root = xr.Dataset(
-        attrs={
-            "spec": spec.text,
-            "provenance": provenance(seconds, command),
-            "anatomy": json.dumps([]),
-            "skipped": json.dumps({}),
-            "notes": json.dumps([*notes, *data.notes]),
-            "images": len(data.labels),
-        }
-    )
-    return Run(xr.DataTree.from_dict({"/": root, **groups})).with_claims(foremost(claims))
+    origin = provenance(seconds, command)
+    run = make_run(spec, groups, len(data.labels), provenance=origin, notes=[*notes, *data.notes])
+    return run.with_claims(foremost(claims))

@@ -44,7 +44,7 @@ from vitscope.convex.runs.settings import HeadSettings
 from vitscope.convex.solver import Step, solve
 from vitscope.convex.tokens import TokenSource
 from vitscope.convex.trained import Trained, trained_of
-from vitscope.engine.measure import Progress, silent
+from vitscope.engine.plan import Progress, silent
 from vitscope.measurement.quantity import Quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
@@ -142,7 +142,7 @@ class PathQuestion:
     def spec(self) -> Spec:
         """The question."""
         head = {"kind": self.kind, "seed": self.seed, **asdict(self.settings)}
-        return self.data.asked("head path", {"head": head})
+        return self.data.make_spec("head path", {"head": head})
 
     def points(
         self,

@@ -7,7 +7,7 @@ from typing import Literal, final
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid, unit_axis
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.attention_shape import AttentionShape, Shape
 from vitscope.interventions.head_lesion import head_counts

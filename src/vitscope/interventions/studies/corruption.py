@@ -7,7 +7,7 @@ from typing import cast, final
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.common_corruptions.severity import KINDS, Scale, scale_for
 from vitscope.interventions.corruption import Corruption, Kind

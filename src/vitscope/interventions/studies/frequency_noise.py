@@ -8,7 +8,7 @@ from typing import final
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.frequency_noise import Energy, FrequencyNoise, Shape, Units
 from vitscope.interventions.spread import spread

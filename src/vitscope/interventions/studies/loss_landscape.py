@@ -14,7 +14,7 @@ from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid, points
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.direction import (
     GivenDirection,

@@ -11,7 +11,7 @@ from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid
 from vitscope.engine.intervention import AbstractIntervention
-from vitscope.engine.measure import Plan
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.engine.reading.operations import counted_operations
 from vitscope.interventions.bypass import zero_image

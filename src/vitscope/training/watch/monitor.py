@@ -13,7 +13,8 @@ from torch import nn
 
 from vitscope.data import Images
 from vitscope.engine.curvature.curvature import CURVATURES
-from vitscope.engine.measure import AsMeasurable, Measurement, Plan
+from vitscope.engine.measure import AsMeasurable, Measurement
+from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 from vitscope.measurement.errors import UserError
 from vitscope.runs.registry import chosen
@@ -123,7 +124,7 @@ class Monitor:
         if held is not None:
             return held
         plan = Plan(batch_size=self.batch_size, command=f"Monitor.step(module, {number})")
-        tree = measurement.answer(plan).tree.copy()
+        tree = measurement.answer(plan).run.tree.copy()
         tree.attrs["step"] = number
         run = Run(tree)
         folder.write(run)

@@ -1,0 +1,107 @@
+"""``Plan``: how work is carried out, and the fold of work by a plan, which keeps and finds finished shards."""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+from vitscope.engine.work.executor import AbstractExecutor, InProcess
+from vitscope.engine.work.work import AbstractWork, Amount, Result, Shard
+from vitscope.measurement.bounds import COUNT, check_number
+from vitscope.measurement.errors import UserError
+from vitscope.runs.spec import Spec
+from vitscope.runs.store import RunFolder
+
+Progress = Callable[[Amount, Amount], None]
+"""Told how much is done and how much there is."""
+
+
+def silent(done: Amount, total: Amount) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a question is carried out; no setting here changes the answer."""
+
+    batch_size: int = 32
+    executor: AbstractExecutor = field(default_factory=InProcess)
+    folder: RunFolder | str | os.PathLike[str] | None = None
+    """Path or URL of the folder that keeps finished shards and the run; None keeps nothing."""
+    resume: bool = False
+    """Use the finished shards that an interrupted attempt left in ``folder``."""
+    progress: Progress = silent
+    say: Callable[[str], None] = lambda _: None
+    """Told what begins, and how long it will take."""
+    command: str = ""
+    """The command line or call that asks for this run, for its provenance."""
+
+    def __post_init__(self) -> None:
+        check_number("The batch size", self.batch_size, COUNT)
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep others out of the folder for the block, if there is one; ``UserError`` if somebody else holds it."""
+        with self.store.held() if self.store else nullcontext():
+            yield
+
+    @property
+    def store(self) -> RunFolder | None:
+        """The folder, as what reads and writes there."""
+        return RunFolder(os.fspath(self.folder)) if isinstance(self.folder, str | os.PathLike) else self.folder
+
+    def after(self, done: Amount) -> "Plan":
+        """The plan for a step that begins when ``done`` of the same total is done."""
+
+        def progress(more: Amount, total: Amount) -> None:
+            self.progress(done + more, total)
+
+        return replace(self, progress=progress)
+
+
+def check_plan(plan: Plan | None) -> Plan:
+    """The plan, or the default one. ``UserError`` for anything else, such as a folder by itself."""
+    if plan is None or isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
+        return plan or Plan()
+    raise UserError(f"{plan!r:.60} is no plan; give vitscope.Plan(folder=..., batch_size=...).")
+
+
+def fold_work(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount) -> dict[Shard, Result]:
+    """The results of all shards in order, with those that an interrupted attempt kept if the plan resumes.
+
+    Each result is kept in the plan's folder as soon as it is there. ``total`` is all there is to do, for the progress.
+    """
+    shards = work.shards()
+    results = _read_parts(work, spec, shards, plan)
+    done = sum(work.passes(shard) * result.done for shard, result in results.items())
+    plan.progress(done, total)
+
+    def advance(more: Amount) -> None:
+        nonlocal done
+        done += more
+        plan.progress(done, total)
+
+    missing = [shard for shard in shards if shard not in results]
+    with plan.held(), closing(plan.executor.fold(work, missing, advance)) as finished:
+        for shard, result in finished:
+            results[shard] = result
+            if plan.store is not None:
+                plan.store.write_part(spec, _part_name(shard, plan), result.to_bytes())
+    return {shard: results[shard] for shard in shards}
+
+
+def count_kept(work: AbstractWork[Result], spec: Spec, plan: Plan) -> Amount:
+    """How much of the work an interrupted attempt left in the plan's folder."""
+    results = _read_parts(work, spec, work.shards(), replace(plan, resume=True))
+    return sum(work.passes(shard) * result.done for shard, result in results.items())
+
+
+def _part_name(shard: Shard, plan: Plan) -> str:
+    return f"batch-{plan.batch_size}-{shard.name}"
+
+
+def _read_parts(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard], plan: Plan) -> dict[Shard, Result]:
+    if plan.store is None or not plan.resume:
+        return {}
+    names = {_part_name(shard, plan): shard for shard in shards}
+    return {names[name]: result for name, result in plan.store.parts(spec, work.read, names).items()}
