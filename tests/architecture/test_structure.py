@@ -101,3 +101,17 @@ def test_importing_the_package_costs_little_more_than_torch():
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
+
+
+def test_there_is_one_of_each():
+    """What several rooms need is written once, in the lowest room that can hold it."""
+    once = {
+        r"os\.replace\(": {"runs/whole.py"},  # the atomic write
+        r"view\(torch\.uint8\)": {"numerics/digest.py"},  # the bytes and the digest of a tensor
+        r"register_(full_)?(forward|backward)(_pre)?_hook\(": {"models/hooks.py"},  # hooks that last one call
+        r"zeros\(\(?1, \*": {"models/feed.py"},  # the image of zeros
+        r"count \* (more|other|share)|Golub and LeVeque": {"numerics/moments.py"},  # moments merged
+    }
+    for pattern, homes in once.items():
+        found = {relative(path) for path, text in SOURCES.items() if re.search(pattern, text)}
+        assert found == homes, f"{pattern} is written in {sorted(found - homes)} too"

@@ -6,7 +6,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -299,16 +298,14 @@ def test_counted_rows_that_are_gone_are_computed_again(tmp_path):
 def test_an_interrupt_at_the_end_costs_nothing(tmp_path, monkeypatch):
     subject, stem = identity()
     images = broken_images(tmp_path / "pictures")
-    write = stores.atomic_file
+    write = stores.write_whole
 
-    @contextmanager
-    def failing(path):
-        with write(path) as opened_file:
-            if path.name == "features.json":
-                raise Interrupted
-            yield opened_file
+    def failing(path, content):
+        if path.name == "features.json":
+            raise Interrupted
+        return write(path, content)
 
-    monkeypatch.setattr(stores, "atomic_file", failing)
+    monkeypatch.setattr(stores, "write_whole", failing)
     with pytest.raises(Interrupted):
         extract(subject, images, folder=tmp_path, batch_size=2)
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitscope.models.attention import Attention
-from vitscope.models.feed import fed
+from vitscope.models.feed import zero_image
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject
 
@@ -52,7 +52,7 @@ class Surveyor(AbstractObserver):
 def survey(subject: Subject) -> tuple[SurveyedUnit, ...]:
     """Stem and units in order, with their shapes for one image of zeros."""
     seen = Surveyor()
-    zeros = fed(subject.module, torch.zeros(1, *subject.preprocessing.shape))
+    zeros = zero_image(subject.module, subject.preprocessing.shape)
     with torch.no_grad():
         subject.anatomy.walk(zeros, seen)
     sizes = {name: _size(module) for name, module in subject.module.named_modules()}

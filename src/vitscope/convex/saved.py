@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
@@ -24,6 +23,7 @@ from vitscope.convex.solver import Solution, Step
 from vitscope.convex.tokens import Standardisation
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
+from vitscope.numerics.digest import tensor_digest
 from vitscope.runs.seal import Damaged, digest
 from vitscope.runs.store import RunFolder
 from vitscope.runs.whole import local_path, write_whole
@@ -95,12 +95,8 @@ def _file(path: str | Path) -> Path:
 
 def _seal(facts: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of all that a file says."""
-    sums = [f"{name} {tensor.dtype} {tuple(tensor.shape)} {digest(_raw(tensor))}" for name, tensor in tensors.items()]
+    sums = [f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor_digest(tensor)}" for name, tensor in tensors.items()]
     return digest("\n".join([facts, *sorted(sums)]).encode())
-
-
-def _raw(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _tensors(trained: Trained) -> Iterator[tuple[str, Tensor]]:

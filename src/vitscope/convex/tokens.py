@@ -1,6 +1,7 @@
 """Token features as a head sees them: standardised as they are read, so that a memory map stays on disk."""
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitscope.measurement.errors import UserError
+from vitscope.numerics.moments import Moments, moments
 
 TokenSource = NDArray[Any] | Tensor
 """Tokens of images, ``(images, tokens, dim)``, real numbers of any precision; a memory map counts as an array."""
@@ -48,19 +50,15 @@ def unstandardised(tokens: TokenSource) -> Standardisation:
 def standardisation_of(tokens: TokenSource) -> Standardisation:
     """Every entry to mean 0 and variance ``1 / dim`` over images and tokens, so that a token's norm is about 1.
 
-    An entry that never varies is left out (scale 0). Cost: one pass; nothing but a chunk is held. Chunks are merged by
-    the update of Chan, Golub and LeVeque (1979). Raises ``UserError`` for numbers that are not finite.
+    An entry that never varies is left out (scale 0). Cost: one pass; nothing but a chunk is held. Raises
+    ``UserError`` for numbers that are not finite.
     """
     dim = tokens.shape[2]
-    count, mean, squares = 0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
     size = together(tokens.shape[1], dim)
-    for start in range(0, len(tokens), size):
-        rows = _read(tokens, slice(start, start + size)).flatten(0, 1)
-        more, centre = len(rows), rows.mean(0)
-        squares += (rows - centre).square().sum(0) + (centre - mean).square() * (count * more / (count + more))
-        mean += (centre - mean) * (more / (count + more))
-        count += more
-    deviation = (squares / count).sqrt()
+    starts = range(0, len(tokens), size)
+    chunks = (_read(tokens, slice(start, start + size)).flatten(0, 1) for start in starts)
+    seen = reduce(Moments.merge, map(moments, chunks))
+    mean, deviation = seen.mean, (seen.squares / seen.count).sqrt()
     varies = deviation > _CONSTANT * mean.abs()
     scale = torch.where(varies, 1 / (torch.where(varies, deviation, 1.0) * dim**0.5), 0.0)
     return Standardisation(mean.float().double(), scale.float().double())

@@ -1,17 +1,16 @@
 """What an intervention is: a pure function from subject to subject."""
 
 import dataclasses
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from vitscope.measurement.bounds import check_bounds
 from vitscope.models.subject import Subject
+from vitscope.numerics.digest import tensor_digest
 from vitscope.runs.code import versioned
 from vitscope.runs.registry import Registry
 
@@ -59,8 +58,7 @@ class AbstractIntervention(ABC):
 
 def _plain(value: object) -> object:
     if isinstance(value, Tensor):
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return f"tensor {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+        return f"tensor {tuple(value.shape)} {tensor_digest(value)}"
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, tuple | list):

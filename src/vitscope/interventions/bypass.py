@@ -1,7 +1,7 @@
 """Which units can be left out, what stands in for them, and how a plain module's blocks are left out."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast, final
 
@@ -12,7 +12,6 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.utils.hooks import RemovableHandle
 
 from vitscope.data import Images
 from vitscope.engine.reading.failure import failures_told
@@ -20,13 +19,15 @@ from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
 from vitscope.models.anatomy import as_user_errors
 from vitscope.models.edit import AbstractWrapped, Behind
-from vitscope.models.feed import fed, input_like
+from vitscope.models.feed import input_like
+from vitscope.models.hooks import hooks
 from vitscope.models.named import NamedModules
 from vitscope.models.own_forward import probe_images
 from vitscope.models.rewritten import copied
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, Unwatched
 from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind
+from vitscope.numerics.digest import tensor_digest
 
 _CHANGED = "its shortcut is not the identity"
 _UNTRIED = "whether it is residual could not be tried ({})"
@@ -49,8 +50,7 @@ class Mean:
         return self.value.to(other)
 
     def __repr__(self) -> str:
-        content = self.value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return f"Mean({tuple(self.value.shape)}, {hashlib.sha256(content).hexdigest()[:16]})"
+        return f"Mean({tuple(self.value.shape)}, {tensor_digest(self.value)[:16]})"
 
 
 @final
@@ -128,7 +128,8 @@ class Bypassed(AbstractWrapped):
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
         """The module's own forward pass without these blocks' branches, which still run."""
         replaced = {name: _replaced(name, mean) for name, mean in self.left}
-        return hooked(self.anatomy.module, replaced, lambda: self.anatomy.walk(images, observer))
+        with look_at(self.anatomy.module, replaced):
+            return self.anatomy.walk(images, observer)
 
 
 def bypassed(anatomy: AbstractAnatomy, left: Mapping[int, Mean | None]) -> AbstractAnatomy:
@@ -173,29 +174,16 @@ Look = Callable[[Entered, object], Tensor | None]
 """Given what entered a submodule and what it returned; what it is to return instead."""
 
 
-def hooked(module: nn.Module, looks: Mapping[str, Look], call: Callable[[], Tensor]) -> Tensor:
-    """What ``call`` returns while these submodules are looked at. Cost: a copy of what enters them, by hooks."""
-    handles: list[RemovableHandle] = []
+@contextmanager
+def look_at(module: nn.Module, looks: Mapping[str, Look]) -> Generator[None]:
+    """Look at these submodules when they run, until the block ends. Cost: a copy of what enters them."""
     entered: dict[str, Entered] = {}
 
-    def before(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def keep(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            entered[name] = Entered.of(given, named)
+    def keep(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        entered[name] = Entered.of(given, named)
 
-        return keep
-
-    def behind(name: str, look: Look) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
-        return lambda _, given, output: look(entered.pop(name), output)
-
-    try:
-        for name, look in looks.items():
-            part = module.get_submodule(name)
-            handles.append(part.register_forward_pre_hook(before(name), with_kwargs=True))
-            handles.append(part.register_forward_hook(behind(name, look)))
-        return call()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks(module, looks, keep, lambda name, output: looks[name](entered.pop(name), output)):
+        yield
 
 
 def _replaced(name: str, mean: Mean | None) -> Look:
@@ -219,8 +207,8 @@ def _tried(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
     looks = {place.name: look(place.name) for place in places.values()}
     picture, found = probe_images(subject.preprocessing.shape)[:1], dict[int, str]()
     with torch.no_grad():
-        with as_user_errors(subject.module, subject.preprocessing.shape):
-            hooked(subject.module, looks, lambda: subject.anatomy.walk(picture, Unwatched()))
+        with as_user_errors(subject.module, subject.preprocessing.shape), look_at(subject.module, looks):
+            subject.anatomy.walk(picture, Unwatched())
         for layer, place in places.items():
             if place.name not in seen_through:
                 found[layer] = _UNTRIED.format("it did not run on the picture for that")
@@ -228,11 +216,6 @@ def _tried(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
                 why = _why_not_residual(subject.module.get_submodule(place.name), *seen_through[place.name])
                 found[layer] = _reason(place.kind) if why == _CHANGED else why
     return {layer: why for layer, why in found.items() if why}
-
-
-def zero_image(subject: Subject) -> Float[Tensor, "1 channels height width"]:
-    """One image of zeros of the subject's own shape, device and type."""
-    return fed(subject.module, torch.zeros(1, *subject.preprocessing.shape))
 
 
 def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tensor], object]) -> int:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.rewritten import parameters_of
 from vitscope.models.subject import Subject
+from vitscope.numerics.digest import tensor_bytes
 from vitscope.numerics.direction import column_normalised, filter_normalised, gaussian
 from vitscope.numerics.precision import doubled
 
@@ -85,7 +85,7 @@ class GivenDirection(AbstractDirection):
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
     @property

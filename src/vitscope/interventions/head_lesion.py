@@ -10,10 +10,11 @@ from torch import Tensor
 
 from vitscope.data import Images
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
-from vitscope.interventions.bypass import Mean, refuse_unknown, seen, zero_image
+from vitscope.interventions.bypass import Mean, refuse_unknown, seen
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
+from vitscope.models.feed import zero_image
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
@@ -140,7 +141,7 @@ def head_counts(subject: Subject) -> dict[int, int]:
         return {}
     counts = _Counts()
     with torch.no_grad():
-        subject.anatomy.walk(zero_image(subject), counts)
+        subject.anatomy.walk(zero_image(subject.module, subject.preprocessing.shape), counts)
     return counts.found
 
 

@@ -14,7 +14,7 @@ from vitscope.interventions.bypass import (
     Look,
     Mean,
     bypassed,
-    hooked,
+    look_at,
     refuse_unknown,
     seen,
     staying,
@@ -141,7 +141,8 @@ class _Sums(AbstractObserver):
             self.subject.anatomy.walk(pixels, self)
             return
         looks = {self.subject.places[layer - 1].name: self._look(layer) for layer in self.layers}
-        hooked(self.subject.module, looks, lambda: self.subject.anatomy.walk(pixels, Unwatched()))
+        with look_at(self.subject.module, looks):
+            self.subject.anatomy.walk(pixels, Unwatched())
 
     def _look(self, layer: int) -> Look:
         def add(entered: Entered, output: object) -> None:

@@ -7,12 +7,11 @@ from typing import Any, cast, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from vitscope.models.found_layout import FoundLayout
+from vitscope.models.hooks import hooks, takes_hooks
 from vitscope.models.own_forward import own_output
 from vitscope.models.stream import Stream
-from vitscope.models.watched import can_be_watched
 
 _DEPENDS = 1e-3
 """Difference, relative to the largest number, that is more than rounding."""
@@ -61,7 +60,7 @@ def blocks_of(module: nn.Module, name: str = "") -> Iterator[Block]:
     """Compound members of containers, and of the containers that hold others without running them."""
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
-        inner = tuple(blocks_of(child, path)) if can_be_watched(child) else ()
+        inner = tuple(blocks_of(child, path)) if takes_hooks(child) else ()
         runs = any(True for _ in child.children()) and not isinstance(child, nn.ModuleList | nn.ModuleDict)
         if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and runs:
             yield Block(path, inner)
@@ -85,19 +84,18 @@ def passed_by(
     trials: dict[str, _Trial] = {}
     for name, inside in (pair for block in blocks for pair in block.around(layouts)):
         last = max(inside, key=order.index)
-        trials[name] = _Trial(layouts[name], module.get_submodule(last), layouts[last].axes[0])
-    handles: list[RemovableHandle] = []
-    try:
-        for name, trial in trials.items():
-            part = module.get_submodule(name)
-            handles.append(part.register_forward_pre_hook(trial.keep, with_kwargs=True))
-            handles.append(part.register_forward_hook(trial.repeat))
-        if trials:
-            with torch.no_grad():
-                own_output(module, images)
-    finally:
-        for handle in handles:
-            handle.remove()
+        block, blind = module.get_submodule(name), module.get_submodule(last)
+        trials[name] = _Trial(block, layouts[name], blind, layouts[last].axes[0])
+
+    def keep(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        trials[name].keep(given, named)
+
+    def repeat(name: str, output: object) -> None:
+        trials[name].repeat()
+
+    if trials:
+        with torch.no_grad(), hooks(module, trials, keep, repeat):
+            own_output(module, images)
     return frozenset(name for name, trial in trials.items() if trial.passed_by)
 
 
@@ -106,6 +104,7 @@ def passed_by(
 class _Trial:
     """A block that runs again after its own run, the ``last`` of those inside being blind to the second picture."""
 
+    block: nn.Module
     layout: FoundLayout
     last: nn.Module
     axis: int
@@ -113,26 +112,21 @@ class _Trial:
     running: bool = False
     passed_by: bool = False
 
-    def keep(self, block: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def keep(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Before it runs: a copy of what enters it, for it may work in place."""
         if self.entered is None:
             self.entered = tuple(map(_copied, given)), {key: _copied(one) for key, one in named.items()}
 
-    def repeat(self, block: nn.Module, given: tuple[Any, ...], output: object) -> None:
+    def repeat(self) -> None:
         """After it ran: again, and look at what comes out."""
         if self.entered is None or self.running:
             return
         ordered, named = self.entered
         self.running = True
-
-        def blind(last: nn.Module, given: tuple[Any, ...], output: object) -> object:
-            return as_first(output, self.axis)
-
-        hook = self.last.register_forward_hook(blind)
         try:
-            self.passed_by |= tells_apart(self.layout.stream(block(*ordered, **named)))
+            with hooks(self.last, ("",), after=lambda _, output: as_first(output, self.axis)):
+                self.passed_by |= tells_apart(self.layout.stream(self.block(*ordered, **named)))
         finally:
-            hook.remove()
             self.running, self.entered = False, None
 
 

@@ -22,6 +22,11 @@ def fed(module: nn.Module, images: Float[Tensor, "batch channels height width"])
     return images.to(like.device, like.dtype, copy=True)
 
 
+def zero_image(module: nn.Module, shape: tuple[int, int, int]) -> Float[Tensor, "1 channels height width"]:
+    """One image of zeros of ``shape``, on the module's device and in its type."""
+    return fed(module, torch.zeros(1, *shape))
+
+
 def input_like(module: nn.Module) -> Tensor:
     """A tensor on the device and of the type that the module's input must have.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 from vitscope.models.bands import band_pictures
 from vitscope.models.blocks import as_first, tells_apart, unlike
 from vitscope.models.found_layout import FoundLayout
-from vitscope.models.own_forward import probe_images
+from vitscope.models.hooks import hooks
+from vitscope.models.own_forward import own_output, probe_images
 from vitscope.models.stream import Stream
-from vitscope.models.watched import watched
 
 
 def same_map(one: Stream, other: Stream) -> bool:
@@ -42,15 +43,16 @@ def layers_apart(
     left: dict[str, Stream | None] = {}
     known = dict(zip(names, zip(layouts, entering, strict=True), strict=True))
 
-    def before(name: str, given: object) -> None:
-        entered[name] = _copy(known[name][1], given)
+    def before(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        entered[name] = _copy(known[name][1], (*given, *named.values()))
 
     def behind(name: str, output: object) -> None:
         left[name] = _copy(known[name][0], output)
 
     picture = band_pictures(image)[:1]
     with torch.no_grad():
-        watched(module, names, picture, before, behind)
+        with hooks(module, names, before, behind):
+            own_output(module, picture)
         found = {
             layer
             for layer, (one, two) in enumerate(pairwise(names), start=2)
@@ -89,10 +91,10 @@ def _passed_by(
     unit, later = names
     ran = found = False
 
-    def before(name: str, given: object) -> None:
+    def before(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal found
         layout = known[later][1]
-        stream = None if layout is None else layout.stream(given)
+        stream = None if layout is None else layout.stream((*given, *named.values()))
         if name == later and ran and stream is not None:
             found |= tells_apart(stream) and unlike(stream.values[1], alone.values[0])
 
@@ -101,5 +103,6 @@ def _passed_by(
         ran |= name == unit
         return as_first(output, known[unit][0].axes[0]) if name == unit else None
 
-    watched(module, names, images, before, behind)
+    with hooks(module, names, before, behind):
+        own_output(module, images)
     return found

@@ -1,9 +1,9 @@
 """The anatomy of a model nobody described: its repeated blocks, read where they stand by hooks that last one call."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -14,11 +14,11 @@ from vitscope.models.bands import band_pictures
 from vitscope.models.blocks import Block, blocks_of, passed_by
 from vitscope.models.following import layers_apart, same_map
 from vitscope.models.found_layout import Evidence, FoundLayout, evidence_of, tensors_of
+from vitscope.models.hooks import hooks, takes_hooks
 from vitscope.models.own_forward import own_output, probe_images
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Unwatched
 from vitscope.models.unit import Place, UnitKind
-from vitscope.models.watched import can_be_watched, watched
 
 
 @final
@@ -70,8 +70,8 @@ class NamedModules(AbstractAnatomy):
                 raise UserError(f"The unit {name!r} met another kind of output than when its layout was looked for.")
             return stream
 
-        def before(name: str, given: object) -> None:
-            layer = layers[name]
+        def before(name: str, ordered: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given, layer = (*ordered, *named.values()), layers[name]
             layout = self.entering[layer - 1]
             if layer == 1 and layout is not None:
                 observer.stream(0, read(0, layout, given))
@@ -86,16 +86,21 @@ class NamedModules(AbstractAnatomy):
             last = layer, read(layer, self.layouts[layer - 1], output)
             observer.stream(layer, replace(last[1], follows=follows[layer]))
 
-        rows = watched(self.module, tuple(layers), images, before, behind)
-        odd = next((name for name in layers if runs[name] != 1), None)
-        if odd is not None:
-            times = "did not run" if not runs[odd] else f"ran {runs[odd]} times"
-            raise UserError(
-                f"The unit {odd!r} {times} for a batch of images, and once for pictures of noise, so images cannot be "
-                "compared there; load the model with units=[...] that run once for every image (units=[] reads its "
-                "logits alone)."
-            )
+        with hooks(self.module, layers, before, behind):
+            rows = own_output(self.module, images)
+        _refuse_other_runs(runs, layers)
         return rows
+
+
+def _refuse_other_runs(runs: Counter[str], names: Iterable[str]) -> None:
+    odd = next((name for name in names if runs[name] != 1), None)
+    if odd is not None:
+        times = "did not run" if not runs[odd] else f"ran {runs[odd]} times"
+        raise UserError(
+            f"The unit {odd!r} {times} for a batch of images, and once for pictures of noise, so images cannot be "
+            "compared there; load the model with units=[...] that run once for every image (units=[] reads its "
+            "logits alone)."
+        )
 
 
 def named_modules(
@@ -204,11 +209,12 @@ def _looked_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, i
     def note(name: str, output: object) -> None:
         single[name] = (_shapes_only(entered[name]), _shapes_only(output))
 
-    def before(name: str, given: object) -> None:
-        entered[name] = given
+    def before(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        entered[name] = (*given, *named.values())
 
-    def look(name: str, given: object) -> None:
+    def look(name: str, ordered: tuple[Any, ...], named: dict[str, Any]) -> None:
         if name in single:
+            given = (*ordered, *named.values())
             looks.setdefault(name, _Look()).entering = evidence_of(single[name][0], given, len(pictures), image[1:])
 
     def behind(name: str, output: object) -> None:
@@ -219,9 +225,11 @@ def _looked_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, i
             looks[name] = looks.pop(name)
 
     with torch.no_grad():
-        shown = [name for name in names if can_be_watched(module.get_submodule(name))]
-        watched(module, shown, pictures[:1], before, note)
-        watched(module, shown, pictures, look, behind)
+        shown = [name for name in names if takes_hooks(module.get_submodule(name))]
+        with hooks(module, shown, before, note):
+            own_output(module, pictures[:1])
+        with hooks(module, shown, look, behind):
+            own_output(module, pictures)
     return {**looks, **{name: _Look(watched=name in shown) for name in names if name not in looks}}
 
 

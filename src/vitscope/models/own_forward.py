@@ -15,6 +15,7 @@ from torch.nn.modules import module as torch_modules
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.feed import fed, input_like
+from vitscope.models.hooks import hooks
 from vitscope.models.output import described, rows_of, squeezed
 from vitscope.models.subject import Composition, Unwatched
 
@@ -158,11 +159,8 @@ def _calls(part: nn.Module, label: str, counts: dict[str, int]) -> Generator[Non
     def count(*_: object) -> None:
         counts[label] += 1
 
-    handle = part.register_forward_pre_hook(count)
-    try:
+    with hooks(part, ("",), before=count):
         yield
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)

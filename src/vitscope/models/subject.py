@@ -17,6 +17,7 @@ from vitscope.models.attention import Attention
 from vitscope.models.state import weights_and_buffers_of
 from vitscope.models.stream import Stream
 from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place
+from vitscope.numerics.digest import tensor_digest
 from vitscope.runs.shown import html_table
 
 
@@ -204,8 +205,7 @@ def _described(value: object) -> str:
         channels = value.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
         scales = repr((value.q_per_channel_scales().tolist() if channels else value.q_scale(), value.qscheme()))
         stored = stored.int_repr()
-    content = hashlib.sha256(stored.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"{tuple(value.shape)}{value.dtype}{scales}{content.hexdigest()}"
+    return f"{tuple(value.shape)}{value.dtype}{scales}{tensor_digest(stored)}"
 
 
 def _written_into(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> str | None:

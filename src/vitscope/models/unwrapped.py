@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.catalogue import library_of
+from vitscope.models.hooks import hooks
 
 _HELD = {
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
@@ -112,20 +113,17 @@ def _same(outer: nn.Module, inner: nn.Module, shape: tuple[int, int, int] | None
     assert library is not None, "only models of known libraries are compared"
     weight, reached = next(inner.parameters()), list[object]()
 
-    def reach(_: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> None:
+    def reach(_: str, given: tuple[object, ...], named: dict[str, object]) -> None:
         reached.extend((*given, *named.values()))
 
-    hook = inner.register_forward_pre_hook(reach, with_kwargs=True)
     try:
         shown = _pictures(shape or library.preprocessing(inner).shape).to(weight)
         with torch.no_grad():
-            found = _logits(outer(shown))
-            hook.remove()
+            with hooks(inner, ("",), before=reach):
+                found = _logits(outer(shown))
             own = _logits(inner(shown))
     except Exception:  # a module of anybody's raises whatever it likes at pictures that are none of its
         return False
-    finally:
-        hook.remove()
     handed = [one for one in reached if isinstance(one, Tensor)]
     same = found is not None and own is not None and torch.equal(found, own)
     return same and len(handed) == 1 and torch.equal(handed[0], shown)

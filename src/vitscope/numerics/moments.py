@@ -27,12 +27,8 @@ class Moments:
 
     def merge(self, other: "Moments") -> "Moments":
         """The moments of both sets of samples together."""
-        count = self.count + other.count
-        share = doubled(other.count) / count.clamp(min=1)
-        delta = torch.where((self.count > 0) & (other.count > 0), other.mean - self.mean, 0.0)
-        finite = torch.where(self.count > 0, self.mean, other.mean) + delta * share
-        mean = torch.where(delta.isfinite(), finite, self.mean + other.mean)  # infinite, or NaN of both infinities
-        return Moments(count, mean, self.squares + other.squares + delta.square() * self.count * share)
+        count, mean, delta, weight = _pooled(self.count, self.mean, other.count, other.mean)
+        return Moments(count, mean, self.squares + other.squares + delta.square() * weight)
 
     @property
     def standard_error(self) -> Float[Tensor, " size"]:
@@ -44,6 +40,43 @@ class Moments:
     def observed_mean(self) -> Float[Tensor, " size"]:
         """The mean, NaN where nothing was observed."""
         return torch.where(self.count > 0, self.mean, torch.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    r"""Count, mean and scatter :math:`S = \sum_i (x_i - \bar x)(x_i - \bar x)^T` of rows, in float64.
+
+    The moments of ``dim`` quantities with their products; ``dim x dim`` entries are held, whatever the number of rows.
+    """
+
+    count: Int[Tensor, ""]
+    mean: Float[Tensor, " dim"]
+    products: Float[Tensor, "dim dim"]
+
+    def merge(self, other: "Scatter") -> "Scatter":
+        """The scatter of both sets of rows together."""
+        count, mean, delta, weight = _pooled(self.count, self.mean, other.count, other.mean)
+        return Scatter(count, mean, self.products + other.products + torch.outer(delta, delta) * weight)
+
+
+def _pooled(
+    count: Int[Tensor, "*n"], mean: Float[Tensor, " size"], more: Int[Tensor, "*n"], other: Float[Tensor, " size"]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Count and mean of two sets together, the difference of their means, and what its square adds to deviations."""
+    total = count + more
+    share = doubled(more) / total.clamp(min=1)
+    delta = torch.where((count > 0) & (more > 0), other - mean, 0.0)
+    finite = torch.where(count > 0, mean, other) + delta * share
+    pooled = torch.where(delta.isfinite(), finite, mean + other)  # infinite, or NaN of both infinities
+    return total, pooled, delta, count * share
+
+
+def scatter(rows: Float[Tensor, "rows dim"]) -> Scatter:
+    """The scatter of these rows, none of which may be NaN. Cost: one product of ``rows x dim x dim``."""
+    values = doubled(rows)
+    mean = values.mean(0)
+    centred = values - mean
+    return Scatter(torch.tensor(len(values), device=rows.device), mean, centred.T @ centred)
 
 
 def moments(samples: Float[Tensor, "samples size"]) -> Moments:

@@ -14,10 +14,9 @@ from vitscope.report.colour import DARK, LIGHT, declarations
 from vitscope.report.drawing.drawing import MARGIN_LEFT, MARGIN_RIGHT
 from vitscope.report.text import breakable, sentence
 from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, RunView, advising, glyph, tone
-from vitscope.runs import whole
 from vitscope.runs.run import Run
 from vitscope.runs.store import read_run
-from vitscope.runs.whole import local_path
+from vitscope.runs.whole import local_path, write_whole
 
 AsRun = Run | str | os.PathLike[str]
 """A run, or where it is."""
@@ -86,19 +85,6 @@ def rendered(template: str, **shown: object) -> str:
 def encoded(html: str) -> bytes:
     """UTF-8, with escapes for bytes of names that are none."""
     return html.encode("utf-8", "backslashreplace")
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all, into a folder that is made if need be.
-
-    Raises ``UserError`` for a path that is a folder, or that lies below a file.
-    """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the file a name, such as {path / 'page.html'}.")
-    if files := [parent for parent in path.parents if parent.is_file()]:
-        raise UserError(f"{path} cannot be written: {files[0]} is a file, not a folder; give another place.")
-    whole.write_whole(path, content)
-    return path
 
 
 @cache

@@ -17,11 +17,12 @@ from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
 from vitscope.report.measured import listed, measured
 from vitscope.report.number import with_error, with_unit
-from vitscope.report.page import AsRuns, encoded, page_path, rendered, runs_of, write_whole
+from vitscope.report.page import AsRuns, encoded, page_path, rendered, runs_of
 from vitscope.report.side import Side, alike, is_training, same_images, sides, timeless
 from vitscope.report.strip import Cell, Strip, strip
 from vitscope.report.text import definition
 from vitscope.report.view import DiagnosticView, RunView, cut, figure_views, in_order, words
+from vitscope.runs.whole import write_whole
 
 FEWEST, MOST = 2, 12
 _PREFIX = "compare"

@@ -14,10 +14,10 @@ from vitscope.report.colour import LIGHT
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.drawing import beside
 from vitscope.report.measured import measured
-from vitscope.report.page import AsRun, runs_of, write_whole
+from vitscope.report.page import AsRun, runs_of
 from vitscope.report.strip import strip
 from vitscope.runs.run import Run
-from vitscope.runs.whole import local_path
+from vitscope.runs.whole import local_path, write_whole
 
 Format = Literal["pdf", "png", "svg"]
 

@@ -27,8 +27,12 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
     """A file to write in; ``path`` is as it was until the block ends well, and then the whole file at once.
 
     Its folder is made if need be. A full disk, an error or an interrupt leaves nothing; what a killed process leaves is
-    removed by :func:`sweep`.
+    removed by :func:`sweep`. Raises ``UserError`` if ``path`` is a folder or lies below a file.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the file a name of its own.")
+    if files := [parent for parent in path.parents if parent.is_file()]:
+        raise UserError(f"{path} cannot be written: {files[0]} is a file, not a folder; give another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _waiting(path) as file:
         try:
@@ -49,10 +53,11 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
             os.close(folder)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file as :func:`atomic_file` does, whole or not at all; returns ``path``."""
     with atomic_file(path) as file:
         file.write(content)
+    return path
 
 
 def sweep(folder: Path) -> None:

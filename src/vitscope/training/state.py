@@ -12,6 +12,7 @@ import torch
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.checkpoint import read_checkpoint
+from vitscope.numerics.digest import tensor_bytes
 from vitscope.runs.whole import atomic_file, write_whole
 from vitscope.training.recipe import Recipe
 
@@ -139,11 +140,11 @@ def _digest(held: Mapping[str, object], recipe: bytes) -> str:
     return found.hexdigest()
 
 
-def _said(value: object) -> Iterator[bytes]:
+def _said(value: object) -> Iterator[bytes | memoryview]:
     """All that a value of mappings, sequences, tensors and numbers says."""
     if isinstance(value, torch.Tensor):
         yield f"{value.dtype} {tuple(value.shape)}".encode()
-        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        yield tensor_bytes(value)
     elif isinstance(value, Mapping):
         for name, one in cast("Mapping[object, object]", value).items():
             yield repr(name).encode()

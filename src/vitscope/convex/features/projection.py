@@ -9,12 +9,13 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from safetensors.torch import load_file, save
 from scipy.linalg import eigh
 from torch import Tensor
 
-from vitscope.runs.whole import atomic_file
+from vitscope.numerics.moments import Scatter, scatter
+from vitscope.runs.whole import write_whole
 
 
 @final
@@ -37,41 +38,12 @@ class Projection:
 
     def write(self, path: Path) -> None:
         """Write a ``.safetensors`` file, whole or not at all."""
-        with atomic_file(path) as file:
-            file.write(self._content)
+        write_whole(path, self._content)
 
 
 def read_projection(path: Path) -> Projection:
     """The projection that :meth:`Projection.write` wrote."""
     return Projection(**load_file(path))
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Scatter:
-    r"""Count, mean and scatter :math:`S = \sum_i (x_i - \bar x)(x_i - \bar x)^T` of rows, in float64.
-
-    Merged by the update of Chan, Golub and LeVeque (1979), so that nothing but ``dim x dim`` entries is held.
-    """
-
-    count: int
-    mean: Float64[Tensor, " dim"]
-    products: Float64[Tensor, "dim dim"]
-
-    def merge(self, other: "Scatter") -> "Scatter":
-        """The scatter of both sets of rows together."""
-        count = self.count + other.count
-        delta, share = other.mean - self.mean, other.count / count
-        between = torch.outer(delta, delta) * (self.count * share)
-        return Scatter(count, self.mean + delta * share, self.products + other.products + between)
-
-
-def scatter(rows: Float[Tensor, "rows dim"]) -> Scatter:
-    """The scatter of these rows. Cost: one product of ``rows x dim x dim``."""
-    values = rows.double()
-    mean = values.mean(0)
-    centred = values - mean
-    return Scatter(len(values), mean, centred.T @ centred)
 
 
 def principal_components(batches: Iterable[Float[Tensor, "rows dim"]], width: int) -> Projection:
@@ -82,7 +54,7 @@ def principal_components(batches: Iterable[Float[Tensor, "rows dim"]], width: in
     ``dim x dim``.
     """
     found = reduce(Scatter.merge, map(scatter, batches))
-    covariance = found.products.cpu().numpy() / found.count
+    covariance = found.products.cpu().numpy() / int(found.count)
     dim = len(covariance)
     _, ascending = eigh(covariance, subset_by_index=(dim - width, dim - 1))
     components = ascending[:, ::-1]

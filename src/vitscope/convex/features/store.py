@@ -24,7 +24,7 @@ from vitscope.measurement.text import reason
 from vitscope.models.subject import Subject
 from vitscope.runs.schema import read_as
 from vitscope.runs.seal import DamagedWarning
-from vitscope.runs.whole import atomic_file
+from vitscope.runs.whole import atomic_file, write_whole
 
 TOKENS, LABELS, PROJECTION = "tokens.npy", "labels.npy", "projection.safetensors"
 FINISHED, PROGRESS = "features.json", "progress.json"
@@ -227,8 +227,7 @@ class Store:
                 name: self._digest(name) for name in (TOKENS, LABELS, PROJECTION) if (self.path / name).is_file()
             },
         }
-        with atomic_file(self.path / FINISHED) as file:
-            file.write(json.dumps({**facts, **known}, indent=2).encode())
+        write_whole(self.path / FINISHED, json.dumps({**facts, **known}, indent=2).encode())
         (self.path / PROGRESS).unlink(missing_ok=True)
 
     def _digest(self, name: str) -> str:
@@ -257,8 +256,7 @@ class Rows:
             "left_out": _stored(after.left_out),
             "bytes": header + after.rows * self.shape.row_bytes if after.rows else 0,
         }
-        with atomic_file(self.store.path / PROGRESS) as file:
-            file.write(json.dumps(known).encode())
+        write_whole(self.store.path / PROGRESS, json.dumps(known).encode())
 
     def close(self) -> None:
         """Write the header and cut off what lies behind the last row."""

@@ -14,7 +14,6 @@ from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.engine.reading.operations import counted_operations
-from vitscope.interventions.bypass import zero_image
 from vitscope.interventions.spread import spread
 from vitscope.interventions.token_keep import TokenKeep, kept_count
 from vitscope.interventions.token_merge import TokenMerge
@@ -22,7 +21,7 @@ from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAt
 from vitscope.measurement.bounds import COUNT, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
-from vitscope.models.feed import quantised_layers
+from vitscope.models.feed import quantised_layers, zero_image
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Subject, Unwatched
 from vitscope.models.unit import UnitKind
@@ -160,13 +159,13 @@ def _patches(subject: Subject, layer: int) -> int:
     """How many patches enter the layer. Cost: a forward pass of one image."""
     watch = _Watch(layer - 1)
     with torch.no_grad():
-        subject.anatomy.walk(zero_image(subject), watch)
+        subject.anatomy.walk(zero_image(subject.module, subject.preprocessing.shape), watch)
     return watch.patches
 
 
 def _operations(subject: Subject) -> float:
     """Of one image's forward pass, in 1e9."""
-    image = zero_image(subject)
+    image = zero_image(subject.module, subject.preprocessing.shape)
     with counted_operations() as operations:
         subject.anatomy.walk(image, Unwatched())
     return operations.total / 1e9

@@ -22,6 +22,7 @@ from torchvision.transforms import InterpolationMode, v2
 from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
+from vitscope.models.feed import zero_image
 from vitscope.models.folder import complaint, read_object
 from vitscope.models.input import first_channels
 from vitscope.models.pixels import LARGEST, MODES
@@ -98,11 +99,10 @@ def _own_shape(module: nn.Module, config: PretrainedConfig) -> tuple[tuple[int, 
     return (channels, int(height), int(width)), size is not None
 
 
-def _takes(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    parameter = next(iter(module.parameters()), torch.empty(0))
+def _takes(module: nn.Module, shape: tuple[int, int, int]) -> bool:
     try:
         with torch.no_grad():
-            module(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
+            module(zero_image(module, shape))
     except Exception:  # in the words of its own, which are not shown
         return False
     return True

@@ -1,0 +1,40 @@
+"""Hooks on submodules that last one call."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+Before = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+"""Called with a submodule's name, its positional arguments and those by keyword, before it runs."""
+After = Callable[[str, object], object]
+"""Called with a submodule's name and its output; what it returns replaces the output, unless that is None."""
+
+
+def takes_hooks(part: nn.Module) -> bool:
+    """Whether a module takes hooks; programs of TorchScript do not."""
+    return type(part).register_forward_pre_hook is nn.Module.register_forward_pre_hook
+
+
+@contextmanager
+def hooks(
+    module: nn.Module, names: Iterable[str], before: Before | None = None, after: After | None = None
+) -> Generator[None]:
+    """Call ``before`` and ``after`` when these submodules run (``""`` is the module), until the block ends."""
+    with ExitStack() as stack:
+        for name in names:
+            part = module.get_submodule(name)
+            if before is not None:
+                stack.enter_context(part.register_forward_pre_hook(_entering(name, before), with_kwargs=True))
+            if after is not None:
+                stack.enter_context(part.register_forward_hook(_leaving(name, after)))
+        yield
+
+
+def _entering(name: str, before: Before) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    return lambda _, given, named: before(name, given, named)
+
+
+def _leaving(name: str, after: After) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+    return lambda _, given, output: after(name, output)
