@@ -152,7 +152,7 @@ SABOTAGES = [
         "if quantised := ():",
         PRECISION,
     ),
-    ("numerics/moments.py", "return total, pooled, delta, count * share", "return total, pooled, delta, share", MOMENTS),
+    ("numerics/moments.py", "delta, count * share", "delta, share", MOMENTS),
     ("numerics/moments.py", "doubled(more) / total", "more / total", MOMENTS),
     ("numerics/moments.py", "self.squares / (count - 1) / count", "self.squares / count / count", NUMERICS),
     ("numerics/attention.py", "- count) / (count * (count - 1))", ") / (count * (count - 1))", NUMERICS),
