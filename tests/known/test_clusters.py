@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from vitscope.labs.masked.clusters import ClusteredPatches, area_sizes, concatenated
+from vitscope.labs.masked.clusters import ClusteredPatches, concatenated
 from vitscope.measurement.errors import UserError
 
 LIMIT = 4.5
@@ -38,15 +38,6 @@ def test_the_papers_two_settings(sizes, gap, areas):
 
 def test_the_gap_is_zero_where_a_local_area_is_the_share_of_the_global_squared():
     assert ClusteredPatches(100, 3, 20, 4).information_gap == pytest.approx(0)  # 4 / 100 = (20 / 100)^2
-
-
-@pytest.mark.parametrize(
-    ("patches", "exponents", "sizes"),
-    [(100, (1.0, 0.301), (96, 4)), (100, (0.9515, 0.301), (80, 4)), (64, (0.5, 0.5), (8, 8)), (10, (1.0, 0.0), (9, 1))],
-)
-def test_sizes_of_exponents(patches, exponents, sizes):
-    assert area_sizes(patches, *exponents) == sizes
-    assert ClusteredPatches(patches, 1, *sizes).patches == patches
 
 
 def test_partitions_have_the_sizes_and_differ_between_clusters():

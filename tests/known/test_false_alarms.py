@@ -8,7 +8,7 @@ from false_alarms import CASES, COUNTS, errors, mean_of, per_image
 from finding_runs import of_changes
 from scipy.stats import binom, multinomial
 
-import vitscope.labs.needed
+import vitscope.labs.shallow.needed
 from vitscope.findings.checkup import findings
 from vitscope.labs.dataset import over_trials
 from vitscope.labs.verdict import read_mean
@@ -126,12 +126,12 @@ def thresholds(random: np.random.Generator, power: float, shares: np.ndarray, tr
 def test_exponents_of_needed_samples_keep_the_rate(
     shares: tuple[float, ...], trials: int, spread: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vitscope.labs.needed, "RESAMPLED", 60)
+    monkeypatch.setattr(vitscope.labs.shallow.needed, "RESAMPLED", 60)
     random, draws, sizes = np.random.default_rng(2), 120, 2 ** np.arange(2, 10)
     alpha, wrong = np.array(shares), 0
     for _ in range(draws):
         reached = np.log2(sizes)[:, None] >= thresholds(random, 2.0, alpha, trials, spread)
-        slope = vitscope.labs.needed.needed(sizes.tolist(), reached).power(1 / alpha).slope
+        slope = vitscope.labs.shallow.needed.needed(sizes.tolist(), reached).power(1 / alpha).slope
         wrong += misses(Estimate(slope.value, slope.error, trials).interval(RATE), 2.0)
     assert wrong <= most(draws)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vitscope.labs.attention_concentration import AttentionConcentration
+from vitscope.labs.dataset import log_spaced
 from vitscope.labs.initial_error import InitialError
 from vitscope.labs.lab import AbstractLab, Datasets
-from vitscope.labs.masked.training import log_spaced
 from vitscope.labs.masked_time import MaskedTime
 from vitscope.labs.sample_complexity import SampleComplexity
 from vitscope.measurement.claim import Claim, Verdict

@@ -7,7 +7,7 @@ import pytest
 
 from vitscope.labs.dataset import Along, curves, over_trials
 from vitscope.labs.fit import line_of_trials
-from vitscope.labs.needed import needed, sample_sizes, through
+from vitscope.labs.shallow.needed import needed, sample_sizes, through
 from vitscope.labs.verdict import judged
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError

@@ -16,13 +16,13 @@ from vitscope.interventions.attention_shape import AttentionShape
 from vitscope.interventions.bypass import Mean, staying
 from vitscope.interventions.head_lesion import HeadLesion, mean_contexts
 from vitscope.interventions.lesion import Lesion, mean_branches
-from vitscope.interventions.spread import layers_of, spread
 from vitscope.interventions.studies import all_studies
 from vitscope.interventions.studies.attention_shape import AttentionShapeStudy
 from vitscope.interventions.studies.lesion import LesionStudy
 from vitscope.interventions.token_keep import TokenKeep
 from vitscope.interventions.weight_prune import WeightPrune
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.ranges import parse_layers, parse_numbers
 from vitscope.models.attention import Attention
 from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.models.subject import AbstractObserver, Subject, Unwatched
@@ -464,7 +464,7 @@ def test_a_grid_with_gaps_has_no_neighbourhoods(vit):
     ],
 )
 def test_spreads(text, numbers):
-    assert spread(text) == numbers
+    assert parse_numbers(text) == numbers
 
 
 @pytest.mark.parametrize(
@@ -472,14 +472,14 @@ def test_spreads(text, numbers):
 )
 def test_what_is_no_spread_is_quoted(text):
     with pytest.raises(UserError, match=r"number|start:stop:count"):
-        spread(text)
+        parse_numbers(text)
 
 
 def test_layers_are_read_in_order():
-    assert layers_of("7, 3,4,3") == (3, 4, 7)
+    assert parse_layers("7, 3,4,3") == (3, 4, 7)
     for text in ("", "0", "a", "1,,2", "1.5"):
         with pytest.raises(UserError, match="names no layers"):
-            layers_of(text)
+            parse_layers(text)
 
 
 def test_a_set_is_one_setting_and_odd_fields_are_refused(vit, pictures):

@@ -40,7 +40,6 @@ def test_without_errors_the_bounds_are_powers_of_the_relevant_share(prediction, 
         theory.samples_with_attention,
         theory.samples_without_attention,
         lambda share, sigma, noise: theory.iterations_with_attention(share, 1.0, sigma, noise),
-        lambda share, sigma, noise: theory.least_relevant(share, sigma, 0.0, noise),
     ],
 )
 def test_the_bounds_grow_with_either_error(prediction, relevant):
@@ -62,7 +61,6 @@ def test_bounds_say_nothing_where_the_errors_outweigh_the_signal():
     assert theory.samples_with_attention(0.3, 0.2, 0.1 + 1e-9) == math.inf
     assert theory.samples_without_attention(0.3, 0.4) == math.inf
     assert theory.iterations_with_attention(0.3, sigma=0.2, noise=0.2, patterns=10) == math.inf
-    assert theory.least_relevant(0.1, sigma=0.6, noise=0.4) == math.inf
     near = theory.samples_with_attention(0.3, 0.3 - 1e-4)
     assert math.isfinite(near)
     assert near > 1e7
@@ -87,25 +85,12 @@ def test_neurons_grow_as_the_square_of_patterns_and_slack_and_slowly_with_sample
     assert theory.neurons(10_000) == pytest.approx(2 * theory.neurons(100))
 
 
-def test_the_least_relevant_share_is_twice_the_confusion_at_its_loosest():
-    assert theory.least_relevant(0.05, slack=0.5) == pytest.approx(0.1)
-    assert theory.least_relevant(0.05, delta=0.1, noise=0.1) == pytest.approx(
-        theory.least_relevant(0.05, noise=0.1) * math.exp(0.1)
-    )
-
-
 def test_the_gap_in_attention_solves_its_equation_and_falls_as_one_over_time():
     for step in (0.0, 3.0, 500.0):
         near = [theory.attention_gap(step + off, 0.46, 0.3) for off in (-1e-4, 0.0, 1e-4)]
         assert (near[2] - near[0]) / 2e-4 == pytest.approx(-0.3 * near[1] ** 2, rel=1e-6)
     assert theory.attention_gap(0.0, 0.46) == 0.46
     assert theory.attention_gap(1e9, 0.46, 0.3) * 1e9 == pytest.approx(1 / 0.3, rel=1e-6)
-
-
-def test_final_attention_nears_one_for_small_rates():
-    assert theory.final_attention(1.0) == 0
-    assert theory.final_attention(1e-6, 0.5) == pytest.approx(0.999)
-    assert theory.final_attention(0.1, 2.0) > theory.final_attention(0.1, 1.0) > theory.final_attention(0.2, 1.0)
 
 
 def test_initial_attention_is_that_of_the_exact_model():

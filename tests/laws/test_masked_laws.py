@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitscope.labs.dataset import log_spaced
 from vitscope.labs.masked.clusters import ClusteredPatches, MaskedSamples
 from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.position_attention import (
@@ -22,7 +23,6 @@ from vitscope.labs.masked.training import (
     Training,
     Trial,
     first_reached,
-    log_spaced,
     read,
     train,
 )

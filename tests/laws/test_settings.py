@@ -11,10 +11,10 @@ from vitscope.engine.grid import STUDIES
 from vitscope.engine.intervention import INTERVENTIONS
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS
-from vitscope.interventions.spread import spread
 from vitscope.labs.lab import LABS
 from vitscope.measurement.bounds import SHARE, Bounds, bounded, check_bounds, check_number
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.own.vit import VitConfig
 from vitscope.training.recipe import Recipe
 
@@ -85,7 +85,7 @@ def test_a_number_of_another_kind_is_refused():
 
 def test_ranges_and_samples_have_bounds_too():
     with pytest.raises(UserError, match="asks for 99999999999 numbers; give at most 10,000"):
-        spread("1:2:99999999999")
+        parse_numbers("1:2:99999999999")
     for seed in (-1, 2**70):
         with pytest.raises(UserError, match="The seed is"):
             subset(None, 5, 2, seed)

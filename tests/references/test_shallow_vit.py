@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from deeper_vit import DeeperVit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitscope.labs.shallow.attention import attention, profile, received
-from vitscope.labs.shallow.deeper import DeeperVit
 from vitscope.labs.shallow.shallow_vit import ShallowVit, mean_error, mean_hinge
 from vitscope.labs.shallow.token_model import Role, TokenModel
 from vitscope.labs.shallow.weights import Weights, stacked

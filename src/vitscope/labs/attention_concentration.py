@@ -7,18 +7,17 @@ from typing import Literal, final
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.dataset import Along, Numbers, curves, over_trials, predicted
+from vitscope.labs.dataset import Along, Numbers, curves, log_spaced, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.masked.training import log_spaced
-from vitscope.labs.needed import LI
 from vitscope.labs.shallow.attention import AttentionProfile
 from vitscope.labs.shallow.criterion import Criterion
 from vitscope.labs.shallow.ensemble import train
 from vitscope.labs.shallow.keep import KeepAll
+from vitscope.labs.shallow.lab import AbstractShallowLab
+from vitscope.labs.shallow.needed import LI
 from vitscope.labs.shallow.theory import attention_gap, initial_attention
 from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.shallow_lab import AbstractShallowLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind, Verdict

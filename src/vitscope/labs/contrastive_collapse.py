@@ -6,13 +6,13 @@ from typing import final
 
 import xarray as xr
 
-from vitscope.labs.areas import HUANG, by_setting, group_name, readings, said, step_axis
 from vitscope.labs.dataset import curves, over_trials
 from vitscope.labs.lab import LABS, Datasets, Values
+from vitscope.labs.masked.areas import HUANG, by_setting, group_name, readings, said, step_axis
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.contrastive import Contrastive
+from vitscope.labs.masked.lab import AbstractAreasLab
 from vitscope.labs.masked.training import Reconstruction, Training, Trial, train
-from vitscope.labs.masked_lab import AbstractAreasLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.claim import Claim, Kind

@@ -30,6 +30,11 @@ class Along:
         return self.name, self.values, {**words, "scale": "log"} if self.logarithmic else words
 
 
+def log_spaced(last: int, count: int) -> tuple[int, ...]:
+    """0 and at most ``count`` steps from 1 to ``last``, evenly spaced on a logarithmic axis, rounded."""
+    return (0, *sorted({round(float(step)) for step in np.geomspace(1, max(last, 1), count)}))
+
+
 def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers, step: float = 0.0) -> xr.Dataset:
     """The mean over the last axis of ``values``, the trials, with its standard error and how many trials had a value.
 

@@ -12,7 +12,6 @@ import xarray as xr
 
 from vitscope.engine.plan import Plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer
-from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Entries
 from vitscope.labs.lab import AbstractLab, Datasets, Values
 from vitscope.labs.sweep import Chunk, Sweep
@@ -20,6 +19,7 @@ from vitscope.measurement.axes import AXES
 from vitscope.measurement.claim import Claim, foremost
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import FALSE_ALARMS, rate_of
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import make_run
 from vitscope.runs.spec import Spec
@@ -144,7 +144,7 @@ def _values(name: str, text: str, kind: object) -> tuple[Value, ...]:
         return tuple(dict.fromkeys(_value(name, part.strip(), kind) for part in text.split(",")))
     if kind is not int and kind is not float:
         raise UserError(f"{text!r} is a range, and {name} is no number: write its values with commas between.")
-    numbers = spread(text)
+    numbers = parse_numbers(text)
     if kind is int and any(one != int(one) for one in numbers):
         raise UserError(
             f"{text!r} has values that are not whole, and {name} is: {', '.join(f'{n:g}' for n in numbers)}."

@@ -9,18 +9,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.needed import LI, NEEDED, SUCCESS, needed, needed_over, through
+from vitscope.labs.shallow.lab import AbstractNeededLab
+from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, needed, needed_over, through
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.shallow_lab import AbstractNeededLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import below
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.ranges import parse_numbers
 
 ERROR = 0.2
 """The c'' of the curve that is drawn; nobody knows its value, and it must leave the bracket above 0."""
@@ -87,7 +87,7 @@ class InitialError(AbstractNeededLab):
     def varied(self) -> Mapping[str, tuple[float, ...]]:
         """The values of what is varied."""
         given = {"noise": self.noises, "sigma": self.sigmas}
-        return {what: tuple(dict.fromkeys(spread(text))) for what, text in given.items()}
+        return {what: tuple(dict.fromkeys(parse_numbers(text))) for what, text in given.items()}
 
     def planned(self) -> tuple[Trial, ...]:
         """What is varied, its values, samples, seeds."""

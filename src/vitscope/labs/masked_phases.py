@@ -7,13 +7,13 @@ from typing import final
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.areas import HUANG, areas_axis, by_setting, group_name, readings, said, step_axis
 from vitscope.labs.dataset import Along, curves, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
+from vitscope.labs.masked.areas import HUANG, areas_axis, by_setting, group_name, readings, said, step_axis
 from vitscope.labs.masked.clusters import ClusteredPatches
+from vitscope.labs.masked.lab import AbstractAreasLab
 from vitscope.labs.masked.theory import phase_one_level, subset_plateau
 from vitscope.labs.masked.training import Training, Trial, train
-from vitscope.labs.masked_lab import AbstractAreasLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import above, below, between

@@ -7,14 +7,14 @@ from typing import final
 import numpy as np
 import torch
 
-from vitscope.labs.areas import HUANG, pairs_of
 from vitscope.labs.dataset import Along, Numbers, over_trials, predicted, saying
 from vitscope.labs.fit import Line, line_of_trials
 from vitscope.labs.lab import LABS, Datasets, Values
+from vitscope.labs.masked.areas import HUANG, pairs_of
 from vitscope.labs.masked.clusters import ClusteredPatches
+from vitscope.labs.masked.lab import AbstractMaskedLab
 from vitscope.labs.masked.theory import mean_field_time
 from vitscope.labs.masked.training import Training, Trial, first_reached, train
-from vitscope.labs.masked_lab import AbstractMaskedLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind, Verdict

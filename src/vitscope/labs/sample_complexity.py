@@ -6,11 +6,21 @@ from typing import Literal, final
 import numpy as np
 import xarray as xr
 
-from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Numbers, curves, over_trials, saying
 from vitscope.labs.fit import Line, line_of_trials
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.needed import LI, MISSING, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_curves, through
+from vitscope.labs.shallow.lab import EVERY, AbstractNeededLab
+from vitscope.labs.shallow.needed import (
+    LI,
+    MISSING,
+    NEEDED,
+    SUCCESS,
+    SUCCESS_01,
+    Needed,
+    needed,
+    needed_curves,
+    through,
+)
 from vitscope.labs.shallow.theory import (
     iterations_with_attention,
     iterations_without_attention,
@@ -18,11 +28,11 @@ from vitscope.labs.shallow.theory import (
     samples_without_attention,
 )
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.shallow_lab import EVERY, AbstractNeededLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, above, below, between
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.ranges import parse_numbers
 
 KINDS = ("attention", "no attention")
 CRITERIA = ("hinge", "0-1")
@@ -209,7 +219,7 @@ class SampleComplexity(AbstractNeededLab):
 
     @property
     def _shares(self) -> tuple[float, ...]:
-        return tuple(sorted(set(spread(self.alpha))))
+        return tuple(sorted(set(parse_numbers(self.alpha))))
 
     def _needed(self, steps: Values) -> dict[str, Needed]:
         """By kind and criterion."""

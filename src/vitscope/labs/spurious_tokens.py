@@ -6,21 +6,21 @@ from typing import final
 
 import numpy as np
 
-from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, curves, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.needed import LI
 from vitscope.labs.shallow.criterion import Criterion
 from vitscope.labs.shallow.ensemble import train
 from vitscope.labs.shallow.keep import DropSpurious, KeepAll
+from vitscope.labs.shallow.lab import AbstractShallowLab
+from vitscope.labs.shallow.needed import LI
 from vitscope.labs.shallow.token_model import AbstractTokens
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.shallow_lab import AbstractShallowLab
 from vitscope.labs.verdict import judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import Estimate, above
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.ranges import parse_numbers
 
 KINDS = ("all tokens", "spurious removed")
 
@@ -100,7 +100,7 @@ class SpuriousTokens(AbstractShallowLab):
         tests = self._tokens(0.5)
         return tuple(
             Trial(seed, tokens[0], *shared, keep, self.tests, tests[1] or tests[0])
-            for tokens in map(self._tokens, spread(self.agreement))
+            for tokens in map(self._tokens, parse_numbers(self.agreement))
             for keep in (KeepAll(), DropSpurious())
             for seed in self.seeds
         )
@@ -115,7 +115,7 @@ class SpuriousTokens(AbstractShallowLab):
 
     def measured(self, values: Values) -> Datasets:
         """Loss, error and gain over agreement."""
-        levels = spread(self.agreement)
+        levels = parse_numbers(self.agreement)
         top = int(np.argmax(levels))
         axis = Along("agreement", list(levels), "Agreement of the spurious pattern with the label in training")
         found = {name: one.reshape(len(levels), 2, -1) for name, one in values.items()}
@@ -139,7 +139,9 @@ class SpuriousTokens(AbstractShallowLab):
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Whether removing helps, at each agreement."""
         found = datasets["spurious-gain"]
-        return tuple(self._helps(read_mean(found, "gain", agreement=one), one, rate) for one in spread(self.agreement))
+        return tuple(
+            self._helps(read_mean(found, "gain", agreement=one), one, rate) for one in parse_numbers(self.agreement)
+        )
 
     def _helps(self, gain: Estimate, level: float, rate: float) -> Claim:
         verdict, more = judged(lambda one: above(one, 0.0, rate), gain)

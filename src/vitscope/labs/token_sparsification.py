@@ -10,7 +10,6 @@ import xarray as xr
 
 from vitscope.labs.dataset import Along, Numbers, curves, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.needed import LI, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_over
 from vitscope.labs.shallow.keep import (
     AbstractKeep,
     KeepAll,
@@ -21,9 +20,10 @@ from vitscope.labs.shallow.keep import (
     KeepInProportion,
     KeepLeastNoisy,
 )
+from vitscope.labs.shallow.lab import AbstractNeededLab
+from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_over
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import Trial
-from vitscope.labs.shallow_lab import AbstractNeededLab
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Mapping
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,7 +11,6 @@ from vitscope.measurement.text import reason
 from vitscope.models.edit import with_module
 from vitscope.models.feed import quantised_layers
 from vitscope.models.subject import Subject
-from vitscope.numerics.precision import doubled
 
 
 def rewritten(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]]) -> nn.Module:
@@ -98,8 +96,3 @@ def _computed_kernels(module: nn.Module) -> Iterator[str]:
         own = {name: value.ndim for name, value in part.named_parameters(recurse=False)}
         yield from (prefix + name for name in plain if any(own[o] >= 2 for o in own if o.startswith(f"{name}_")))
     yield from (f"{name}.weight" for name in quantised_layers(module))
-
-
-def squared_norm(parameters: Mapping[str, Float[Tensor, "..."]]) -> float:
-    """The sum of the squares of all entries, in float64."""
-    return float(sum(torch.sum(doubled(tensor).square()) for tensor in parameters.values()))

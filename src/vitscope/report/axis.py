@@ -20,12 +20,6 @@ def axis_name(values: xr.DataArray, dim: str) -> str:
     return words[:1].lower() + words[1:] if words[1:2].islower() else words
 
 
-def axis_label(values: xr.DataArray, dim: str) -> str:
-    """The same at the beginning of a line."""
-    name = axis_name(values, dim)
-    return name[:1].upper() + name[1:]
-
-
 def axis_title(values: xr.DataArray, dim: str) -> str:
     """The axis in words, with its unit where it has one."""
     unit = str(values[dim].attrs.get("units", "1")) if dim in values.coords else "1"

@@ -11,8 +11,8 @@ from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.attention_shape import AttentionShape, Shape
 from vitscope.interventions.head_lesion import head_counts
-from vitscope.interventions.spread import spread
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.subject import Subject
 
 
@@ -64,7 +64,7 @@ class AttentionShapeStudy(AbstractStudy):
             if name not in ("uniform", "diagonal"):
                 raise UserError(f"{name!r} is no shape; there are uniform and diagonal, and neighbourhoods by sizes.")
             found[name] = (name, 1)
-        for size in spread(self.sizes) if self.sizes.strip() else ():
+        for size in parse_numbers(self.sizes) if self.sizes.strip() else ():
             if size != int(size) or size < 1 or size % 2 == 0:
                 raise UserError(f"A neighbourhood of {size:g} x {size:g} cells has no middle: give odd sizes.")
             found[f"{size:g} x {size:g}"] = ("neighbourhood", int(size))

@@ -11,8 +11,8 @@ from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.common_corruptions.severity import KINDS, Scale, scale_for
 from vitscope.interventions.corruption import Corruption, Kind
-from vitscope.interventions.spread import spread
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.subject import Subject
 
 _SETS = {"cifar": "CIFAR-10-C", "tiny-imagenet": "Tiny-ImageNet-C", "imagenet": "ImageNet-C"}
@@ -53,7 +53,7 @@ class CorruptionStudy(AbstractStudy):
         kinds = KINDS if self.kinds == "all" else tuple(kind.strip() for kind in self.kinds.split(","))
         if unknown := [kind for kind in kinds if kind not in KINDS]:
             raise UserError(f"There is no common corruption named {unknown[0]!r}; there are: {', '.join(KINDS)}.")
-        levels = spread(self.severities)
+        levels = parse_numbers(self.severities)
         if wrong := [level for level in levels if level not in range(1, 6)]:
             raise UserError(f"{self.severities!r} holds a severity of {wrong[0]:g}; there are five levels, 1 to 5.")
         severities = tuple(int(level) for level in levels)

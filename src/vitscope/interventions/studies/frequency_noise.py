@@ -11,8 +11,8 @@ from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.frequency_noise import Energy, FrequencyNoise, Shape, Units
-from vitscope.interventions.spread import spread
 from vitscope.measurement.bounds import SIZE, Bounds, bounded
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.subject import Subject
 
 PAPER: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -67,7 +67,7 @@ class FrequencyNoiseStudy(AbstractStudy):
         strength = self.strength if self.strength is not None else {"paper": 0.7, "equal": 0.25}[self.energy]
         return tuple(
             FrequencyNoise(band, strength, self.width, self.shape, self.energy, self.units, self.seed)
-            for band in spread(self.bands)
+            for band in parse_numbers(self.bands)
         )
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:

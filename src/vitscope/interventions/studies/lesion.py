@@ -13,8 +13,8 @@ from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.bypass import refuse_unknown, staying
 from vitscope.interventions.head_lesion import HeadLesion, head_counts, mean_contexts
 from vitscope.interventions.lesion import Lesion, blocks_of, mean_branches
-from vitscope.interventions.spread import layers_of
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.ranges import parse_layers
 from vitscope.models.subject import Composition, Subject
 
 
@@ -54,7 +54,7 @@ class LesionStudy(AbstractStudy):
             return self._heads(subject, images, plan)
         whole = {layer: (layer,) for layer in range(1, len(subject.places) + 1) if layer not in staying(subject)}
         if self.layers is not None:
-            chosen = layers_of(self.layers)
+            chosen = parse_layers(self.layers)
             Lesion(chosen)(subject)  # says which of them cannot be left out, and why
             groups: Mapping[int, tuple[int, ...]] = {chosen[0]: chosen}
         else:
@@ -69,8 +69,8 @@ class LesionStudy(AbstractStudy):
     def _heads(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         counts = head_counts(subject)
         if self.layers is not None:
-            refuse_unknown(layers_of(self.layers), subject)
-            counts = {layer: count for layer, count in counts.items() if layer in layers_of(self.layers)}
+            refuse_unknown(parse_layers(self.layers), subject)
+            counts = {layer: count for layer, count in counts.items() if layer in parse_layers(self.layers)}
         if not counts:
             raise UserError(f"{subject.name} has no attention that can be read there, so no head can be left out.")
         heads = tuple((layer, tuple(range(count))) for layer, count in counts.items())

@@ -24,11 +24,11 @@ from vitscope.interventions.direction import (
     scaled_to_weights,
     settled,
 )
-from vitscope.interventions.spread import spread
 from vitscope.interventions.weight_displacement import WeightDisplacement
 from vitscope.measurement.bounds import LARGEST, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.feed import input_like
 from vitscope.models.rewritten import parameters_of
@@ -142,7 +142,7 @@ class LossLandscape(AbstractStudy):
         return tuple(found)
 
     def _axes(self, first: GivenDirection, second: GivenDirection) -> tuple[Axis, Axis]:
-        distances = spread(f"{-self.extent!r}:{self.extent!r}:{self.grid_size}")
+        distances = parse_numbers(f"{-self.extent!r}:{self.extent!r}:{self.grid_size}")
         return (
             Axis("first", distances, f"Distance along the first direction ({first.label})"),
             Axis("second", distances, f"Distance along the second direction ({second.label})"),

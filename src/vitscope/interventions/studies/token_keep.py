@@ -14,13 +14,13 @@ from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.engine.reading.operations import counted_operations
-from vitscope.interventions.spread import spread
 from vitscope.interventions.token_keep import TokenKeep, kept_count
 from vitscope.interventions.token_merge import TokenMerge
 from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAttention, ByNorm, Worst
 from vitscope.measurement.bounds import COUNT, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.feed import quantised_layers, zero_image
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Subject, Unwatched
@@ -79,7 +79,7 @@ class TokenKeepStudy(AbstractStudy):
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """A point for each share, and each ranking where there are several."""
         del images, plan
-        shares, names, layer = spread(self.keep), self._names(), self._layer(subject)
+        shares, names, layer = parse_numbers(self.keep), self._names(), self._layer(subject)
         entering, merging = _patches(subject, layer), _attention_from(subject, layer) if MERGE in names else None
         settings = tuple(
             (self._intervention(share, name, layer, entering, merging),) for share in shares for name in names
@@ -122,7 +122,7 @@ class TokenKeepStudy(AbstractStudy):
 
     def notes(self, subject: Subject) -> tuple[str, ...]:
         """From which unit on, and how many of how many."""
-        layer, shares = self._layer(subject), spread(self.keep)
+        layer, shares = self._layer(subject), parse_numbers(self.keep)
         entering, place = _patches(subject, layer), subject.places[layer - 1].name
         fewest, most = (kept_count(share, entering) for share in (min(shares), max(shares)))
         merge = subject.places[_attention_from(subject, layer) - 1].name if MERGE in self._names() else None

@@ -8,8 +8,8 @@ from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
-from vitscope.interventions.spread import spread
 from vitscope.interventions.weight_prune import WeightPrune
+from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.rewritten import kernels_of, refuse_computed_kernels
 from vitscope.models.subject import Subject
 
@@ -39,7 +39,7 @@ class WeightPruneStudy(AbstractStudy):
         """A subject with fewer weights for each sparsity."""
         del images, plan
         refuse_computed_kernels(subject)
-        shares = spread(self.sparsity)
+        shares = parse_numbers(self.sparsity)
         return Grid(
             (Axis("sparsity", shares, "Share of the weights that is zero"),),
             tuple((WeightPrune(share, self.scope),) for share in shares),

@@ -124,18 +124,6 @@ class ClusteredPatches:
         return torch.zeros(1, count, self.patches, dtype=torch.bool).scatter_(2, seen[None], value=True)
 
 
-def area_sizes(patches: int, global_exponent: float, local_exponent: float) -> tuple[int, int]:
-    r"""Sizes of a global and a local area of about :math:`P^{\kappa_c}` and :math:`P^{\kappa_s}` patches.
-
-    The local size is rounded; the global size is the nearest that leaves whole local areas, one at least. What
-    exponents these sizes have, :class:`ClusteredPatches` says.
-    """
-    local = max(1, round(patches**local_exponent))
-    most = max(1, (patches - 1) // local)
-    count = min(max(1, round((patches - patches**global_exponent) / local)), most)
-    return patches - count * local, local
-
-
 def concatenated(trials: list[MaskedSamples]) -> MaskedSamples:
     """Samples of several trials, of equal shapes, along the trial axis."""
     parts = [(one.clusters, one.strengths, one.visible) for one in trials]

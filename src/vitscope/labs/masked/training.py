@@ -171,11 +171,6 @@ def read(model: PositionAttention, samples: MaskedSamples) -> Reading:
     )
 
 
-def log_spaced(last: int, count: int) -> tuple[int, ...]:
-    """0 and at most ``count`` steps from 1 to ``last``, evenly spaced on a logarithmic axis, rounded."""
-    return (0, *sorted({round(float(step)) for step in np.geomspace(1, max(last, 1), count)}))
-
-
 def first_reached(
     steps: Int[Tensor, " steps"], curve: Float[Tensor, "trials steps"], level: float
 ) -> Float[Tensor, " trials"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vitscope.labs.shallow.crew import Crew
+from vitscope.labs.shallow.batch_trainer import BatchTrainer
 from vitscope.labs.shallow.trial import Outcome, Trial
 
 Finished = Callable[[int, Outcome], None]
@@ -76,7 +76,7 @@ def _train_group(group: Sequence[tuple[int, Trial]], budget: Budget, finished: F
 
     def work() -> None:
         with torch.no_grad():
-            Crew(slots, samples, budget.dtype, torch.device(budget.device)).train(waiting, finished)
+            BatchTrainer(slots, samples, budget.dtype, torch.device(budget.device)).train(waiting, finished)
 
     if budget.threads == 1:
         return work()

@@ -70,27 +70,6 @@ def neurons(samples: int, patterns: int = 10, slack: float = 0.1, constant: floa
     return constant * slack**-2 * patterns**2 * math.log(samples)
 
 
-def least_relevant(
-    confusion: float, sigma: float = 0.0, delta: float = 0.0, noise: float = 0.0, slack: float = 0.25
-) -> float:
-    r"""Assumes the token model and the initial model: the relevant share that the theorems ask for.
-
-    .. math:: \alpha_* \ge \frac{\alpha_\#}{\epsilon_S\, e^{-(\delta + \tau)} (1 - (\sigma + \tau))},
-        \qquad \epsilon_S \in (0, 1/2)
-
-    Above 1, or infinite where sigma and the noise make 1, no distribution meets it.
-    """
-    return _inverse_power(slack * math.exp(-(delta + noise)) * (1 - sigma - noise), 1, confusion)
-
-
-def final_attention(rate: float, power: float = 1.0) -> float:
-    r"""Assumes as `samples_with_attention`, a rate below 1, and training to its end.
-
-    :math:`1 - \eta^C`, the attention of a query on all relevant keys together; ``power`` is :math:`C > 0`, unknown.
-    """
-    return 1 - rate**power
-
-
 def attention_gap(step: float, start: float, speed: float = 1.0) -> float:
     r"""Assumes that the attention missing from relevant keys falls at the theorem's sublinear rate, from the start on.
 

@@ -8,7 +8,7 @@ MOST = 10_000
 """Numbers in a range, at most."""
 
 
-def spread(text: str) -> tuple[float, ...]:
+def parse_numbers(text: str) -> tuple[float, ...]:
     """The numbers that ``start:stop:count`` (both ends included) or ``number,number,...`` stands for, in their order.
 
     Each end is met exactly; what lies between is rounded to twelve decimals, so that ``0.1:0.9:9`` holds 0.3 and not
@@ -28,7 +28,7 @@ def spread(text: str) -> tuple[float, ...]:
     return (start, *between, stop) if count > 1 else (start,)
 
 
-def layers_of(text: str) -> tuple[int, ...]:
+def parse_layers(text: str) -> tuple[int, ...]:
     """The layers that ``3,4,7`` names, in their order. Raises ``UserError`` quoting the text."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):

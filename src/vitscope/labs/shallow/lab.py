@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from vitscope.labs.lab import AbstractLab, Values
-from vitscope.labs.needed import LI, sample_sizes, steps_of
 from vitscope.labs.shallow.criterion import Criterion
 from vitscope.labs.shallow.ensemble import train
 from vitscope.labs.shallow.keep import AbstractKeep, KeepAll
+from vitscope.labs.shallow.needed import LI, sample_sizes, steps_of
 from vitscope.labs.shallow.planting import Planting
 from vitscope.labs.shallow.shallow_vit import ShallowVit
 from vitscope.labs.shallow.token_model import AbstractTokens, TokenModel

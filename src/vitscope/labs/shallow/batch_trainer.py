@@ -39,7 +39,7 @@ class _Running:
 
 
 @final
-class Crew:
+class BatchTrainer:
     """Slots for trials of one form, with up to ``samples`` images each."""
 
     def __init__(self, slots: int, samples: int, dtype: torch.dtype, device: torch.device) -> None:

@@ -8,12 +8,12 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.optimize import isotonic_regression
 
-from vitscope.interventions.spread import spread
 from vitscope.labs.dataset import Along, Numbers, laid, saying
 from vitscope.labs.fit import Coefficient, Line, line_of_resamples
 from vitscope.labs.shallow.trial import Outcome
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.ranges import parse_numbers
 
 LI = (
     "Li, Wang, Liu, Chen: A theoretical understanding of shallow vision transformers: learning, generalization, and "
@@ -143,7 +143,7 @@ def sample_sizes(text: str) -> tuple[int, ...]:
     """The whole numbers that ``8,32,128`` names, ascending, or ``8:1024``, which doubles from the first on."""
     first, colon, last = text.partition(":")
     if not colon:
-        return tuple(sorted({int(one) for one in spread(text) if one >= 1 and one == int(one)})) or _refuse(text)
+        return tuple(sorted({int(one) for one in parse_numbers(text) if one >= 1 and one == int(one)})) or _refuse(text)
     if not (first.strip().isdecimal() and last.strip().isdecimal() and 0 < int(first) <= int(last)):
         return _refuse(text)
     sizes = [int(first)]
