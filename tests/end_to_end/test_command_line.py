@@ -413,6 +413,27 @@ def test_train_interrupt_resume_and_checkup_of_what_was_trained(
     assert first.spec.model["fingerprint"] == second.spec.model["fingerprint"]
 
 
+def test_train_goes_on_from_a_folder_a_file_and_the_weights_of_a_name(tmp_path: Path) -> None:
+    few = ("--images", "digits", "--limit", "32", "--epochs", "1", "--batch", "16", "--randaugment", "0")
+    assert Answer("train", "digits", *few, "--out", str(tmp_path / "one")).code == 0
+    file = tmp_path / "one" / "model.safetensors"
+    for number, start in enumerate((("--from", str(tmp_path / "one")), ("--from", str(file)), (str(tmp_path / "one"),))):
+        answer = Answer("train", *start, *few, "--out", str(tmp_path / f"on-{number}"))
+        assert answer.code == 0
+        assert f"It began with the weights of vit-micro ({file})." in " ".join(answer.err.split())
+    on = [(tmp_path / f"on-{number}" / "model.safetensors").read_bytes() for number in range(2)]
+    assert on[0] == on[1]
+    for flags, said in (
+        (("--weights", str(file)), "--weights is given without a model; name the one whose weights they are"),
+        (("--pretrained", "--from", str(file)), "--pretrained and --from each say what to begin with; give one"),
+        (("vit-tiny", "--from", str(file)), "model is vit-tiny, but the start, vit-micro, has its own"),
+        (("vit-tiny", "--weights", "/nowhere"), "/nowhere does not exist"),
+    ):
+        answer = Answer("train", *flags, *few, "--out", str(tmp_path / "none"))
+        assert answer.code == 2
+        assert said in " ".join(answer.err.split())
+
+
 def test_train_names_the_choices_of_its_flags() -> None:
     text = Answer("train", "--help").out
     assert "--learning-rate" in text

@@ -1,6 +1,7 @@
 """The laws of training: weights follow from recipe and images alone, whenever it was interrupted and whoever helped."""
 
 import dataclasses
+import json
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from vitscope.models.build import build_model, restored
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.runs.hold import held
 from vitscope.training.augmentation import step_seeded
-from vitscope.training.loop import parameter_groups
+from vitscope.training.parameters import parameter_groups
 from vitscope.training.observer import Silent
 from vitscope.training.recipe import Recipe
 from vitscope.training.state import METRICS, STATE, WEIGHTS, kept_step
@@ -25,6 +26,7 @@ from vitscope.training.train import train
 
 # 24 images in batches of 8: an epoch of 3 steps, a state after every second step and every epoch.
 TINY = Recipe(
+    model="vit-micro",
     image=8,
     channels=1,
     patch=4,
@@ -173,7 +175,7 @@ def test_the_checkpoint_says_how_it_came_about(straight):
     assert found.classes == SHOWN.classes
     assert module.config.input == found.input
     assert found.input.mean[0] == pytest.approx(np.mean([np.array(SHOWN.read(i)) for i in range(24)]) / 255, abs=1e-3)
-    assert found.training["recipe"] == dataclasses.asdict(TINY)
+    assert found.training["recipe"] == json.loads(json.dumps(dataclasses.asdict(TINY)))
     assert found.training["last_epoch"]["test_nll"] == straight.metrics.test_nll.values[-1]
 
 

@@ -1,8 +1,9 @@
 """``vitscope train``: a recipe's fields as flags."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -19,6 +20,7 @@ from vitscope.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from vitscope.data import Images
+    from vitscope.models.subject import Subject
     from vitscope.training.observer import AbstractTrainingObserver
 
 TEST_SPLITS = ("test", "validation", "val")
@@ -28,6 +30,11 @@ TEST_SPLITS = ("test", "validation", "val")
 def train_on(
     images: Annotated[str, typer.Option(help="As for vitscope checkup; with labels.")],
     out: Annotated[str, typer.Option(help="Folder for weights, metrics and the state to resume from.")],
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Begin with the library's trained weights.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Begin with the weights of this file for the model named.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Begin with the weights of this training's folder, or this checkpoint.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split to train on; train where there is one.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split to test on; test or validation if there.")] = None,
     limit: Annotated[int | None, typer.Option(help="Train on so many images, of each class in proportion.")] = None,
@@ -43,16 +50,22 @@ def train_on(
     watch_images: Annotated[int, typer.Option(help="Take them on so many images, of those to test on.")] = 64,
     **recipe: object,
 ) -> None:
-    """Train a model on labelled images, test it after each epoch, and keep its weights."""
+    """Train a model on labelled images, test it after each epoch, and keep its weights.
+
+    It begins with random weights, or with those of --weights, --pretrained or --from.
+    """
     settings = made(Recipe, recipe)
+    refuse_absent(weights, "--weights")
+    refuse_absent(start, "--from")
     if "://" in out:
         raise UserError(f"--out is {out}, but a training is kept on this machine; give a folder.")
     refuse_absent(images, "--images")
-    refuse_unknown(settings.model)
+    refuse_unknown(settings.model or "vit-micro")
     named(watch)  # all three refuse what is not there, before anything heavy is imported
     with waiting("Loading the images"):
         from vitscope.training.train import train as trained
 
+        settings, begun = _start(settings, pretrained, weights, start)
         read = partial(_images, images, label=label, root=root, bits=bits, max_pixels=max_pixels, max_broken=max_broken)
         shown = read((split,) if split else ("train", None), "--split", limit=limit, seed=settings.seed)
         splits = (test_split,) if test_split else (*TEST_SPLITS, None)
@@ -62,12 +75,37 @@ def train_on(
     if shown.name == test.name:
         hint(f"{images} has no split to test on; the training goes untested.")
     try:
-        result = trained(settings, shown, Path(out), None if shown.name == test.name else test, resume, observer)
+        tested = None if shown.name == test.name else test
+        result = trained(settings, shown, Path(out), tested, resume, observer, begun)
     except KeyboardInterrupt:
         _say_what_is_kept(Path(out), resume)
+    for note in result.notes:
+        hint(note)
     stdout().print(printable(str(result.weights)), style="bold", soft_wrap=True, highlight=False)
-    tested = "" if shown.name == test.name else f" --split {test.name.rpartition('/')[2]}"
-    hint(f"next: vitscope checkup {result.weights} --images {images}{tested}")
+    place = "" if shown.name == test.name else f" --split {test.name.rpartition('/')[2]}"
+    hint(f"next: vitscope checkup {result.weights} --images {images}{place}")
+
+
+def _start(
+    settings: Recipe, pretrained: bool, weights: str | None, start: str | None
+) -> "tuple[Recipe, Subject | None]":
+    """The recipe and the subject to begin with, if there is one: a file or folder that is named says its model itself."""
+    named = settings.model is not None and (settings.model == "digits" or Path(settings.model).exists())
+    given = [flag for flag, on in (("--pretrained", pretrained), ("--weights", weights), ("--from", start)) if on]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} each say what to begin with; give one of them.")
+    if not (named or given):
+        return settings, None
+    from vitscope.models.load import load
+
+    if start is not None or (named and not given):
+        path = Path(start or cast(str, settings.model))
+        file = path / "model.safetensors"
+        own = file if file.is_file() and not (path / "config.json").is_file() else path
+        return replace(settings, model=None if start is None else settings.model), load(own)
+    if settings.model is None:
+        raise UserError(f"{given[0]} is given without a model; name the one whose weights they are, such as timm/NAME.")
+    return settings, load(settings.model, pretrained=pretrained, weights=weights)
 
 
 def _say_what_is_kept(folder: Path, resume: bool) -> NoReturn:

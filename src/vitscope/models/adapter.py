@@ -142,6 +142,11 @@ class AbstractLibrary(ABC):
         return Opened(cls.load_weights(module, state))
 
     @classmethod
+    def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
+        """The module's weights for pictures of another size, its position embeddings resampled; copies."""
+        raise UserError(f"Weights of {cls.name} cannot be resampled to {image[0]} x {image[1]} pixels here.")
+
+    @classmethod
     def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights that have names of an earlier version by those of today; as they are if they have none."""
         del module

@@ -27,6 +27,18 @@ def build_model(model: str, arguments: Mapping[str, object], classes: tuple[str,
     raise UserError(f"{model!r} cannot be made here; give vit-micro, vit-tiny, vit-small, vit-base or timm/NAME.")
 
 
+def head_names(model: str, arguments: Mapping[str, object]) -> tuple[str, ...]:
+    """The weights of the head: those whose shapes follow from the number of classes. No memory is taken for them."""
+    key = "num_classes" if model.startswith("timm/") else "classes"
+    shapes: list[dict[str, torch.Size]] = []
+    with torch.device("meta"):
+        for classes in (7, 11):
+            module = build_model(model, {**arguments, key: classes}, None)
+            shapes.append({name: one.shape for name, one in module.state_dict().items()})
+    first, second = shapes
+    return tuple(name for name, shape in first.items() if second[name] != shape)
+
+
 def image_side(module: nn.Module) -> int:
     """Side of the square input a module of :func:`build_model` is made for by its own configuration."""
     if type(module).__module__.startswith("vitscope"):

@@ -6,19 +6,18 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional
 
+from vitscope.training.parameters import evaluating
 from vitscope.training.pixels import Pixels
 
 
 def evaluate(module: nn.Module, pixels: Pixels, batch: int, fabric: Fabric) -> dict[str, float]:
     """``test_accuracy`` and ``test_nll`` with standard errors and counts; devices share the images.
 
-    The module is in evaluation mode meanwhile, and in the mode it was in afterwards.
+    The module is in evaluation mode meanwhile, and each of its parts in the mode it was in afterwards.
     """
-    training = module.training
-    module.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=fabric.device if fabric.device.type != "mps" else "cpu")
     rows = np.arange(fabric.global_rank, len(pixels), fabric.world_size)
-    with torch.inference_mode(), fabric.autocast():
+    with evaluating(module), torch.inference_mode(), fabric.autocast():
         for start in range(0, len(rows), batch):
             indices = rows[start : start + batch]
             images = pixels.input.normalised(torch.from_numpy(pixels.read(indices)).to(fabric.device))
@@ -27,7 +26,6 @@ def evaluate(module: nn.Module, pixels: Pixels, batch: int, fabric: Fabric) -> d
             nll = functional.cross_entropy(logits, labels, reduction="none").to(sums.device, torch.float64)
             right = (logits.argmax(1) == labels).sum()
             sums += torch.stack([right.to(sums), nll.sum(), nll.square().sum(), torch.tensor(float(len(nll))).to(sums)])
-    module.train(training)
     reduced = fabric.all_reduce(sums, reduce_op="sum")
     assert isinstance(reduced, torch.Tensor)
     right, total, squares, count = reduced.tolist()

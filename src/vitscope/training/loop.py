@@ -14,14 +14,16 @@ from torch.nn import functional
 
 from vitscope.data.image import Images
 from vitscope.measurement.errors import UserError
-from vitscope.models.build import build_model
+from vitscope.models.build import build_model, head_names
 from vitscope.models.checkpoint import Checkpoint, save_checkpoint
 from vitscope.models.pixels import PixelInput
+from vitscope.models.start import Start
 from vitscope.training.augmentation import Augmentation, derived_seed, mixed, step_seeded
 from vitscope.training.batches import Plan, augmented_batches
 from vitscope.training.evaluation import evaluate
 from vitscope.training.metrics import metrics, save_metrics
 from vitscope.training.observer import AbstractTrainingObserver, Silent, Step
+from vitscope.training.parameters import freeze, parameter_groups, set_training
 from vitscope.training.pixels import Pixels, pixels
 from vitscope.training.recipe import Recipe
 from vitscope.training.schedule import averaging_decay, learning_rate
@@ -43,6 +45,13 @@ class Task:
     test: Images | None
     folder: Path
     observer: AbstractTrainingObserver
+    start: Start | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        assert self.recipe.model is not None, "a recipe is resolved before it is followed"
+        return self.recipe.model
 
 
 def run(fabric: Fabric, task: Task) -> None:
@@ -61,7 +70,7 @@ def run(fabric: Fabric, task: Task) -> None:
         recipe.workers,
         pin=fabric.device.type == "cuda",
     )
-    observer.model(recipe.model, training.result, task.input, task.classes)
+    observer.model(task.model, training.result, task.input, task.classes)
     try:
         observer.begin(plan.steps, training.step)
         for images, labels in batches:
@@ -86,13 +95,15 @@ def _plan(recipe: Recipe, count: int, fabric: Fabric) -> Plan:
     return Plan(recipe.seed, count, batch, recipe.epochs, fabric.global_rank, fabric.world_size)
 
 
-def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels, which decay, and all else (biases, norms, tokens, positions), which does not."""
-    named = list(module.named_parameters())
-    kernels = [parameter for name, parameter in named if name.endswith("weight") and parameter.ndim >= 2]
-    chosen = {id(parameter) for parameter in kernels}
-    others = [parameter for _, parameter in named if id(parameter) not in chosen]
-    return [{"params": kernels, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+def _module(task: Task) -> nn.Module:
+    """The module that the training begins with."""
+    recipe, model = task.recipe, task.model
+    with step_seeded(derived_seed(recipe.seed, _WEIGHTS), torch.device("cpu")):
+        module = build_model(model, task.arguments, task.classes)
+    module = module if task.start is None else task.start.begin(module)
+    if recipe.freeze:
+        freeze(module, recipe.freeze, head_names(model, task.arguments))
+    return module
 
 
 @dataclass(eq=False)
@@ -108,17 +119,18 @@ class _Training:
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     began: float = 0.0
     advanced: bool = False
+    rate: float = 0.0
+    """Learning rate of the last step, before any layer's share of it."""
 
     def __post_init__(self) -> None:
         recipe, fabric = self.task.recipe, self.fabric
-        with step_seeded(derived_seed(recipe.seed, _WEIGHTS), torch.device("cpu")):
-            self.module = build_model(recipe.model, self.task.arguments, self.task.classes)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, recipe.weight_decay))
+        self.module = _module(self.task)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, recipe.weight_decay, recipe.layer_decay))
         # What fabric returns are wrappers, for the forward pass and the step; weights are read from what they wrap.
         wrapped: tuple[Any, Any] = fabric.setup(self.module, self.optimizer)
         self.forward, self.stepper = wrapped
         self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
-        self.module.train()
+        set_training(self.module)
         self.began = time.monotonic()
         state = read_state(self.task.folder, fabric.device)
         if state is not None:
@@ -135,7 +147,7 @@ class _Training:
         warmup = round(recipe.warmup * plan.steps_per_epoch)
         rate = learning_rate(self.step, plan.steps, warmup, recipe.learning_rate, recipe.final_learning_rate)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)  # states of older versions have none
         with step_seeded(derived_seed(recipe.seed, _STEP, self.step, plan.rank), device):
             inputs = self.task.input.normalised(images.to(device, non_blocking=True))
             inputs, targets = mixed(recipe, inputs, labels.to(device, non_blocking=True), len(self.task.classes))
@@ -144,6 +156,7 @@ class _Training:
         if recipe.clip:
             # A gradient that is not finite is the loss scaler's to skip, or shows in the loss.
             self.fabric.clip_gradients(self.forward, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)
+        self.rate = rate
         self.stepper.step()
         self.stepper.zero_grad()
         self._update_average()
@@ -164,7 +177,7 @@ class _Training:
         }
         if self.test is not None:
             row |= evaluate(self.result, self.test, self.task.recipe.batch, self.fabric)
-        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": time.monotonic() - self.began}
+        row |= {"learning_rate": self.rate, "seconds": time.monotonic() - self.began}
         self.history.append(row)
         self.losses, self.began = [], time.monotonic()
         self._publish()
@@ -201,7 +214,7 @@ class _Training:
             self.optimizer.load_state_dict(dict(state.optimizer))
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(
-                f"The state in {self.task.folder} is that of another {self.task.recipe.model}; begin anew elsewhere."
+                f"The state in {self.task.folder} is that of another {self.task.model}; begin anew elsewhere."
             ) from error
         if state.scaler:
             self.fabric.strategy.precision.load_state_dict(dict(state.scaler))
@@ -247,7 +260,9 @@ class _Training:
         task = self.task
         save_metrics(metrics(self.history), task.folder / METRICS)
         training = {"recipe": dataclasses.asdict(task.recipe), "images": task.images.name}
+        if task.start is not None:
+            training |= {"start": {"fingerprint": task.start.fingerprint, "notes": task.start.notes}}
         training |= {"epochs": len(self.history), "last_epoch": self.history[-1]}
         weights = self.result.state_dict()
-        checkpoint = Checkpoint(weights, task.recipe.model, task.arguments, task.classes, task.input, training)
+        checkpoint = Checkpoint(weights, task.model, task.arguments, task.classes, task.input, training)
         save_checkpoint(checkpoint, task.folder / WEIGHTS)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin
+from typing import Literal, cast, get_args, get_origin
 
 from vitscope.measurement.bounds import COUNT, LARGEST, Bounds, bounded, check_bounds
 from vitscope.measurement.errors import UserError
@@ -20,12 +20,13 @@ FREE = ("workers", "save_every", "cache_gib", "accelerator")
 class Recipe:
     """How a model is trained. The defaults are DeiT's (Touvron et al. 2021) at the scale of CIFAR."""
 
-    model: str = "vit-micro"
-    """``vit-micro``, ``vit-tiny``, ``vit-small``, ``vit-base``, or ``timm/NAME`` such as ``timm/resnet18_cifar``."""
+    model: str | None = None
+    """``vit-micro`` (if nothing is said and there is no start), ``vit-tiny``, ``vit-small``, ``vit-base``, or
+    ``timm/NAME`` such as ``timm/resnet18_cifar``."""
     image: int | None = bounded(None, COUNT)
     """Side of the input in pixels; the model's own where absent."""
-    channels: Literal[1, 3] = 3
-    """1 for grey images, 3 for colour."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey images, 3 for colour; 3 if nothing is said, or the start's own."""
     patch: int | None = bounded(None, COUNT)
     """Side of a patch in pixels; the model's own where absent."""
     depth: int | None = bounded(None, Bounds(1, 10_000))
@@ -44,6 +45,10 @@ class Recipe:
     """Learning rate at the end of the cosine."""
     warmup: float = 1.0
     """Epochs over which the learning rate rises from 0, step by step."""
+    layer_decay: float = bounded(1.0, Bounds(above=0, most=1))
+    """Factor of the learning rate from each layer to the one below it, from the head down; 1 for one rate."""
+    freeze: tuple[str, ...] = ()
+    """Weights that stay as they are: patterns of their names, such as ``blocks.0.*``, or ``all-but-head``."""
     weight_decay: float = 0.05
     """AdamW's decoupled decay, of matrices and kernels alone: not of biases, norms, tokens, positions."""
     clip: float = 1.0
@@ -112,28 +117,40 @@ class Recipe:
         """Whether images of a batch are mixed with one another."""
         return self.mixup > 0 or self.cutmix > 0
 
-    @property
-    def own_model(self) -> bool:
-        """Whether the model is the project's own."""
-        return self.model.rpartition("/")[0] in ("", "vitscope")
+    def resolve(self, start: tuple[str, int] | None = None) -> "Recipe":
+        """The recipe with its model and its channels said: those of the start (name, channels) if there is one.
+
+        Raises ``UserError`` if the recipe says another model or other channels, or a shape that the start has already.
+        """
+        name, channels = start or (self.model or "vit-micro", self.channels or 3)
+        if start is not None:
+            said = {"model": (self.model, name), "channels": (self.channels, channels)}
+            said |= {key: (getattr(self, key), None) for key in ("patch", "depth", "pool", "registers")}
+            for key, (own, there) in said.items():
+                if own is not None and own != there:
+                    raise UserError(f"{key} is {own}, but the start, {name}, has its own ({there}); leave {key} out.")
+        return dataclasses.replace(self, model=name, channels=channels)
 
     def arguments(self, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, object]:
-        """What the model is made with, besides its name."""
+        """What the model is made with, besides its name, if there is no start."""
+        model, channels = self.model or "vit-micro", self.channels or 3
         given = {"image": self.image, "patch": self.patch, "depth": self.depth, "pool": self.pool}
         given |= {"registers": self.registers, "drop_path": self.drop_path or None}
-        if self.own_model:
-            rest = {"classes": classes, "channels": self.channels, "mean": mean, "std": std}
+        if model.rpartition("/")[0] in ("", "vitscope"):
+            rest = {"classes": classes, "channels": channels, "mean": mean, "std": std}
         else:
             if missing := [name for name in ("depth", "pool", "registers") if given.pop(name) is not None]:
-                raise UserError(f"{', '.join(missing)} can be set for the project's own ViT, not for {self.model}.")
+                raise UserError(f"{', '.join(missing)} can be set for the project's own ViT, not for {model}.")
             names = {"image": "img_size", "patch": "patch_size", "drop_path": "drop_path_rate"}
             given = {names[name]: value for name, value in given.items()}
-            rest = {"num_classes": classes, "in_chans": self.channels}
+            rest = {"num_classes": classes, "in_chans": channels}
         return {name: value for name, value in {**given, **rest}.items() if value is not None}
 
     def differences(self, before: Mapping[str, object]) -> tuple[str, ...]:
         """How this recipe asks for other weights than one of these fields; of fields it has not the default counts."""
         own = {field.name: (field.default, getattr(self, field.name)) for field in dataclasses.fields(self)}
+        before = {name: tuple(cast("list[object]", one)) if isinstance(one, list) else one
+                  for name, one in before.items()}  # fmt: skip
         strange = tuple(f"{name} {value!r:.40}" for name, value in before.items() if name not in own)
         pairs = {name: (before.get(name, plain), now) for name, (plain, now) in own.items() if name not in FREE}
         return (*strange, *(f"{name} {then!s:.40} -> {now}" for name, (then, now) in pairs.items() if then != now))
@@ -145,5 +162,6 @@ def _check(name: str, value: object, holds: bool, asked: str) -> None:
 
 
 def _check_choice(name: str, annotation: object, value: object) -> None:
-    if get_origin(annotation) is Literal:
-        _check(name, repr(value), value in get_args(annotation), f"one of {', '.join(map(str, get_args(annotation)))}")
+    for part in (annotation, *get_args(annotation)):
+        if get_origin(part) is Literal and value is not None:
+            _check(name, repr(value), value in get_args(part), f"one of {', '.join(map(str, get_args(part)))}")

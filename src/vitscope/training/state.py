@@ -80,8 +80,12 @@ def kept_step(folder: Path) -> int | None:
     return None if state is None else state.step
 
 
-def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool) -> bool:
-    """Make the folder this training's own, or see that it is; ``images`` are the digests of what it is made with.
+def claim_folder(
+    folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool, start: str | None = None
+) -> bool:
+    """Make the folder this training's own, or see that it is.
+
+    ``images`` are the digests of the images that it is made with, ``start`` that of the weights it begins with.
 
     Returns whether it was begun before. Raises ``UserError`` where it holds a training and is not to be resumed, one of
     another recipe or other images, or one whose state is lost.
@@ -91,10 +95,11 @@ def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume
     if begun and not resume:
         raise UserError(f"{folder} already holds a training; resume it, or give another folder.")
     if not begun:
-        asked = {"recipe": dataclasses.asdict(recipe), "images": dict(images)}
+        asked: dict[str, object] = {"recipe": dataclasses.asdict(recipe), "images": dict(images)}
+        asked |= {} if start is None else {"start": start}
         write_whole(path, json.dumps(asked, indent=2).encode())
         return False
-    stored, known = _recipe(path)
+    stored, known, began = _recipe(path)
     if differing := recipe.differences(stored):
         changes = ", ".join(differing)
         raise UserError(f"{folder} was begun with another recipe ({changes}); resume with the same, or begin anew.")
@@ -102,6 +107,8 @@ def claim_folder(folder: Path, recipe: Recipe, images: Mapping[str, str], resume
         if images.get(name) != known.get(name):
             other = "other images" if name == "training" else f"other {name} images"
             raise UserError(f"{folder} was begun with {other}; resume with the same, or begin anew.")
+    if start != began:
+        raise UserError(f"{folder} was begun with other weights; resume with the same, or begin anew.")
     _refuse_lost_state(folder)
     return True
 
@@ -121,16 +128,16 @@ def _refuse_lost_state(folder: Path) -> None:
         )
 
 
-def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """What a training was begun with: its recipe's fields, and the digests of its images."""
+def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object], str | None]:
+    """What a training was begun with: its recipe's fields, the digests of its images, and that of its start."""
     try:
         found = json.loads(path.read_bytes())
-        recipe, images = found["recipe"], found["images"]
-        if not (isinstance(recipe, dict) and isinstance(images, dict)):
+        recipe, images, start = found["recipe"], found["images"], found.get("start")
+        if not (isinstance(recipe, dict) and isinstance(images, dict) and isinstance(start, str | None)):
             raise TypeError
     except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not say what its training was begun with: {_DAMAGED}") from error
-    return cast("dict[str, object]", recipe), cast("dict[str, object]", images)
+    return cast("dict[str, object]", recipe), cast("dict[str, object]", images), start
 
 
 def _digest(held: Mapping[str, object], recipe: bytes) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast, final
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
@@ -92,3 +93,13 @@ class Own(AbstractLibrary):
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         """Loaded strictly."""
         return load_strictly(module, state)
+
+    @classmethod
+    def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
+        """Positions resampled (bicubic, antialiased) to the grid of a square of ``image`` pixels; all else as it is."""
+        model = cast(Vit, module)
+        before, after = (side // model.config.patch for side in (model.config.image, image[0]))
+        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        grid = state["positions"].T.unflatten(1, (before, before))[None]  # 1 dim row column
+        resized = functional.interpolate(grid.float(), (after, after), mode="bicubic", antialias=True)
+        return state | {"positions": resized[0].flatten(1).T.contiguous().to(grid.dtype)}

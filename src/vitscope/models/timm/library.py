@@ -1,5 +1,6 @@
 """timm as a library of models: creation by name or folder, input, class names."""
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,15 @@ class Timm(AbstractLibrary):
         own = module.state_dict()
         same = all(own[name].shape == state[name].shape for name in own.keys() & state.keys())
         return load_strictly(module, state if same else renamed(module, state))
+
+    @classmethod
+    def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
+        """As timm's ``set_input_size`` resamples positions; as they are for models that have none of it."""
+        copied = copy.deepcopy(module)
+        resize: Any = getattr(copied, "set_input_size", None)
+        if resize is not None:
+            resize(img_size=image)
+        return cast("dict[str, Tensor]", copied.state_dict())
 
     @classmethod
     def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,86 @@
+"""Which weights a training changes, and how fast: frozen parts, decay, learning rates that fall towards the stem."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+from timm.models import group_parameters
+from torch import nn
+
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.nearest import nearest
+
+ALL_BUT_HEAD = "all-but-head"
+
+
+def freeze(module: nn.Module, patterns: Sequence[str], head: Sequence[str]) -> None:
+    """Let the parameters whose names fit a pattern need no gradient; ``all-but-head`` means all that are not ``head``.
+
+    Raises ``UserError`` for a pattern that fits no name, and if nothing is left to train.
+    """
+    names = dict(module.named_parameters())
+    for pattern in patterns:
+        if pattern == ALL_BUT_HEAD:
+            found = [name for name in names if name not in head]
+        else:
+            found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            raise UserError(f"freeze is {pattern!r}, which fits no weight of the model{nearest(pattern, list(names))}.")
+        for name in found:
+            names[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise UserError(f"freeze ({', '.join(patterns)}) leaves no weight to train.")
+
+
+def set_training(module: nn.Module) -> None:
+    """Training mode, but for parts whose own weights are all frozen: their batch statistics stay as they are too."""
+    module.train()
+    for part in module.modules():
+        own = list(part.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.training = False
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards for each part the mode that it was in."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+def parameter_groups(module: nn.Module, decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    r"""The weights that are trained, as an optimiser takes them, each group with its ``scale`` of the learning rate.
+
+    Matrices and kernels decay, and all else (biases, norms, tokens, positions) does not. The layer that is i below the
+    head has the rate :math:`\eta\,d^i` with the ``layer_decay`` d (Bao et al. 2022). Layers are those of the model's
+    ``group_matcher``, as timm's models have it. Raises ``UserError`` for another model if d is not 1.
+    """
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    layers = dict.fromkeys((name for name, _ in named), 0) if layer_decay == 1 else _layers(module)
+    top = max(layers.values())
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {
+        (layer, decays): [] for layer in sorted({layers[name] for name, _ in named}) for decays in (True, False)
+    }
+    for name, parameter in named:
+        groups[layers[name], name.endswith("weight") and parameter.ndim >= 2].append(parameter)
+    return [
+        {"params": held, "weight_decay": decay if decays else 0.0, "scale": layer_decay ** (top - layer)}
+        for (layer, decays), held in groups.items()
+        if held
+    ]
+
+
+def _layers(module: nn.Module) -> dict[str, int]:
+    """The layer of each parameter, from the stem (0) to the head."""
+    matcher: Any = getattr(module, "group_matcher", None)
+    if matcher is None:
+        kind = type(module).__name__
+        raise UserError(f"layer_decay needs to know the layers of {kind}, which does not say; leave it out.")
+    found: dict[str, int] = group_parameters(module, matcher(coarse=False), reverse=True)
+    return found
