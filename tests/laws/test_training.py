@@ -18,8 +18,8 @@ from vitscope.models.build import build_model, restored
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.runs.hold import held
 from vitscope.training.augmentation import step_seeded
-from vitscope.training.parameters import parameter_groups
 from vitscope.training.observer import Silent
+from vitscope.training.parameters import parameter_groups
 from vitscope.training.recipe import Recipe
 from vitscope.training.state import METRICS, STATE, WEIGHTS, kept_step
 from vitscope.training.train import train

@@ -1,4 +1,4 @@
-"""The laws of starts: a training begins with exactly the weights of its start, in its input, and changes what it may."""
+"""The laws of starts: a training begins with just the weights of its start, in its input, and changes what it may."""
 
 import copy
 import dataclasses
@@ -205,7 +205,7 @@ def test_a_training_goes_on_only_from_the_start_it_had(tmp_path):
     train(LIGHT, SHOWN, tmp_path, start=DIGITS)
     with pytest.raises(UserError, match="was begun with other weights; resume with the same, or begin anew"):
         train(LIGHT, SHOWN, tmp_path, start=load("vit-micro", options={"image": 8, "channels": 1}), resume=True)
-    with pytest.raises(UserError, match="was begun with another recipe|was begun with other weights"):
+    with pytest.raises(UserError, match=r"was begun with another recipe"):
         train(dataclasses.replace(LIGHT, image=8, channels=1), SHOWN, tmp_path, resume=True)
 
 
@@ -233,7 +233,7 @@ def test_a_model_that_no_name_makes_cannot_be_a_start(tmp_path):
     subject = load(module, input=PixelInput(8, 1, (0.5,), (0.5,)), units=["0"])
     with pytest.raises(UserError, match="Sequential cannot be trained: how it is made is not known from its name"):
         train(LIGHT, SHOWN, tmp_path, start=subject)
-    with pytest.raises(UserError, match="layer_decay needs to know the layers of Sequential, which does not say"):
+    with pytest.raises(UserError, match="The layers of Sequential are not known here; leave layer_decay out"):
         parameter_groups(module, 0.05, 0.7)
     with pytest.raises(UserError, match="leaves no weight to train"):
         freeze(module, ("0.*", "2.*"), ())

@@ -30,8 +30,8 @@ TEST_SPLITS = ("test", "validation", "val")
 def train_on(
     images: Annotated[str, typer.Option(help="As for vitscope checkup; with labels.")],
     out: Annotated[str, typer.Option(help="Folder for weights, metrics and the state to resume from.")],
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Begin with the library's trained weights.")] = False,
-    weights: Annotated[str | None, typer.Option(help="Begin with the weights of this file for the model named.")] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Begin with the library's weights.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Begin with this file's weights for MODEL.")] = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Begin with the weights of this training's folder, or this checkpoint.")
     ] = None,
@@ -89,7 +89,7 @@ def train_on(
 def _start(
     settings: Recipe, pretrained: bool, weights: str | None, start: str | None
 ) -> "tuple[Recipe, Subject | None]":
-    """The recipe and the subject to begin with, if there is one: a file or folder that is named says its model itself."""
+    """The recipe and the subject to begin with, if there is one: a file or folder says its model itself."""
     named = settings.model is not None and (settings.model == "digits" or Path(settings.model).exists())
     given = [flag for flag, on in (("--pretrained", pretrained), ("--weights", weights), ("--from", start)) if on]
     if len(given) > 1:

@@ -147,6 +147,14 @@ class AbstractLibrary(ABC):
         raise UserError(f"Weights of {cls.name} cannot be resampled to {image[0]} x {image[1]} pixels here.")
 
     @classmethod
+    def layers(cls, module: nn.Module) -> dict[str, int]:
+        """The layer of each parameter, from the stem (0) to the head, for learning rates that fall from layer to layer.
+
+        Raises ``UserError`` if the library does not say.
+        """
+        raise UserError(f"The layers of {type(module).__name__} are not known here; leave layer_decay out.")
+
+    @classmethod
     def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights that have names of an earlier version by those of today; as they are if they have none."""
         del module

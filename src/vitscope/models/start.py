@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +56,7 @@ def start_of(
             f"{subject.name} cannot be trained: how it is made is not known from its name. "
             "Models of the project's own and of timm, loaded by name, folder or checkpoint, can be."
         )
-    size = image or cast("tuple[int, int]", subject.preprocessing.shape[1:])
+    size = image or subject.preprocessing.shape[1:]
     kept = subject.classes == classes
     changed = library.options(Size(len(classes), size if image else None, None))
     shown = _input(subject, size)
@@ -123,5 +122,7 @@ def _notes(
         before = f"head of {subject.class_count} classes" if subject.class_count else "missing head"
         said.append(f"Its {before} was replaced by a new, random one: the images have {unnamed}.")
     if zeroed:
-        said.append(f"Lesions were written into the weights as zeros ({', '.join(zeroed[:3])}); training may fill them.")
+        said.append(
+            f"Lesions were written into the weights as zeros ({', '.join(zeroed[:3])}); training may fill them."
+        )
     return said

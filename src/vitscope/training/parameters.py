@@ -1,15 +1,15 @@
 """Which weights a training changes, and how fast: frozen parts, decay, learning rates that fall towards the stem."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-from timm.models import group_parameters
 from torch import nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
+from vitscope.models.catalogue import library_of
 
 ALL_BUT_HEAD = "all-but-head"
 
@@ -43,7 +43,7 @@ def set_training(module: nn.Module) -> None:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Generator[None]:
     """Evaluation mode, and afterwards for each part the mode that it was in."""
     before = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -58,8 +58,8 @@ def parameter_groups(module: nn.Module, decay: float, layer_decay: float = 1.0) 
     r"""The weights that are trained, as an optimiser takes them, each group with its ``scale`` of the learning rate.
 
     Matrices and kernels decay, and all else (biases, norms, tokens, positions) does not. The layer that is i below the
-    head has the rate :math:`\eta\,d^i` with the ``layer_decay`` d (Bao et al. 2022). Layers are those of the model's
-    ``group_matcher``, as timm's models have it. Raises ``UserError`` for another model if d is not 1.
+    head has the rate :math:`\eta\,d^i` with the ``layer_decay`` d (Bao et al. 2022). Which layers there are its
+    library says, as timm's do. Raises ``UserError`` if it does not and d is not 1.
     """
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     layers = dict.fromkeys((name for name, _ in named), 0) if layer_decay == 1 else _layers(module)
@@ -77,10 +77,7 @@ def parameter_groups(module: nn.Module, decay: float, layer_decay: float = 1.0) 
 
 
 def _layers(module: nn.Module) -> dict[str, int]:
-    """The layer of each parameter, from the stem (0) to the head."""
-    matcher: Any = getattr(module, "group_matcher", None)
-    if matcher is None:
-        kind = type(module).__name__
-        raise UserError(f"layer_decay needs to know the layers of {kind}, which does not say; leave it out.")
-    found: dict[str, int] = group_parameters(module, matcher(coarse=False), reverse=True)
-    return found
+    library = library_of(module)
+    if library is None:
+        raise UserError(f"The layers of {type(module).__name__} are not known here; leave layer_decay out.")
+    return library.layers(module)

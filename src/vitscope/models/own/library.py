@@ -103,3 +103,13 @@ class Own(AbstractLibrary):
         grid = state["positions"].T.unflatten(1, (before, before))[None]  # 1 dim row column
         resized = functional.interpolate(grid.float(), (after, after), mode="bicubic", antialias=True)
         return state | {"positions": resized[0].flatten(1).T.contiguous().to(grid.dtype)}
+
+    @classmethod
+    def layers(cls, module: nn.Module) -> dict[str, int]:
+        """The stem is layer 0, each block one more (the last norm is of the last block), the head the last."""
+        depth = cast(Vit, module).config.depth
+        found: dict[str, int] = {}
+        for name, _ in module.named_parameters():
+            first, second = name.split(".")[:2] if "." in name else (name, "")
+            found[name] = int(second) + 1 if first == "blocks" else {"norm": depth, "head": depth + 1}.get(first, 0)
+        return found

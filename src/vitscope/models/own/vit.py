@@ -154,11 +154,6 @@ class Vit(nn.Module):
             x = block(x)
         return self.classify(x)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Patterns of the weights' names from the stem up, as timm's models have them: a layer for each block."""
-        del coarse
-        return {"stem": r"^patches|^prefix|^positions", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
-
 
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):

@@ -8,6 +8,7 @@ from typing import Any, cast, final
 
 import timm
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
@@ -103,6 +104,14 @@ class Timm(AbstractLibrary):
         if resize is not None:
             resize(img_size=image)
         return cast("dict[str, Tensor]", copied.state_dict())
+
+    @classmethod
+    def layers(cls, module: nn.Module) -> dict[str, int]:
+        """The model's own ``group_matcher``, as timm's layer-wise learning rates take it."""
+        matcher: Any = getattr(module, "group_matcher", None)
+        if matcher is None:
+            return super().layers(module)
+        return cast("dict[str, int]", group_parameters(module, matcher(coarse=False), reverse=True))
 
     @classmethod
     def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
