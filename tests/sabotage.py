@@ -50,6 +50,7 @@ HELD, SPOILED, WORKERS, TRAINING, COMMANDS = (
     "tests/laws/test_training.py",
     "tests/end_to_end/test_command_line.py",
 )
+COMPARISON = "tests/known/test_report_compare.py"
 ALARMS, LABS, TRIALS = (
     "tests/known/test_false_alarms.py",
     "tests/laws/test_lab_laws.py",
@@ -305,6 +306,23 @@ SABOTAGES = [
     ("data/metadata.py", "if any(row.split for row in rows):", "if False:", LAYOUTS),
     ("data/table.py", "if bounded and inside(root, path) is None:", "if False:", LAYOUTS),
     ("engine/reading/activation.py", "== own) & before)", "== own))", "tests/known/test_mistakes.py"),
+    ("measurement/exact.py", "min(1.0, 2 * float(bdtr(", "min(1.0, float(bdtr(", ALARMS),
+    (
+        "measurement/exact.py",
+        "allowed = (gained - lost) / count, (rate - spent) / 2",
+        "allowed = (gained - lost) / count, rate",
+        ALARMS,
+    ),
+    ("measurement/paired.py", "(after & ~before).sum()", "after.sum()", COMPARISON),
+    ("measurement/paired.py", "apart = apart[np.isfinite(apart)]", "pass", COMPARISON),
+    (
+        "report/pairing.py",
+        'any((one[name].values != two[name].values).any() for name in ("picture", "label"))',
+        "False",
+        COMPARISON,
+    ),
+    ("report/pairing.py", "if seen[0] != seen[1]:", "if False:", COMPARISON),
+    ("report/comparison.py", "if known is None else known", "if True else known", COMPARISON),
 ]
 
 

@@ -1,12 +1,13 @@
 """No rule errs more often than it says at the edge of its margin: exactly where laws can be listed, else simulated."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
 from false_alarms import CASES, COUNTS, errors, mean_of, per_image
 from finding_runs import of_changes
-from scipy.stats import binom, multinomial
+from scipy.stats import binom, binomtest, multinomial
 
 import vitscope.labs.shallow.needed
 from vitscope.findings.checkup import findings
@@ -14,7 +15,7 @@ from vitscope.labs.dataset import over_trials
 from vitscope.labs.verdict import read_mean
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.estimate import FALSE_ALARMS, Estimate, OverImages, above
-from vitscope.measurement.exact import Bounded, Change, change_of, clopper_pearson, contrast
+from vitscope.measurement.exact import Bounded, Change, change_of, clopper_pearson, contrast, paired_share
 from vitscope.measurement.quantity import Quantity
 
 RATE = FALSE_ALARMS
@@ -39,6 +40,59 @@ def test_exact_intervals_of_changes_miss_at_most_at_their_rate(gain: float, loss
             change = Change((gained - lost) / count, 0.0, count, gained=float(gained), lost=float(lost))
             missed += law.pmf((gained, lost, count - gained - lost)) * misses(change.interval(RATE), gain - loss)
     assert missed <= RATE
+
+
+@cache
+def paired_interval(gained: int, lost: int, count: int, rate: float) -> tuple[float, float]:
+    return paired_share(gained, lost, count).interval(rate)
+
+
+LAWS = [(0.0, 0.01), (0.0, 0.05), (0.03, 0.05), (0.2, 0.2), (0.5, 0.5), (0.0, 0.0), (0.3, 0.1), (0.875, 0.125)]
+
+
+@pytest.mark.parametrize(("gain", "loss"), LAWS)
+@pytest.mark.parametrize("rate", [RATE, 0.05, 0.3])
+def test_paired_intervals_and_mcnemars_test_err_at_most_at_their_rate(gain: float, loss: float, rate: float) -> None:
+    """Of 16 images, over all outcomes; the test errs where gain and loss are equal."""
+    count, law = 16, multinomial(16, (gain, loss, 1 - gain - loss))
+    missed = rejected = 0.0
+    for gained, lost in itertools.product(range(count + 1), repeat=2):
+        if gained + lost <= count:
+            chance = law.pmf((gained, lost, count - gained - lost))
+            missed += chance * misses(paired_interval(gained, lost, count, rate), gain - loss)
+            rejected += chance * (paired_share(gained, lost, count).p_value <= rate)
+    assert missed <= rate
+    assert gain != loss or rejected <= rate
+
+
+def test_mcnemars_p_by_hand() -> None:
+    assert paired_share(10, 2, 100).p_value == pytest.approx(2 * (1 + 12 + 66) / 4096, rel=1e-12)
+    assert paired_share(2, 10, 100).p_value == pytest.approx(0.03857421875, rel=1e-12)
+    assert paired_share(0, 5, 9).p_value == pytest.approx(2 / 32, rel=1e-12)
+    assert paired_share(3, 3, 9).p_value == paired_share(0, 0, 9).p_value == 1
+
+
+def test_a_paired_share_has_the_mean_and_the_error_of_the_differences() -> None:
+    apart = np.array([1.0] * 10 + [-1.0] * 2 + [0.0] * 88)
+    found = paired_share(10, 2, 100)
+    assert found.mean == pytest.approx(apart.mean(), rel=1e-12)
+    assert found.error == pytest.approx(apart.std(ddof=1) / 10, rel=1e-12)
+
+
+@pytest.mark.parametrize("turned", [(123, 80, 10_000), (3, 5, 445), (2, 55, 445), (0, 0, 100), (40, 0, 40)])
+def test_the_paired_interval_is_little_wider_than_that_of_normal_errors(turned: tuple[int, int, int]) -> None:
+    """And narrower than that of two shares, each at half of the rate, wherever images turn both ways."""
+    gained, lost, count = turned
+    found = paired_share(gained, lost, count)
+    low, high = found.interval(0.05)
+    reach = 1.96 * found.error
+    assert low <= found.mean - reach <= found.mean + reach <= high or high == 1
+    assert low <= found.mean <= high
+    wide = Change(found.mean, found.error, count, gained=float(gained), lost=float(lost)).interval(0.05)
+    assert not (gained and lost) or wide[0] < low < high < wide[1]
+    assert found.p_value == pytest.approx(binomtest(gained, max(gained + lost, 1)).pvalue if gained + lost else 1)
+    mirrored = paired_share(lost, gained, count).interval(0.05)
+    assert mirrored == pytest.approx((-high, -low), abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.97, 1.0])

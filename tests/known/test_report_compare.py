@@ -20,9 +20,10 @@ from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.report import compare
-from vitscope.report.comparison import difference, difference_tables, joined
+from vitscope.report.comparison import difference, difference_tables, differences, joined
 from vitscope.report.drawing import drawings
 from vitscope.report.measured import measured
+from vitscope.report.pairing import pair
 from vitscope.report.side import sides
 from vitscope.report.side_by_side import CompareView
 from vitscope.runs.run import Run
@@ -104,7 +105,7 @@ def test_heads_become_their_mean_whose_error_is_at_most_the_mean_of_theirs():
 def test_differences_are_from_the_first_run_with_independent_errors():
     runs = [a_run({"d": titled(values("x", mean, error))}, "m") for mean, error in ((1, 0.3), (2, 0.4), (0.5, 0.4))]
     compared = sides(runs)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=True)))
+    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=True)), pair(compared).errors)
     assert table.header[-2:] == ("b − a", "c − a")
     assert table.rows[0][-2:] == ("+1.00 ± 0.50", "−0.50 ± 0.50")
     (row,) = csv.DictReader(io.StringIO(table.csv))
@@ -114,7 +115,7 @@ def test_differences_are_from_the_first_run_with_independent_errors():
 
 def test_over_relative_depth_quarters_are_compared(unlike):
     compared = sides(unlike)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=False)))
+    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=False)), pair(compared).errors)
     assert [(row[0], row[1], row[2], row[3]) for row in table.rows] == [
         ("second", "2.00 ± 0.30", "11.00 ± 0.30", "+9.00 ± 0.42"),
         ("last", "4.00 ± 0.30", "12.00 ± 0.30", "+8.00 ± 0.42"),
@@ -124,7 +125,7 @@ def test_over_relative_depth_quarters_are_compared(unlike):
 def test_a_quarter_holds_the_units_that_end_in_it():
     groups = {"d": titled(values("x", [100, 1, 2, 3, 4, 5], layer=range(6)))}
     compared = sides([a_run(groups, anatomy=tuple({**SHORT[0], "block": i} for i in range(5)))] * 2)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=False)))
+    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=False)), pair(compared).errors)
     means = [("first", "1.00"), ("second", "2.00"), ("third", "3.00"), ("last", "4.50")]
     assert [(row[0], row[1].split(" ")[0]) for row in table.rows] == means
 
@@ -132,7 +133,7 @@ def test_a_quarter_holds_the_units_that_end_in_it():
 def test_on_an_axis_of_their_own_only_common_places_are_compared():
     runs = [a_run({"d": titled(values("x", [1, 2], keep=keep))}) for keep in ([0.1, 0.5], [0.5, 1.0])]
     compared = sides(runs)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=True)))
+    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=True)), pair(compared).errors)
     assert [(row[0], row[-1]) for row in table.rows] == [("0.5", "−1.00 ± 0.42")]
 
 
@@ -141,7 +142,13 @@ def test_on_an_axis_of_their_own_only_common_places_are_compared():
     [((1.0, 3.0, 1.0, 4.0), "0.0 ± 5.0"), ((np.nan, 1.0, 2.0, 1.0), ""), ((1.0, 1.0, np.nan, 1.0), "")],
 )
 def test_a_difference_needs_both(numbers, text):
-    assert difference(*numbers) == text
+    mean, error, first, first_error = numbers
+    ((apart, apart_error),) = differences((first, mean), (first_error, error), (None,))
+    assert difference(apart, apart_error) == text
+
+
+def test_a_paired_error_takes_the_place_of_that_of_independent_errors():
+    assert differences((1.0, 3.0, 2.0), (3.0, 4.0, 4.0), (0.5, None)) == [(2.0, 0.5), (1.0, 5.0)]
 
 
 def test_checkpoints_are_called_by_their_moment_and_shaded_in_order():
@@ -188,6 +195,108 @@ def test_facts_that_differ_are_marked():
 @pytest.mark.parametrize(("images", "said"), [("i", "saw the same images"), ("j", "did not see the same images")])
 def test_it_says_whether_the_images_were_the_same(images, said):
     assert said in CompareView(sides([a_run({}), a_run({}, images=images)])).errors
+
+
+def scored(predicted: list[int], loss: list[float], images: str = "i", **changed: object) -> Run:
+    """A run of ten images of class 0, whose accuracy, loss and overconfidence are those of these scores."""
+    numbers, confidence = np.arange(10), np.linspace(0.5, 0.95, 10)
+    right = np.array(predicted) == 0
+    parts = {"top1": right, "nll": loss, "overconfidence": confidence - right}
+    groups = {
+        name: titled(*(values(one, np.mean(parts[one]), np.std(parts[one], ddof=1) / 10**0.5) for one in several))
+        for name, several in (("accuracy", ("top1", "nll")), ("calibration", ("overconfidence",)))
+    }
+    scores = {"label": [0] * 10, "predicted": predicted, "confidence": confidence, "loss": loss, **changed}
+    arrays = {name: ("image", np.array(one)) for name, one in scores.items()}
+    coords = {"image": numbers, "picture": ("image", [f"{number}.png" for number in numbers])}
+    groups["predictions"] = xr.Dataset(arrays, coords, {"title": "Predictions", "fingerprint": images, "apart": 1})
+    return a_run(groups, "one" if predicted[0] else "other", images=images)
+
+
+BEFORE = scored([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], [2.0] * 4 + [0.5] * 6)
+AFTER = scored([0, 0, 0, 0, 0, 0, 0, 0, 0, 1], [1.0] * 4 + [0.25] * 5 + [3.0])
+
+
+def test_runs_over_the_same_images_are_compared_image_by_image():
+    """By hand: 4 gained, 1 lost, p = 2 (1 + 5) / 32; losses differ by -1 four times, -1/4 five times, 2.5 once."""
+    pairings = pair(sides([BEFORE, AFTER]))
+    (found,) = pairings.found
+    assert (found.right.gained, found.right.lost, found.right.p_value) == (4, 1, pytest.approx(0.375))
+    apart = np.array([-1.0] * 4 + [-0.25] * 5 + [2.5])
+    assert found.loss.mean == pytest.approx(apart.mean())
+    assert found.loss.error == pytest.approx(apart.std(ddof=1) / 10**0.5)
+    first, second, _ = found.sentences
+    assert first.startswith("other is right on 4 images that one gets wrong, and wrong on 1 image that one gets right")
+    assert "+30.00 points of accuracy over 10 images" in first
+    assert "p = 0.38 (McNemar's exact test)" in first
+    assert "differs by −0.28 ± 0.33 nats, 95 % interval −1." in second
+    assert found.gained == ("0.png", "1.png", "2.png", "3.png")
+    assert found.lost == ("9.png",)
+
+
+def test_paired_errors_stand_on_the_page_and_in_its_table():
+    compared = sides([BEFORE, AFTER])
+    view = CompareView(compared)
+    quantities = measured("accuracy", joined(compared, "accuracy", exact=True))
+    (table,) = difference_tables(compared, quantities, view.pairings.errors)
+    top1, nll = csv.DictReader(io.StringIO(table.csv))
+    right, loss = view.pairings.found[0].right, view.pairings.found[0].loss
+    name = "standard error of b: other - a: one"
+    assert float(top1[name]) == right.error == pytest.approx(np.std([1] * 4 + [0] * 5 + [-1], ddof=1) / 10**0.5)
+    assert float(nll[name]) == loss.error
+    assert view.differences[0].cells[0] == "+0.30 ± 0.21"
+    assert "Differences in accuracy/top1, accuracy/nll, calibration/overconfidence are taken" in view.errors
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (scored([1] * 10, [1.0] * 10, "j"), "they saw different images, or the same under other labels (10 images of"),
+        (scored([1] * 10, [1.0] * 10, label=[1] * 10), "their images have other names or labels"),
+        (a_run({}, "third"), "the run of third holds no scores of single images; measure its accuracy again"),
+    ],
+)
+def test_runs_that_cannot_be_compared_image_by_image_say_why(other, said, tmp_path):
+    pairings = pair(sides([AFTER, other]))
+    assert pairings.each == (None,)
+    (reason,) = pairings.refusals
+    assert said in reason
+    assert reason in unescape(compare([AFTER, other], tmp_path / "page.html").read_text())
+    assert pairings.errors("accuracy/top1") == (None,)
+
+
+def test_only_images_that_both_could_read_are_compared_and_ranks_make_the_five_most_probable():
+    few = AFTER.tree.copy()
+    few["predictions"] = xr.DataTree(few["predictions"].to_dataset().isel(image=slice(2, 10)))
+    (found,) = pair(sides([BEFORE, Run(few)])).found
+    assert (found.count, found.right.gained, found.right.lost) == (8, 2, 1)
+    ranks = [1, 2, 5, 6, 0, 1, 1, 1, 1, 1]
+    one, other = scored([1] * 10, [1.0] * 10, rank=ranks), scored([0] * 10, [1.0] * 10, rank=[1] * 10)
+    top5 = pair(sides([one, other])).found[0].changes["accuracy/top5"]
+    assert (top5.gained, top5.lost) == (2, 0)
+    assert "accuracy/top5" not in found.changes
+
+
+def test_a_loss_that_is_not_finite_in_one_run_is_left_out_of_the_change():
+    found = pair(sides([BEFORE, scored([0] * 10, [np.nan, np.inf] + [1.0] * 8)])).found[0]
+    assert found.loss.count == 8
+    assert found.loss.mean == pytest.approx((-1.0 * 2 + 0.5 * 6) / 8)
+    assert found.right.count == 10
+
+
+def test_runs_that_are_right_on_the_same_images_say_so():
+    first, loss, _ = (
+        pair(sides([BEFORE, scored([2, 1, 1, 1, 0, 0, 0, 0, 0, 0], [3.0] * 4 + [1.5] * 6)])).found[0].sentences
+    )
+    assert "right on the same images" in first
+    assert "differs by 1.000 nats, by the same on every image" in loss
+
+
+def test_the_terminal_says_it_too_beside_the_path(tmp_path):
+    folders = [stored(tmp_path / name, run) for name, run in (("a", BEFORE), ("b", AFTER))]
+    told = CliRunner().invoke(app, ["compare", *folders, "--out", str(tmp_path / "page.html")])
+    assert told.stdout.strip() == str(tmp_path / "page.html")
+    assert "is right on 4 images that" in " ".join(told.stderr.split())
 
 
 def test_what_only_some_have_is_said_with_the_reason():

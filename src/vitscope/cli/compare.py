@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitscope.cli.report import page_at, read_runs, refuse_elsewhere
-from vitscope.cli.terminal import stdout, waiting
+from vitscope.cli.terminal import stderr, stdout, waiting
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -23,8 +23,9 @@ def compare(
 ) -> None:
     """Compare runs side by side on one page: models, or the checkpoints of one.
 
-    In the order given; differences are from the first run. Depth is aligned unit by unit where all models have the
-    same units, by relative depth otherwise.
+    In the order given; differences are from the first run. Runs over the same images are compared image by image: how
+    many images only one of them gets right, and what follows for accuracy, loss and confidence. Depth is aligned unit
+    by unit where all models have the same units, by relative depth otherwise.
     """
     if len(runs) < 2:
         raise UserError(f"A comparison takes two runs at least; only {runs[0]} was given.")
@@ -33,8 +34,21 @@ def compare(
         from vitscope.report import compare
 
         where, found = zip(*read_runs(runs, least=2), strict=True)
-        path = compare(found, page_at(out, "compare.html"), _labels(where, found))
+        labels = _labels(where, found)
+        path = compare(found, page_at(out, "compare.html"), labels)
+        told = _sentences(found, labels)
+    for sentence in told:
+        stderr().print(printable(sentence), markup=False, highlight=False)  # only the path is for other programs
     stdout().print(printable(str(path)), markup=False, highlight=False, soft_wrap=True)
+
+
+def _sentences(runs: "Sequence[Run]", labels: Sequence[str] | None) -> tuple[str, ...]:
+    """What the runs differ by image by image, or why that cannot be said."""
+    from vitscope.report.pairing import pair
+    from vitscope.report.side import sides
+
+    pairings = pair(sides(runs, labels))
+    return (*(sentence for one in pairings.found for sentence in one.sentences), *pairings.refusals)
 
 
 def _labels(urls: Sequence[str], runs: "Sequence[Run]") -> list[str] | None:

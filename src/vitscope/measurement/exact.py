@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast, final
 
+import numpy as np
+from jaxtyping import Float, Int
 from scipy.optimize import brentq
-from scipy.special import betaincinv, rel_entr
+from scipy.special import bdtr, bdtrc, betaincinv, gammaln, rel_entr, xlog1py, xlogy
 
 from vitscope.measurement.estimate import Estimate
 
@@ -59,6 +61,83 @@ class Change(Estimate):
         """The change, its error, and of how many images it is."""
         turned = f"{self.gained:.0f} gained, {self.lost:.0f} lost" if self.gained or self.lost else "none changed"
         return f"{super().text} ({turned} of {self.count})"
+
+
+@final
+@dataclass(frozen=True)
+class PairedShare(Estimate):
+    """The difference of two subjects' shares over the same images: ``gained`` of them are only in the second's.
+
+    Only the images that are in one of the two decide. Made by :func:`paired_share`.
+    """
+
+    gained: int = 0
+    lost: int = 0
+
+    @property
+    def p_value(self) -> float:
+        r"""McNemar's exact two-sided p (Psychometrika 1947): how often chance alone splits ``m`` at least so unevenly.
+
+        .. math:: p = \min\Bigl(1, 2 \sum_{k \le \min(g, l)} \binom{m}{k} 2^{-m}\Bigr)
+
+        10 gained and 2 lost make 2 (1 + 12 + 66) / 4096 = 0.0386. 1 where nothing was gained or lost.
+        """
+        return min(1.0, 2 * float(bdtr(min(self.gained, self.lost), self.gained + self.lost, 0.5)))
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """The values that no one-sided test of ``gained - lost`` refuses, whatever share of the images turns.
+
+        That share is unknown, so a value is refused only if it is refused at every share within the exact interval
+        (Clopper and Pearson) at a fiftieth of the rate, which the tests are left without (Berger and Boos, JASA 1994).
+        So it misses at this two-sided rate at most. Cost: some 10 ms to 0.3 s.
+        """
+        end = -_least_difference(self.lost, self.gained, self.count, rate)
+        return _least_difference(self.gained, self.lost, self.count, rate), end
+
+
+def paired_share(gained: int, lost: int, count: int) -> PairedShare:
+    """The difference of two shares over ``count`` images, with its standard error over images."""
+    mean = (gained - lost) / count
+    spread = max(gained + lost - count * mean**2, 0.0)
+    error = math.sqrt(spread / (count - 1) / count) if count > 1 else math.nan
+    return PairedShare(mean, error, count, gained=gained, lost=lost)
+
+
+def _least_difference(gained: int, lost: int, count: int, rate: float) -> float:
+    """The lower end of a paired share's interval."""
+    spent = rate / 50
+    least, most = clopper_pearson(float(gained + lost), count, spent)
+    seen, allowed = (gained - lost) / count, (rate - spent) / 2
+
+    def excess(difference: float) -> float:
+        """How much likelier than allowed so large a difference is, at the share at which it is likeliest."""
+        shares = np.linspace(max(least, abs(difference)), most, 17)
+        return max(_tail(gained - lost, count, difference, share) for share in shares.tolist()) - allowed
+
+    if excess(-most) > 0:
+        return -most
+    return seen if excess(seen) < 0 else float(cast(float, brentq(excess, -most, seen, xtol=1e-7)))
+
+
+def _tail(least: int, count: int, difference: float, share: float) -> float:
+    """The chance of gaining ``least`` more than is lost, if a share of images turns, and is gained by a difference.
+
+    The number of images that turn is binomial, and so is the number gained of them.
+    """
+    if share <= 0:
+        return float(least <= 0)
+    middle, reach = share * count, 10 * math.sqrt(share * count) + 30
+    turned = np.arange(max(0, int(middle - reach)), min(count, int(middle + reach)) + 1)
+    wanted = np.ceil((turned + least) / 2)
+    gain = min(max((1 + difference / share) / 2, 0.0), 1.0)
+    enough = bdtrc(np.clip(wanted, 1, None) - 1, np.maximum(turned, 1), gain)
+    return float(_binomial(turned, count, share) @ np.where(wanted <= 0, 1.0, np.where(wanted > turned, 0.0, enough)))
+
+
+def _binomial(hits: Int[np.ndarray, " numbers"], count: int, share: float) -> Float[np.ndarray, " numbers"]:
+    """The chances of so many hits."""
+    ways = gammaln(count + 1) - gammaln(hits + 1) - gammaln(count - hits + 1)
+    return np.exp(ways + xlogy(hits, share) + xlog1py(count - hits, -share))
 
 
 @final

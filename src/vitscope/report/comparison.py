@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -104,33 +104,56 @@ def _pooled(parts: tuple[xr.DataArray, ...]) -> tuple[xr.DataArray, ...]:
     return pooled, error.mean(dims, keep_attrs=True), count.max(dims, keep_attrs=True)
 
 
-def difference_tables(compared: Sequence[Side], quantities: Sequence[Measured]) -> tuple[Table, ...]:
+Errors = Callable[[str], Sequence[float | None]]
+"""The paired standard errors of the other runs' differences in a quantity, by its address; None if not known."""
+
+
+def difference_tables(compared: Sequence[Side], quantities: Sequence[Measured], errors: Errors) -> tuple[Table, ...]:
     """One table for all plain numbers and one for each quantity with axes: each run's value, and its difference.
 
-    The difference is from the first run, its error that of independent errors. Over relative depth the runs share no
-    unit, so rows are means over the units of a quarter of the depth.
+    The difference is from the first run, its error the paired one if ``errors`` know it, else that of independent
+    errors. Over relative depth the runs share no unit, so rows are means over the units of a quarter of the depth.
     """
     plain_ones = [quantity for quantity in quantities if quantity.dims == ("run",)]
-    first = [_table(compared, plain_ones)] if plain_ones else []
-    return (*first, *(_table(compared, [one]) for one in quantities if one.dims != ("run",)))
+    first = [_table(compared, plain_ones, errors)] if plain_ones else []
+    return (*first, *(_table(compared, [one], errors) for one in quantities if one.dims != ("run",)))
 
 
-def difference(mean: float, error: float, first: float, first_error: float) -> str:
-    """``mean - first`` with its standard error; empty where one of them is missing."""
-    if not (np.isfinite(mean) and np.isfinite(first)):
+def differences(
+    means: Sequence[float], errors: Sequence[float], paired: Sequence[float | None]
+) -> list[tuple[float, float]]:
+    """Each number less the first, with the standard error: the paired one, or that of independent errors if None."""
+    apart = zip(means[1:], errors[1:], paired, strict=True)
+    return [
+        (mean - means[0], float(np.hypot(error, errors[0])) if known is None else known) for mean, error, known in apart
+    ]
+
+
+def difference(apart: float, error: float) -> str:
+    """A difference with its sign and its standard error; empty where it is missing."""
+    if not np.isfinite(apart):
         return ""
-    text = with_error(mean - first, float(np.hypot(error, first_error)))
-    return text if text.startswith("−") or mean == first else f"+{text}"
+    text = with_error(apart, error)
+    return text if text.startswith("−") or not apart else f"+{text}"
 
 
-def _table(compared: Sequence[Side], quantities: Sequence[Measured]) -> Table:
+def _paired(quantity: Measured, labels: Sequence[str], compared: Sequence[Side], errors: Errors) -> list[float | None]:
+    """The paired errors of those of the runs that have the quantity, the first of all runs among them."""
+    if quantity.dims != ("run",) or labels[0] != compared[0].label:
+        return [None] * (len(labels) - 1)
+    known = dict(zip([side.label for side in compared[1:]], errors(quantity.address), strict=True))
+    return [known[label] for label in labels[1:]]
+
+
+def _table(compared: Sequence[Side], quantities: Sequence[Measured], errors: Errors) -> Table:
     labels = [str(label) for label in quantities[0].mean["run"].values]
     first = quantities[0]
     rows: list[tuple[str, ...]] = []
+    paired = {one.address: _paired(one, labels, compared, errors) for one in quantities}
     for quantity in quantities:
-        for place, means, errors in _lines(quantity):
-            cells = [with_error(m, e) if np.isfinite(m) else "" for m, e in zip(means, errors, strict=True)]
-            apart = [difference(m, e, means[0], errors[0]) for m, e in zip(means[1:], errors[1:], strict=True)]
+        for place, means, own in _lines(quantity):
+            cells = [with_error(m, e) if np.isfinite(m) else "" for m, e in zip(means, own, strict=True)]
+            apart = [difference(*one) for one in differences(means, own, paired[quantity.address])]
             rows.append((*((quantity.label, quantity.unit) if len(quantities) > 1 else ()), *place, *cells, *apart))
     axes = _axes(first)
     several = ("quantity", "unit") if len(quantities) > 1 else ()
@@ -139,7 +162,7 @@ def _table(compared: Sequence[Side], quantities: Sequence[Measured]) -> Table:
     title = first.label if len(quantities) == 1 else f"{first.label} and the other plain numbers"
     unit = "" if len(quantities) > 1 or first.unit == "1" else first.unit
     file = f"compare-{first.diagnostic}-{first.name}.csv"
-    return Table(title, unit, file, header, tuple(rows[:MOST_ROWS]), _csv(labels, quantities), len(rows))
+    return Table(title, unit, file, header, tuple(rows[:MOST_ROWS]), _csv(labels, quantities, paired), len(rows))
 
 
 def _letter(compared: Sequence[Side], label: str) -> str:
@@ -179,7 +202,7 @@ def _in_quarters(part: xr.DataArray) -> xr.DataArray:
     return xr.concat(slices, dim=xr.IndexVariable(DEPTH, list(_QUARTERS)), coords="minimal", compat="override")
 
 
-def _csv(labels: Sequence[str], quantities: Sequence[Measured]) -> str:
+def _csv(labels: Sequence[str], quantities: Sequence[Measured], paired: Mapping[str, Sequence[float | None]]) -> str:
     """All rows to the last digit: each run's mean and error, then each difference from the first run and its error."""
     first = labels[0]
     apart = [f"{name} of {label} - {first}" for label in labels[1:] for name in ("difference", "standard error")]
@@ -189,9 +212,8 @@ def _csv(labels: Sequence[str], quantities: Sequence[Measured]) -> str:
     writer.writerow(["quantity", "unit", *_axes(quantities[0]), *own, *apart])
     for quantity in quantities:
         for place, means, errors in _lines(quantity):
-            pairs = list(zip(means, errors, strict=True))
-            gaps = [(mean - means[0], float(np.hypot(error, errors[0]))) for mean, error in pairs[1:]]
-            cells = (_digits(value) for pair in (*pairs, *gaps) for value in pair)
+            gaps = differences(means, errors, paired[quantity.address])
+            cells = (_digits(value) for pair in (*zip(means, errors, strict=True), *gaps) for value in pair)
             writer.writerow([quantity.name, quantity.unit, *place, *cells])
     return target.getvalue()
 

@@ -27,13 +27,23 @@ def with_error(mean: float, error: float) -> str:
     """
     if not (math.isfinite(mean) and math.isfinite(error)) or error <= 1e-6 * abs(mean):
         return plain(mean)
-    places = 1 - math.floor(math.log10(error))
-    if places > _FINEST and abs(mean) < _SMALL:
+    if 1 - math.floor(math.log10(error)) > _FINEST and abs(mean) < _SMALL:
         return _minus(f"{mean:.2e} ± {error:.1e}")
-    places = min(places, _FINEST)
+    places = error_places(error)
     if places < 0:
         mean, error = round(mean, places), round(error, places)
     return _minus(f"{mean:,.{max(0, places)}f} ± {error:,.{max(0, places)}f}")
+
+
+def error_places(error: float) -> int:
+    """The decimal place of the second significant digit of a standard error; negative left of the point."""
+    return min(1 - math.floor(math.log10(error)), _FINEST)
+
+
+def signed(value: float, places: int) -> str:
+    """A difference to so many decimal places, with its sign unless it is 0."""
+    text = f"{round(value, places):+,.{max(places, 0)}f}"
+    return _minus(text) if float(text.replace(",", "")) else text[1:]
 
 
 def with_unit(text: str, unit: str) -> str:

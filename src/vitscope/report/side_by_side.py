@@ -12,12 +12,13 @@ from markupsafe import Markup
 
 from vitscope.measurement.claim import Claim
 from vitscope.measurement.errors import UserError
-from vitscope.report.comparison import DEPTH_RANGE, difference, difference_tables, joined
+from vitscope.report.comparison import DEPTH_RANGE, difference, difference_tables, differences, joined
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
-from vitscope.report.measured import listed, measured
+from vitscope.report.measured import Measured, listed, measured
 from vitscope.report.number import with_error, with_unit
 from vitscope.report.page import AsRuns, encoded, page_path, rendered, runs_of
+from vitscope.report.pairing import Pairings, pair
 from vitscope.report.side import Side, alike, is_training, same_images, sides, timeless
 from vitscope.report.strip import Cell, Strip, strip
 from vitscope.report.text import definition
@@ -103,6 +104,15 @@ class CompareView:
     @property
     def errors(self) -> str:
         """How the differences' errors come about, in words."""
+        if self.pairings.found:
+            shown = {one.name for one in self.diagnostics}
+            named = ", ".join(one for one in self.pairings.paired if one.partition("/")[0] in shown)
+            return (
+                f"Differences in {named or 'accuracy'} are taken image by image, and so are their errors, as far as "
+                "runs saw the same images. The error of any other difference is that of independent errors, the root "
+                "of the sum of their squares: too large where models do alike on the same images, which is on the "
+                "safe side."
+            )
         if same_images(side.run for side in self.sides):
             return (
                 "All runs saw the same images (their fingerprints are equal), but hold no values image by image. So "
@@ -113,6 +123,11 @@ class CompareView:
             "The runs did not see the same images, so a difference is of models and images together; its error is "
             "that of independent errors, the root of the sum of their squares."
         )
+
+    @cached_property
+    def pairings(self) -> Pairings:
+        """The first run compared with the others image by image."""
+        return pair(self.sides)
 
     @cached_property
     def facts(self) -> tuple[Row, ...]:
@@ -138,27 +153,30 @@ class CompareView:
     def numbers(self) -> tuple[Row, ...]:
         """The headline numbers, each run's with its error."""
         return tuple(
-            Row(name, tuple(with_unit(with_error(*one), unit) if one else "" for one in values))
-            for name, unit, values in self._headlines
+            Row(first.label, tuple(with_unit(with_error(*one), first.unit) if one else "" for one in values))
+            for first, values in self._headlines
         )
 
     @cached_property
     def differences(self) -> tuple[Row, ...]:
         """The same as differences from the first run."""
         return tuple(
-            Row(name, tuple(difference(*one, *values[0]) if one and values[0] else "" for one in values[1:]))
-            for name, _, values in self._headlines
+            Row(
+                first.label,
+                tuple(difference(*one) for one in _differences(values, self.pairings.errors(first.address))),
+            )
+            for first, values in self._headlines
         )
 
     @cached_property
-    def _headlines(self) -> tuple[tuple[str, str, list[tuple[float, float] | None]], ...]:
+    def _headlines(self) -> tuple[tuple[Measured, list[tuple[float, float] | None]], ...]:
         found = [{(one.diagnostic, one.name): one for _, one in run.headlines} for run in self.runs]
         keys = dict.fromkeys(key for one in found for key in one)
-        rows: list[tuple[str, str, list[tuple[float, float] | None]]] = []
+        rows: list[tuple[Measured, list[tuple[float, float] | None]]] = []
         for key in keys:
             first = next(one[key] for one in found if key in one)
             values = [(one[key].mean.item(), one[key].error.item()) if key in one else None for one in found]
-            rows.append((first.label, first.unit, values))
+            rows.append((first, values))
         return tuple(rows)
 
     @cached_property
@@ -213,10 +231,17 @@ class CompareView:
             intact=None,
             main=tuple(figures[:1]),
             more=tuple(figures[1:]),
-            tables=difference_tables(self.sides, quantities) if quantities else (),
+            tables=difference_tables(self.sides, quantities, self.pairings.errors) if quantities else (),
             definition=definition(str(dataset.attrs.get("definition", ""))) if figures else Markup(""),
             references=listed(dataset.attrs.get("references", ())),
         )
+
+
+def _differences(
+    values: Sequence[tuple[float, float] | None], paired: Sequence[float | None]
+) -> list[tuple[float, float]]:
+    means, errors = zip(*(one or (np.nan, np.nan) for one in values), strict=True)
+    return differences(means, errors, paired)
 
 
 def _fact(name: str, cells: list[str]) -> Row:

@@ -90,12 +90,14 @@ class Scores:
         return self.predicted != self.label
 
     def dataset(self, images: Images) -> xr.Dataset:
-        """The scores along the axis ``image``, with the pictures' names beside it."""
+        """The scores along the axis ``image``, with the pictures' names beside it and the images' fingerprint."""
         numbers = self.image.numpy()
         names = [images.pictures.name(int(images.positions[number])) for number in numbers]
         coords: dict[str, Any] = {"image": ("image", numbers), "picture": ("image", np.array(names, dtype=str))}
         arrays = {name: ("image", _smallest(getattr(self, name).numpy()), words) for name, words in _WORDS.items()}
-        group = xr.Dataset(arrays, coords, {"title": "Predictions, image by image", APART: 1})
+        group = xr.Dataset(
+            arrays, coords, {"title": "Predictions, image by image", "fingerprint": images.fingerprint, APART: 1}
+        )
         for array in group.variables.values():
             array.encoding = _COMPRESSED
         group["picture"].encoding = {**_COMPRESSED, "dtype": "S1"}  # texts of any length would not be compressed
