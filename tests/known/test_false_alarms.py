@@ -11,12 +11,12 @@ from scipy.stats import binom, binomtest, multinomial
 
 import vitscope.labs.shallow.needed
 from vitscope.findings.checkup import findings
-from vitscope.labs.dataset import over_trials
 from vitscope.labs.verdict import read_mean
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.estimate import FALSE_ALARMS, Estimate, OverImages, above
 from vitscope.measurement.exact import Bounded, Change, change_of, clopper_pearson, contrast, paired_share
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import over_trials
 
 RATE = FALSE_ALARMS
 QUANTITY = Quantity("gain", "Gain", "1", "What it says.")

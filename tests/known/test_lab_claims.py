@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from vitscope.labs.attention_concentration import AttentionConcentration
-from vitscope.labs.dataset import log_spaced
 from vitscope.labs.initial_error import InitialError
 from vitscope.labs.lab import AbstractLab, Datasets
 from vitscope.labs.masked_time import MaskedTime
 from vitscope.labs.sample_complexity import SampleComplexity
 from vitscope.measurement.claim import Claim, Verdict
 from vitscope.measurement.estimate import FALSE_ALARMS
+from vitscope.measurement.trials import log_spaced
 from vitscope.report.measured import measured
 
 SHARES = (0.1, 0.2, 0.4)

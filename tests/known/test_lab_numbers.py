@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from vitscope.labs.dataset import Along, curves, over_trials
 from vitscope.labs.fit import line_of_trials
 from vitscope.labs.shallow.needed import needed, sample_sizes, through
 from vitscope.labs.verdict import judged
@@ -13,6 +12,7 @@ from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import Estimate, above, below, between, together
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import Along, curves, over_trials
 
 QUANTITY = Quantity("some", "Some quantity", "1", "What it says.")
 STEPS = Along("step", [1, 10], "Step", "steps", logarithmic=True)

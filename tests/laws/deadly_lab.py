@@ -13,10 +13,10 @@ import cloudpickle
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.dataset import Along, over_trials
 from vitscope.labs.lab import AbstractLab, Datasets, Values
 from vitscope.measurement.claim import Claim
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import Along, over_trials
 
 SQUARE = Quantity("square", "Square", "1", "The seed squared.")
 

@@ -146,7 +146,7 @@ def test_the_smoke_run_has_a_page_and_can_be_read_again(name, tmp_path):
     assert not re.search(
         r"<code class=.formula|\\[a-z]+\{|\^[\d{-]", html[html.index("<body>") : html.index("</main>")]
     )
-    assert f"Examined on {Experiment(LABS[name].smoke()).trials} trials" in html
+    assert f"Examined on {Experiment(LABS[name].smoke()).total} trials" in html
     assert "images of" not in html
 
 

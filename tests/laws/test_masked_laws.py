@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitscope.labs.dataset import log_spaced
 from vitscope.labs.masked.clusters import ClusteredPatches, MaskedSamples
 from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.position_attention import (
@@ -27,6 +26,7 @@ from vitscope.labs.masked.training import (
     train,
 )
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.trials import log_spaced
 
 SMALL = ClusteredPatches(12, 2, 4, 2, low=0.5, high=2.0, masked_share=0.6)
 OBJECTIVES = [Reconstruction(), Contrastive(0.5, 0.01)]

@@ -11,11 +11,11 @@ from deadly_lab import SQUARE, Deadly, same, travelling
 from vitscope.engine.plan import Plan
 from vitscope.engine.question import carry_out
 from vitscope.engine.work.executor import InProcess, Processes
-from vitscope.labs.dataset import Along, over_trials
 from vitscope.labs.experiment import Experiment
 from vitscope.labs.lab import AbstractLab, Datasets, Values, all_labs
 from vitscope.labs.sweep import Sweep
 from vitscope.measurement.claim import Claim
+from vitscope.measurement.trials import Along, over_trials
 from vitscope.runs.store import RunFolder
 
 LABS = all_labs()

@@ -7,7 +7,6 @@ from typing import Literal, final
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.dataset import Along, Numbers, curves, log_spaced, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.shallow.attention import AttentionProfile
 from vitscope.labs.shallow.criterion import Criterion
@@ -24,6 +23,7 @@ from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import above
 from vitscope.measurement.exact import Share
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import Along, Numbers, curves, log_spaced, over_trials, predicted
 
 CONCENTRATED = 0.95
 """Attention on relevant keys above which it is called concentrated."""

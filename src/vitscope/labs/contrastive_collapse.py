@@ -6,7 +6,6 @@ from typing import final
 
 import xarray as xr
 
-from vitscope.labs.dataset import curves, over_trials
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.areas import HUANG, by_setting, group_name, readings, said, step_axis
 from vitscope.labs.masked.clusters import ClusteredPatches
@@ -18,6 +17,7 @@ from vitscope.measurement.bounds import Bounds, bounded
 from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import above, below
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import curves, over_trials
 
 OBJECTIVES, READ = ("reconstruction", "contrastive"), ("stray_attention", "local_attention")
 COLLAPSED, DIVERSE = 0.5, 0.2

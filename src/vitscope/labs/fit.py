@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from vitscope.labs.dataset import Numbers, laid
 from vitscope.labs.verdict import FLOOR
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import Numbers, laid
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from vitscope.labs.dataset import Along, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.shallow.lab import AbstractNeededLab
 from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, needed, needed_over, through
@@ -21,6 +20,7 @@ from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import below
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
+from vitscope.measurement.trials import Along, over_trials, predicted
 
 ERROR = 0.2
 """The c'' of the curve that is drawn; nobody knows its value, and it must leave the bracket above 0."""

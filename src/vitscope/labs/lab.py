@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import xarray as xr
 
-from vitscope.labs.dataset import Numbers
 from vitscope.measurement.bounds import COUNT, SIZE, check_bounds
 from vitscope.measurement.claim import Claim
+from vitscope.measurement.trials import Numbers
 from vitscope.runs.registry import Registry
 
 Trial = TypeVar("Trial")

@@ -7,7 +7,6 @@ from typing import final
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.dataset import Along, curves, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.areas import HUANG, areas_axis, by_setting, group_name, readings, said, step_axis
 from vitscope.labs.masked.clusters import ClusteredPatches
@@ -18,6 +17,7 @@ from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import above, below, between
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import Along, curves, over_trials, predicted
 
 ATTENDED = 0.9
 """Attention to the own area, where a patch of it is visible, from which an area is called attended."""

@@ -7,7 +7,6 @@ from typing import final
 import numpy as np
 import torch
 
-from vitscope.labs.dataset import Along, Numbers, over_trials, predicted, saying
 from vitscope.labs.fit import Line, line_of_trials
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.masked.areas import HUANG, pairs_of
@@ -20,6 +19,7 @@ from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, below
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import Along, Numbers, over_trials, predicted, saying
 
 FACTOR = 1.5
 """The mean-field time is called right within this factor."""

@@ -6,7 +6,6 @@ from typing import Literal, final
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.dataset import Along, Numbers, curves, over_trials, saying
 from vitscope.labs.fit import Line, line_of_trials
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.shallow.lab import EVERY, AbstractNeededLab
@@ -33,6 +32,7 @@ from vitscope.measurement.claim import Claim, Kind, Verdict
 from vitscope.measurement.estimate import Estimate, above, below, between
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
+from vitscope.measurement.trials import Along, Numbers, curves, over_trials, saying
 
 KINDS = ("attention", "no attention")
 CRITERIA = ("hinge", "0-1")

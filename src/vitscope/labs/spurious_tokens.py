@@ -6,7 +6,6 @@ from typing import final
 
 import numpy as np
 
-from vitscope.labs.dataset import Along, curves, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.shallow.criterion import Criterion
 from vitscope.labs.shallow.ensemble import train
@@ -21,6 +20,7 @@ from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.estimate import Estimate, above
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
+from vitscope.measurement.trials import Along, curves, over_trials, predicted
 
 KINDS = ("all tokens", "spurious removed")
 

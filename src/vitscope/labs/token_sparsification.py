@@ -8,7 +8,6 @@ from typing import final
 import numpy as np
 import xarray as xr
 
-from vitscope.labs.dataset import Along, Numbers, curves, over_trials, predicted
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.shallow.keep import (
     AbstractKeep,
@@ -30,6 +29,7 @@ from vitscope.measurement.claim import Claim, Kind
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import above
 from vitscope.measurement.quantity import Quantity
+from vitscope.measurement.trials import Along, Numbers, curves, over_trials, predicted
 
 ALL, RANDOM = "all", "random"
 RULES: Mapping[str, Callable[[float], AbstractKeep]] = MappingProxyType(

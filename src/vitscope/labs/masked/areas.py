@@ -6,11 +6,11 @@ from dataclasses import fields
 import numpy as np
 import torch
 
-from vitscope.labs.dataset import Along, Numbers
 from vitscope.labs.lab import Values
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.training import Reading, Trajectory
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.trials import Along, Numbers
 
 HUANG = (
     "Huang, Wen, Chi, Liang: How transformers learn diverse attention correlations in masked vision pretraining, "

@@ -5,12 +5,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vitscope.labs.dataset import log_spaced
 from vitscope.labs.lab import AbstractLab
 from vitscope.labs.masked.areas import HUANG, pairs_of
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.training import Trial
 from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.trials import log_spaced
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.optimize import isotonic_regression
 
-from vitscope.labs.dataset import Along, Numbers, laid, saying
 from vitscope.labs.fit import Coefficient, Line, line_of_resamples
 from vitscope.labs.shallow.trial import Outcome
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
+from vitscope.measurement.trials import Along, Numbers, laid, saying
 
 LI = (
     "Li, Wang, Liu, Chen: A theoretical understanding of shallow vision transformers: learning, generalization, and "
