@@ -32,10 +32,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vitscope.convex.block import BLOCKS, Sizes
+from vitscope.convex.block import BLOCKS, Sizes, Term
 from vitscope.convex.blocks.attention import Attention
 from vitscope.convex.blocks.linear import Linear
-from vitscope.convex.gates import Term, terms
+from vitscope.convex.gates import terms
 from vitscope.convex.loss import CrossEntropy
 from vitscope.convex.path import largest_beta
 from vitscope.convex.problem import Problem

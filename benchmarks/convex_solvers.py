@@ -98,8 +98,8 @@ NETWORK_BETA = 0.05
 def our_network(solver: str):
     import torch
 
+    from vitscope.convex.block import Term
     from vitscope.convex.blocks.mlp import Mlp
-    from vitscope.convex.gates import Term
     from vitscope.convex.loss import Squared
     from vitscope.convex.problem import Problem
     from vitscope.convex.solver import solve

@@ -65,6 +65,7 @@ CERTIFICATE, CONE, PROGRAMS, BLOCKS, GATES = (
     "tests/references/test_convex_relu.py",
 )
 SOLVERS, ESTIMATORS = "tests/laws/test_convex_solver_laws.py", "tests/references/test_convex_estimators.py"
+HEAD_RUNS, HEAD_KIND = "tests/known/test_head_runs.py", "tests/end_to_end/test_head_kind.py"
 TRAINING, SCHEDULE, AUGMENTED = (
     "tests/laws/test_training.py",
     "tests/known/test_schedule.py",
@@ -266,6 +267,10 @@ SABOTAGES = [
     ("convex/cone.py", "nnls(-normals.T, point)", "nnls(normals.T, point)", CONE),
     ("convex/relu_norm.py", "max(float(values[:1].sum()), sure or 0.0)", "float(values[:1].sum())", GATES),
     ("convex/solvers/greedy.py", "if not search.certain and", "if False and", SOLVERS),
+    ("convex/runs/settings.py", 'if "grid" in block.options():', "if False:", HEAD_RUNS),
+    ("convex/block.py", "return (gradient * tokens).sum(2)", "return gradient.sum(2)", HEAD_RUNS),
+    ("convex/runs/compare.py", "if BLOCKS[kind].mixes is mixes]", "if BLOCKS[kind].mixes]", HEAD_KIND),
+    ("convex/module.py", "factors.right / len(trained.members)", "factors.right", ESTIMATORS),
     ("training/schedule.py", "(step + 1) / warmup", "step / warmup", SCHEDULE),
     ("training/schedule.py", "steps - 1 - warmup", "steps - warmup", SCHEDULE),
     ("training/batches.py", "[self.seed, epoch]", "[self.seed]", AUGMENTED),

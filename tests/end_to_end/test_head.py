@@ -266,9 +266,10 @@ def test_without_a_test_split_a_fifth_is_held_out_and_the_page_says_so(tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("fit", "digits", "--kind", "softmax"), "There is no kind of head 'softmax'"),
+        (("fit", "digits", "--kind", "fno,mlp"), "There is no kind of head named 'fno,mlp'"),
+        (("fit", "digits", "--kind", "softmax"), "There is no kind of head named 'softmax'"),
         (("fit", "digits", "--beta", "0"), "--beta takes a number above 0 or auto, not '0'"),
-        (("compare", "digits", "--kinds", "linear,conv"), "There is no kind of head 'conv'"),
+        (("compare", "digits", "--kinds", "linear,conv"), "There is no kind of head named 'conv'"),
         (("compare", "digits", "--seeds", "0"), "--seeds takes a number from 1"),
         (("fit", "digits", "--gates", "0"), "gates is 0; give a whole number, 1 or more"),
         (("path", "digits", "--tol", "0"), "tol is 0.0; give a number above 0"),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from vitscope.convex.block import Sizes
-from vitscope.convex.blocks.fno import BlockFno, Fno
+from vitscope.convex.blocks.block_fno import BlockFno
+from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.linear import Linear
 from vitscope.convex.blocks.mlp import Mlp
 from vitscope.convex.gates import checked_activation, split, terms

@@ -10,14 +10,15 @@ import timm
 import torch
 
 from vitscope.convex.attach import attach
-from vitscope.convex.block import Sizes
+from vitscope.convex.block import Sizes, Term
 from vitscope.convex.blocks.attention import Attention
-from vitscope.convex.blocks.fno import BlockFno, Fno
+from vitscope.convex.blocks.block_fno import BlockFno
+from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.linear import Linear
 from vitscope.convex.blocks.mixer import Mixer
 from vitscope.convex.blocks.mlp import Mlp
 from vitscope.convex.features import TokenExtractor, TokenRecipe
-from vitscope.convex.gates import Term, terms
+from vitscope.convex.gates import terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.module import ConvexHead
 from vitscope.convex.tokens import standardisation_of, unstandardised

@@ -5,19 +5,21 @@ import pytest
 import torch
 import xarray as xr
 
-from vitscope.convex.block import AbstractBlock, Sizes
-from vitscope.convex.blocks.attention import Attention
-from vitscope.convex.blocks.fno import BlockFno, Fno
+from vitscope.cli.head import parse_kinds
+from vitscope.convex.block import AbstractBlock, Sizes, Term
+from vitscope.convex.blocks.attention import Attention, block_squares, mean_gram
+from vitscope.convex.blocks.block_fno import BlockFno
+from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.mixer import Mixer
 from vitscope.convex.blocks.mlp import Mlp
-from vitscope.convex.gates import Term, terms
+from vitscope.convex.gates import terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.runs.compare import Tried, attention_claim
 from vitscope.convex.runs.data import divided, in_classes
 from vitscope.convex.runs.group import accuracy, certified, effective_rank, exact, resampled
 from vitscope.convex.runs.path import Point
-from vitscope.convex.runs.settings import HeadSettings, checked_beta, checked_kinds
-from vitscope.convex.runs.tokens import block_squares, clustered, leading, mean_gram, token_weights
+from vitscope.convex.runs.settings import HeadSettings, all_kinds, parse_beta
+from vitscope.convex.runs.tokens import clustered, leading, token_weights
 from vitscope.convex.tokens import Standardisation
 from vitscope.convex.trained import Member, Trained
 from vitscope.data import images
@@ -175,9 +177,9 @@ def test_the_mean_gram_of_two_images_and_a_gate() -> None:
     trained = _trained(Attention(), 1, False)
     tokens = torch.tensor([[[1.0, 2.0, 0.0, 0.0]], [[-3.0, 0.0, 0.0, 0.0]]], dtype=torch.float64)
     everything = Term(None, slice(0, 4), slice(0, 3))
-    assert mean_gram(trained, everything, tokens)[0].tolist() == [5.0, 1.0, 0.0, 0.0]
+    assert mean_gram(trained.block, everything, tokens)[0].tolist() == [5.0, 1.0, 0.0, 0.0]
     closed = Term(-torch.eye(4, dtype=torch.float64).flatten(), slice(0, 4), slice(0, 3))
-    assert mean_gram(trained, closed, tokens).abs().max() == 0
+    assert mean_gram(trained.block, closed, tokens).abs().max() == 0
 
 
 def test_clusters_are_named_by_size() -> None:
@@ -200,13 +202,14 @@ def test_what_is_kept_of_a_point_and_of_a_try_comes_back() -> None:
 
 
 def test_kinds_and_betas_are_read_from_words() -> None:
-    assert checked_kinds("fno, linear,fno") == ("fno", "linear")
-    assert (checked_beta("auto"), checked_beta("2e-3")) == ("auto", 2e-3)
+    assert parse_kinds("fno, linear,fno") == ("fno", "linear")
+    assert all_kinds() == ("linear", "mlp", "attention", "block-fno", "fno", "mixer")
+    assert (parse_beta("auto"), parse_beta("2e-3")) == ("auto", 2e-3)
     for text in ("-1", "nan", "much"):
         with pytest.raises(UserError, match="--beta"):
-            checked_beta(text)
-    with pytest.raises(UserError, match="no kind of head 'softmax'"):
-        checked_kinds("linear,softmax")
+            parse_beta(text)
+    with pytest.raises(UserError, match="no kind of head named 'softmax'"):
+        parse_kinds("linear,softmax")
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "attention", "mixer", "fno", "block-fno"])

@@ -9,7 +9,8 @@ import torch
 from vitscope.convex import blocks
 from vitscope.convex.block import BLOCKS, AbstractBlock, GatedLens, Sizes
 from vitscope.convex.blocks.attention import Attention
-from vitscope.convex.blocks.fno import BlockFno, Fno
+from vitscope.convex.blocks.block_fno import BlockFno
+from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.linear import Linear
 from vitscope.convex.blocks.mixer import Mixer
 from vitscope.convex.blocks.mlp import Mlp

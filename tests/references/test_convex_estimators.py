@@ -17,12 +17,11 @@ from sklearn.utils import estimator_checks as sklearn_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import vitscope.convex as convex
-from vitscope.convex.estimator import ESTIMATORS, AbstractConvexHead
+from vitscope.convex.estimator import AbstractConvexHead, estimators
 from vitscope.convex.tokens import Tokens, standardisation_of
 from vitscope.measurement.errors import UserError
-from vitscope.runs.registry import import_all
 
-import_all("vitscope.convex.estimators")
+ESTIMATORS = estimators()
 QUICK = {"gates": 4, "tol": 1e-2, "max_passes": 60}
 CLASSIFIERS = [name for name in ESTIMATORS if name.endswith("Classifier")]
 REGRESSORS = [name for name in ESTIMATORS if name.endswith("Regressor")]

@@ -12,7 +12,8 @@ from vitscope.convex import blocks
 from vitscope.convex.arrangements import arrangements, lifted_data
 from vitscope.convex.block import BLOCKS, Sizes
 from vitscope.convex.blocks.attention import Attention
-from vitscope.convex.blocks.fno import BlockFno, Fno
+from vitscope.convex.blocks.block_fno import BlockFno
+from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.mlp import Mlp
 from vitscope.convex.certificate import certify
 from vitscope.convex.gates import terms

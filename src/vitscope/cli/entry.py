@@ -13,7 +13,7 @@ KINDS: Mapping[str, str] = {
     "curvature diagnostic": "Diagnostics",
     "study": "Studies",
     "intervention": "Interventions",
-    "block": "Convex heads",
+    "kind of head": "Convex heads",
     "solver": "Solvers",
     "lab": "Labs",
     "finding": "Findings",

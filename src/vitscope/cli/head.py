@@ -12,11 +12,12 @@ import typer
 from vitscope.cli.flags import made, with_flags
 from vitscope.cli.head_progress import FitProgress, fitting
 from vitscope.cli.head_summary import print_comparison, print_fit, print_path
+from vitscope.cli.index import find, own_names
 from vitscope.cli.request import Request, first_split, held_run, page_of, place_of, write_page
 from vitscope.cli.rim import INTERRUPTED, Commands, command_line, fail
 from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.train import TEST_SPLITS
-from vitscope.convex.runs.settings import KINDS, HeadSettings, checked_beta, checked_kind, checked_kinds
+from vitscope.convex.runs.settings import HeadSettings, all_kinds, parse_beta
 from vitscope.measurement.errors import UserError
 from vitscope.runs.whole import local_path
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vitscope.runs.spec import Spec
     from vitscope.runs.store import RunFolder
 
-_KINDS = f"One of {', '.join(KINDS)}."
+_KINDS = f"One of {', '.join(own_names('Convex heads'))}, or one of a plugin."
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def fit_head(
     best point, and --resume goes on from there.
     """
     settings, request = made(HeadSettings, fields), made(Request, fields)
-    weight = checked_beta(beta)
-    settings.check((checked_kind(kind),), weight)
+    weight = parse_beta(beta)
+    settings.check((known_kind(kind),), weight)
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.fit import FitQuestion
 
@@ -92,7 +93,7 @@ def _fitted(question: "FitQuestion", request: Request, where: str) -> "Run":
     """The run of a head that is fitted now, and kept; an interrupt keeps the head and says how far it is."""
     folder = _folder(where)
     before = question.kept(folder) if request.resume else None
-    with fitting(f"Fitting {_with_article(question.kind)} head on {len(question.data.labels):,} images") as watch:
+    with fitting(f"Fitting the {question.kind} head on {len(question.data.labels):,} images") as watch:
         fit = question.fit(before, watch)
     run = question.run(fit, command_line())
     saved = question.keep(fit, run, folder)
@@ -113,7 +114,7 @@ def head_path(
     ended. Finished points are kept, and --resume goes on from there.
     """
     settings, request = made(HeadSettings, fields), made(Request, fields)
-    settings.check((checked_kind(kind),))
+    settings.check((known_kind(kind),))
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.path import PathQuestion
 
@@ -129,7 +130,9 @@ def head_path(
 
 
 def compare_heads(
-    kinds: Annotated[str, typer.Option(help=f"Kinds to compare, with commas between. {_KINDS}")] = ",".join(KINDS),
+    kinds: Annotated[
+        str | None, typer.Option(help=f"Kinds to compare, with commas between; all if left out. {_KINDS}")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Fits of each kind, by further seeds of gates and validation.")] = 1,
     **fields: object,
 ) -> None:
@@ -137,7 +140,8 @@ def compare_heads(
 
     Finished fits are kept, and --resume goes on from there.
     """
-    chosen, settings, request = checked_kinds(kinds), made(HeadSettings, fields), made(Request, fields)
+    chosen = all_kinds() if kinds is None else parse_kinds(kinds)
+    settings, request = made(HeadSettings, fields), made(Request, fields)
     if seeds < 1:
         raise UserError(f"--seeds takes a number from 1, not {seeds}.")
     settings.check(chosen)
@@ -150,7 +154,7 @@ def compare_heads(
         began, watch = perf_counter(), FitProgress(bar, "Fitting")
 
         def begins(kind: str) -> None:
-            watch.begins(f"Fitting {_with_article(kind)} head")
+            watch.begins(f"Fitting the {kind} head")
 
         tried = question.tried(folder, request.resume, bar, begins, watch)
         return question.run(tried, perf_counter() - began, command_line())
@@ -180,6 +184,16 @@ def _kept(
                 fail(f"interrupted; {kept}; go on with: {_again(request)}", INTERRUPTED, "")
             folder.write(run)
         return run, page_of(run, where)
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Kinds from their names with commas between, each once."""
+    return tuple(dict.fromkeys(known_kind(name.strip()) for name in text.split(",")))
+
+
+def known_kind(name: str) -> str:
+    """The kind of this name. ``UserError`` if it is not there, before anything heavy is imported."""
+    return find("Convex heads", name, "kind of head").name
 
 
 def _again(request: Request) -> str:
@@ -243,10 +257,6 @@ def _folder(where: str) -> "RunFolder":
     from vitscope.runs.store import RunFolder
 
     return RunFolder(where)
-
-
-def _with_article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeio' or kind in ('mlp', 'fno') else 'a'} {kind}"
 
 
 head = typer.Typer(

@@ -40,6 +40,11 @@ def find(kind: str, name: str, noun: str) -> Entry:
     raise UserError(f"There is no {noun} named {name!r}{hint}; there are: {', '.join(registered[kind])}.")
 
 
+def own_names(kind: str) -> tuple[str, ...]:
+    """The names of the project's own of a kind. Loads no plugin, and so may be called as modules are imported."""
+    return tuple(_own()[kind])
+
+
 @cache
 def _own() -> Mapping[str, Mapping[str, Entry]]:
     stored = json.loads(INDEX.read_text(encoding="utf-8"))

@@ -12,32 +12,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vitscope.convex.blocks.attention import ConvexAttentionClassifier, ConvexAttentionRegressor
+    from vitscope.convex.blocks.block_fno import ConvexBlockFnoClassifier, ConvexBlockFnoRegressor
+    from vitscope.convex.blocks.fno import ConvexFnoClassifier, ConvexFnoRegressor
+    from vitscope.convex.blocks.linear import ConvexLinearClassifier, ConvexLinearRegressor
+    from vitscope.convex.blocks.mixer import ConvexMixerClassifier, ConvexMixerRegressor
+    from vitscope.convex.blocks.mlp import ConvexMlpClassifier, ConvexMlpRegressor
     from vitscope.convex.certificate import Certificate, certify
-    from vitscope.convex.estimators.attention import ConvexAttentionClassifier, ConvexAttentionRegressor
-    from vitscope.convex.estimators.block_fno import ConvexBlockFnoClassifier, ConvexBlockFnoRegressor
-    from vitscope.convex.estimators.fno import ConvexFnoClassifier, ConvexFnoRegressor
-    from vitscope.convex.estimators.linear import ConvexLinearClassifier, ConvexLinearRegressor
-    from vitscope.convex.estimators.mixer import ConvexMixerClassifier, ConvexMixerRegressor
-    from vitscope.convex.estimators.mlp import ConvexMlpClassifier, ConvexMlpRegressor
     from vitscope.convex.features import TokenRecipe, extract
     from vitscope.convex.module import ConvexHead
     from vitscope.convex.saved import load, save
 
 _HOMES = {
     "Certificate": "vitscope.convex.certificate",
-    "ConvexAttentionClassifier": "vitscope.convex.estimators.attention",
-    "ConvexAttentionRegressor": "vitscope.convex.estimators.attention",
-    "ConvexBlockFnoClassifier": "vitscope.convex.estimators.block_fno",
-    "ConvexBlockFnoRegressor": "vitscope.convex.estimators.block_fno",
-    "ConvexFnoClassifier": "vitscope.convex.estimators.fno",
-    "ConvexFnoRegressor": "vitscope.convex.estimators.fno",
     "ConvexHead": "vitscope.convex.module",
-    "ConvexLinearClassifier": "vitscope.convex.estimators.linear",
-    "ConvexLinearRegressor": "vitscope.convex.estimators.linear",
-    "ConvexMixerClassifier": "vitscope.convex.estimators.mixer",
-    "ConvexMixerRegressor": "vitscope.convex.estimators.mixer",
-    "ConvexMlpClassifier": "vitscope.convex.estimators.mlp",
-    "ConvexMlpRegressor": "vitscope.convex.estimators.mlp",
     "TokenRecipe": "vitscope.convex.features",
     "certify": "vitscope.convex.certificate",
     "extract": "vitscope.convex.features",
@@ -69,7 +57,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name in _HOMES:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name.startswith("Convex") and name in (
+        known := importlib.import_module("vitscope.convex.estimator").estimators()
+    ):
+        found = known[name]
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
     return found

@@ -1,19 +1,26 @@
 """Blocks: what differs between attention, mixer and Fourier heads, as two linear maps and their adjoints.
 
+A kind of head is one file of ``blocks/``: its block, the torch module that it becomes, its two estimators and what a
+run reads of it. Everything else looks it up in :data:`BLOCKS`.
+
 Every head of Sahiner et al. (2022) is ``outward(gate * inward(u)) V``: a linear map of the head's left weights ``u``,
 a gate that leaves it linear, a second linear map into one or more rows of ``inner`` entries, and a readout ``V`` of
 these. The outputs are therefore bilinear in ``(u, V)`` and linear in the lifted variable ``Z = sum_h u_h vec(V_h)^T``.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, cast
 
 import torch
-from jaxtyping import Bool, Float
+import xarray as xr
+from jaxtyping import Bool, Float, Float64
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from vitscope.convex.heads import Heads
+from vitscope.convex.layer import AbstractHeads
 from vitscope.runs.registry import Registry
 
 
@@ -24,6 +31,22 @@ class Sizes:
     tokens: int
     dim: int
     outputs: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """One lifted variable: the gate that it is under and the group of entries that it reads and writes.
+
+    ``vector`` is the gate's vector, None if everything passes. ``entries`` of a token go in, ``outputs`` come out.
+    """
+
+    vector: Float[Tensor, " left"] | None
+    entries: slice
+    outputs: slice
+
+    def sizes(self, tokens: int) -> Sizes:
+        """The sizes of the group."""
+        return Sizes(tokens, self.entries.stop - self.entries.start, self.outputs.stop - self.outputs.start)
 
 
 class AbstractLens(ABC):
@@ -76,7 +99,7 @@ class AbstractJoint(ABC):
 
 
 class AbstractBlock(ABC):
-    """A block of a head. Implementations are frozen dataclasses of its options, registered by name.
+    """A kind of head. Implementations are frozen dataclasses of its options, registered by name.
 
     ``tokens`` are images' token features, ``left`` the left weights of heads, ``activity`` what is gated: its shape
     after ``batch heads`` is the block's own. ``pooled`` outputs are the mean over an image's tokens, one row; otherwise
@@ -84,8 +107,26 @@ class AbstractBlock(ABC):
     """
 
     name: ClassVar[str]
+    layer: ClassVar[type[AbstractHeads]]
+    """The torch module that heads of one term become."""
     of_mean: ClassVar[bool] = False
-    """Whether pooled outputs follow from an image's mean token alone."""
+    """Whether pooled outputs follow from an image's mean token alone; no token then has a weight of its own."""
+    mixes: ClassVar[bool] = True
+    """Whether what a head makes of a token depends on the other tokens, as attention does."""
+    weight: ClassVar[str] = """The weight of a patch is its part of the head's activity before the readout: the
+    activity, a mean over tokens or shifts, is linear in the patches once the gates are decided, and is the sum of these
+    parts."""
+    """What :meth:`token_weights` gives, in the words of a run's page."""
+
+    @staticmethod
+    @abstractmethod
+    def estimators() -> tuple[type[BaseEstimator], type[BaseEstimator]]:
+        """The classifier and the regressor, subclasses of those in :mod:`vitscope.convex.estimator`."""
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """The names of its fields, which are parameters of its estimators too."""
+        return tuple(field.name for field in fields(cast(Any, cls)))
 
     @abstractmethod
     def left_size(self, sizes: Sizes) -> int:
@@ -118,6 +159,32 @@ class AbstractBlock(ABC):
         self, tokens: Float[Tensor, "batch tokens dim"], rows: Float[Tensor, "batch heads rows inner"], pooled: bool
     ) -> Float[Tensor, "batch heads ..."]:
         """The adjoint of ``outward`` in ``activity``."""
+
+    def first_shape(self, sizes: Sizes) -> tuple[int, ...]:
+        """The shape of a head's left weights ``W_1`` in :attr:`layer`; a row of all of them by default."""
+        return (self.left_size(sizes),)
+
+    def token_weights(
+        self,
+        tokens: Float64[Tensor, "images tokens dim"],
+        left: Float64[Tensor, " left"],
+        passing: Float64[Tensor, "images ..."],
+    ) -> Float64[Tensor, "images tokens"]:
+        """The weight that a head gives each token, as :attr:`weight` says; ``passing`` is 1 where its activity passes.
+
+        Taken from the gradient in the tokens. A block overrides it where weights of tokens are something else.
+        """
+        with torch.enable_grad():
+            varied = tokens.clone().requires_grad_()
+            activity = (self.inward(varied, left[None], True)[:, 0] * passing).flatten(1).mean(1)
+            (gradient,) = torch.autograd.grad(activity.sum(), varied)
+        return (gradient * tokens).sum(2)
+
+    def readings(
+        self, terms: Sequence[Term], heads: Heads, tokens: Float64[Tensor, "images tokens dim"]
+    ) -> Mapping[str, xr.Dataset]:
+        """Further groups of a run, of heads under fixed gates and some training images' tokens; none by default."""
+        return {}
 
     def groups(self) -> int:
         """Into how many groups the entries of a token, and the outputs, are split; each has heads of its own."""
@@ -183,4 +250,4 @@ class FeatureLens(AbstractLens):
         return torch.einsum("bhro,brl->hl", rows, self.features)
 
 
-BLOCKS: Registry[AbstractBlock] = Registry("block", "vitscope.convex.blocks")
+BLOCKS: Registry[AbstractBlock] = Registry("kind of head", "vitscope.convex.blocks", AbstractBlock)

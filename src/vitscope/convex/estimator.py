@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from vitscope.convex.attach import Headed, attach
-from vitscope.convex.block import AbstractBlock, Sizes
+from vitscope.convex.block import BLOCKS, AbstractBlock, Sizes
 from vitscope.convex.certificate import Certificate
 from vitscope.convex.features.extractor import TokenExtractor
 from vitscope.convex.gates import checked_activation, terms
@@ -34,7 +34,6 @@ from vitscope.convex.tokens import Standardisation, Tokens, TokenSource, standar
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
-from vitscope.runs.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +123,12 @@ class AbstractConvexHead(BaseEstimator, ABC):
     """A function that is told every :class:`~vitscope.convex.solver.Step`: seconds, passes, objective, lower bound and
     number of heads. Where it raises ``KeyboardInterrupt`` the fit ends with its best point, as by control-C."""
 
-    @abstractmethod
+    of: ClassVar[type[AbstractBlock]]
+    """The kind of head."""
+
     def block(self) -> AbstractBlock:
-        """The block that this is the head of."""
+        """The kind of head at this estimator's options, which are its parameters of the same names."""
+        return self.of(**{name: getattr(self, name) for name in self.of.options()})
 
     @abstractmethod
     def _goal(self, y: Any, tokens: TokenSource) -> Goal:  # noqa: ANN401
@@ -370,4 +372,15 @@ class AbstractConvexRegressor(RegressorMixin, AbstractConvexHead):
         return tags
 
 
-ESTIMATORS: Registry[AbstractConvexHead] = Registry("convex estimator", "vitscope.convex.estimators")
+def estimators() -> dict[str, type[AbstractConvexHead]]:
+    """The classifier and the regressor of every kind of head, by the names of their classes."""
+    pairs = (cast("tuple[type[AbstractConvexHead], ...]", block.estimators()) for _, block in BLOCKS.items())
+    return {cls.__name__: cls for pair in pairs for cls in pair}
+
+
+def estimator_named(name: str) -> type[AbstractConvexHead]:
+    """The classifier or regressor of this name. ``UserError`` if no kind of head has it."""
+    found = estimators().get(name)
+    if found is None:
+        raise UserError(f"No kind of head here has an estimator {name}; import the module or plugin that defines it.")
+    return found

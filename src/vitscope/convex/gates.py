@@ -1,30 +1,15 @@
 """Gates: which linear pieces of the activation a convex head is made of."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from vitscope.convex.block import AbstractBlock, Sizes
+from vitscope.convex.block import AbstractBlock, Sizes, Term
 from vitscope.measurement.errors import UserError
 
 Activation = Literal["linear", "gated-relu", "relu"]
 """What stands between a block's two maps."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """One lifted variable: the gate that it is under and the group of entries that it reads and writes.
-
-    ``vector`` is the gate's vector, None where everything passes. ``entries`` of a token go in, ``outputs`` come out.
-    """
-
-    vector: Float[Tensor, " left"] | None
-    entries: slice
-    outputs: slice
 
 
 def terms(

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.convex.block import AbstractBlock, AbstractJoint, AbstractLens, GatedLens, Sizes
-from vitscope.convex.gates import Term
+from vitscope.convex.block import AbstractBlock, AbstractJoint, AbstractLens, GatedLens, Sizes, Term
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import AbstractLoss
 from vitscope.convex.tokens import Tokens, together

@@ -13,10 +13,9 @@ from safetensors.torch import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from vitscope.convex.block import Sizes
+from vitscope.convex.block import Sizes, Term
 from vitscope.convex.certificate import Certificate
-from vitscope.convex.estimator import ESTIMATORS, AbstractConvexHead
-from vitscope.convex.gates import Term
+from vitscope.convex.estimator import AbstractConvexHead, estimator_named
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.selection import Trial
 from vitscope.convex.solver import Solution, Step
@@ -144,7 +143,7 @@ def _json(estimator: AbstractConvexHead) -> str:
 
 def _estimator(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> AbstractConvexHead:
     parameters = {name: _decoded(value) for name, value in facts["parameters"].items()}
-    estimator = ESTIMATORS[facts["estimator"]](**parameters)
+    estimator = estimator_named(facts["estimator"])(**parameters)
     for name, value in facts["learned"].items():
         if name not in _LEARNED:
             raise ValueError(f"{name} is nothing that is learned")

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.convex.block import AbstractBlock, Sizes
-from vitscope.convex.gates import Term
+from vitscope.convex.block import AbstractBlock, Sizes, Term
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import Squared
 from vitscope.convex.problem import Problem

@@ -1,1 +1,1 @@
-"""The blocks, one file each."""
+"""The kinds of head, one file each."""

@@ -1,12 +1,73 @@
 """The self-attention head, with an elementwise activation in place of the softmax."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast, final
 
+import numpy as np
 import torch
-from jaxtyping import Float
+import xarray as xr
+from jaxtyping import Float, Float64
+from scipy.stats import spearmanr
 from torch import Tensor
 
-from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, Sizes
+from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, Sizes, Term
+from vitscope.convex.estimator import AbstractConvexClassifier, AbstractConvexRegressor
+from vitscope.convex.heads import Factors, Heads
+from vitscope.convex.layer import AbstractHeads
+from vitscope.convex.runs.group import Words, exact, group, number
+from vitscope.measurement.quantity import Quantity
+
+GRAM_ENTRIES = 64
+"""Entries of a token that the maps show."""
+
+_CORRELATION = Quantity(
+    "gram_correlation",
+    "Rank correlation of Gram weight and block size",
+    "1",
+    "Spearman's correlation, over pairs of entries, of the mean Gram weight and the block's norm.",
+    "Neither.",
+)
+_GRAM = Quantity(
+    "gram_weight",
+    "Mean Gram weight",
+    "1",
+    "How much a pair of entries weighs in an image's sum of linear models, whatever the head does with it.",
+    "Neither.",
+)
+_BLOCK = Quantity(
+    "block_norm",
+    "Norm of the block",
+    "1",
+    "How large the head's linear model of that pair of entries is. A pair of no weight is not forced to 0.",
+    "Neither.",
+)
+_GRAM_WORDS = Words(
+    "Pairs of entries",
+    "What does it look at?",
+    r"""Lifted, an attention head is a sum of linear models, one for each pair of a key's entry ``k`` and a value's
+    entry ``l``, weighted by the (gated) Gram matrix of the image: :math:`f(X) = \sum_{kl} G_{kl}\, X Z^{(kl)}`, with
+    :math:`G_{kl} = \sum_t m_t\, x_{tk} x_{tl}` and ``m_t`` the share of queries whose gate key ``t`` passes. The Gram
+    weight is the mean of :math:`|G_{kl}|` over 256 training images at most and over gates, the block's norm the
+    Frobenius norm of :math:`Z^{(kl)}` over all gates. The nuclear norm makes ``Z`` low in rank, not sparse in blocks:
+    a small block is an outcome and no rule. Maps show the first 64 entries; the correlation is over all.""",
+)
+
+
+@final
+class AttentionHeads(AbstractHeads):
+    r""":math:`\sum_h \sigma(X W_{1h} X^T)\, X W_{2h}`."""
+
+    def activity(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        """``X W_1 X^T``: batch, heads, queries, keys."""
+        return tokens.unsqueeze(1) @ weights @ tokens.unsqueeze(1).transpose(2, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Batch, rows, outputs."""
+        attention = self.sigma(tokens)
+        if self.pooled:
+            attention = attention.mean(2, keepdim=True)
+        return (attention @ tokens.unsqueeze(1) @ self.W_2).sum(1)
 
 
 @BLOCKS.add("attention")
@@ -26,6 +87,37 @@ class Attention(AbstractBlock):
     """
 
     name = "attention"
+    layer = AttentionHeads
+    weight = r"""The weight of a patch ``t`` is the mean over queries ``q`` of its score under head ``h``:
+
+    .. math:: \frac1s \sum_q \sigma(x_q^T U_h x_t)
+
+    with the gate's zeros where the activation is gated: the head's output is the sum of the patches with these weights,
+    read out by ``V_h``."""
+
+    @staticmethod
+    def estimators() -> tuple[type[AbstractConvexClassifier], type[AbstractConvexRegressor]]:
+        """The two classes below."""
+        return ConvexAttentionClassifier, ConvexAttentionRegressor
+
+    def first_shape(self, sizes: Sizes) -> tuple[int, ...]:
+        """``dim x dim``: queries by keys."""
+        return (sizes.dim, sizes.dim)
+
+    def token_weights(
+        self,
+        tokens: Float64[Tensor, "images tokens dim"],
+        left: Float64[Tensor, " left"],
+        passing: Float64[Tensor, "images ..."],
+    ) -> Float64[Tensor, "images tokens"]:
+        """The mean over queries of each key's score that passes."""
+        return (self.inward(tokens, left[None], True)[:, 0] * passing).mean(1)
+
+    def readings(
+        self, terms: Sequence[Term], heads: Heads, tokens: Float64[Tensor, "images tokens dim"]
+    ) -> Mapping[str, xr.Dataset]:
+        """Gram weights and block norms of pairs of entries."""
+        return {"convex-gram": gram_group(self, terms, heads, tokens)}
 
     def left_size(self, sizes: Sizes) -> int:
         """``dim^2``: the matrix of queries and keys, row by row."""
@@ -155,3 +247,61 @@ def _symmetric(half: Float[Tensor, "pairs outputs query"], inner: int) -> Float[
 
 def _square(left: Tensor, tokens: Tensor) -> Tensor:
     return left.unflatten(1, (tokens.shape[2], tokens.shape[2]))
+
+
+class ConvexAttentionClassifier(AbstractConvexClassifier):
+    r"""Logits :math:`\frac1s \mathbf 1^T \sum_h \sigma(X U_h X^T) X V_h` of an image, by a convex program.
+
+    >>> head = ConvexAttentionClassifier(beta=1e-3).fit(tokens, labels)  # tokens: (images, tokens, dim)
+    >>> head.certificate_.relative_gap, head.to_module()
+
+    Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexClassifier`.
+    """
+
+    of = Attention
+
+
+class ConvexAttentionRegressor(AbstractConvexRegressor):
+    r"""Outputs :math:`\sum_h \sigma(X U_h X^T) X V_h` of every token, or their mean, by a convex program.
+
+    Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexRegressor`.
+    """
+
+    of = Attention
+
+
+def gram_group(
+    block: Attention, terms: Sequence[Term], heads: Heads, tokens: Float64[Tensor, "images tokens dim"]
+) -> xr.Dataset:
+    """The group of Gram weights, means over images and gates, and block norms, over all gates."""
+    dim = tokens.shape[2]
+    weight = torch.stack([mean_gram(block, term, tokens) for term in terms]).mean(0)
+    norm = torch.stack([block_squares(factors, dim) for factors in heads.terms if len(factors)]).sum(0).sqrt()
+    correlation = float(cast(Any, spearmanr(weight.flatten().numpy(), norm.flatten().numpy())).statistic)
+    shown = min(GRAM_ENTRIES, dim)
+    axes = ("key_entry", "value_entry")
+    coords = {axis: (axis, np.arange(1, shown + 1), {"long_name": f"entry of the {axis[:-6]}"}) for axis in axes}
+    parts = (
+        number(_CORRELATION, correlation),
+        exact(_GRAM, weight[:shown, :shown].numpy(), axes, coords),
+        exact(_BLOCK, norm[:shown, :shown].numpy(), axes, coords),
+    )
+    return group(_GRAM_WORDS, parts)
+
+
+def mean_gram(block: Attention, term: Term, tokens: Float64[Tensor, "images tokens dim"]) -> Float64[Tensor, "dim dim"]:
+    """The mean over images of the sizes of a gate's Gram matrix."""
+    shares = torch.ones(tokens.shape[:2], dtype=tokens.dtype)
+    if term.vector is not None:
+        shares = torch.cat([block.passes(one[None], term.vector, True).double().mean(1) for one in tokens])
+    return torch.einsum("it,itk,itl->ikl", shares, tokens, tokens).abs().mean(0)
+
+
+def block_squares(factors: Factors, dim: int) -> Float64[Tensor, "dim dim"]:
+    """The squared Frobenius norm of every block ``Z^(k,l)`` of an attention head's lifted variable.
+
+    ``Z`` is never formed: the sum over pairs of heads of the products of their columns ``U[:, k]`` and rows ``V[l]``.
+    """
+    left, right = factors.left.double().unflatten(1, (dim, dim)), factors.right.double()
+    keys, values = torch.einsum("hdk,gdk->khg", left, left), torch.einsum("hlo,glo->lhg", right, right)
+    return torch.einsum("khg,lhg->kl", keys, values).clamp(min=0)

@@ -1,21 +1,62 @@
-"""The Fourier neural operator head: a global convolution over tokens, whole or in blocks of entries."""
+"""The Fourier neural operator head: a global convolution over tokens."""
 
 from dataclasses import dataclass
 from math import prod
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLens, Sizes
+from vitscope.convex.estimator import AbstractConvexClassifier, AbstractConvexRegressor
+from vitscope.convex.layer import AbstractNeurons
 from vitscope.measurement.errors import UserError
 from vitscope.numerics.fourier import restored, transformed
+
+
+@final
+class FourierHeads(AbstractNeurons):
+    r""":math:`\sum_h \sigma(\mathrm{circ}(X)\, w_{1h})\, w_{2h}^T`, as a circular convolution over the grid of tokens.
+
+    ``W_1`` is ``(heads, height, width, dim)``; the grid has one row where the tokens are one row. There is no Fourier
+    transform in it, which export formats lack: convolutions cost ``tokens^2 dim`` multiply-adds a head and image.
+    """
+
+    shift: Tensor
+    """The token of the kernel that meets token ``t`` at shift ``a``: shifts, tokens."""
+
+    def __init__(self, W_1: Tensor, W_2: Tensor, gate: Tensor | None, pooled: bool, relu: bool) -> None:
+        super().__init__(W_1, W_2, gate, pooled, relu)
+        height, width = W_1.shape[1:3]
+        row, column = torch.arange(height * width) // width, torch.arange(height * width) % width
+        rows, columns = (row - row[:, None]) % height, (column - column[:, None]) % width
+        self.register_buffer("shift", rows * width + columns)
+
+    def activity(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        """``circ(X) w_1``: batch, heads, shifts."""
+        height, width = weights.shape[1], weights.shape[2]
+        grid = tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        around = torch.cat((grid, grid[:, :, : height - 1]), 2)
+        around = torch.cat((around, around[:, :, :, : width - 1]), 3)
+        return functional.conv2d(around, weights.permute(0, 3, 1, 2)).flatten(2)
+
+    def gate_activity(self, tokens: Tensor, gate: Tensor) -> Tensor:
+        """The same by a matrix of all shifts: ONNX Runtime has no convolution in float64."""
+        shifted = gate.flatten(0, 1)[self.shift].flatten(1)
+        return (tokens.flatten(1) @ shifted.transpose(0, 1)).unsqueeze(1)
 
 
 class AbstractFourier(AbstractBlock):
     """Circular convolution over tokens by the fast Fourier transform; what is open is the grid and the groups."""
 
     grid: tuple[int, int] | None
+    layer = FourierHeads
+
+    def first_shape(self, sizes: Sizes) -> tuple[int, ...]:
+        """``height x width x dim``; tokens in one row have the height 1."""
+        return (*(self.grid or (1, sizes.tokens)), sizes.dim)
 
     def left_size(self, sizes: Sizes) -> int:
         """``tokens dim``: the kernel, token by token."""
@@ -105,29 +146,33 @@ class Fno(AbstractFourier):
 
     name = "fno"
 
+    @staticmethod
+    def estimators() -> tuple[type[AbstractConvexClassifier], type[AbstractConvexRegressor]]:
+        """The two classes below."""
+        return ConvexFnoClassifier, ConvexFnoRegressor
 
-@BLOCKS.add("block-fno")
-@dataclass(frozen=True)
-class BlockFno(AbstractFourier):
-    r"""A block FNO (B-FNO): the entries of a token, and the outputs, split into groups that do not meet.
 
-    .. math:: f(X) = [\,\ldots, \sum_h \sigma(\mathrm{circ}(X^{(b)}) u_{bh}) v_{bh}^T, \ldots\,]
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConvexFnoClassifier(AbstractConvexClassifier):
+    r"""Logits :math:`\frac1s \mathbf 1^T \sum_h \sigma(\mathrm{circ}(X) u_h) v_h^T`, by a convex program.
 
-    Each group's ``Z`` is ``tokens dim/B x outputs/B``; where a number does not divide, the first groups get one more.
-    Source: Sahiner et al. 2022, section 3; Guibas et al. 2022 (adaptive Fourier neural operators).
+    Other parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexClassifier`.
     """
 
-    blocks: int = 2
-    """Number of groups."""
     grid: tuple[int, int] | None = None
     """Height and width of the tokens; None takes them as one row."""
 
-    name = "block-fno"
+    of = Fno
 
-    def __post_init__(self) -> None:
-        if self.blocks < 1:
-            raise UserError(f"{self.blocks} blocks of entries were asked for; give 1 or more.")
 
-    def groups(self) -> int:
-        """The number of blocks."""
-        return self.blocks
+@dataclass(kw_only=True, eq=False, repr=False)
+class ConvexFnoRegressor(AbstractConvexRegressor):
+    r"""Outputs :math:`\sum_h \sigma(\mathrm{circ}(X) u_h) v_h^T` of every token, or their mean, by a convex program.
+
+    Other parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexRegressor`.
+    """
+
+    grid: tuple[int, int] | None = None
+    """Height and width of the tokens; None takes them as one row."""
+
+    of = Fno

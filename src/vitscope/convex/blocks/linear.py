@@ -1,11 +1,24 @@
 """The linear head: the mean token, or every token by itself, times weights."""
 
 from dataclasses import dataclass
+from typing import final
 
 from jaxtyping import Float
 from torch import Tensor
 
 from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLens, Sizes
+from vitscope.convex.estimator import AbstractConvexClassifier, AbstractConvexRegressor
+from vitscope.convex.layer import AbstractNeurons
+
+
+@final
+class LinearHeads(AbstractNeurons):
+    r""":math:`\sum_h \sigma(\bar x^T w_{1h})\, w_{2h}^T` of the mean token, or of every token."""
+
+    def activity(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        """``mean(X) w_1``: batch, heads, 1; or ``X w_1``: batch, heads, tokens."""
+        seen = tokens.mean(1, keepdim=True) if self.pooled else tokens
+        return (seen @ weights.transpose(0, 1)).transpose(1, 2)
 
 
 @BLOCKS.add("linear")
@@ -21,6 +34,14 @@ class Linear(AbstractBlock):
     """
 
     name = "linear"
+    layer = LinearHeads
+    mixes = False
+
+    @staticmethod
+    def estimators() -> tuple[type[AbstractConvexClassifier], type[AbstractConvexRegressor]]:
+        """The two classes below."""
+        return ConvexLinearClassifier, ConvexLinearRegressor
+
     of_mean = True
 
     def left_size(self, sizes: Sizes) -> int:
@@ -67,3 +88,22 @@ class Linear(AbstractBlock):
 
 def _seen(tokens: Tensor, pooled: bool) -> Tensor:
     return tokens.mean(1, keepdim=True) if pooled and tokens.shape[1] > 1 else tokens
+
+
+class ConvexLinearClassifier(AbstractConvexClassifier):
+    r"""Logits :math:`\sum_h \sigma(\bar x^T u_h) v_h^T` of an image's mean token, by a convex program.
+
+    With ``activation="linear"`` it is multinomial logistic regression under the nuclear norm. Parameters and attributes
+    are those of :class:`~vitscope.convex.estimator.AbstractConvexClassifier`.
+    """
+
+    of = Linear
+
+
+class ConvexLinearRegressor(AbstractConvexRegressor):
+    r"""Outputs :math:`\sum_h \sigma(\bar x^T u_h) v_h^T` of an image's mean token, by a convex program.
+
+    Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexRegressor`.
+    """
+
+    of = Linear

@@ -2,12 +2,31 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, Sizes
+from vitscope.convex.estimator import AbstractConvexClassifier, AbstractConvexRegressor
+from vitscope.convex.layer import AbstractHeads
+
+
+@final
+class MixerHeads(AbstractHeads):
+    r""":math:`\sum_h \sigma(W_{1h} X)\, W_{2h}`."""
+
+    def activity(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        """``W_1 X``: batch, heads, tokens, entries."""
+        return weights @ tokens.unsqueeze(1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Batch, rows, outputs."""
+        mixed = self.sigma(tokens)
+        if self.pooled:
+            mixed = mixed.mean(2, keepdim=True)
+        return (mixed @ self.W_2).sum(1)
 
 
 @BLOCKS.add("mixer")
@@ -22,6 +41,31 @@ class Mixer(AbstractBlock):
     """
 
     name = "mixer"
+    layer = MixerHeads
+    weight = r"""The weight of a patch ``t`` is the mean over output tokens ``a`` (and, under gates, entries ``k``) of
+    the mixing matrix:
+
+    .. math:: \frac1{s d} \sum_{a, k} M_{ak} U_h[a, t]
+
+    Without gates it is the same for every image."""
+
+    @staticmethod
+    def estimators() -> tuple[type[AbstractConvexClassifier], type[AbstractConvexRegressor]]:
+        """The two classes below."""
+        return ConvexMixerClassifier, ConvexMixerRegressor
+
+    def first_shape(self, sizes: Sizes) -> tuple[int, ...]:
+        """``tokens x tokens``: from the second to the first."""
+        return (sizes.tokens, sizes.tokens)
+
+    def token_weights(
+        self,
+        tokens: Float64[Tensor, "images tokens dim"],
+        left: Float64[Tensor, " left"],
+        passing: Float64[Tensor, "images ..."],
+    ) -> Float64[Tensor, "images tokens"]:
+        """The mean column of the mixing matrix, of the entries that pass."""
+        return torch.einsum("iad,at->it", passing, _square(left[None], tokens)[0]) / tokens[0].numel()
 
     def left_size(self, sizes: Sizes) -> int:
         """``tokens^2``: the mixing matrix, row by row."""
@@ -136,3 +180,21 @@ class _Products(AbstractLens):
 
 def _square(left: Tensor, tokens: Tensor) -> Tensor:
     return left.unflatten(1, (tokens.shape[1], tokens.shape[1]))
+
+
+class ConvexMixerClassifier(AbstractConvexClassifier):
+    r"""Logits :math:`\frac1s \mathbf 1^T \sum_h \sigma(U_h X) V_h` of an image, by a convex program.
+
+    Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexClassifier`.
+    """
+
+    of = Mixer
+
+
+class ConvexMixerRegressor(AbstractConvexRegressor):
+    r"""Outputs :math:`\sum_h \sigma(U_h X) V_h` of every token, or their mean, by a convex program.
+
+    Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexRegressor`.
+    """
+
+    of = Mixer

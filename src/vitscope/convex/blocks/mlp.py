@@ -2,12 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractJoint, AbstractLens, FeatureLens, Sizes
+from vitscope.convex.estimator import AbstractConvexClassifier, AbstractConvexRegressor
+from vitscope.convex.layer import AbstractNeurons
+
+
+@final
+class MlpHeads(AbstractNeurons):
+    r""":math:`\sum_h \sigma(X w_{1h})\, w_{2h}^T`."""
+
+    def activity(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        """``X w_1``: batch, heads, tokens."""
+        return (tokens @ weights.transpose(0, 1)).transpose(1, 2)
 
 
 @BLOCKS.add("mlp")
@@ -22,6 +34,13 @@ class Mlp(AbstractBlock):
     """
 
     name = "mlp"
+    layer = MlpHeads
+    mixes = False
+
+    @staticmethod
+    def estimators() -> tuple[type[AbstractConvexClassifier], type[AbstractConvexRegressor]]:
+        """The two classes below."""
+        return ConvexMlpClassifier, ConvexMlpRegressor
 
     def left_size(self, sizes: Sizes) -> int:
         """``dim``."""
@@ -89,3 +108,21 @@ class _SharedProduct(AbstractJoint):
         gated = residual.flatten(0, 1).unsqueeze(2) * self.masks.unsqueeze(1)
         product = self.tokens.flatten(0, 1).T @ gated.flatten(1)
         return product.unflatten(1, gated.shape[1:]).permute(2, 0, 1)
+
+
+class ConvexMlpClassifier(AbstractConvexClassifier):
+    r"""Logits :math:`\frac1s \mathbf 1^T \sum_h \sigma(X u_h) v_h^T` of an image, by a convex program.
+
+    Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexClassifier`.
+    """
+
+    of = Mlp
+
+
+class ConvexMlpRegressor(AbstractConvexRegressor):
+    r"""Outputs :math:`\sum_h \sigma(X u_h) v_h^T` of every token, or their mean, by a convex program.
+
+    Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexRegressor`.
+    """
+
+    of = Mlp

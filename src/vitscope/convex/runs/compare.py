@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float64
 
+from vitscope.convex.block import BLOCKS
 from vitscope.convex.runs.data import HeadData
 from vitscope.convex.runs.fit import BETA, GAP, HEADS, SECONDS, TOP1, Fitted, fitted, right
 from vitscope.convex.runs.group import (
@@ -32,9 +33,6 @@ from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder
-
-ATTENTION_LIKE = ("attention", "mixer", "fno", "block-fno")
-PLAIN = ("linear", "mlp")
 
 Right = Float64[np.ndarray, " images"]
 """1 for each test image that is right, 0 for the others."""
@@ -211,7 +209,7 @@ def attention_claim(heads: Mapping[str, tuple[Rights, float]]) -> Sequence[Claim
     ``heads`` has for each kind which test images are right, under each seed, and the validation accuracy, by which the
     best of either side is chosen, so that the test images have no part in the choice.
     """
-    sides = [[kind for kind in side if kind in heads] for side in (ATTENTION_LIKE, PLAIN)]
+    sides = [[kind for kind in heads if BLOCKS[kind].mixes is mixes] for mixes in (True, False)]
     if not all(sides):
         return ()
     best, rival = (max(side, key=lambda kind: heads[kind][1]) for side in sides)

@@ -27,7 +27,7 @@ from vitscope.convex.runs.group import (
     run_of,
 )
 from vitscope.convex.runs.settings import Beta, HeadSettings
-from vitscope.convex.runs.tokens import gram_group, token_group
+from vitscope.convex.runs.tokens import further_groups, token_group
 from vitscope.convex.saved import HEAD_FILE, packed, unpacked
 from vitscope.convex.selection import no_heads
 from vitscope.convex.solver import Step
@@ -249,7 +249,7 @@ class FitQuestion:
             "convex-training": training_group(made),
             "convex-spectrum": spectrum_group(made, first),
             **token_group(head.trained_, first, data, self.seed),
-            **gram_group(head.trained_, first, data, self.seed),
+            **further_groups(head.trained_, first, data, self.seed),
         }
         kinds = [one.kind for one in head.certificates_]
         worst = max(head.certificates_, key=lambda one: one.relative_gap)

@@ -5,13 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.nearest import nearest
 
 if TYPE_CHECKING:
     from vitscope.convex.estimator import AbstractConvexClassifier
-
-KINDS = ("linear", "mlp", "attention", "mixer", "fno", "block-fno")
-"""Kinds of head, in the order in which they are compared."""
 
 Beta = float | Literal["auto"]
 """Weight of the penalty, or its choice on images held out."""
@@ -50,31 +46,26 @@ class HeadSettings:
         self, kind: str, beta: Beta, *, seed: int, grid: tuple[int, int] | None, device: str
     ) -> "AbstractConvexClassifier":
         """The classifier of that kind, not yet fitted; ``grid`` is that of the tokens, for the kinds that take one."""
-        from vitscope.convex.estimator import ESTIMATORS
+        from vitscope.convex.block import BLOCKS
 
-        words = "".join(part.capitalize() for part in checked_kind(kind).split("-"))
+        block = BLOCKS[kind]
         values = asdict(self)
         weight = values.pop("class_weight")
         values |= {"beta": beta, "random_state": seed, "device": device}
         values["class_weight"] = None if weight == "none" else weight
-        if kind in ("fno", "block-fno"):
+        if "grid" in block.options():
             values["grid"] = grid
-        return cast("AbstractConvexClassifier", cast(Any, ESTIMATORS[f"Convex{words}Classifier"])(**values))
+        return cast("AbstractConvexClassifier", cast(Any, block.estimators()[0])(**values))
 
 
-def checked_kind(kind: str) -> str:
-    """The kind, if there is one of that name."""
-    if kind not in KINDS:
-        raise UserError(f"There is no kind of head {kind!r}{nearest(kind, KINDS)}; there are: {', '.join(KINDS)}.")
-    return kind
+def all_kinds() -> tuple[str, ...]:
+    """The names of all kinds of head, those that do not mix tokens first."""
+    from vitscope.convex.block import BLOCKS
+
+    return tuple(sorted(BLOCKS, key=lambda name: BLOCKS[name].mixes))
 
 
-def checked_kinds(text: str) -> tuple[str, ...]:
-    """Several kinds from their names with commas between, each once."""
-    return tuple(dict.fromkeys(checked_kind(name.strip()) for name in text.split(",")))
-
-
-def checked_beta(text: str) -> Beta:
+def parse_beta(text: str) -> Beta:
     """A number above 0, or ``auto``."""
     if text == "auto":
         return "auto"

@@ -1,1 +1,0 @@
-"""Convex heads as scikit-learn estimators, one file for each block."""
