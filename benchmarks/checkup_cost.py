@@ -78,7 +78,7 @@ def floor(subject, pixels, labels):
     """What no reader of weights can do without: the scores, their softmax, and the context from them."""
     import torch
 
-    from vitscope.engine.reading.activation import Geometry, Rows, Workspace
+    from vitscope.engine.reading.activation import AttentionRows, Geometry, Workspace
     from vitscope.models.subject import AbstractObserver
 
     workspace = Workspace()
@@ -91,7 +91,7 @@ def floor(subject, pixels, labels):
             geometry, parts = Geometry.of(attention, (224, 224)), []
             for start in range(0, attention.queries.shape[0], 8):
                 chunk = attention.images(start, start + 8)
-                parts.append(Rows(chunk, chunk.queries, geometry, workspace).context)
+                parts.append(AttentionRows(chunk, chunk.queries, geometry, workspace).context)
             return torch.cat(parts)
 
     for batch in pixels:
@@ -101,7 +101,7 @@ def floor(subject, pixels, labels):
 def from_stored(maps, shape):
     """The attention diagnostics' own reductions, over maps that another tool stored."""
     from vitscope import default_diagnostics
-    from vitscope.engine.reading.activation import Geometry, Kind, Rows, Workspace
+    from vitscope.engine.reading.activation import ActivationKind, AttentionRows, Geometry, Workspace
     from vitscope.models.attention import Attention, global_tokens
 
     workspace = Workspace()
@@ -109,10 +109,10 @@ def from_stored(maps, shape):
         tokens = global_tokens(weights.shape[-1], weights.device)
         empty = weights.new_empty(weights.shape[0], 1, weights.shape[1], weights.shape[2], 1)
         attention = Attention(empty, empty, empty, tokens, tokens, (14, 14), 1, 1.0)
-        rows = Rows(attention, weights.new_ones(shape), Geometry.of(attention, (224, 224)), workspace)
+        rows = AttentionRows(attention, weights.new_ones(shape), Geometry.of(attention, (224, 224)), workspace)
         vars(rows).update(weights=weights[:, None], scores=weights[:, None].log())
         for diagnostic in default_diagnostics():
-            if diagnostic.reads is Kind.ATTENTION:
+            if diagnostic.reads is ActivationKind.ATTENTION:
                 diagnostic.observe(rows)
 
 

@@ -28,7 +28,7 @@ from vitscope.labs.shallow.criterion import Criterion
 from vitscope.labs.shallow.ensemble import Budget, train
 from vitscope.labs.shallow.shallow_vit import ShallowVit
 from vitscope.labs.shallow.token_model import TokenModel
-from vitscope.labs.shallow.trial import BATCHES, DATA, INITIAL, TESTS, Trial
+from vitscope.labs.shallow.trial import BATCHES, DATA, INITIAL, TESTS, ShallowTrial
 
 RELEVANT = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 SAMPLES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -118,7 +118,7 @@ def steps(name, arguments):
     every, models = 20, 200
     criterion = Criterion(goal="none", steps=every, every=every)
     model = ShallowVit(value_width=width, query_width=width)
-    base = Trial(data=data, model=model, samples=64, rate=0.1, batch=batch, tests=1, criterion=criterion)
+    base = ShallowTrial(data=data, model=model, samples=64, rate=0.1, batch=batch, tests=1, criterion=criterion)
     trials = [replace(base, seed=seed) for seed in range(models)]
     longer = [replace(trial, criterion=replace(criterion, steps=6 * every)) for trial in trials]
     loops = [Loop(trial, arguments.device) for trial in trials[:10]]
@@ -171,7 +171,9 @@ def floor(name, loop):
 def diagram(arguments):
     """The phase diagram."""
     criterion = Criterion(loss=1e-2, steps=300, every=20)
-    base = Trial(criterion=criterion, model=ShallowVit(sigma=0.3, delta=0.2, xi=0.05), data=TokenModel(noise=0.3))
+    base = ShallowTrial(
+        criterion=criterion, model=ShallowVit(sigma=0.3, delta=0.2, xi=0.05), data=TokenModel(noise=0.3)
+    )
     trials = [
         replace(base, seed=seed, samples=samples, data=replace(base.data, relevant=relevant))
         for seed in range(20)

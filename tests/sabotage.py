@@ -103,7 +103,7 @@ SABOTAGES = [
     ("models/sized.py", "low + number if rest == 0 and low + number > 0", "low if rest == 0", CHECKPOINTS),
     ("models/sized.py", "isqrt(max(there - prefix, 0))", "isqrt(there)", CHECKPOINTS),
     ("models/made.py", "{**said.options, **named.options}", "named.options", CHECKPOINTS),
-    ("models/made.py", "Made(copied(module), name", "Made(module, name", CHECKPOINTS),
+    ("models/made.py", "MadeModel(copied(module), name", "MadeModel(module, name", CHECKPOINTS),
     ("models/weight_file.py", "weights_only=True, mmap", "weights_only=False, mmap", DAMAGE),
     ("models/checkpoint.py", "isinstance(value, bool) and kind is not bool", "False", DAMAGE),
     ("models/unwrapped.py", "len(handed) == 1 and torch.equal(handed[0], shown)", "True", WRAPPERS),

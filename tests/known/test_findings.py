@@ -9,7 +9,7 @@ from finding_runs import depth, lesions, number, predictions, run_of, settings
 from vitscope.findings import reading
 from vitscope.findings.checkup import claims_of, findings
 from vitscope.findings.finding import FINDINGS, AbstractFinding
-from vitscope.measurement.claim import Claim, Kind, Verdict, foremost
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
 from vitscope.measurement.estimate import Estimate, OverImages, above, average, below, difference, needed, rate_of
 from vitscope.measurement.exact import Bounded
 from vitscope.runs.run import Run
@@ -255,7 +255,10 @@ def test_finding_says_statement_rule_source_and_what_to_try(finding: AbstractFin
     assert len(outcomes) == 3 or not finding.is_test
     assert FINDINGS[finding.name] is type(finding)
     assert all(0 <= outcome.weight <= 1 for outcome in outcomes)
-    assert UNDECIDED not in finding.outcomes.each or finding.outcomes.undecided.kind in (Kind.LOOK, Kind.THEORY)
+    assert UNDECIDED not in finding.outcomes.each or finding.outcomes.undecided.kind in (
+        ClaimKind.LOOK,
+        ClaimKind.THEORY,
+    )
 
 
 def claim_of(run: Run, name: str) -> Claim:
@@ -288,12 +291,12 @@ def test_problems_come_first_and_theory_last() -> None:
     )
     shown = [(claim.name, claim.kind) for claim in claims_of(run)]
     assert shown == [
-        ("random-weights", Kind.PROBLEM),
-        ("rank-collapse", Kind.PROBLEM),
-        ("few-images", Kind.LOOK),
-        ("oversmoothing", Kind.LOOK),
-        ("prefix-sinks", Kind.GOOD),
-        ("attention-lowers-variance", Kind.THEORY),
+        ("random-weights", ClaimKind.PROBLEM),
+        ("rank-collapse", ClaimKind.PROBLEM),
+        ("few-images", ClaimKind.LOOK),
+        ("oversmoothing", ClaimKind.LOOK),
+        ("prefix-sinks", ClaimKind.GOOD),
+        ("attention-lowers-variance", ClaimKind.THEORY),
     ]
     assert list(foremost(reversed(claims_of(run)))) == list(claims_of(run))
 
@@ -323,7 +326,7 @@ def test_a_mark_says_the_kind_and_never_contradicts_the_sentence() -> None:
     theory = claim_of(variances("saa", 1.0, 2.0, 4.0), "attention-lowers-variance")
     assert (theory.verdict, theory.mark) == (FAILS, "about the theory")
     open_ = claim_of(per_head("attention-entropy", "relative_entropy", (0.9, 0.05)), "entropy-collapse")
-    assert (open_.verdict, open_.mark, open_.kind) == (UNDECIDED, "undecided", Kind.LOOK)
+    assert (open_.verdict, open_.mark, open_.kind) == (UNDECIDED, "undecided", ClaimKind.LOOK)
 
 
 def test_the_tests_of_a_run_share_a_rate_and_other_rules_have_none() -> None:

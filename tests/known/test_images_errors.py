@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitscope.data import images
 from vitscope.data.load import _open
-from vitscope.data.source import Choice
+from vitscope.data.source import SourceChoice
 from vitscope.measurement.errors import UserError
 
 
@@ -120,7 +120,7 @@ def test_a_mistake_is_said_in_one_sentence(place: Path, source: object, options:
 
 def test_what_is_no_source_is_named_by_its_type() -> None:
     with pytest.raises(UserError, match="cannot be read from a float: give a path, an array or Pillow images"):
-        _open(3.5, Choice())
+        _open(3.5, SourceChoice())
 
 
 def test_without_the_datasets_library_the_hub_says_what_to_install(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from vitscope.data import images
-from vitscope.data.label import Column, Labels, choose_column, fit_labels, read_labels
+from vitscope.data.label import LabelColumn, Labels, choose_column, fit_labels, read_labels
 from vitscope.data.label_map import map_labels
 from vitscope.measurement.errors import UserError
 
@@ -145,11 +145,11 @@ def test_images_without_labels_fit_every_model() -> None:
     ],
 )
 def test_the_label_column_is_the_evident_one(columns: list[str], label: str | None, found: str) -> None:
-    assert choose_column([Column(name, None) for name in columns], label, "photos").name == found
+    assert choose_column([LabelColumn(name, None) for name in columns], label, "photos").name == found
 
 
 def test_no_column_is_a_label_without_a_reason() -> None:
-    assert choose_column([Column("id", None)], None, "photos") is None
+    assert choose_column([LabelColumn("id", None)], None, "photos") is None
 
 
 @pytest.mark.parametrize(

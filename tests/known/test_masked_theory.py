@@ -18,7 +18,7 @@ from vitscope.labs.masked.theory import (
     plateau,
     subset_plateau,
 )
-from vitscope.labs.masked.training import Training, Trial, first_reached, train
+from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, first_reached, train
 from vitscope.measurement.errors import UserError
 
 ENUMERATED = [
@@ -158,7 +158,7 @@ def test_predictions_outside_their_assumptions_are_refused(refused):
 def test_the_sign_of_the_gap_decides_the_phases():
     """The project's own figures at t = 50: -1.08 and +1.14 for a gap of +.60, -.29 and +4.16 for -.15; two seeds."""
     for setting, stray, own in ((POSITIVE, -1.08, 1.14), (NEGATIVE, -0.29, 4.16)):
-        reading = train([Trial(setting, seed) for seed in (0, 1)], Training((50,), evaluated=32)).reading
+        reading = train([MaskedTrial(setting, seed) for seed in (0, 1)], MaskedTraining((50,), evaluated=32)).reading
         assert reading.local_to_global.tolist() == [[pytest.approx(stray, abs=0.06)]] * 2
         assert reading.own_local.tolist() == [[pytest.approx(own, abs=0.2)]] * 2
 
@@ -167,7 +167,9 @@ def test_time_to_attend_is_near_the_mean_field_and_linear_in_its_power():
     found, expected = [], []
     for patches, sizes in ((64, (16, 8)), (100, (20, 5)), (144, (36, 4))):
         setting = ClusteredPatches(patches, 2, *sizes, masked_share=0.5)
-        run = train([Trial(setting, 0)], Training(tuple(range(0, 71, 5)), evaluated=32, dtype=torch.float32))
+        run = train(
+            [MaskedTrial(setting, 0)], MaskedTraining(tuple(range(0, 71, 5)), evaluated=32, dtype=torch.float32)
+        )
         found.append(float(first_reached(run.steps, run.reading.local_attention, 0.5)))
         expected.append(mean_field_time(setting, 6.0))
     assert found == sorted(found)
@@ -176,7 +178,9 @@ def test_time_to_attend_is_near_the_mean_field_and_linear_in_its_power():
 
 @pytest.mark.parametrize("setting", [POSITIVE, NEGATIVE], ids=["positive gap", "negative gap"])
 def test_contrast_collapses_to_the_global_area_whatever_the_gap(setting):
-    run = train([Trial(setting, 0, 3000.0)], Training((0, 120), evaluated=32, dtype=torch.float32), Contrastive())
+    run = train(
+        [MaskedTrial(setting, 0, 3000.0)], MaskedTraining((0, 120), evaluated=32, dtype=torch.float32), Contrastive()
+    )
     reading = run.reading
     assert float(reading.stray_attention[0, 1]) > 0.9
     assert float(reading.local_attention[0, 1]) < 0.5 * float(reading.local_attention[0, 0])

@@ -14,7 +14,7 @@ from report_run import HOSTILE, claim, dataset, group, run
 from vitscope import images
 from vitscope.engine.reading.mistakes import mistakes
 from vitscope.engine.reading.scores import Scores
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.report import compare, figures, report
 from vitscope.report.colour import DARK, LIGHT
@@ -77,7 +77,7 @@ def test_three_findings_are_open_and_the_rest_folded_by_weight():
     assert html.count('href="#run1-one-top"') == 5
 
 
-def kinds_of_claims(*kinds: Kind) -> tuple[Claim, ...]:
+def kinds_of_claims(*kinds: ClaimKind) -> tuple[Claim, ...]:
     """A claim of each kind, with a headline and the rate of a test."""
     return tuple(
         replace(claim(f"c{i}", 0.5, "one/top"), headline=f"headline c{i}.", kind=kind, verdict=Verdict.HOLDS, rate=0.01)
@@ -86,7 +86,7 @@ def kinds_of_claims(*kinds: Kind) -> tuple[Claim, ...]:
 
 
 def test_what_can_be_acted_on_comes_first_and_theory_has_a_section_of_its_own_after():
-    claims = kinds_of_claims(Kind.THEORY, Kind.GOOD, Kind.LOOK, Kind.PROBLEM, Kind.PROBLEM)
+    claims = kinds_of_claims(ClaimKind.THEORY, ClaimKind.GOOD, ClaimKind.LOOK, ClaimKind.PROBLEM, ClaimKind.PROBLEM)
     html = own_part(page([run(GROUPS, claims)]))
     findings, theory = (html.index(f"<h2>{title}</h2>") for title in ("Findings", "About the theory"))
     assert re.findall(r"<h3>headline (c\d)", html[findings:theory]) == ["c3", "c4", "c2", "c1"]
@@ -98,7 +98,7 @@ def test_what_can_be_acted_on_comes_first_and_theory_has_a_section_of_its_own_af
 
 
 def test_every_mark_is_a_word_and_a_sign_beside_its_colour():
-    claims = kinds_of_claims(*Kind)
+    claims = kinds_of_claims(*ClaimKind)
     undecided = replace(claims[1], verdict=Verdict.UNDECIDED)
     html = own_part(page([run(GROUPS, (*claims, undecided))]))
     pattern = r'<article class="finding (\w+).*?<span aria-hidden="true">(.)</span> ([\w ]+)</p>'
@@ -125,7 +125,7 @@ def test_marks_can_be_read_on_the_page(palette):
 
 
 def test_where_all_is_theory_it_is_what_was_found():
-    claims = kinds_of_claims(*[Kind.THEORY] * 4)
+    claims = kinds_of_claims(*[ClaimKind.THEORY] * 4)
     html = own_part(page([run(GROUPS, claims)]))
     assert "<h2>About the theory</h2>" not in html
     assert html.index("headline c2") < html.index("1 further finding") < html.index("headline c3")

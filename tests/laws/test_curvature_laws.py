@@ -19,7 +19,7 @@ from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.engine.curvature.curvature import CURVATURES, AbstractCurvature, CurvatureResult, CurvatureWork, Records
 from vitscope.engine.curvature.hessian import loss_of, minibatch_hessian, shadow
-from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.curvature.sample import LossSample
 from vitscope.engine.work.executor import AbstractExecutor, Processes
 from vitscope.measurement.axes import AXES
 from vitscope.measurement.errors import UserError
@@ -207,7 +207,7 @@ def test_nep_and_ape_are_those_of_the_eigenvalues_of_largest_modulus(whole):
 def test_minibatches_are_of_mixed_classes_and_follow_from_the_seed(subject):
     pixels, labels = np.zeros((40, 8, 8), np.uint8), np.arange(40) // 10
     pictures = images((pixels, labels))
-    sample = Sample(8, 3, "model", "float32", 0)
+    sample = LossSample(8, 3, "model", "float32", 0)
     seen = [sample.minibatch(subject, pictures, number).labels for number in range(3)]
     assert all(len(set(one.tolist())) > 1 for one in seen)
     assert all(torch.equal(one, sample.minibatch(subject, pictures, n).labels) for n, one in enumerate(seen))

@@ -20,7 +20,7 @@ from vitscope.labs.shallow.keep import (
 )
 from vitscope.labs.shallow.shallow_vit import ShallowVit, mean_error, mean_hinge
 from vitscope.labs.shallow.token_model import Role, TokenModel
-from vitscope.labs.shallow.trial import BATCHES, DATA, INITIAL, TESTS, Trial
+from vitscope.labs.shallow.trial import BATCHES, DATA, INITIAL, TESTS, ShallowTrial
 from vitscope.measurement.errors import UserError
 
 EXACT = Budget(dtype=torch.float64)
@@ -35,7 +35,7 @@ RULES = [
     DropSpurious(),
 ]
 TOKENS = TokenModel(tokens=10, dim=6, patterns=6, relevant=0.4, confusion=0.1, spurious=0.2, agreement=0.9)
-BASE = Trial(
+BASE = ShallowTrial(
     data=TOKENS,
     model=ShallowVit(neurons=8, value_width=6, query_width=7, xi=0.2),
     batch=6,

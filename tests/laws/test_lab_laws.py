@@ -16,7 +16,7 @@ from vitscope.engine.question import carry_out
 from vitscope.labs.experiment import Experiment, grid_of
 from vitscope.labs.lab import AbstractLab, all_labs
 from vitscope.measurement.axes import AXES
-from vitscope.measurement.claim import Kind, Verdict
+from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import rate_of
 from vitscope.report.measured import listed
@@ -162,7 +162,7 @@ def test_a_grid_over_a_setting_is_an_axis_before_the_others(name):
     assert {claim.statement.partition(":")[0] for claim in run.claims} == {"At rate 0.5", "At rate 2"}
     rates = [claim.rate for claim in run.claims if claim.rate is not None]
     assert set(rates) <= {rate_of(len(rates))}  # all points share the rate of a run
-    assert {claim.kind for claim in run.claims} == {Kind.THEORY}
+    assert {claim.kind for claim in run.claims} == {ClaimKind.THEORY}
 
 
 @every_lab

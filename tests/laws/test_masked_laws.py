@@ -17,10 +17,10 @@ from vitscope.labs.masked.position_attention import (
     unavoidable_loss,
 )
 from vitscope.labs.masked.training import (
-    Reading,
+    MaskedReading,
+    MaskedTraining,
+    MaskedTrial,
     Reconstruction,
-    Training,
-    Trial,
     first_reached,
     read,
     train,
@@ -30,7 +30,7 @@ from vitscope.measurement.trials import log_spaced
 
 SMALL = ClusteredPatches(12, 2, 4, 2, low=0.5, high=2.0, masked_share=0.6)
 OBJECTIVES = [Reconstruction(), Contrastive(0.5, 0.01)]
-NAMES = tuple(Reading.__dataclass_fields__)
+NAMES = tuple(MaskedReading.__dataclass_fields__)
 
 
 @st.composite
@@ -105,7 +105,9 @@ def test_a_push_that_is_the_same_everywhere_moves_nothing(case):
 def test_contrast_treats_all_queries_alike():
     """Its push does not know the query, so that from Q = 0 all queries attend alike for ever: the collapse."""
     setting = ClusteredPatches(12, 2, 4, 2, masked_share=0.5)
-    found = train([Trial(setting, 0, rate=30.0)], Training((0, 40), batch=16, evaluated=8), Contrastive()).model
+    found = train(
+        [MaskedTrial(setting, 0, rate=30.0)], MaskedTraining((0, 40), batch=16, evaluated=8), Contrastive()
+    ).model
     feature, position = found.correlations.feature, found.correlations.position
     torch.testing.assert_close(feature, feature[:, :1].expand_as(feature))
     torch.testing.assert_close(position, position[:, :1].expand_as(position))
@@ -115,8 +117,8 @@ def test_contrast_treats_all_queries_alike():
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["reconstruction", "contrastive"])
 def test_a_trial_among_others_is_what_it_is_alone(objective):
     other = ClusteredPatches(12, 2, 8, 1, masked_share=0.5)  # as many areas, of other sizes; one patch sees no other
-    trials = [Trial(SMALL, 1), Trial(other, 2, rate=2.0), Trial(SMALL, 3, rate=1.0)]
-    training = Training((0, 5, 20), batch=8, evaluated=16)
+    trials = [MaskedTrial(SMALL, 1), MaskedTrial(other, 2, rate=2.0), MaskedTrial(SMALL, 3, rate=1.0)]
+    training = MaskedTraining((0, 5, 20), batch=8, evaluated=16)
     together = train(trials, training, objective)
     for place, trial in enumerate(trials):
         alone = train([trial], training, objective)
@@ -127,9 +129,9 @@ def test_a_trial_among_others_is_what_it_is_alone(objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["reconstruction", "contrastive"])
 def test_looking_changes_nothing_and_descent_descends(objective):
-    trial = Trial(SMALL, 4, rate=0.5)
-    often = train([trial], Training((0, 1, 2, 30), batch=64, evaluated=64), objective)
-    once = train([trial], Training((30,), batch=64, evaluated=8), objective)
+    trial = MaskedTrial(SMALL, 4, rate=0.5)
+    often = train([trial], MaskedTraining((0, 1, 2, 30), batch=64, evaluated=64), objective)
+    once = train([trial], MaskedTraining((30,), batch=64, evaluated=8), objective)
     torch.testing.assert_close(often.model.correlations.feature, once.model.correlations.feature, rtol=0, atol=0)
     generator = torch.Generator().manual_seed(9)
     samples = SMALL.draw(512, generator)
@@ -146,7 +148,7 @@ def _loss(objective, model, views):
 
 def test_readings_at_zero_are_those_of_uniform_attention():
     setting = ClusteredPatches(12, 2, 4, 2, masked_share=0.5)
-    reading = train([Trial(setting, 0)], Training((0,), evaluated=4096)).reading
+    reading = train([MaskedTrial(setting, 0)], MaskedTraining((0,), evaluated=4096)).reading
     for name in ("own_global", "own_local", "local_to_global", "others", "position"):
         assert float(getattr(reading, name)) == 0
     # 6 visible of the other 11 patches, 3 of them of the global area; 4.5 standard errors are below 0.01
@@ -171,9 +173,9 @@ def test_recorded_steps():
 @pytest.mark.parametrize("fields", [{"recorded": ()}, {"recorded": (3, 1)}, {"recorded": (1,), "batch": 0}])
 def test_trainings_that_are_none_are_refused(fields):
     with pytest.raises(UserError, match="ascending"):
-        Training(**fields)
+        MaskedTraining(**fields)
 
 
 def test_trials_of_different_shapes_are_refused():
     with pytest.raises(UserError, match="train such groups apart"):
-        train([Trial(SMALL, 0), Trial(ClusteredPatches(), 0)], Training((1,)))
+        train([MaskedTrial(SMALL, 0), MaskedTrial(ClusteredPatches(), 0)], MaskedTraining((1,)))

@@ -7,7 +7,7 @@ import torch
 
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.diagnostics.fourier_spectrum import FourierSpectrum
-from vitscope.engine.reading.activation import Features
+from vitscope.engine.reading.activation import FeatureMap
 from vitscope.engine.reading.diagnostic import Scene
 from vitscope.models.unit import Place, UnitKind
 
@@ -22,7 +22,7 @@ def test_changes_are_paired(diagnostic, quantity, change):
     after = before + 0.1 * torch.randn(12, 16, 3, generator=generator)
     state, values = diagnostic.init(), []
     for rows in (slice(0, 5), slice(5, 12)):
-        seen = [diagnostic.observe(Features(cells[rows], (4, 4))) for cells in (before, after)]
+        seen = [diagnostic.observe(FeatureMap(cells[rows], (4, 4))) for cells in (before, after)]
         values.append((seen[1][quantity] - seen[0][quantity]).double())
         batch = {(layer, name): value for layer, found in enumerate(seen) for name, value in found.items()}
         state = diagnostic.update(state, batch)

@@ -18,11 +18,11 @@ from vitscope.data import Batch
 from vitscope.diagnostics.hessian_density import HessianDensity
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
-from vitscope.engine.curvature.curvature import Problem
+from vitscope.engine.curvature.curvature import CurvatureProblem
 from vitscope.engine.curvature.eigenvectors import top_eigenvectors
 from vitscope.engine.curvature.hessian import MeanHessian, loss_of, minibatch_hessian, shadow, weights_of
 from vitscope.engine.curvature.part import parts_of
-from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.curvature.sample import LossSample
 from vitscope.measurement.errors import UserError
 from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.numerics.lanczos import Krylov
@@ -108,7 +108,9 @@ def dense(module, batch, weight_decay=0.0, names=None):
 
 def problem_of(subject, batch, precision="float64", per="model"):
     shown = shadow(subject, precision)
-    return Problem(minibatch_hessian(shown, batch), parts_of(shown, batch, per), torch.Generator().manual_seed(0))
+    return CurvatureProblem(
+        minibatch_hessian(shown, batch), parts_of(shown, batch, per), torch.Generator().manual_seed(0)
+    )
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
@@ -344,7 +346,7 @@ def test_eigenvectors_of_the_mean_hessian_are_those_of_the_dense_mean():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, IMAGE, IMAGE), generator=generator, dtype=torch.uint8).numpy()
     pictures = images((pixels, np.arange(24) % CLASSES))
-    sample = Sample(8, 3, "model", "float64", 0)
+    sample = LossSample(8, 3, "model", "float64", 0)
     matrix = sum(dense(subject.module, sample.minibatch(subject, pictures, n)) for n in range(3)) / 3
     _, vectors = torch.linalg.eigh(matrix)
     for which, columns in (("largest", [-1, -2]), ("smallest", [0, 1])):

@@ -9,7 +9,7 @@ from vitscope import load
 from vitscope.diagnostics.attention_distance import AttentionDistance
 from vitscope.diagnostics.attention_entropy import AttentionEntropy
 from vitscope.diagnostics.attention_sinks import AttentionSinks
-from vitscope.engine.reading.activation import Geometry, Rows, Workspace
+from vitscope.engine.reading.activation import AttentionRows, Geometry, Workspace
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver
@@ -37,7 +37,7 @@ def rows(request):
     with torch.inference_mode():
         subject.anatomy.walk(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)), kept)
     attention, stream = kept.attentions[1]
-    return Rows(attention, stream.tokens.norm(dim=-1), Geometry.of(attention, (64, 64)), Workspace())
+    return AttentionRows(attention, stream.tokens.norm(dim=-1), Geometry.of(attention, (64, 64)), Workspace())
 
 
 def maps(rows):

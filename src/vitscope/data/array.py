@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitscope.data.decode import DEEPEST, BrokenImage, Decoding, displayed, from_array, refuse_dark
 from vitscope.data.label import NO_LABELS, SEVERAL, Labels, read_labels
-from vitscope.data.source import AbstractPictures, AbstractSource, Choice, Opened, refuse_label, refuse_split
+from vitscope.data.source import AbstractPictures, AbstractSource, FoundSource, SourceChoice, refuse_label, refuse_split
 from vitscope.measurement.errors import UserError
 
 CHANNELS = (1, 3, 4)
@@ -60,7 +60,7 @@ class ArraySource(AbstractSource):
         """Arrays, tensors, lists and tuples, and a single Pillow image."""
         return isinstance(source, np.ndarray | torch.Tensor | list | tuple | Image.Image)
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Check shape and range; copies only where the layout or the number type calls for it."""
         where = "the given images"
         refuse_split(where, choice.split)
@@ -69,7 +69,7 @@ class ArraySource(AbstractSource):
         refuse_single(pixels, None if given is None else len(cast("Sequence[object]", given)), where)
         values = picture_values([pixels] if isinstance(pixels, Image.Image) else pixels, where, choice.decoding.bits)
         labels = labels_given(given, len(values), where, choice)
-        return Opened("images", ArrayPictures(values, "images"), labels, notes_on(values, where))
+        return FoundSource("images", ArrayPictures(values, "images"), labels, notes_on(values, where))
 
 
 def refuse_single(pixels: object, labels: int | None, where: str) -> None:
@@ -121,7 +121,7 @@ def is_series(source: object) -> bool:
     return type(source).__name__ == "Series" and type(source).__module__.partition(".")[0] == "pandas"
 
 
-def labels_given(given: object, count: int, where: str, choice: Choice) -> Labels | None:
+def labels_given(given: object, count: int, where: str, choice: SourceChoice) -> Labels | None:
     """The labels that were given beside so many images, one for each."""
     if given is None or choice.label == NO_LABELS:
         return None

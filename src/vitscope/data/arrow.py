@@ -18,8 +18,8 @@ from vitscope.data.layout import beside, cell_bytes, one_image_column, read_layo
 from vitscope.data.source import (
     AbstractEncodedPictures,
     AbstractSource,
-    Choice,
-    Opened,
+    FoundSource,
+    SourceChoice,
     choose_split,
     parsing,
     reason_of,
@@ -85,7 +85,7 @@ class ArrowSource(AbstractSource):
             return (path / SPLITS_FILE).is_file()
         return any(path.glob("*.arrow")) or not any(each.is_dir() for each in path.iterdir())
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Map the files and read the label column, no image."""
         root, where = Path(str(source)).resolve(), printable(str(source))
         name = printable(root.name)
@@ -111,7 +111,7 @@ class ArrowSource(AbstractSource):
             part = choose_part(layout.names, read, where, choice.split, (column, choice.label), within)
             if part is None and not within:
                 refuse_split(where, choice.split)
-            return open_part(Opened(name, pictures, None), layout.labels, read, part, choice, where)
+            return open_part(FoundSource(name, pictures, None), layout.labels, read, part, choice, where)
 
 
 def _cells(tables: Sequence[Any], name: str) -> list[object]:

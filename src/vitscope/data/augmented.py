@@ -62,7 +62,7 @@ WEAK = Augmentation(randaugment=0, mixup=0.0, cutmix=0.0, label_smoothing=0.0)
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Draws:
+class _ImageDraws:
     """The numbers of one image."""
 
     uniforms: Float[np.ndarray, " draws"]
@@ -146,7 +146,7 @@ class Augmenting:
         """Whether targets are other than the labels."""
         return self.augmentation.mixes or self.augmentation.label_smoothing > 0
 
-    def _draws(self, position: int) -> _Draws:
+    def _draws(self, position: int) -> _ImageDraws:
         """Always the same numbers in the same order, so that one setting does not change what another one does."""
         generator = np.random.default_rng([self.seed, position])
         uniforms = generator.random(DRAWS + 4)
@@ -156,7 +156,7 @@ class Augmenting:
         cuts = bool(uniforms[DRAWS] < 0.5) if chosen.mixup and chosen.cutmix else chosen.cutmix > 0
         centre = (float(uniforms[DRAWS + 2]), float(uniforms[DRAWS + 3]))
         partner = float(uniforms[DRAWS + 1])
-        return _Draws(uniforms[:DRAWS].astype(np.float32), seed, partner, cuts, weights[0], weights[1], centre)
+        return _ImageDraws(uniforms[:DRAWS].astype(np.float32), seed, partner, cuts, weights[0], weights[1], centre)
 
 
 def _span(centre: float, side: int, share: float) -> slice:

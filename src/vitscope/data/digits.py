@@ -6,7 +6,7 @@ import numpy as np
 
 from vitscope.data.array import ArrayPictures
 from vitscope.data.label import read_labels
-from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_label
+from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, choose_split, refuse_label
 
 CLASSES = tuple("0123456789")
 
@@ -24,7 +24,7 @@ class DigitsSource(AbstractSource):
         """Nothing at all, or the word "digits" (a folder of that name is ./digits)."""
         return source is None or (isinstance(source, str) and source == "digits")
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """The images of the split, in the data set's order."""
         refuse_label("digits", choice.label, "each image's label is its digit")
         chosen = choose_split("digits", ("test", "train", "all"), choice.split or "test")
@@ -36,7 +36,7 @@ class DigitsSource(AbstractSource):
         held_out = _last_quarter(targets)
         rows = {"test": held_out, "train": ~held_out, "all": held_out | ~held_out}[chosen]
         labels = read_labels(targets[rows], "digits", "the digit written", CLASSES)
-        return Opened(f"digits/{chosen}", ArrayPictures(pixels[rows], f"digits/{chosen}"), labels)
+        return FoundSource(f"digits/{chosen}", ArrayPictures(pixels[rows], f"digits/{chosen}"), labels)
 
 
 def _last_quarter(targets: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from vitscope.data.label import FOLDER, NO_LABELS, Labels
 from vitscope.data.source import (
     AbstractEncodedPictures,
     AbstractSource,
-    Choice,
-    Opened,
+    FoundSource,
+    SourceChoice,
     choose_split,
     refuse_label,
     refuse_split,
@@ -67,18 +67,18 @@ class FolderSource(AbstractSource):
         path = Path(source)
         return path.is_dir() or (path.is_file() and has_suffix(path.name, IMAGES))
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """List the files; none is opened."""
         where, root = printable(str(source)), Path(str(source)).resolve()
         if choice.label != FOLDER:
             refuse_label(where, choice.label, "the labels of a folder are the names of its class folders")
         if root.is_file():
             refuse_split(where, choice.split)
-            return Opened(printable(root.name), FilePictures(str(root.parent), (root.name,)), None)
+            return FoundSource(printable(root.name), FilePictures(str(root.parent), (root.name,)), None)
         return _opened(printable(root.name), where, root, choice)
 
 
-def _opened(name: str, where: str, root: Path, choice: Choice) -> Opened:
+def _opened(name: str, where: str, root: Path, choice: SourceChoice) -> FoundSource:
     inner = [path.name for path in _visible(root) if path.is_dir()]
     if choice.label != FOLDER and inner and all(map(names_split, inner)):  # decided without a look at all files
         full = [folder for folder in inner if any(True for _ in _images_below(root / folder))]
@@ -103,9 +103,9 @@ def _opened(name: str, where: str, root: Path, choice: Choice) -> Opened:
     return _labelled(name, where, root, folders, loose, choice.label != NO_LABELS)
 
 
-def _of_split(name: str, where: str, root: Path, split: str, choice: Choice) -> Opened:
+def _of_split(name: str, where: str, root: Path, split: str, choice: SourceChoice) -> FoundSource:
     shown = printable(split)
-    return _opened(f"{name}/{shown}", f"{where.rstrip('/')}/{shown}", root / split, Choice(label=choice.label))
+    return _opened(f"{name}/{shown}", f"{where.rstrip('/')}/{shown}", root / split, SourceChoice(label=choice.label))
 
 
 def _may_be_splits(where: str, folders: Mapping[str, Below], split: str | None) -> bool:
@@ -147,7 +147,7 @@ def _refuse_annotations(where: str, folders: Mapping[str, Below]) -> None:
 
 def _labelled(
     name: str, where: str, root: Path, folders: Mapping[str, Below], loose: tuple[str, ...], wanted: bool
-) -> Opened:
+) -> FoundSource:
     found = sum(len(below.files) for below in folders.values())
     if not found and not loose:
         _refuse_without_images(where, root, folders)
@@ -157,7 +157,7 @@ def _labelled(
             "move the files out, or name the folder that is meant."
         )
     if not found:
-        return Opened(name, FilePictures(str(root), loose), None)
+        return FoundSource(name, FilePictures(str(root), loose), None)
     for folder, below in folders.items():
         if below.others and not below.files:
             raise UserError(
@@ -167,12 +167,12 @@ def _labelled(
     files = tuple(f"{folder}/{file}" for folder, below in folders.items() for file in below.files)
     pictures = FilePictures(str(root), files)
     if not wanted:
-        return Opened(name, pictures, None)
+        return FoundSource(name, pictures, None)
     values = np.repeat(np.arange(len(folders)), [len(below.files) for below in folders.values()])
     classes = tuple(map(printable, folders))
     labels = Labels(values, classes, "class folders", len(classes), numbering="sorted")
     empty = [folder for folder, below in zip(classes, folders.values(), strict=True) if not below.files]
-    return Opened(name, pictures, labels, (f"{where} has no images of {_few(empty)}.",) if empty else ())
+    return FoundSource(name, pictures, labels, (f"{where} has no images of {_few(empty)}.",) if empty else ())
 
 
 def _refuse_without_images(where: str, root: Path, folders: Mapping[str, Below]) -> NoReturn:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import final
 
 from vitscope.data.rows import open_rows
-from vitscope.data.source import AbstractSource, Choice, Opened, choose_split
+from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, choose_split
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -32,7 +32,7 @@ class HubSource(AbstractSource):
         here = os.path.exists(source) or os.path.exists(source.split("/")[0])
         return bool(PREFIX.match(source) or (plain and not here))
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Download what is not in the cache, and find the image and label columns."""
         name = PREFIX.sub("", str(source))
         library = _library(str(source))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitscope.data.decode import Decoding
 from vitscope.data.label import Labels, listed
-from vitscope.data.source import AbstractPictures, Opened
+from vitscope.data.source import AbstractPictures, FoundSource
 from vitscope.measurement.errors import UserError
 
 
@@ -46,12 +46,14 @@ class JoinedPictures(AbstractPictures):
         return part.read(place, decoding)
 
 
-def joined(name: str, where: str, parts: Sequence[Opened]) -> Opened:
+def joined(name: str, where: str, parts: Sequence[FoundSource]) -> FoundSource:
     """Several opened sources as one; refused if their labels cannot be those of one list of classes."""
     pictures = tuple(part.pictures for part in parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     ends = tuple(accumulate(map(len, pictures)))
-    return Opened(name, JoinedPictures(pictures, ends), _joined_labels([part.labels for part in parts], where), notes)
+    return FoundSource(
+        name, JoinedPictures(pictures, ends), _joined_labels([part.labels for part in parts], where), notes
+    )
 
 
 def _joined_labels(parts: Sequence[Labels | None], where: str) -> Labels | None:

@@ -66,7 +66,7 @@ class Labels:
 
 @final
 @dataclass(frozen=True)
-class Column:
+class LabelColumn:
     """A column of a table that may hold labels; `classes` where its schema names them."""
 
     name: str
@@ -75,7 +75,7 @@ class Column:
     """What it holds, where that is no class of each image."""
 
 
-def choose_column(columns: Sequence[Column], label: str | None, where: str) -> Column | None:
+def choose_column(columns: Sequence[LabelColumn], label: str | None, where: str) -> LabelColumn | None:
     """The column called `label`; else the one called "label"; else the only one with class names or so named; or None.
 
     `columns` are those that hold integers or strings, and those that hold annotations of another kind, which are
@@ -193,13 +193,13 @@ def _is_joined(name: str, classes: frozenset[str]) -> bool:
     return len(by_space) > 1 and (all(map(str.isdecimal, by_space)) or classes.issuperset(by_space))
 
 
-def column_labels(values: Sequence[object], column: Column, where: str, chosen: bool) -> Labels | None:
+def column_labels(values: Sequence[object], column: LabelColumn, where: str, chosen: bool) -> Labels | None:
     """Labels from the cells of a column; null is no label."""
     return read_labels(values, where, f"column {column.name!r}", column.classes, chosen)
 
 
 def labels_among(
-    columns: Sequence[Column], read: Callable[[str], Sequence[object]], label: str | None, where: str
+    columns: Sequence[LabelColumn], read: Callable[[str], Sequence[object]], label: str | None, where: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
     """The labels in the column that is chosen or evident, and a note where there is a choice that nobody made."""
     known = [

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from vitscope.data.decode import BrokenImage
 from vitscope.data.files import inside, read_file
-from vitscope.data.label import BOXES, FRACTIONS, MASKS, SEVERAL, Column, is_label_name
+from vitscope.data.label import BOXES, FRACTIONS, MASKS, SEVERAL, LabelColumn, is_label_name
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -20,17 +20,17 @@ OTHER_MEDIA = {"Video": "videos", "Audio": "sounds"}
 
 @final
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """What the columns of a table are for: those that may hold images, those that may hold labels, and all names."""
 
     images: tuple[str, ...]
-    labels: tuple[Column, ...]
+    labels: tuple[LabelColumn, ...]
     names: tuple[str, ...]
     media: tuple[str, ...] = ()
     """What else the schema declares: videos, sounds."""
 
 
-def read_layout(schema: Any) -> Layout:  # noqa: ANN401 - pyarrow has no types
+def read_layout(schema: Any) -> TableLayout:  # noqa: ANN401 - pyarrow has no types
     """The layout of a table: as the Hugging Face schema in its metadata declares it, else by the columns' types."""
     features = _features(schema)
     kinds = {name: str(_mapping(feature).get("_type")) for name, feature in features.items()}
@@ -39,10 +39,10 @@ def read_layout(schema: Any) -> Layout:  # noqa: ANN401 - pyarrow has no types
     images = tuple(declared or shaped)
     labels = [_column(each, features.get(each.name), images) for each in schema]
     media = dict.fromkeys(OTHER_MEDIA[kind] for kind in kinds.values() if kind in OTHER_MEDIA)
-    return Layout(images, tuple(each for each in labels if each is not None), tuple(schema.names), tuple(media))
+    return TableLayout(images, tuple(each for each in labels if each is not None), tuple(schema.names), tuple(media))
 
 
-def one_image_column(layout: Layout, where: str) -> str:
+def one_image_column(layout: TableLayout, where: str) -> str:
     """The only image column found, or the one of them called image or img."""
     usual = [name for name in ("image", "img") if name in layout.images]
     if not usual and len(layout.images) != 1:
@@ -101,19 +101,19 @@ def _may_hold_classes(kind: Any) -> bool:  # noqa: ANN401
     return any(getattr(pa.types, name)(kind) for name in names if hasattr(pa.types, name))
 
 
-def _column(field: Any, feature: object, images: Sequence[str]) -> Column | None:  # noqa: ANN401
+def _column(field: Any, feature: object, images: Sequence[str]) -> LabelColumn | None:  # noqa: ANN401
     """What a column is good for as a label: a class of each image, an annotation of another kind, or nothing."""
     kinds, kind, name = pa.types, field.type, str(field.name)
     if _may_hold_classes(kind):
         names = _mapping(feature).get("names")
         named = isinstance(names, Sequence) and not isinstance(names, str) and len(names) > 0
-        return Column(name, tuple(map(str, cast("Sequence[object]", names))) if named else None)
+        return LabelColumn(name, tuple(map(str, cast("Sequence[object]", names))) if named else None)
     if name.lower() in OBJECTS:
-        return Column(name, holds=BOXES)
+        return LabelColumn(name, holds=BOXES)
     if name in images or _may_hold_images(kind):
         others = len(images) > 1 and (is_label_name(name) or any(word in name.lower() for word in ("mask", "segment")))
-        return Column(name, holds=MASKS) if others or name.lower() == "annotation" else None
+        return LabelColumn(name, holds=MASKS) if others or name.lower() == "annotation" else None
     if kinds.is_floating(kind) and is_label_name(name):
-        return Column(name, holds=FRACTIONS)
+        return LabelColumn(name, holds=FRACTIONS)
     several = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
-    return Column(name, holds=SEVERAL) if several and is_label_name(name) else None
+    return LabelColumn(name, holds=SEVERAL) if several and is_label_name(name) else None

@@ -24,7 +24,7 @@ from vitscope.data.npz import NpzSource
 from vitscope.data.parquet import ParquetSource
 from vitscope.data.paths import PathsSource
 from vitscope.data.rows import RowsSource
-from vitscope.data.source import AbstractSource, Choice, Opened, reason_of, refuse_root
+from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, reason_of, refuse_root
 from vitscope.data.table import TableSource
 from vitscope.data.torch_dataset import TorchSource
 from vitscope.data.webdataset import WebDatasetSource
@@ -96,7 +96,7 @@ def images(
     if max_broken < 0:
         raise UserError(f"--max-broken cannot be negative, as {max_broken} is.")
     decoding = Decoding(max_pixels, bits)
-    opened = _open(source, Choice(split, label, None if root is None else Path(root), decoding))
+    opened = _open(source, SourceChoice(split, label, None if root is None else Path(root), decoding))
     count, labels = len(opened.pictures), None if label == NO_LABELS else opened.labels
     if count == 0:
         raise UserError(f"{opened.name} holds no images.")
@@ -112,7 +112,7 @@ def images(
     return found if limit is None or limit >= count else found.sample(limit, seed)
 
 
-def _open(source: object, choice: Choice) -> Opened:
+def _open(source: object, choice: SourceChoice) -> FoundSource:
     if isinstance(source, str | os.PathLike) and "\0" in str(source):
         raise UserError(f"{source} is no path: a path holds no zero byte.")
     try:

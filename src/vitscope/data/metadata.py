@@ -9,7 +9,7 @@ from typing import final
 from vitscope.data.files import IMAGES, has_suffix, inside, is_clutter
 from vitscope.data.folder import FilePictures, FolderSource, walked
 from vitscope.data.label import FOLDER
-from vitscope.data.source import AbstractSource, Choice, Opened, choose_split, refuse_split
+from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, choose_split, refuse_split
 from vitscope.data.split_column import split_cells
 from vitscope.data.splits import names_split
 from vitscope.data.table import table_labels
@@ -23,7 +23,7 @@ FILE_NAMES = ("file_name", "image_file_name")
 
 @final
 @dataclass(frozen=True, eq=False)
-class _Row:
+class _TableRow:
     """A row of one of the tables: its file, its split ("" for none), and where its other cells are."""
 
     file: str
@@ -45,7 +45,7 @@ class MetadataSource(AbstractSource):
         """A folder that holds such a table."""
         return isinstance(source, str | os.PathLike) and bool(_tables(Path(source)))
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Read the tables; no image is opened."""
         root, where = Path(str(source)).resolve(), printable(str(source))
         if choice.label == FOLDER:
@@ -67,7 +67,7 @@ class MetadataSource(AbstractSource):
         labels, notes = table_labels(_joined(rows), [row.file for row in rows], choice.label, where)
         if unlisted:
             notes += (f"{unlisted} image files of {where} are in no row of its tables and were left out.",)
-        return Opened(name, FilePictures(str(root), tuple(row.file for row in rows)), labels, notes)
+        return FoundSource(name, FilePictures(str(root), tuple(row.file for row in rows)), labels, notes)
 
 
 def _tables(root: Path) -> list[Path]:
@@ -86,25 +86,25 @@ def _folders(root: Path) -> list[Path]:
         return sorted(Path(entry) for entry in entries if entry.is_dir() and not is_clutter(entry.name))
 
 
-def _rows(root: Path, path: Path, columns: Columns, where: str, label: str | None) -> list[_Row]:
+def _rows(root: Path, path: Path, columns: Columns, where: str, label: str | None) -> list[_TableRow]:
     named = next(name for name in FILE_NAMES if name in columns)
     column, splits = split_cells(list(columns), columns.__getitem__, (named, label)) or (
         "",
         [None] * len(columns[named]),
     )
     others = {name: values for name, values in columns.items() if name not in (*FILE_NAMES, column)}
-    rows: list[_Row] = []
+    rows: list[_TableRow] = []
     for place, (file, split) in enumerate(zip(columns[named], splits, strict=True)):
         found = inside(root, os.path.join(path.parent, file)) if isinstance(file, str) and file else None
         if found is None or os.path.isabs(str(file)):
             raise UserError(f"row {place} of {printable(str(path))} names {file!r}, which is no file below {where}.")
         relative = PurePosixPath(Path(found).relative_to(root).as_posix())
         folder = next((part for part in relative.parts[:-1] if names_split(part)), "")
-        rows.append(_Row(str(relative), split or folder, others, place))
+        rows.append(_TableRow(str(relative), split or folder, others, place))
     return rows
 
 
-def _joined(rows: Sequence[_Row]) -> Columns:
+def _joined(rows: Sequence[_TableRow]) -> Columns:
     """The columns that all the tables have, row by row."""
     tables = {id(row.columns): row.columns for row in rows}
     shared = [name for name in next(iter(tables.values()), {}) if all(name in table for table in tables.values())]

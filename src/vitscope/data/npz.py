@@ -15,7 +15,15 @@ from vitscope.data.array import ArrayPictures, notes_on, picture_values, refuse_
 from vitscope.data.decode import Decoding
 from vitscope.data.label import NO_LABELS, Labels, read_labels
 from vitscope.data.label_value import plain
-from vitscope.data.source import AbstractPictures, AbstractSource, Choice, Opened, choose_split, parsing, refuse_split
+from vitscope.data.source import (
+    AbstractPictures,
+    AbstractSource,
+    FoundSource,
+    SourceChoice,
+    choose_split,
+    parsing,
+    refuse_split,
+)
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -76,7 +84,7 @@ class NpzSource(AbstractSource):
         """A path that ends in .npz."""
         return isinstance(source, str | os.PathLike) and str(source).endswith(".npz") and Path(source).is_file()
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Read the images' array, the labels and the class names."""
         path, where = Path(str(source)).resolve(), printable(str(source))
         if not zipfile.is_zipfile(path):
@@ -94,7 +102,7 @@ class NpzSource(AbstractSource):
         notes = notes_on(pictures.rows.values, where)
         if labels is None and choice.label is None:
             notes += _notes(keys, where)
-        return Opened(printable(name), pictures, labels, notes)
+        return FoundSource(printable(name), pictures, labels, notes)
 
 
 def read_array(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:

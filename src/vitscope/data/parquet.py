@@ -17,14 +17,14 @@ from jaxtyping import Int
 from vitscope.data.decode import BrokenImage
 from vitscope.data.files import IMAGES, has_suffix
 from vitscope.data.folder import walked
-from vitscope.data.label import Column, is_label_name, listed
-from vitscope.data.layout import Layout, beside, cell_bytes, one_image_column, read_layout
+from vitscope.data.label import LabelColumn, is_label_name, listed
+from vitscope.data.layout import TableLayout, beside, cell_bytes, one_image_column, read_layout
 from vitscope.data.shards import by_split, refuse_gaps, shards
 from vitscope.data.source import (
     AbstractEncodedPictures,
     AbstractSource,
-    Choice,
-    Opened,
+    FoundSource,
+    SourceChoice,
     choose_split,
     parsing,
     reason_of,
@@ -115,7 +115,7 @@ class ParquetSource(AbstractSource):
         found = shards(str(source), ".parquet") if isinstance(source, str | os.PathLike) else []
         return bool(found) and not (os.path.isdir(str(source)) and _is_stray(found[0], Path(str(source))))
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Read the files' footers and the label column, no image."""
         where, found = printable(str(source)), shards(str(source), ".parquet")
         with parsing(where, "Parquet"):
@@ -143,7 +143,7 @@ class ParquetSource(AbstractSource):
             if part is None and whole:
                 choose_split(where, [chosen], choice.split)
             columns = _common(paths, layouts, choice.label, where)
-            return open_part(Opened(name, pictures, None), columns, read, part, choice, where)
+            return open_part(FoundSource(name, pictures, None), columns, read, part, choice, where)
 
 
 def _is_stray(file: Path, folder: Path) -> bool:
@@ -162,7 +162,7 @@ def _is_stray(file: Path, folder: Path) -> bool:
     return False
 
 
-def _common(paths: Sequence[str], layouts: Sequence[Layout], label: str | None, where: str) -> list[Column]:
+def _common(paths: Sequence[str], layouts: Sequence[TableLayout], label: str | None, where: str) -> list[LabelColumn]:
     """The columns that may hold labels, refused if they are not the same in all files."""
     columns = {column.name: column for layout in reversed(layouts) for column in layout.labels}
     for path, layout in zip(paths, layouts, strict=True):
@@ -179,19 +179,19 @@ def _common(paths: Sequence[str], layouts: Sequence[Layout], label: str | None, 
     return [columns[name] for name in dict.fromkeys(each.name for layout in layouts for each in layout.labels)]
 
 
-def _matters(column: Column, label: str | None) -> bool:
+def _matters(column: LabelColumn, label: str | None) -> bool:
     """Whether a column may be the one that is taken for labels."""
     return column.name == label if label is not None else column.classes is not None or is_label_name(column.name)
 
 
-def _told(column: Column | None) -> str:
+def _told(column: LabelColumn | None) -> str:
     """What a column is in a file."""
     if column is None:
         return "no such column"
     return column.holds or ("no class names" if column.classes is None else f"classes {listed(column.classes)}")
 
 
-def _of_paths(name: str, where: str, paths: Sequence[Path], choice: Choice) -> Opened:
+def _of_paths(name: str, where: str, paths: Sequence[Path], choice: SourceChoice) -> FoundSource:
     """Tables that name files, for want of a column that holds images."""
     tables = [read_columns(path) for path in paths]
     sizes = [len(next(iter(table.values()), ())) for table in tables]

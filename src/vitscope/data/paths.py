@@ -8,7 +8,7 @@ import numpy as np
 
 from vitscope.data.array import is_series, labels_given, split_pair
 from vitscope.data.folder import FilePictures
-from vitscope.data.source import AbstractSource, Choice, Opened, refuse_label, refuse_split
+from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, refuse_label, refuse_split
 
 
 @final
@@ -20,7 +20,7 @@ class PathsSource(AbstractSource):
         paths = _listed(split_pair(source)[0])
         return bool(paths) and all(isinstance(path, str | os.PathLike) for path in paths)
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Take note of the paths; none is opened."""
         where = "the given paths"
         refuse_split(where, choice.split)
@@ -28,7 +28,7 @@ class PathsSource(AbstractSource):
         paths, given = split_pair(source)
         root = os.path.abspath(choice.root or "")
         files = tuple(os.fsdecode(cast("str | os.PathLike[str]", path)) for path in _listed(paths))
-        return Opened("paths", FilePictures(root, files), labels_given(given, len(files), where, choice))
+        return FoundSource("paths", FilePictures(root, files), labels_given(given, len(files), where, choice))
 
 
 def _listed(paths: object) -> list[object]:

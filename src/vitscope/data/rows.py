@@ -9,8 +9,8 @@ from vitscope.data.layout import cell_bytes, one_image_column, read_layout
 from vitscope.data.source import (
     AbstractEncodedPictures,
     AbstractSource,
-    Choice,
-    Opened,
+    FoundSource,
+    SourceChoice,
     choose_split,
     refuse_split,
 )
@@ -59,7 +59,7 @@ class RowsSource(AbstractSource):
         """Objects of that library, which need not be installed."""
         return any(each.__module__ in MODULES for each in type(source).__mro__)
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Find the image and label columns."""
         rows: Any = source
         kind = type(source).__name__
@@ -73,8 +73,8 @@ class RowsSource(AbstractSource):
 
 
 def open_rows(
-    name: str, where: str, data: object, choice: Choice, folders: tuple[Path, ...] | None, within: bool
-) -> Opened:
+    name: str, where: str, data: object, choice: SourceChoice, folders: tuple[Path, ...] | None, within: bool
+) -> FoundSource:
     """The images and labels of a `datasets.Dataset`; `within` is whether it is the split that was chosen."""
     import datasets  # whoever has such rows has the library
 
@@ -91,5 +91,5 @@ def open_rows(
     pictures = rows.select_columns([column])
     if isinstance(rows.features[column], datasets.Image):
         pictures = pictures.cast_column(column, datasets.Image(decode=False))
-    whole = Opened(name, RowPictures(pictures, column, where, folders), None)
+    whole = FoundSource(name, RowPictures(pictures, column, where, folders), None)
     return open_part(whole, layout.labels, cells, part, choice, where)

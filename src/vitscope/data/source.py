@@ -46,7 +46,7 @@ class AbstractEncodedPictures(AbstractPictures):
 
 @final
 @dataclass(frozen=True)
-class Choice:
+class SourceChoice:
     """What the user chose of what a source offers."""
 
     split: str | None = None
@@ -58,7 +58,7 @@ class Choice:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Opened:
+class FoundSource:
     """A source that was found and looked into: nothing is decoded yet."""
 
     name: str
@@ -76,7 +76,7 @@ class AbstractSource(ABC):
         """Whether `source` is of this kind, decided without reading images."""
 
     @abstractmethod
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Look into `source`: the pictures of the split chosen, with the labels chosen where there are several.
 
         Raises `UserError`, in one sentence, for whatever the user can put right.

@@ -8,9 +8,9 @@ from typing import final
 import numpy as np
 from jaxtyping import Int
 
-from vitscope.data.label import Column, labels_among
+from vitscope.data.label import LabelColumn, labels_among
 from vitscope.data.label_value import plain
-from vitscope.data.source import Choice, Opened, choose_split
+from vitscope.data.source import FoundSource, SourceChoice, choose_split
 from vitscope.data.splits import names_split
 from vitscope.data.taken import TakenPictures
 from vitscope.measurement.errors import UserError
@@ -29,7 +29,7 @@ Read = Callable[[str], Sequence[object]]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Part:
+class SplitRows:
     """The rows of one split, and the column that says so."""
 
     column: str
@@ -60,7 +60,7 @@ def choose_part(
     split: str | None,
     other: Collection[str | None] = (),
     within: bool = False,
-) -> Part | None:
+) -> SplitRows | None:
     """The rows of the split chosen; None if no column says which split a row belongs to, or if there is none to choose.
 
     `within` is whether the rows are those of a split already, so that their column must not have several.
@@ -80,12 +80,17 @@ def choose_part(
     if within:
         return None
     chosen = choose_split(where, names, split)
-    return Part(name, printable(chosen), np.flatnonzero(np.array(splits) == chosen))
+    return SplitRows(name, printable(chosen), np.flatnonzero(np.array(splits) == chosen))
 
 
 def open_part(
-    whole: Opened, columns: Sequence[Column], read: Read, part: Part | None, choice: Choice, where: str
-) -> Opened:
+    whole: FoundSource,
+    columns: Sequence[LabelColumn],
+    read: Read,
+    part: SplitRows | None,
+    choice: SourceChoice,
+    where: str,
+) -> FoundSource:
     """The images of a part, or all where there is none, with the labels in the column that is chosen or evident."""
     others = [column for column in columns if part is None or column.name != part.column]
     rows = range(len(whole.pictures)) if part is None else part.rows.tolist()
@@ -97,7 +102,7 @@ def open_part(
     labels, notes = labels_among(others, cells, choice.label, where)
     pictures = whole.pictures if part is None else TakenPictures(whole.pictures, part.rows)
     name = whole.name if part is None else f"{whole.name}/{part.split}"
-    return Opened(name, pictures, labels, notes)
+    return FoundSource(name, pictures, labels, notes)
 
 
 def _key(name: str) -> str:

@@ -17,7 +17,7 @@ from vitscope.data.label import (
     NO_LABELS,
     SEQUENCES,
     SEVERAL,
-    Column,
+    LabelColumn,
     Labels,
     called,
     is_label_name,
@@ -26,7 +26,7 @@ from vitscope.data.label import (
 )
 from vitscope.data.label_value import plain
 from vitscope.data.layout import OBJECTS
-from vitscope.data.source import AbstractSource, Choice, Opened, refuse_split
+from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, refuse_split
 from vitscope.data.split_column import choose_part
 from vitscope.data.table_file import READERS, Columns, read_columns
 from vitscope.measurement.errors import UserError
@@ -60,7 +60,7 @@ class TableSource(AbstractSource):
             return Path(source).suffix.lower() in READERS and Path(source).is_file()
         return is_frame(source)
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Read the table; no image is opened."""
         if is_frame(source):
             frame, root = cast(Any, source), os.path.abspath(choice.root or "")
@@ -87,7 +87,7 @@ def _plain(value: object) -> object:
     return None if plain(value) is None and not isinstance(value, str) else value
 
 
-def open_table(name: str, where: str, columns: Columns, root: str, choice: Choice, bounded: bool) -> Opened:
+def open_table(name: str, where: str, columns: Columns, root: str, choice: SourceChoice, bounded: bool) -> FoundSource:
     """The pictures that a table's rows name, of the split chosen; `bounded` keeps their paths below `root`."""
     column = path_column(columns, where)
     part = choose_part(list(columns), columns.__getitem__, where, choice.split, (column, choice.label))
@@ -98,7 +98,9 @@ def open_table(name: str, where: str, columns: Columns, root: str, choice: Choic
     others = [each for each in columns if each == choice.label or each not in (column, part and part.column)]
     taken = {each: [columns[each][row] for row in rows] for each in others}
     labels, notes = table_labels(taken, paths, choice.label, where)
-    return Opened(name if part is None else f"{name}/{part.split}", FilePictures(root, tuple(paths)), labels, notes)
+    return FoundSource(
+        name if part is None else f"{name}/{part.split}", FilePictures(root, tuple(paths)), labels, notes
+    )
 
 
 def path_column(columns: Columns, where: str) -> str:
@@ -163,17 +165,17 @@ def _refuse_several(labels: Labels, files: Sequence[str], where: str) -> None:
             )
 
 
-def _column(name: str, cells: Sequence[object]) -> Column | None:
+def _column(name: str, cells: Sequence[object]) -> LabelColumn | None:
     values = list(map(plain, cells))
     if _all(values, str) and all(has_suffix(str(value), IMAGES) for value in values if value is not None):
-        return Column(name, holds=MASKS) if is_label_name(name) or "mask" in name.lower() else None
+        return LabelColumn(name, holds=MASKS) if is_label_name(name) or "mask" in name.lower() else None
     if _all(values, int, str):
-        return Column(name)
+        return LabelColumn(name)
     if name.lower() in OBJECTS:
-        return Column(name, holds=BOXES)
+        return LabelColumn(name, holds=BOXES)
     if not is_label_name(name) or all(value is None for value in values):
         return None
-    return Column(name, holds=SEVERAL if _all(values, *SEQUENCES, Mapping) else FRACTIONS)
+    return LabelColumn(name, holds=SEVERAL if _all(values, *SEQUENCES, Mapping) else FRACTIONS)
 
 
 def _all(values: Sequence[object], *kinds: type) -> bool:

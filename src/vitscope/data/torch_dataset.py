@@ -28,7 +28,7 @@ from vitscope.data.items import ItemPictures, Items, class_names, item_labels, n
 from vitscope.data.joined import joined
 from vitscope.data.label import NO_LABELS, read_labels
 from vitscope.data.rows import RowsSource
-from vitscope.data.source import AbstractSource, Choice, Opened, parsing, refuse_label, refuse_split
+from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, parsing, refuse_label, refuse_split
 from vitscope.data.taken import TakenPictures
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -48,7 +48,7 @@ class TorchSource(AbstractSource):
         """Data sets and loaders."""
         return isinstance(source, Dataset | DataLoader)
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Look at a few items; labels that the data set does not list are read from all."""
         dataset, indices, notes = _of_loader(source)
         while _gives_items_of(dataset, Subset):
@@ -59,7 +59,7 @@ class TorchSource(AbstractSource):
         opened = replace(opened, notes=(*notes, *opened.notes))
         return opened if indices is None else _taken(opened, indices)
 
-    def _opened(self, dataset: Any, choice: Choice) -> Opened:  # noqa: ANN401 - of any library
+    def _opened(self, dataset: Any, choice: SourceChoice) -> FoundSource:  # noqa: ANN401 - of any library
         if RowsSource().claims(dataset):
             return RowsSource().open(dataset, choice)
         if _gives_items_of(dataset, ConcatDataset):
@@ -92,7 +92,7 @@ def _of_loader(source: object) -> tuple[Any, list[int] | None, tuple[str, ...]]:
     return dataset, part, ("The images are those of the loader's data set, in its order, without its batches.",)
 
 
-def _taken(opened: Opened, indices: Sequence[int]) -> Opened:
+def _taken(opened: FoundSource, indices: Sequence[int]) -> FoundSource:
     places = np.array([int(index) for index in indices], dtype=np.int64)
     count = len(opened.pictures)
     beyond = places[(places < -count) | (places >= count)]
@@ -103,7 +103,7 @@ def _taken(opened: Opened, indices: Sequence[int]) -> Opened:
     return replace(opened, pictures=TakenPictures(opened.pictures, places), labels=labels)
 
 
-def _opened(dataset: object, choice: Choice) -> Opened:
+def _opened(dataset: object, choice: SourceChoice) -> FoundSource:
     name = printable(type(dataset).__name__)
     where = f"the data set {name}"
     refuse_split(where, choice.split)
@@ -116,7 +116,7 @@ def _opened(dataset: object, choice: Choice) -> Opened:
         return _looked_into(name, where, dataset, choice)
 
 
-def _looked_into(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
+def _looked_into(name: str, where: str, dataset: Items, choice: SourceChoice) -> FoundSource:
     if not _written_in(type(dataset).__getitem__).startswith("torchvision.datasets"):
         return _of_items(name, where, dataset, choice)
     plain = _without_transform(dataset)
@@ -149,7 +149,7 @@ def _without_transform(dataset: Items) -> Items:
     return plain
 
 
-def _of_files(name: str, dataset: Items, choice: Choice) -> Opened | None:
+def _of_files(name: str, dataset: Items, choice: SourceChoice) -> FoundSource | None:
     """Torchvision's `ImageFolder`: its files, with its numbers of their classes."""
     samples, loader = getattr(dataset, "samples", None), getattr(dataset, "loader", None)
     ours = getattr(loader, "__module__", "") == "torchvision.datasets.folder"
@@ -160,14 +160,14 @@ def _of_files(name: str, dataset: Items, choice: Choice) -> Opened | None:
     labels = read_labels(values, name, "the data set's targets", None if change else class_names(dataset))
     labels = labels and (without_names(labels, name) if change else numbered_by(labels, dataset))
     pictures = FilePictures(os.getcwd(), tuple(str(path) for path, _ in samples))
-    return Opened(name, pictures, None if choice.label == NO_LABELS else labels)
+    return FoundSource(name, pictures, None if choice.label == NO_LABELS else labels)
 
 
-def _of_items(name: str, where: str, dataset: Items, choice: Choice) -> Opened:
+def _of_items(name: str, where: str, dataset: Items, choice: SourceChoice) -> FoundSource:
     pictures = ItemPictures(dataset, name)
     notes = pictures.checked(where)
     labels = None if choice.label == NO_LABELS else item_labels(dataset, where)
-    return Opened(name, pictures, labels, notes)
+    return FoundSource(name, pictures, labels, notes)
 
 
 def _in_memory(dataset: Items, items: ItemPictures, name: str) -> ArrayPictures | None:

@@ -19,7 +19,7 @@ from vitscope.data.label import (
     MASKS,
     NO_LABELS,
     SEVERAL,
-    Column,
+    LabelColumn,
     Labels,
     choose_column,
     column_labels,
@@ -28,7 +28,14 @@ from vitscope.data.label import (
 from vitscope.data.label_value import plain, read_cell
 from vitscope.data.layout import OBJECTS
 from vitscope.data.shards import by_split, shards
-from vitscope.data.source import AbstractEncodedPictures, AbstractSource, Choice, Opened, choose_split, parsing
+from vitscope.data.source import (
+    AbstractEncodedPictures,
+    AbstractSource,
+    FoundSource,
+    SourceChoice,
+    choose_split,
+    parsing,
+)
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
@@ -38,7 +45,7 @@ MOST_LABEL_BYTES = 2**20
 
 @final
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A file in a tar: which tar, where its bytes are, and what it is called."""
 
     shard: int
@@ -88,7 +95,7 @@ class WebDatasetSource(AbstractSource):
         held = [each for each in path.iterdir() if not is_clutter(each.name)] if path.is_dir() else []
         return all(any(each.glob("*.tar")) if each.is_dir() else not has_suffix(each.name, IMAGES) for each in held)
 
-    def open(self, source: object, choice: Choice) -> Opened:
+    def open(self, source: object, choice: SourceChoice) -> FoundSource:
         """Read the headers of all members and what the labels are in, no image."""
         where = printable(str(source))
         files = by_split(shards(str(source), ".tar"), numbered=True)
@@ -105,10 +112,10 @@ class WebDatasetSource(AbstractSource):
         places = np.array([(each.shard, each.start, each.size) for each in members], dtype=np.int64).reshape(-1, 3)
         names = tuple(member.name for member in members)
         name = printable(f"{Path(paths[0]).parent.name}/{chosen}")
-        return Opened(name, TarPictures(paths, places, names), labels, notes)
+        return FoundSource(name, TarPictures(paths, places, names), labels, notes)
 
 
-Sample = Mapping[str, Member]
+Sample = Mapping[str, TarMember]
 """What a sample consists of, by extension in lower case, without the first dot."""
 
 
@@ -122,7 +129,7 @@ def read_part(path: str, start: int, size: int) -> bytes:
 def _samples(number: int, path: str) -> list[Sample]:
     """The samples of one tar, in order; links and devices are passed over."""
     length = os.path.getsize(path)
-    samples: dict[str, dict[str, Member]] = {}
+    samples: dict[str, dict[str, TarMember]] = {}
     with parsing(printable(path), "an uncompressed tar"), tarfile.open(path, "r:") as archive:
         for info in archive:
             parts = PurePosixPath(info.name)
@@ -134,7 +141,7 @@ def _samples(number: int, path: str) -> list[Sample]:
             sample = samples.setdefault(str(parts.parent / key), {})
             if extension.lower() in sample:
                 raise UserError(f"{path} holds {info.name} twice.")
-            sample[extension.lower()] = Member(number, info.offset_data, info.size, info.name)
+            sample[extension.lower()] = TarMember(number, info.offset_data, info.size, info.name)
             cast(Any, archive).members.clear()  # else the archive would keep what it has read
         _check_end(path, archive.offset, length)
     return list(samples.values())
@@ -148,7 +155,7 @@ def _check_end(path: str, end: int, length: int) -> None:
         raise UserError(f"{path} {'has no end, as if it were cut short' if cut else f'is damaged at byte {end:,}'}.")
 
 
-def _picture(sample: Sample, where: str) -> Member | None:
+def _picture(sample: Sample, where: str) -> TarMember | None:
     """The image of a sample: its only one, or the one called so; masks beside it are refused."""
     found = [extension for extension in sample if has_suffix(f".{extension}", IMAGES)]
     plain = [extension for extension in found if "." not in extension or extension.split(".")[0] in ("image", "img")]
@@ -176,7 +183,7 @@ def _labels(
     extensions = dict.fromkeys(extension for sample in samples for extension in sample)
     texts = [extension for extension in extensions if not has_suffix(f".{extension}", IMAGES)]
     fields = {} if label == NO_LABELS else _known_fields(samples, files, where)
-    columns = [Column(extension) for extension in texts if extension != "json"]
+    columns = [LabelColumn(extension) for extension in texts if extension != "json"]
     columns += [column for name, value in fields.items() if (column := _column(name, value)) is not None]
     chosen = choose_column(columns, label, where)
     if chosen is None:
@@ -189,7 +196,7 @@ def _labels(
     return column_labels(values, chosen, where, chosen=label is not None), ()
 
 
-def _notes(samples: Sequence[Sample], columns: Sequence[Column], where: str) -> tuple[str, ...]:
+def _notes(samples: Sequence[Sample], columns: Sequence[LabelColumn], where: str) -> tuple[str, ...]:
     """What might have been labels."""
     listed = ", ".join(column.name for column in columns if column.holds is None)
     if listed:
@@ -198,17 +205,17 @@ def _notes(samples: Sequence[Sample], columns: Sequence[Column], where: str) -> 
     return (f"The folders in {where} were not taken for classes; unpack it to have them read.",) if several else ()
 
 
-def _column(name: str, value: object) -> Column | None:
+def _column(name: str, value: object) -> LabelColumn | None:
     value = plain(value)
     if isinstance(value, int | str):
-        return Column(name)
+        return LabelColumn(name)
     if name.lower() in OBJECTS:
-        return Column(name, holds=BOXES)
+        return LabelColumn(name, holds=BOXES)
     holds = SEVERAL if isinstance(value, list) else FRACTIONS if isinstance(value, float) else None
-    return Column(name, holds=holds) if holds and is_label_name(name) else None
+    return LabelColumn(name, holds=holds) if holds and is_label_name(name) else None
 
 
-def _text(member: Member | None, files: Sequence[str]) -> int | str | None:
+def _text(member: TarMember | None, files: Sequence[str]) -> int | str | None:
     """A member's text: a number where it is one."""
     if member is None or member.size > MOST_LABEL_BYTES:
         return None

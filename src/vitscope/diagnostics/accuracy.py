@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.engine.reading.activation import Kind, Predictions
+from vitscope.engine.reading.activation import ActivationKind, Predictions
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
@@ -62,7 +62,7 @@ class Accuracy(AbstractDiagnostic[Predictions]):
     name = "accuracy"
     title = "Accuracy"
     question = "Is it right, and does it know?"
-    reads = Kind.PREDICTIONS
+    reads = ActivationKind.PREDICTIONS
     references = ("Brier, Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 1950",)
 
     def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Kind, Rows, rows_with
+from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
@@ -32,7 +32,7 @@ _UNIFORM = Quantity(
 @DIAGNOSTICS.add("attention-distance")
 @final
 @dataclass(frozen=True)
-class AttentionDistance(AbstractDiagnostic[Rows]):
+class AttentionDistance(AbstractDiagnostic[AttentionRows]):
     r"""Mean distance in pixels between a patch query and the patch keys it attends to.
 
     .. math:: d_q = \frac{\sum_{k \in \text{patches}} A_{qk}\,|r_q - r_k|}{\sum_{k \in \text{patches}} A_{qk}}
@@ -45,13 +45,13 @@ class AttentionDistance(AbstractDiagnostic[Rows]):
     name = "attention-distance"
     title = "Attention distance"
     question = "Where does it look?"
-    reads = Kind.ATTENTION
+    reads = ActivationKind.ATTENTION
     references = (
         "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, figure 7",
         "Park et al., What Do Self-Supervised Vision Transformers Learn?, ICLR 2023",
     )
 
-    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """Mean distance of each head, and that of uniform attention in the same windows."""
         geometry = activation.geometry
         if not bool(geometry.patch_queries.any()):
@@ -67,7 +67,7 @@ class AttentionDistance(AbstractDiagnostic[Rows]):
         return over_depth(means, scene, (_DISTANCE, _UNIFORM))
 
     @classmethod
-    def known(cls) -> tuple[Known[Rows], ...]:
+    def known(cls) -> tuple[Known[AttentionRows], ...]:
         """Itself alone, uniform, and everything to the class token but a rest to the right-hand neighbour."""
         uniform = (1 + 1 + 2**0.5) / 4 * 16
         plain = torch.stack([torch.eye(4), torch.full((4, 4), 0.25)])[None, None]

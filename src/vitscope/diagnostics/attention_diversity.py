@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Kind, Rows, rows_with
+from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.bounds import COUNT, bounded
@@ -65,7 +65,7 @@ _HEADS = Quantity(
 @DIAGNOSTICS.add("attention-diversity")
 @final
 @dataclass(frozen=True)
-class AttentionDiversity(AbstractDiagnostic[Rows]):
+class AttentionDiversity(AbstractDiagnostic[AttentionRows]):
     r"""Diversity of attention among the patch queries of one image, and among the heads of one unit.
 
     Among queries, for each head: the generalised Jensen-Shannon divergence
@@ -85,7 +85,7 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
     name = "attention-diversity"
     title = "Attention diversity"
     question = "Where does it look?"
-    reads = Kind.ATTENTION
+    reads = ActivationKind.ATTENTION
     references = (
         "Huang et al., How Transformers Learn Diverse Attention Correlations in Masked Vision Pretraining, 2024",
         "Park et al., What Do Self-Supervised Vision Transformers Learn?, ICLR 2023 (normalised mutual information)",
@@ -97,7 +97,7 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
     queries: int = bounded(70, COUNT)
     """Rows of a window, evenly spread, that are compared between heads and searched for distinct keys, at most."""
 
-    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The measures among queries for each head, and the one among heads."""
         heads = self._among_heads(activation)
         queries = int((activation.geometry.query_share > 0).sum(-1).max())
@@ -115,7 +115,7 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
             **heads,
         }
 
-    def _among_heads(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def _among_heads(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         heads = activation.weights.shape[2]
         if heads < 2:
             return {}
@@ -124,13 +124,13 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
         divergence = (together - sample.entropy.mean(2, keepdim=True)).clamp(min=0)
         return {"heads": sample.over_queries(divergence / math.log(heads))[:, 0]}
 
-    def _cosine(self, activation: Rows, queries: int) -> Float[Tensor, "batch windows heads"]:
+    def _cosine(self, activation: AttentionRows, queries: int) -> Float[Tensor, "batch windows heads"]:
         norms = torch.linalg.vector_norm(activation.weights, dim=-1)
         patch = (activation.geometry.query_share[:, None] > 0).to(norms)
         unit_sum = torch.matmul((patch / norms).unsqueeze(-2), activation.weights)[..., 0, :]
         return mean_pairwise_cosine(unit_sum, queries)
 
-    def _distinct(self, activation: Rows) -> Float[Tensor, "batch heads"]:
+    def _distinct(self, activation: AttentionRows) -> Float[Tensor, "batch heads"]:
         sample = activation.sample(self.queries)
         queries, keys = sample.weights.shape[-2:]
         top = min(self.top, keys)
@@ -143,7 +143,7 @@ class AttentionDiversity(AbstractDiagnostic[Rows]):
         return over_depth(means, scene, (_NMI, _QUERIES, _COSINE, _KEYS, _SPREAD, _HEADS))
 
     @classmethod
-    def known(cls) -> tuple[Known[Rows], ...]:
+    def known(cls) -> tuple[Known[AttentionRows], ...]:
         """Sixteen queries that look each at itself, or all at the same four keys."""
         same = torch.zeros(16, 16)
         same[:, :4] = 0.25

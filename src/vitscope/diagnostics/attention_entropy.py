@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Kind, Rows, rows_with
+from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
@@ -35,7 +35,7 @@ _RELATIVE = Quantity(
 @DIAGNOSTICS.add("attention-entropy")
 @final
 @dataclass(frozen=True)
-class AttentionEntropy(AbstractDiagnostic[Rows]):
+class AttentionEntropy(AbstractDiagnostic[AttentionRows]):
     r"""Entropy of the attention of patch queries, in nats, averaged over queries, then over images.
 
     .. math:: H_q = -\sum_k A_{qk} \log A_{qk}, \qquad 0 \le H_q \le \log(\text{keys})
@@ -47,10 +47,10 @@ class AttentionEntropy(AbstractDiagnostic[Rows]):
     name = "attention-entropy"
     title = "Attention entropy"
     question = "Where does it look?"
-    reads = Kind.ATTENTION
+    reads = ActivationKind.ATTENTION
     references = ("Zhai et al., Stabilizing Transformer Training by Preventing Attention Entropy Collapse, ICML 2023",)
 
-    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """Mean entropy of each head, plain and as a share of its maximum."""
         entropy = activation.mean_entropy.mean(1)
         keys = activation.weights.shape[-1]
@@ -61,7 +61,7 @@ class AttentionEntropy(AbstractDiagnostic[Rows]):
         return over_depth(means, scene, (_ENTROPY, _RELATIVE))
 
     @classmethod
-    def known(cls) -> tuple[Known[Rows], ...]:
+    def known(cls) -> tuple[Known[AttentionRows], ...]:
         """Uniform attention, and attention to itself alone."""
         weights = torch.stack([torch.full((4, 4), 0.25), torch.eye(4)])[None, None]
         expected = torch.tensor([[math.log(4), 0.0]])

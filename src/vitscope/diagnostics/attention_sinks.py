@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Kind, Rows, rows_with
+from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.bounds import Bounds, bounded
@@ -41,7 +41,7 @@ _TOKENS = Quantity(
 @DIAGNOSTICS.add("attention-sinks")
 @final
 @dataclass(frozen=True)
-class AttentionSinks(AbstractDiagnostic[Rows]):
+class AttentionSinks(AbstractDiagnostic[AttentionRows]):
     """Attention mass of patch queries on prefix tokens, and on patch tokens of high norm.
 
     A patch token has high norm when its norm, where it enters the unit, is more than ``factor`` times the median of
@@ -53,7 +53,7 @@ class AttentionSinks(AbstractDiagnostic[Rows]):
     name = "attention-sinks"
     title = "Attention sinks"
     question = "Where does it look?"
-    reads = Kind.ATTENTION
+    reads = ActivationKind.ATTENTION
     references = (
         "Darcet et al., Vision Transformers Need Registers, ICLR 2024",
         "Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024",
@@ -62,7 +62,7 @@ class AttentionSinks(AbstractDiagnostic[Rows]):
     factor: float = bounded(2.0, Bounds(above=0, most=1e6))
     """How many times the median norm is high."""
 
-    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """Both masses for each head, and the share of tokens that are high."""
         attention, mean_row = activation.attention, activation.mean_row
         norms = activation.token_norms
@@ -84,7 +84,7 @@ class AttentionSinks(AbstractDiagnostic[Rows]):
         return over_depth(means, scene, (_PREFIX, _HIGH, _TOKENS))
 
     @classmethod
-    def known(cls) -> tuple[Known[Rows], ...]:
+    def known(cls) -> tuple[Known[AttentionRows], ...]:
         """A class token with 0.6 of the mass, and the second of four patches, of more than twice the norm, with 0.3."""
         row = torch.tensor([0.6, 0.05, 0.3, 0.03, 0.02])
         weights = torch.full((1, 1, 1, 5, 5), 0.2)

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Kind, Rows, rows_with
+from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.bounds import COUNT, Bounds, bounded
@@ -36,7 +36,7 @@ _TOP = Quantity(
 @DIAGNOSTICS.add("attention-sparsity")
 @final
 @dataclass(frozen=True)
-class AttentionSparsity(AbstractDiagnostic[Rows]):
+class AttentionSparsity(AbstractDiagnostic[AttentionRows]):
     r"""Share of keys that hold 90 % of a query's attention, and the mass of its top-k keys.
 
     .. math:: s_q = \frac1K \min\{m : \textstyle\sum_{i \le m} A_{q(i)} \ge \mu\}, \qquad
@@ -50,7 +50,7 @@ class AttentionSparsity(AbstractDiagnostic[Rows]):
     name = "attention-sparsity"
     title = "Attention sparsity"
     question = "Where does it look?"
-    reads = Kind.ATTENTION
+    reads = ActivationKind.ATTENTION
     references = (
         "Li et al., A Theoretical Understanding of Shallow Vision Transformers, ICLR 2023 (sparse attention)",
     )
@@ -62,7 +62,7 @@ class AttentionSparsity(AbstractDiagnostic[Rows]):
     queries: int = bounded(70, COUNT)
     """Rows of a window that are sorted at most, evenly spread; 65 of the 196 of a ViT at 224."""
 
-    def observe(self, activation: Rows) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """Both numbers for each head."""
         sample, keys = activation.sample(self.queries), activation.weights.shape[-1]
         share = keys_for_mass(sample.ordered, self.mass).to(sample.weights) / keys
@@ -74,7 +74,7 @@ class AttentionSparsity(AbstractDiagnostic[Rows]):
         return over_depth(means, scene, (_SHARE, _TOP))
 
     @classmethod
-    def known(cls) -> tuple[Known[Rows], ...]:
+    def known(cls) -> tuple[Known[AttentionRows], ...]:
         """Sixteen keys: one of them alone, all alike, and one with 0.85 beside fifteen with 0.01."""
         alone, alike = torch.eye(16), torch.full((16, 16), 1 / 16)
         one = torch.full((16, 16), 0.01)

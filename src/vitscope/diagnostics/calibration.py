@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.engine.reading.activation import Kind, Predictions
+from vitscope.engine.reading.activation import ActivationKind, Predictions
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.bounds import Bounds, bounded
@@ -62,7 +62,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
     name = "calibration"
     title = "Calibration"
     question = "Is it right, and does it know?"
-    reads = Kind.PREDICTIONS
+    reads = ActivationKind.PREDICTIONS
     references = ("Guo et al., On Calibration of Modern Neural Networks, ICML 2017",)
 
     bins: int = bounded(10, Bounds(1, 10_000))

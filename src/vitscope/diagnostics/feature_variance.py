@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Features, Kind
+from vitscope.engine.reading.activation import ActivationKind, FeatureMap
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
@@ -35,7 +35,7 @@ _CHANGE = Quantity(
 @DIAGNOSTICS.add("feature-variance")
 @final
 @dataclass(frozen=True)
-class FeatureVariance(AbstractDiagnostic[Features]):
+class FeatureVariance(AbstractDiagnostic[FeatureMap]):
     r"""Variance of a feature map over its positions, averaged over channels, then over images.
 
     .. math:: \frac1C \sum_c \frac{1}{N-1} \sum_{i=1}^{N} (x_{ic} - \bar x_c)^2
@@ -47,11 +47,11 @@ class FeatureVariance(AbstractDiagnostic[Features]):
     name = "feature-variance"
     title = "Feature-map variance"
     question = "Does it smooth or sharpen?"
-    reads = Kind.FEATURES
+    reads = ActivationKind.FEATURES
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 9",)
     changes = MappingProxyType({"log_variance": "log_change"})
 
-    def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: FeatureMap) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The variance of every image's map; a map of one cell has none."""
         if activation.cells.shape[1] < 2:
             return {}
@@ -63,9 +63,9 @@ class FeatureVariance(AbstractDiagnostic[Features]):
         return over_depth(means, scene, (_VARIANCE, _CHANGE))
 
     @classmethod
-    def known(cls) -> tuple[Known[Features], ...]:
+    def known(cls) -> tuple[Known[FeatureMap], ...]:
         """Cells 1, 2, 3, 4 beside a constant channel."""
         cells = torch.stack([torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.full((4,), 7.0)], -1)[None]
         return (
-            Known("variances 5/3 and 0 average to 5/6", Features(cells, (2, 2)), {"variance": torch.tensor([5 / 6])}),
+            Known("variances 5/3 and 0 average to 5/6", FeatureMap(cells, (2, 2)), {"variance": torch.tensor([5 / 6])}),
         )

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Features, Kind
+from vitscope.engine.reading.activation import ActivationKind, FeatureMap
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.bounds import Bounds, bounded
@@ -44,7 +44,7 @@ _SHARPENING = Quantity(
 @DIAGNOSTICS.add("fourier-spectrum")
 @final
 @dataclass(frozen=True)
-class FourierSpectrum(AbstractDiagnostic[Features]):
+class FourierSpectrum(AbstractDiagnostic[FeatureMap]):
     r"""Relative log amplitude of the feature maps' Fourier transform, by frequency and depth.
 
     .. math:: \Delta(f) = \langle \log(|F(f, f)| + 10^{-6}) \rangle_{c} - \langle \log(|F(0, 0)| + 10^{-6}) \rangle_{c}
@@ -62,14 +62,14 @@ class FourierSpectrum(AbstractDiagnostic[Features]):
     name = "fourier-spectrum"
     title = "Fourier spectrum of feature maps"
     question = "Does it smooth or sharpen?"
-    reads = Kind.FEATURES
+    reads = ActivationKind.FEATURES
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figures 2a and 8",)
     changes = MappingProxyType({"at_highest_frequency": "sharpening"})
 
     frequencies: int = bounded(11, Bounds(1, 10_000))
     """Points of the common frequency axis, from 0 to 1."""
 
-    def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: FeatureMap) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The spectrum of every image at the map's own frequencies; a map of one cell has none."""
         if min(activation.grid) < 2:
             return {}
@@ -95,13 +95,13 @@ class FourierSpectrum(AbstractDiagnostic[Features]):
         return spectrum.assign(over_depth(means, scene, (_HIGHEST, _SHARPENING)))
 
     @classmethod
-    def known(cls) -> tuple[Known[Features], ...]:
+    def known(cls) -> tuple[Known[FeatureMap], ...]:
         """A checkerboard plus a constant, and the ratio of their amplitudes."""
         sign = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2).reshape(1, 16, 1)
-        board = Features((2.0 + sign).expand(2, 16, 3).contiguous(), (4, 4))
+        board = FeatureMap((2.0 + sign).expand(2, 16, 3).contiguous(), (4, 4))
         half = -float(np.log(2.0))
         ripple = torch.cos(torch.arange(4) * np.pi / 2)
-        wave = Features((1.0 + ripple[:, None] * ripple[None]).reshape(1, 16, 1), (4, 4))
+        wave = FeatureMap((1.0 + ripple[:, None] * ripple[None]).reshape(1, 16, 1), (4, 4))
         return (
             Known(
                 "a checkerboard of height 1 on a constant 2 has half the constant's amplitude at Nyquist",

@@ -10,8 +10,8 @@ import xarray as xr
 from vitscope.engine.curvature.curvature import (
     CURVATURES,
     AbstractCurvature,
+    CurvatureProblem,
     KnownCurvature,
-    Problem,
     Record,
     Records,
     by_part,
@@ -21,7 +21,7 @@ from vitscope.engine.curvature.curvature import (
 from vitscope.engine.curvature.eigenvectors import basis_rows
 from vitscope.engine.curvature.hessian import Precision
 from vitscope.engine.curvature.part import Per
-from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.curvature.sample import LossSample
 from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
@@ -106,15 +106,15 @@ class HessianDensity(AbstractCurvature):
         super().__post_init__()
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> LossSample:
         """On what it is measured."""
-        return Sample(self.batch, self.batches, self.per, self.precision, self.seed)
+        return LossSample(self.batch, self.batches, self.per, self.precision, self.seed)
 
     def products(self, parts: int) -> int:
         """One a step, from each vector, for each part."""
         return parts * self.steps * self.vectors
 
-    def examine(self, problem: Problem) -> Record:
+    def examine(self, problem: CurvatureProblem) -> Record:
         """Nodes in ascending order and weights, one row for each vector."""
         nodes: list[torch.Tensor] = []
         weights: list[torch.Tensor] = []

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from vitscope.engine.curvature.curvature import (
     CURVATURES,
     AbstractCurvature,
+    CurvatureProblem,
     KnownCurvature,
-    Problem,
     Record,
     Records,
     by_part,
@@ -22,8 +22,8 @@ from vitscope.engine.curvature.curvature import (
 )
 from vitscope.engine.curvature.eigenvectors import basis_rows
 from vitscope.engine.curvature.hessian import LossHessian, Precision
-from vitscope.engine.curvature.part import Part, Per
-from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.curvature.part import Per, WeightPart
+from vitscope.engine.curvature.sample import LossSample
 from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
@@ -139,15 +139,15 @@ class HessianSpectrum(AbstractCurvature):
         super().__post_init__()
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> LossSample:
         """On what it is measured."""
-        return Sample(self.batch, self.batches, self.per, self.precision, self.seed)
+        return LossSample(self.batch, self.batches, self.per, self.precision, self.seed)
 
     def products(self, parts: int) -> int:
         """About as many as a trained transformer's ends take; at most ``steps`` for each part."""
         return parts * min(self.steps, (8 + 3 * self.top) * (1 + (self.ends == "both")))
 
-    def examine(self, problem: Problem) -> Record:
+    def examine(self, problem: CurvatureProblem) -> Record:
         """Eigenvalues and residuals of each end, outermost first, NaN where there are fewer weights."""
         found = [self._part(hessian, problem.generator) for hessian in problem.blocks()]
         return {name: torch.stack([one[name] for one in found]) for name in found[0]}
@@ -248,7 +248,7 @@ def _rows(*rows: Sequence[float | int]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _shares(values: NDArray[np.float64], parts: tuple[Part, ...]) -> xr.Dataset:
+def _shares(values: NDArray[np.float64], parts: tuple[WeightPart, ...]) -> xr.Dataset:
     """NEP and APE over all mini-batches, with errors over mini-batches (that of a ratio for APE)."""
     seen, positive = np.isfinite(values).sum(2), (values > 0).sum(2)
     negative = (values < 0).sum(2)
@@ -263,7 +263,7 @@ def _shares(values: NDArray[np.float64], parts: tuple[Part, ...]) -> xr.Dataset:
     return result.assign(by_part(_POSITIVE, parts, (), (ratio, error, many.astype(np.int64)), {}))
 
 
-def _pooled(values: NDArray[np.float64], parts: tuple[Part, ...]) -> xr.Dataset:
+def _pooled(values: NDArray[np.float64], parts: tuple[WeightPart, ...]) -> xr.Dataset:
     """The density of the eigenvalues of all mini-batches, by kernels of Silverman's width."""
     flat = torch.from_numpy(values.reshape(len(values), -1))
     finite = [row[row.isfinite()] for row in flat]

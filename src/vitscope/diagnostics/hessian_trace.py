@@ -10,8 +10,8 @@ import xarray as xr
 from vitscope.engine.curvature.curvature import (
     CURVATURES,
     AbstractCurvature,
+    CurvatureProblem,
     KnownCurvature,
-    Problem,
     Record,
     Records,
     by_part,
@@ -20,7 +20,7 @@ from vitscope.engine.curvature.curvature import (
 )
 from vitscope.engine.curvature.hessian import Precision
 from vitscope.engine.curvature.part import Per
-from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.curvature.sample import LossSample
 from vitscope.measurement.bounds import COUNT, SIZE, bounded
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
@@ -85,16 +85,16 @@ class HessianTrace(AbstractCurvature):
         super().__post_init__()
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> LossSample:
         """On what it is measured."""
-        return Sample(self.batch, self.batches, self.per, self.precision, self.seed)
+        return LossSample(self.batch, self.batches, self.per, self.precision, self.seed)
 
     def products(self, parts: int) -> int:
         """One for each vector, which all parts share."""
         del parts
         return self.vectors
 
-    def examine(self, problem: Problem) -> Record:
+    def examine(self, problem: CurvatureProblem) -> Record:
         """Each vector's estimate, for every part."""
         hessian, estimates = problem.hessian, list[torch.Tensor]()
         for _ in range(self.vectors):

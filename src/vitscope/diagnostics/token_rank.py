@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Every, Features, Kind
+from vitscope.engine.reading.activation import ActivationKind, Every, FeatureMap
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
@@ -27,7 +27,7 @@ _RANK = Quantity(
 @DIAGNOSTICS.add("token-rank")
 @final
 @dataclass(frozen=True)
-class TokenRank(AbstractDiagnostic[Features]):
+class TokenRank(AbstractDiagnostic[FeatureMap]):
     r"""Effective rank (of order 2) of the centred patch tokens of one image, averaged over images.
 
     .. math:: r = \frac{(\sum_i \sigma_i^2)^2}{\sum_i \sigma_i^4}
@@ -41,14 +41,14 @@ class TokenRank(AbstractDiagnostic[Features]):
     name = "token-rank"
     title = "Effective rank of tokens"
     question = "Does it smooth or sharpen?"
-    reads = Kind.FEATURES
+    reads = ActivationKind.FEATURES
     every = Every.BLOCK
     references = (
         "Dong, Cordonnier and Loukas, Attention is not all you need, ICML 2021",
         "Roy and Vetterli, The effective rank, EUSIPCO 2007",
     )
 
-    def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: FeatureMap) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The rank of every image's tokens; a map of one cell has none."""
         return {"rank": participation_rank(activation.centred)} if activation.cells.shape[1] > 1 else {}
 
@@ -57,9 +57,9 @@ class TokenRank(AbstractDiagnostic[Features]):
         return over_depth(means, scene, (_RANK,))
 
     @classmethod
-    def known(cls) -> tuple[Known[Features], ...]:
+    def known(cls) -> tuple[Known[FeatureMap], ...]:
         """Tokens on a line, on a centred square, and on a rectangle of sides 1 and 2."""
         line = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0], [4.0, 8.0]])
         square = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
         cells = torch.stack([line, square + 5.0, square * torch.tensor([1.0, 2.0])])
-        return (Known("1, 2 and 25/17", Features(cells, (2, 2)), {"rank": torch.tensor([1.0, 2.0, 25 / 17])}),)
+        return (Known("1, 2 and 25/17", FeatureMap(cells, (2, 2)), {"rank": torch.tensor([1.0, 2.0, 25 / 17])}),)

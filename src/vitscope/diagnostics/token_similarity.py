@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Features, Kind
+from vitscope.engine.reading.activation import ActivationKind, FeatureMap
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
@@ -27,7 +27,7 @@ _COSINE = Quantity(
 @DIAGNOSTICS.add("token-similarity")
 @final
 @dataclass(frozen=True)
-class TokenSimilarity(AbstractDiagnostic[Features]):
+class TokenSimilarity(AbstractDiagnostic[FeatureMap]):
     r"""Mean cosine similarity between different patch tokens of one image, averaged over images.
 
     .. math:: \frac{1}{N(N-1)} \sum_{i \ne j} \frac{x_i \cdot x_j}{|x_i||x_j|}
@@ -39,10 +39,10 @@ class TokenSimilarity(AbstractDiagnostic[Features]):
     name = "token-similarity"
     title = "Token similarity"
     question = "Does it smooth or sharpen?"
-    reads = Kind.FEATURES
+    reads = ActivationKind.FEATURES
     references = ("Wang et al., Anti-Oversmoothing in Deep Vision Transformers via the Fourier Domain, ICLR 2022",)
 
-    def observe(self, activation: Features) -> Mapping[str, Float[Tensor, "batch ..."]]:
+    def observe(self, activation: FeatureMap) -> Mapping[str, Float[Tensor, "batch ..."]]:
         """The mean cosine of every image; a map of one cell has none."""
         return {"cosine": token_cosine(activation.cells)} if activation.cells.shape[1] > 1 else {}
 
@@ -51,11 +51,13 @@ class TokenSimilarity(AbstractDiagnostic[Features]):
         return over_depth(means, scene, (_COSINE,))
 
     @classmethod
-    def known(cls) -> tuple[Known[Features], ...]:
+    def known(cls) -> tuple[Known[FeatureMap], ...]:
         """Orthogonal tokens, equal tokens, and two against one."""
         orthogonal, equal = torch.eye(4), torch.full((4, 4), 0.5)
         mixed = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 5.0, 0, 0]])
         cells = torch.stack([orthogonal, equal, mixed])
         return (
-            Known("0, 1, and 2 equal pairs of 6", Features(cells, (2, 2)), {"cosine": torch.tensor([0.0, 1.0, 1 / 3])}),
+            Known(
+                "0, 1, and 2 equal pairs of 6", FeatureMap(cells, (2, 2)), {"cosine": torch.tensor([0.0, 1.0, 1 / 3])}
+            ),
         )

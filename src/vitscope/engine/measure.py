@@ -15,7 +15,7 @@ from vitscope.engine.curvature.curvature import CURVATURES, AbstractCurvature, C
 from vitscope.engine.curvature.hessian import refuse_without_loss, why_no_loss
 from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer, carry_out
-from vitscope.engine.reading.activation import Kind
+from vitscope.engine.reading.activation import ActivationKind
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
 from vitscope.engine.reading.failure import failures_told
 from vitscope.engine.reading.finite import refuse_if_silent, wanting_weights
@@ -236,7 +236,7 @@ def _two(images: Images, subject: Subject) -> Batch | None:
 
 def _judged(work: Pass, result: ShardResult) -> dict[str, xr.Dataset]:
     """What the model said of each image and what of it is wrong, where predictions are read at all."""
-    if result.scores is None or not any(one.reads is Kind.PREDICTIONS for one in work.diagnostics):
+    if result.scores is None or not any(one.reads is ActivationKind.PREDICTIONS for one in work.diagnostics):
         return {}
     names = work.subject.classes or work.images.classes
     return {
@@ -280,7 +280,7 @@ def describe_units(places: Sequence[Place]) -> list[dict[str, str | int]]:
     return [{"unit": p.name, "kind": p.kind.value, "stage": p.stage, "block": p.block} for p in places]
 
 
-def why_empty(kind: Kind, subject: Subject, read: int) -> str:
+def why_empty(kind: ActivationKind, subject: Subject, read: int) -> str:
     """Why a diagnostic that reads this found nothing, in so many images as could be read."""
     if not read:
         return "none of the images could be read"
@@ -288,8 +288,10 @@ def why_empty(kind: Kind, subject: Subject, read: int) -> str:
     some = ", ".join([name for name, _ in subject.module.named_modules()][1:4])
     units = "" if subject.places else f"; load it with units=[...], submodules that return one (it has {some}, ...)"
     reasons = {
-        Kind.ATTENTION: f"{subject.name} has no attention that this reads (its units: {kinds})",
-        Kind.FEATURES: f"{subject.name} has no feature map that could be read (its units: {kinds}){units}",
-        Kind.PREDICTIONS: "the images have no labels" if subject.class_count else f"{subject.name} has no classifier",
+        ActivationKind.ATTENTION: f"{subject.name} has no attention that this reads (its units: {kinds})",
+        ActivationKind.FEATURES: f"{subject.name} has no feature map that could be read (its units: {kinds}){units}",
+        ActivationKind.PREDICTIONS: "the images have no labels"
+        if subject.class_count
+        else f"{subject.name} has no classifier",
     }
     return reasons[kind]

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_number
-from vitscope.measurement.claim import Kind, Verdict
+from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.measurement.exact import SHOWN, clopper_pearson
 from vitscope.runs.run import Run
 
@@ -27,13 +27,13 @@ class KnownAccuracy(AbstractFinding):
     is_test = False
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.GOOD,
+            ClaimKind.GOOD,
             0.3,
             "The accuracy is known well enough to compare models: its 95 % interval is at most 10 points wide.",
             "Compare models on the same images only: `vitscope compare RUN RUN` puts them side by side.",
         ),
         fails=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.35,
             "The accuracy is not known well enough to compare models: its 95 % interval is over 10 points wide.",
             "About 410 images make the interval at most 10 points wide at any accuracy: "

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.change import MIXING, changes, judged_fall
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -27,19 +27,21 @@ class AttentionLowersVariance(AbstractFinding):
     evidence = "feature-variance/log_change"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "Attention units lower the variance of feature maps, on average.",
             "As the paper finds: attention averages over positions, as an ensemble does.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "Attention units raise the variance of feature maps, on average.",
             "Unlike the paper. In pre-norm networks each residual sum adds to the stream, whatever the unit; look at "
             "the curve by depth before reading more into it.",
         ),
-        undecided=undecided("whether attention units lower the variance of feature maps on average", Kind.THEORY, 0.15),
+        undecided=undecided(
+            "whether attention units lower the variance of feature maps on average", ClaimKind.THEORY, 0.15
+        ),
     )
 
     @property

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.change import MIXING, changes, judged_fall
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -26,20 +26,20 @@ class AttentionSmooths(AbstractFinding):
     evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "Attention units smooth: on average they lower high spatial frequencies.",
             "As the paper finds. It argues for attention at the end of a stage, after convolutions; whether that helps "
             "this model, only training tells.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "Attention units sharpen: on average they raise high spatial frequencies.",
             "Unlike the paper. It is known of early units and of models whose attention stays local; that it costs "
             "accuracy is not known.",
         ),
-        undecided=undecided("whether attention units smooth or sharpen on average", Kind.THEORY, 0.15),
+        undecided=undecided("whether attention units smooth or sharpen on average", ClaimKind.THEORY, 0.15),
     )
 
     @property

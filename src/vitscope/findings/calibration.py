@@ -8,7 +8,7 @@ import numpy as np
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_number
-from vitscope.measurement.claim import Kind, Verdict
+from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.measurement.estimate import OverImages, between, needed, z_text
 from vitscope.measurement.exact import clopper_pearson
 from vitscope.runs.run import Run
@@ -41,13 +41,13 @@ class CalibratedOnAverage(AbstractFinding):
     evidence = "calibration/overconfidence"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.GOOD,
+            ClaimKind.GOOD,
             0.2,
             statement,
             "Nothing to correct on average; look at the reliability bins for errors that cancel.",
         ),
         fails=Outcome(
-            Kind.PROBLEM,
+            ClaimKind.PROBLEM,
             0.75,
             "Its confidence cannot be taken at its word: mean confidence and accuracy are over 2 points apart.",
             "Divide the logits by one temperature, fitted on images held out: it changes confidences and no prediction "

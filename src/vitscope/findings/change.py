@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from vitscope.findings.finding import Judgement
-from vitscope.findings.reading import Entry, judged_above, judged_below, read_entries
+from vitscope.findings.reading import ReadEntry, judged_above, judged_below, read_entries
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.estimate import above, average, z_text
 from vitscope.runs.run import Run
@@ -14,7 +14,7 @@ TRANSFORMING = frozenset({"mlp", "convolution"})
 """Units that the paper calls Conv and MLP."""
 
 
-def changes(run: Run, name: str, kinds: Collection[str]) -> tuple[Entry, ...]:
+def changes(run: Run, name: str, kinds: Collection[str]) -> tuple[ReadEntry, ...]:
     """A quantity's change across every unit of these kinds, each with the error of the change itself.
 
     Downsampling, which changes the grid, is never among them.
@@ -22,17 +22,17 @@ def changes(run: Run, name: str, kinds: Collection[str]) -> tuple[Entry, ...]:
     return tuple(entry for entry in read_entries(run, name) if entry.kind in kinds)
 
 
-def judged_fall(found: Sequence[Entry], rate: float, noun: str) -> Judgement | None:
+def judged_fall(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
     """Holds where the mean change is below 0 and more than half of the units fall; fails the other way round."""
     return _judged(found, rate, -1, f"{noun} lower it")
 
 
-def judged_rise(found: Sequence[Entry], rate: float, noun: str) -> Judgement | None:
+def judged_rise(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
     """Holds where the mean change is above 0 and more than half of the units rise; fails the other way round."""
     return _judged(found, rate, 1, f"{noun} raise it")
 
 
-def _judged(found: Sequence[Entry], rate: float, sign: int, text: str) -> Judgement | None:
+def _judged(found: Sequence[ReadEntry], rate: float, sign: int, text: str) -> Judgement | None:
     if not found:
         return None
     mean = average([change.estimate for change in found])

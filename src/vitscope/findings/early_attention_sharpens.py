@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.change import MIXING, changes, judged_rise
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -28,19 +28,19 @@ class EarlyAttentionSharpens(AbstractFinding):
     evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.45,
             "The first attention units sharpen, as convolutions do, instead of smoothing.",
             "The first units do a convolution's work: a convolutional stem or first stage may do it with fewer "
             "weights, which only training tells.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.2,
             "The first attention units smooth: they lower high spatial frequencies.",
             "As the paper finds of attention at large; its exception for the first units is not seen here.",
         ),
-        undecided=undecided("whether the first attention units sharpen or smooth", Kind.THEORY, 0.1),
+        undecided=undecided("whether the first attention units sharpen or smooth", ClaimKind.THEORY, 0.1),
     )
 
     share: float = 0.25

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_below
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -28,13 +28,13 @@ class EntropyCollapse(AbstractFinding):
     evidence = "attention-entropy/relative_entropy"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.5,
             statement,
             "If training was unstable: a lower learning rate, longer warm-up, or the paper's spectral normalisation of "
             "the projections. In a model that trained well, nothing.",
         ),
-        fails=Outcome(Kind.GOOD, 0.1, "No head's attention has collapsed onto single keys.", "Nothing to do."),
+        fails=Outcome(ClaimKind.GOOD, 0.1, "No head's attention has collapsed onto single keys.", "Nothing to do."),
         undecided=undecided("whether some head's attention has collapsed onto single keys"),
     )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.claim import Kind, Verdict
+from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.runs.run import Run
 
 
@@ -25,7 +25,7 @@ class FewImages(AbstractFinding):
     is_test = False
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.85,
             statement,
             "Examine more, if there are more: ten times as many make the errors three times smaller. "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vitscope.findings.command import filled
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import FALSE_ALARMS
 from vitscope.runs.registry import Registry
 from vitscope.runs.run import Run
@@ -40,7 +40,7 @@ class Outcome:
     what to try; in it ``{examined}`` stands for the model and the images, as flags of a command.
     """
 
-    kind: Kind
+    kind: ClaimKind
     weight: float
     headline: str
     advice: str
@@ -61,7 +61,7 @@ class Outcomes:
         return {verdict: outcome for verdict, outcome in found if outcome is not None}
 
 
-def undecided(question: str, kind: Kind = Kind.LOOK, weight: float = 0.1) -> Outcome:
+def undecided(question: str, kind: ClaimKind = ClaimKind.LOOK, weight: float = 0.1) -> Outcome:
     """The outcome of a rule whose interval reaches the threshold; ``question`` begins with *whether*."""
     return Outcome(
         kind, weight, f"These numbers leave open {question}.", "The page says how many more would decide it."

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_above
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import Estimate, difference, scaled
 from vitscope.runs.run import Run
 
@@ -29,14 +29,17 @@ class HighNormTokens(AbstractFinding):
     evidence = "attention-sinks/high_norm_mass"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.7,
             statement,
             "Do not read these attention maps as where the model looks. The published remedy is to train with register "
             "tokens (4 in the paper).",
         ),
         fails=Outcome(
-            Kind.GOOD, 0.1, "No head is drawn to patches of high norm (artefacts in attention maps).", "Nothing to do."
+            ClaimKind.GOOD,
+            0.1,
+            "No head is drawn to patches of high norm (artefacts in attention maps).",
+            "Nothing to do.",
         ),
         undecided=undecided("whether a few patch tokens of high norm draw far more attention than their number"),
     )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import Entry, judged_below, read_lesions
-from vitscope.measurement.claim import Kind
+from vitscope.findings.reading import ReadEntry, judged_below, read_lesions
+from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.exact import contrast
 from vitscope.runs.run import Run
 
@@ -29,20 +29,20 @@ class LateAttentionMatters(AbstractFinding):
     again = "vitscope study lesion {examined} --limit {needed}"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.4,
             statement,
             "As the paper finds. If attention is to be saved anywhere, save the other units first.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.4,
             "Attention matters less at the end of a stage, or in the middle of a ViT without stages, than elsewhere.",
             "Unlike the paper: in this model the other attention units matter more.",
         ),
         undecided=undecided(
             "whether attention matters most at the end of a stage, or in the middle of a ViT without stages",
-            Kind.THEORY,
+            ClaimKind.THEORY,
         ),
     )
 
@@ -70,7 +70,7 @@ class LateAttentionMatters(AbstractFinding):
         return judged_below(contrast(here, elsewhere), 0.0, rate, figure)
 
 
-def _ends(units: Sequence[Entry]) -> list[Entry]:
+def _ends(units: Sequence[ReadEntry]) -> list[ReadEntry]:
     """The last unit of every stage that has several."""
     stages = {unit.stage: [other for other in units if other.stage == unit.stage] for unit in units}
     return [members[-1] for members in stages.values() if len(members) > 1]

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import judged_below, read_settings
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.exact import contrast
 from vitscope.runs.run import Run
 
@@ -28,21 +28,21 @@ class LowFrequenciesMatter(AbstractFinding):
     again = "vitscope study frequency-noise {examined} --limit {needed}"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.4,
             statement,
             "As the paper finds of ViTs, for which it proposes augmentation with low-frequency noise; whether that "
             "helps this model, only training tells.",
         ),
         fails=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.4,
             "Noise of high frequency costs more accuracy than noise of low frequency.",
             "As the paper finds of ResNets. Sensor noise and compression are of high frequency: "
             "`vitscope study corruption {examined} --kinds gaussian_noise,jpeg_compression` shows what they cost. "
             "Train with them, or blur before downsampling.",
         ),
-        undecided=undecided("whether noise of low or of high frequency costs more accuracy", Kind.THEORY),
+        undecided=undecided("whether noise of low or of high frequency costs more accuracy", ClaimKind.THEORY),
     )
 
     @property

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import judged_below, read_entries
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import difference, z_text
 from vitscope.runs.run import Run
 
@@ -34,20 +34,22 @@ class LowPassInDepth(AbstractFinding):
     evidence = "fourier-spectrum/at_highest_frequency"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "High spatial frequencies fade over the last stage: the network ends as a low-pass filter.",
             "As the paper finds of ViTs. It suggests convolutions before attention within a stage (AlterNet) to use "
             "both filters; whether that helps this model, only training tells.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "High spatial frequencies grow over the last stage: the network ends as a high-pass filter.",
             "As the paper finds of CNNs, where it suggests an attention unit at the end of a stage (AlterNet); whether "
             "that helps this model, only training tells.",
         ),
-        undecided=undecided("whether high spatial frequencies fade or grow over the last stage", Kind.THEORY, 0.15),
+        undecided=undecided(
+            "whether high spatial frequencies fade or grow over the last stage", ClaimKind.THEORY, 0.15
+        ),
     )
 
     @property

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.change import TRANSFORMING, changes, judged_rise
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -29,20 +29,20 @@ class MlpRaisesVariance(AbstractFinding):
     evidence = "feature-variance/log_change"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "MLP and convolution units raise the variance of feature maps, on average.",
             "As the paper finds; in a pre-norm network the residual sum alone would do it, so read it beside the "
             "attention units.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "MLP and convolution units lower the variance of feature maps, on average.",
             "Unlike the paper. Nobody knows whether that is good or bad for accuracy.",
         ),
         undecided=undecided(
-            "whether MLP and convolution units raise the variance of feature maps on average", Kind.THEORY, 0.15
+            "whether MLP and convolution units raise the variance of feature maps on average", ClaimKind.THEORY, 0.15
         ),
     )
 

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.change import TRANSFORMING, changes, judged_rise
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -28,19 +28,19 @@ class MlpSharpens(AbstractFinding):
     evidence = "fourier-spectrum/sharpening"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "MLP and convolution units sharpen: on average they raise high spatial frequencies.",
             "As the paper finds: they and attention complement one another.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             "MLP and convolution units smooth: on average they lower high spatial frequencies.",
             "Unlike the paper. Large-kernel convolutions at stage ends are known to smooth too; that it costs accuracy "
             "is not known.",
         ),
-        undecided=undecided("whether MLP and convolution units sharpen or smooth on average", Kind.THEORY, 0.15),
+        undecided=undecided("whether MLP and convolution units sharpen or smooth on average", ClaimKind.THEORY, 0.15),
     )
 
     @property

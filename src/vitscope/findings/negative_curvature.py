@@ -6,7 +6,7 @@ from typing import cast, final
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import judged_above, read_number
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.exact import Bounded
 from vitscope.runs.run import Run
 
@@ -33,19 +33,19 @@ class NegativeCurvature(AbstractFinding):
     again = "vitscope measure hessian-spectrum {examined} --batches {needed}"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.5,
             statement,
             "In the paper non-convexity goes with little data and hampers training; more data, average pooling instead "
             "of a class token, more heads, or sharpness-aware minimisation lower it.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.3,
             "Around these weights the loss is nearly convex along its steepest directions.",
             "As the paper finds of ResNets.",
         ),
-        undecided=undecided("whether many of the Hessian's outermost eigenvalues are negative", Kind.THEORY),
+        undecided=undecided("whether many of the Hessian's outermost eigenvalues are negative", ClaimKind.THEORY),
     )
 
     share: float = 0.1

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import judged_above, last_tokens
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -29,14 +29,14 @@ class Oversmoothing(AbstractFinding):
     evidence = "token-similarity/cosine"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.7,
             statement,
             "Harmless for a class token or averaged tokens. For dense tasks take features from an earlier unit, where "
             "the curve is lower; the paper's AttnScale and FeatScale are changes of training.",
         ),
         fails=Outcome(
-            Kind.GOOD,
+            ClaimKind.GOOD,
             0.1,
             "The patch tokens of an image can be told apart to the end (no oversmoothing).",
             "Nothing to do.",

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_above
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -29,14 +29,14 @@ class PrefixSinks(AbstractFinding):
     evidence = "attention-sinks/prefix_mass"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.5,
             statement,
             "These heads may do nothing at these places. Before pruning one see what it costs: "
             "`vitscope study lesion {examined} --of head`.",
         ),
         fails=Outcome(
-            Kind.GOOD,
+            ClaimKind.GOOD,
             0.1,
             "In no head do the patches attend mostly to the class token or registers (no attention sinks).",
             "Nothing to do.",

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import by_layer, judged_below, read_entries
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -26,14 +26,14 @@ class QueryCollapse(AbstractFinding):
     evidence = "attention-diversity/mutual_information"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.5,
             statement,
             "Fine for classification. For dense tasks take features from an earlier unit, or weights of masked image "
             "modelling (MAE, BEiT).",
         ),
         fails=Outcome(
-            Kind.GOOD,
+            ClaimKind.GOOD,
             0.15,
             "What a patch looks at depends on where it is, to the last attention unit.",
             "Nothing to do.",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
-from vitscope.measurement.claim import Kind, Verdict
+from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.models.names import OWN
 from vitscope.runs.run import Run
 
@@ -30,7 +30,7 @@ class RandomWeights(AbstractFinding):
     is_test = False
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.PROBLEM,
+            ClaimKind.PROBLEM,
             1.0,
             statement,
             "Load trained weights: `vitscope checkup {examined} --pretrained` takes the library's, --weights FILE your "

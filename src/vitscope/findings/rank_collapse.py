@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import judged_below, last_tokens
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -26,14 +26,14 @@ class RankCollapse(AbstractFinding):
     evidence = "token-rank/rank"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.PROBLEM,
+            ClaimKind.PROBLEM,
             0.7,
             statement,
             "Look where the curve falls: that unit's skip connection or normalisation is the first suspect. Take "
             "features from before it.",
         ),
         fails=Outcome(
-            Kind.GOOD,
+            ClaimKind.GOOD,
             0.1,
             "The patch tokens of an image differ along two directions or more to the end (no rank collapse).",
             "Nothing to do.",

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import by_layer, judged_above, read_entries
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import average, difference, scaled
 from vitscope.runs.run import Run
 
@@ -28,20 +28,20 @@ class ReachGrowsWithDepth(AbstractFinding):
     evidence = "attention-distance/distance"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.4,
             "Attention reaches further with depth.",
             "As the paper finds of ViTs trained on much data. Local early heads could be windows or convolutions, "
             "which only training tells.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.4,
             "Attention does not reach further with depth.",
             "Not as the paper finds. Little training data is the known cause of missing local heads (Raghu et al. "
             "2021); a convolutional stem or more data is worth a try.",
         ),
-        undecided=undecided("whether attention reaches further with depth", Kind.THEORY),
+        undecided=undecided("whether attention reaches further with depth", ClaimKind.THEORY),
     )
 
     margin: float = 0.05

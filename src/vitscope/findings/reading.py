@@ -19,7 +19,7 @@ TOKENS = frozenset({"attention", "token-mixing"})
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReadEntry:
     """One number of a quantity: after which layer, or of which head of it, of what kind and stage."""
 
     layer: int
@@ -46,7 +46,7 @@ def read_number(run: Run, name: str) -> Estimate | None:
     return Estimate(mean, error, count)
 
 
-def read_entries(run: Run, name: str, span: float = math.inf) -> tuple[Entry, ...]:
+def read_entries(run: Run, name: str, span: float = math.inf) -> tuple[ReadEntry, ...]:
     """A quantity over depth, and over heads where it has them, in order; what was not observed is left out.
 
     ``span`` is the width of the range in which the number of an image lies.
@@ -57,24 +57,24 @@ def read_entries(run: Run, name: str, span: float = math.inf) -> tuple[Entry, ..
     quantity = name.partition("/")[2]
     mean, error, count = (dataset[f"{quantity}{part}"].values for part in ("", "_error", "_count"))
     places = zip(*(dataset[label].values.tolist() for label in ("layer", "unit", "kind", "stage")), strict=True)
-    entries: list[Entry] = []
+    entries: list[ReadEntry] = []
     for row, (layer, unit, kind, stage) in enumerate(places):
         for head in range(mean.shape[1]) if mean.ndim == 2 else (None,):
             at = row if head is None else (row, head)
             if count[at] > 0 and not math.isnan(mean[at]):
                 estimate = OverImages(float(mean[at]), float(error[at]), int(count[at]), span=span)
-                entries.append(Entry(int(layer), str(unit), str(kind), int(stage), head, estimate))
+                entries.append(ReadEntry(int(layer), str(unit), str(kind), int(stage), head, estimate))
     return tuple(entries)
 
 
-def last_tokens(run: Run, name: str, span: float = math.inf) -> Entry | None:
+def last_tokens(run: Run, name: str, span: float = math.inf) -> ReadEntry | None:
     """A quantity of patch tokens after the last unit; None where no unit of the last stage attends or mixes tokens."""
     entries = read_entries(run, name, span)
     tokens = any(entry.kind in TOKENS and entry.stage == entries[-1].stage for entry in entries)
     return entries[-1] if tokens else None
 
 
-def by_layer(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+def by_layer(entries: Sequence[ReadEntry]) -> tuple[ReadEntry, ...]:
     """The mean over the heads of each layer."""
     layers = {entry.layer: entry for entry in entries}
     return tuple(
@@ -83,7 +83,7 @@ def by_layer(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     )
 
 
-def read_lesions(run: Run) -> tuple[Entry, ...]:
+def read_lesions(run: Run) -> tuple[ReadEntry, ...]:
     """The change of top-1 accuracy without each single unit; of heads, groups and branch means nothing.
 
     What was left out, the study's settings say.
@@ -96,7 +96,7 @@ def read_lesions(run: Run) -> tuple[Entry, ...]:
     lesions = [one[0] if one and len(one) == 1 else {} for one in studied(run, "lesion", dataset["lesion"].size)]
     found = zip(lesions, zip(*labels, strict=True), zip(*numbers, strict=True), strict=True)
     return tuple(
-        Entry(int(layer), str(unit), str(kind), int(stage), None, change_of(Estimate(*estimate)))
+        ReadEntry(int(layer), str(unit), str(kind), int(stage), None, change_of(Estimate(*estimate)))
         for lesion, (layer, unit, kind, stage), estimate in found
         if lesion.get("layers") == [layer] and not lesion.get("means")
     )
@@ -122,12 +122,12 @@ def studied(run: Run, study: str, points: int) -> list[list[Mapping[str, Any]]]:
 
 
 @dataclass(frozen=True)
-class Search:
+class AnyEntry:
     """Whether any of many entries passes a test; ``ranked`` are all of them, strongest first, the hits leading."""
 
     verdict: Verdict
     hits: int
-    ranked: tuple[Entry, ...]
+    ranked: tuple[ReadEntry, ...]
     needed: Callable[[], int | None]
     """Where it is undecided, how many images would decide it."""
     obstacle: str = ""
@@ -149,7 +149,7 @@ class Search:
         return min(1.0, 0.6 + self.hits / len(self.ranked)) if self.hits else 1.0
 
 
-def some_above(entries: Sequence[Entry], threshold: float, rate: float) -> Search:
+def some_above(entries: Sequence[ReadEntry], threshold: float, rate: float) -> AnyEntry:
     """Whether any entry lies above a threshold.
 
     For a hit each is tested at the rate divided by their number, so that the rate is that of any false hit among them
@@ -158,12 +158,12 @@ def some_above(entries: Sequence[Entry], threshold: float, rate: float) -> Searc
     return _search(entries, threshold, rate, 1)
 
 
-def some_below(entries: Sequence[Entry], threshold: float, rate: float) -> Search:
+def some_below(entries: Sequence[ReadEntry], threshold: float, rate: float) -> AnyEntry:
     """Whether any entry lies below a threshold, tested as by :func:`some_above`."""
     return _search(entries, threshold, rate, -1)
 
 
-def _search(entries: Sequence[Entry], threshold: float, rate: float, sign: int) -> Search:
+def _search(entries: Sequence[ReadEntry], threshold: float, rate: float, sign: int) -> AnyEntry:
     def test(estimate: Estimate, at: float) -> Verdict:
         found = above(estimate, threshold, at)
         return found if sign > 0 else opposite(found)
@@ -181,7 +181,7 @@ def _search(entries: Sequence[Entry], threshold: float, rate: float, sign: int) 
     more = partial(needed, lambda n: verdict([entry.estimate.at(n) for entry in entries]), count)
     open_still = (entry for entry in entries if test(entry.estimate, rate) is not Verdict.FAILS)
     obstacle = next(filter(None, (_obstacle(one.estimate, f" after {one.place}") for one in open_still)), "")
-    return Search(whole, sum(hit for hit, _ in found), tuple(entry for _, entry in ranked), more, obstacle)
+    return AnyEntry(whole, sum(hit for hit, _ in found), tuple(entry for _, entry in ranked), more, obstacle)
 
 
 def _obstacle(estimate: Estimate, where: str = "") -> str:

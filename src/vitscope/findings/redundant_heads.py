@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_below
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -26,13 +26,13 @@ class RedundantHeads(AbstractFinding):
     evidence = "attention-diversity/heads"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.55,
             statement,
             "A hypothesis, not proof: see what each head costs, and prune those that cost nothing. "
             "`vitscope study lesion {examined} --of head` leaves them out one at a time.",
         ),
-        fails=Outcome(Kind.GOOD, 0.1, "In every unit the heads attend differently.", "Nothing to do."),
+        fails=Outcome(ClaimKind.GOOD, 0.1, "In every unit the heads attend differently.", "Nothing to do."),
         undecided=undecided("whether in some units the heads attend nearly alike"),
     )
 

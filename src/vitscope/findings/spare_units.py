@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_lesions, some_above
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -28,14 +28,14 @@ class SpareUnits(AbstractFinding):
     again = "vitscope study lesion {examined} --limit {needed}"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.6,
             "Some unit can be left out by itself at a loss of less than 1 point of accuracy.",
             "What units cost one at a time does not say what they cost together: name their layers to "
             "`vitscope study lesion {examined} --layers LAYER,LAYER`.",
         ),
         fails=Outcome(
-            Kind.GOOD,
+            ClaimKind.GOOD,
             0.3,
             "Every unit is needed: leaving any one out costs more than 1 point of accuracy.",
             "Units can be removed only with training after it.",

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import by_layer, judged_below, read_entries
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import average
 from vitscope.runs.run import Run
 
@@ -27,14 +27,14 @@ class SparseAttention(AbstractFinding):
     evidence = "attention-sparsity/keys_share"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.5,
             statement,
             "A hypothesis, not proof: dropping the tokens that are least looked at may save time at little loss. "
             "`vitscope study token-keep {examined}` measures accuracy against the share kept.",
         ),
         fails=Outcome(
-            Kind.THEORY,
+            ClaimKind.THEORY,
             0.15,
             "Attention is spread over many keys.",
             "Dropping tokens by attention has little to go by here.",

@@ -5,7 +5,7 @@ from typing import final
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import judged_above, read_settings
-from vitscope.measurement.claim import Kind
+from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
 
@@ -30,14 +30,14 @@ class TokensToSpare(AbstractFinding):
     again = "vitscope study token-keep {examined} --limit {needed}"
     outcomes = Outcomes(
         holds=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.6,
             "About a third of the patch tokens can be dropped at a loss of less than 2 points of accuracy.",
             "Drop them from that unit on: the forward pass is faster by nearly as much as is dropped. "
             "`vitscope study token-keep {examined}` shows what other shares cost.",
         ),
         fails=Outcome(
-            Kind.LOOK,
+            ClaimKind.LOOK,
             0.3,
             "Dropping about a third of the patch tokens costs more than 2 points of accuracy.",
             "Merge tokens instead of dropping them: `vitscope study token-keep {examined} --by merge`. Or drop them "

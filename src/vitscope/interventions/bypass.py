@@ -26,7 +26,7 @@ from vitscope.models.own_forward import probe_images
 from vitscope.models.rewritten import copied
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, Unwatched
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit
 from vitscope.numerics.digest import tensor_digest
 
 _CHANGED = "its shortcut is not the identity"
@@ -68,7 +68,7 @@ class OnlyMean:
         return stream.with_values(stream.values + self.mean.like(stream.values.shape[1:], stream.values, self.name))
 
 
-def without_branch(unit: AbstractUnit, mean: Mean | None) -> Step:
+def without_branch(unit: AbstractUnit, mean: Mean | None) -> WholeUnit:
     """What is left of a unit without its residual branch; a ``mean`` stands in the branch's place.
 
     Raises ``UserError`` where nothing but the unit's input is to be left, and is not.
@@ -78,7 +78,7 @@ def without_branch(unit: AbstractUnit, mean: Mean | None) -> Step:
             f"{unit.place.name} cannot be left out: {_reason(unit.place.kind)}, or another intervention stands there."
         )
     left = unit.bypass if mean is None else OnlyMean(unit.bypass, mean, unit.place.name)
-    return Step(unit.place, left, unit.bypass)
+    return WholeUnit(unit.place, left, unit.bypass)
 
 
 def refuse_unknown(layers: tuple[int, ...], subject: Subject) -> None:

@@ -160,13 +160,13 @@ class _Counts(AbstractObserver):
 def mean_contexts(subject: Subject, images: Images, heads: Heads, batch_size: int = 32) -> HeadLesion:
     """The lesion of these heads by the means of their contexts over the images: one forward pass, in float64."""
     HeadLesion(heads)(subject)  # refuses heads that are not there
-    sums = _Sums(dict(heads))
+    sums = _ContextSums(dict(heads))
     count = seen(subject, images, batch_size, lambda pixels: subject.anatomy.walk(pixels, sums))
     return HeadLesion(heads, tuple(Mean(sums.total[layer] / count) for layer, _ in heads))
 
 
 @dataclass
-class _Sums(AbstractObserver):
+class _ContextSums(AbstractObserver):
     """The sums over images of these heads' contexts."""
 
     heads: dict[int, tuple[int, ...]]

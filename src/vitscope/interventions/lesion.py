@@ -121,13 +121,13 @@ def mean_branches(subject: Subject, images: Images, layers: Sequence[int], batch
     """
     chosen = tuple(layers)
     refuse_unknown(chosen, subject)
-    sums = _Sums(subject, chosen)
+    sums = _BranchSums(subject, chosen)
     count = seen(subject, images, batch_size, sums.see)
     return Lesion(chosen, tuple(Mean(sums.total[layer] / count) for layer in chosen))
 
 
 @dataclass
-class _Sums(AbstractObserver):
+class _BranchSums(AbstractObserver):
     """The sums over images of what units add to their input."""
 
     subject: Subject

@@ -148,7 +148,7 @@ class KeepTokens(AbstractTokenUnit):
     def bypass(self) -> Callable[[Stream], Stream] | None:
         """The choice alone, where the unit inside can be left out."""
         inner = self.inner.bypass
-        return None if inner is None else _Bypassed(self, inner)
+        return None if inner is None else _WithoutUnit(self, inner)
 
     def __call__(self, stream: Stream) -> Stream:
         """The stream after the unit, with the tokens that are kept."""
@@ -168,7 +168,7 @@ class KeepTokens(AbstractTokenUnit):
 
 @final
 @dataclass(frozen=True)
-class _Bypassed:
+class _WithoutUnit:
     """The choice of ``unit`` without the unit itself."""
 
     unit: KeepTokens

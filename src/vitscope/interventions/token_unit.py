@@ -19,8 +19,8 @@ from vitscope.models.unit import (
     AbstractUnit,
     Residual,
     ResidualAttention,
-    Step,
     UnitKind,
+    WholeUnit,
     unchanged,
 )
 
@@ -121,7 +121,7 @@ def _works_on_any_patches(unit: AbstractUnit) -> bool:
         return unit.heads.heeds_kept
     if isinstance(unit, Reshaped | WithoutHeads):
         return _works_on_any_patches(unit.unit)
-    if isinstance(unit, Step):
+    if isinstance(unit, WholeUnit):
         return unit.function is unchanged
     return isinstance(unit, Residual) and unit.place.kind is UnitKind.MLP
 

@@ -16,10 +16,10 @@ from vitscope.labs.shallow.lab import AbstractShallowLab
 from vitscope.labs.shallow.needed import LI
 from vitscope.labs.shallow.theory import attention_gap, initial_attention
 from vitscope.labs.shallow.token_model import Role
-from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import above
 from vitscope.measurement.exact import Share
 from vitscope.measurement.quantity import Quantity
@@ -129,14 +129,14 @@ class AttentionConcentration(AbstractShallowLab):
         few = cls(alpha=0.4, samples=16, token_count=10, patterns=4, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=40, tests=32, trials=2)
 
-    def planned(self) -> tuple[Trial, ...]:
+    def planned(self) -> tuple[ShallowTrial, ...]:
         """One setting, by seeds."""
         data, other = self.tokens(self.alpha, law=self.law)
         criterion = Criterion(goal="none", steps=self.steps, every=EVERY)
         shared = (data, self.model(), self.samples, self.rate, self.batch_size, criterion, KeepAll(), self.tests, other)
-        return tuple(Trial(seed, *shared, watched=max(1, self.tests // 4)) for seed in self.seeds)
+        return tuple(ShallowTrial(seed, *shared, watched=max(1, self.tests // 4)) for seed in self.seeds)
 
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
+    def carried_out(self, trials: Sequence[ShallowTrial]) -> Values:
         """Masses by query, key and step, entropies by query and step, and the loss."""
         outcomes, places = train(trials), self._places
         read = [[one.profiles[place] for place in places] for one in outcomes]
@@ -177,7 +177,7 @@ class AttentionConcentration(AbstractShallowLab):
                 advised(more, longer),
                 "queries-relevant/mass",
                 0.6,
-                kind=Kind.THEORY,
+                kind=ClaimKind.THEORY,
                 rate=rate,
             ),
         )
@@ -240,7 +240,7 @@ class AttentionConcentration(AbstractShallowLab):
             advised(more, longer),
             f"queries-{query}/mass",
             weight,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )
 

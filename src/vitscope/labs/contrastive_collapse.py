@@ -11,10 +11,10 @@ from vitscope.labs.masked.areas import HUANG, by_setting, group_name, readings, 
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.lab import AbstractAreasLab
-from vitscope.labs.masked.training import Reconstruction, Training, Trial, train
+from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, Reconstruction, train
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import Bounds, bounded
-from vitscope.measurement.claim import Claim, Kind
+from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import above, below
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.trials import curves, over_trials
@@ -96,10 +96,10 @@ class ContrastiveCollapse(AbstractAreasLab):
             trials=2,
         )
 
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
+    def carried_out(self, trials: Sequence[MaskedTrial]) -> Values:
         """The readings under either objective."""
-        training = Training(self.recorded, self.batch_size, self.evaluated)
-        contrast = [Trial(one.setting, one.seed, self.contrastive_rate) for one in trials]
+        training = MaskedTraining(self.recorded, self.batch_size, self.evaluated)
+        contrast = [MaskedTrial(one.setting, one.seed, self.contrastive_rate) for one in trials]
         made = {
             "reconstruction": readings(train(trials, training, Reconstruction())),
             "contrastive": readings(train(contrast, training, Contrastive(self.temperature, self.penalty))),
@@ -137,7 +137,7 @@ class ContrastiveCollapse(AbstractAreasLab):
             advised(more, LONGER),
             f"{group}/{STRAY.name}",
             0.9,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )
 
@@ -155,6 +155,6 @@ class ContrastiveCollapse(AbstractAreasLab):
             advised(more, LONGER),
             f"{group}/{STRAY.name}",
             0.6,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )

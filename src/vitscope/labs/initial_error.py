@@ -13,10 +13,10 @@ from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.shallow.lab import AbstractNeededLab
 from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, needed, needed_over, through
 from vitscope.labs.shallow.theory import samples_with_attention
-from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
-from vitscope.measurement.claim import Claim, Kind
+from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import below
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
@@ -89,7 +89,7 @@ class InitialError(AbstractNeededLab):
         given = {"noise": self.noises, "sigma": self.sigmas}
         return {what: tuple(dict.fromkeys(parse_numbers(text))) for what, text in given.items()}
 
-    def planned(self) -> tuple[Trial, ...]:
+    def planned(self) -> tuple[ShallowTrial, ...]:
         """What is varied, its values, samples, seeds."""
         settings = [
             (self.tokens(self.alpha, noise=value), self.model())
@@ -151,6 +151,6 @@ class InitialError(AbstractNeededLab):
             advised(more, "Where more or fewer images than --samples has are needed, widen it."),
             f"needed-{what}/needed",
             0.8,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )

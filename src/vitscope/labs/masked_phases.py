@@ -12,9 +12,9 @@ from vitscope.labs.masked.areas import HUANG, areas_axis, by_setting, group_name
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.lab import AbstractAreasLab
 from vitscope.labs.masked.theory import phase_one_level, subset_plateau
-from vitscope.labs.masked.training import Training, Trial, train
+from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, train
 from vitscope.labs.verdict import advised, judged, read_mean
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import above, below, between
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.trials import Along, curves, over_trials, predicted
@@ -104,9 +104,9 @@ class MaskedPhases(AbstractAreasLab):
             areas="10/2,4/3", patches=16, clusters=2, masked_share=0.5, steps=30, batch_size=8, evaluated=32, trials=2
         )
 
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
+    def carried_out(self, trials: Sequence[MaskedTrial]) -> Values:
         """Every reading at every step that is read."""
-        return readings(train(trials, Training(self.recorded, self.batch_size, self.evaluated)))
+        return readings(train(trials, MaskedTraining(self.recorded, self.batch_size, self.evaluated)))
 
     def measured(self, values: Values) -> Datasets:
         """For each setting of the areas what is learned and where it looks; of all of them, the loss."""
@@ -179,7 +179,7 @@ class MaskedPhases(AbstractAreasLab):
             more,
             f"{group}/correlation",
             0.9,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )
 
@@ -199,7 +199,7 @@ class MaskedPhases(AbstractAreasLab):
             advised(more, LONGER),
             f"{group}/attention",
             0.8,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )
 
@@ -223,6 +223,6 @@ class MaskedPhases(AbstractAreasLab):
             advised(more if reached else "", LONGER),
             f"{group}/attention",
             0.5,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )

@@ -13,10 +13,10 @@ from vitscope.labs.masked.areas import HUANG, pairs_of
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.lab import AbstractMaskedLab
 from vitscope.labs.masked.theory import mean_field_time
-from vitscope.labs.masked.training import Training, Trial, first_reached, train
+from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, first_reached, train
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, below
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.trials import Along, Numbers, over_trials, predicted, saying
@@ -104,14 +104,14 @@ class MaskedTime(AbstractMaskedLab):
             made.setdefault(patches / local, self.areas_of(patches, whole, local))
         return tuple(made.values())
 
-    def form(self, trial: Trial) -> Hashable:
+    def form(self, trial: MaskedTrial) -> Hashable:
         """The setting, which has the number of patches and of areas."""
         return trial.setting
 
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
+    def carried_out(self, trials: Sequence[MaskedTrial]) -> Values:
         """The step of each trial; NaN where half is not reached."""
         recorded = tuple(range(0, self.steps + 1, 2))
-        trajectory = train(trials, Training(recorded, self.batch_size, self.evaluated, torch.float32))
+        trajectory = train(trials, MaskedTraining(recorded, self.batch_size, self.evaluated, torch.float32))
         reached = first_reached(trajectory.steps, trajectory.reading.local_attention, 0.5)
         return {"time": reached.double().numpy()}
 
@@ -177,7 +177,7 @@ class MaskedTime(AbstractMaskedLab):
         weight = {"time-bound": 0.9, "time-linear": 0.7}.get(name, 0.5)
         longer = advised(tested[1], "Where half is not always reached, raise --steps.")
         rest = (figure, rule, HUANG, longer, "masked-time/time", weight)
-        return Claim(name, statement, tested[0], *rest, kind=Kind.THEORY, rate=rate)
+        return Claim(name, statement, tested[0], *rest, kind=ClaimKind.THEORY, rate=rate)
 
 
 def _verdict(holds: bool, known: bool) -> Verdict:

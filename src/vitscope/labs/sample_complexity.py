@@ -26,9 +26,9 @@ from vitscope.labs.shallow.theory import (
     samples_with_attention,
     samples_without_attention,
 )
-from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import advised, judged, read_mean
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, above, below, between
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
@@ -138,7 +138,7 @@ class SampleComplexity(AbstractNeededLab):
         few = cls(alpha="0.3,0.5", samples="4:16", token_count=10, patterns=4, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=40, loss=0.9, tests=32, trials=3)
 
-    def planned(self) -> tuple[Trial, ...]:
+    def planned(self) -> tuple[ShallowTrial, ...]:
         """With attention, then without; shares, samples, seeds."""
         data = [self.tokens(share, law=self.law) for share in self._shares]
         models = [self.model(attention=kind == KINDS[0]) for kind in KINDS]
@@ -262,7 +262,7 @@ class SampleComplexity(AbstractNeededLab):
             more,
             f"error-{kind.replace(' ', '-')}/{ERROR.name}",
             0.95 if kind == KINDS[0] else 0.94,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )
 
@@ -298,7 +298,7 @@ class SampleComplexity(AbstractNeededLab):
             advised(more, "Shares at which a trial did not get there do not count; there, raise --steps."),
             f"needed-steps/{STEPS.name}",
             0.7,
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )
 
@@ -314,7 +314,7 @@ class SampleComplexity(AbstractNeededLab):
         """A claim on needed samples; ``weighed`` are its weight and its test's rate."""
         more = advised(tested[1], "Shares whose needed samples lie outside of --samples do not count.")
         rest = (figure, rule, LI, more, "needed-samples/needed", weighed[0])
-        return Claim(name, statement, tested[0], *rest, kind=Kind.THEORY, rate=weighed[1])
+        return Claim(name, statement, tested[0], *rest, kind=ClaimKind.THEORY, rate=weighed[1])
 
 
 def _step_power(steps: Numbers, shares: Numbers) -> Line:

@@ -13,10 +13,10 @@ from vitscope.labs.shallow.keep import DropSpurious, KeepAll
 from vitscope.labs.shallow.lab import AbstractShallowLab
 from vitscope.labs.shallow.needed import LI
 from vitscope.labs.shallow.token_model import AbstractTokens
-from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
-from vitscope.measurement.claim import Claim, Kind
+from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import Estimate, above
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
@@ -93,19 +93,19 @@ class SpuriousTokens(AbstractShallowLab):
         few = cls(agreement="0.5,0.9", samples=8, alpha=0.4, token_count=10, patterns=6, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=20, tests=32, trials=2)
 
-    def planned(self) -> tuple[Trial, ...]:
+    def planned(self) -> tuple[ShallowTrial, ...]:
         """Agreement, all tokens or not, seeds."""
         criterion = Criterion(goal="none", steps=self.steps, every=20)
         shared = (self.model(), self.samples, self.rate, self.batch_size, criterion)
         tests = self._tokens(0.5)
         return tuple(
-            Trial(seed, tokens[0], *shared, keep, self.tests, tests[1] or tests[0])
+            ShallowTrial(seed, tokens[0], *shared, keep, self.tests, tests[1] or tests[0])
             for tokens in map(self._tokens, parse_numbers(self.agreement))
             for keep in (KeepAll(), DropSpurious())
             for seed in self.seeds
         )
 
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
+    def carried_out(self, trials: Sequence[ShallowTrial]) -> Values:
         """Loss and error at the end."""
         outcomes = train(trials)
         return {
@@ -155,7 +155,7 @@ class SpuriousTokens(AbstractShallowLab):
             more,
             "spurious-gain/gain",
             round(0.5 + 0.4 * abs(level - 0.5), 3),
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )
 

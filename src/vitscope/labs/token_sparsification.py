@@ -22,10 +22,10 @@ from vitscope.labs.shallow.keep import (
 from vitscope.labs.shallow.lab import AbstractNeededLab
 from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_over
 from vitscope.labs.shallow.theory import samples_with_attention
-from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.bounds import SHARE, bounded
-from vitscope.measurement.claim import Claim, Kind
+from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import above
 from vitscope.measurement.quantity import Quantity
@@ -111,7 +111,7 @@ class TokenSparsification(AbstractNeededLab):
         few = cls(rules="oracle,random", samples="4:8", alpha=0.4, token_count=10, patterns=4, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=40, loss=0.9, tests=32, trials=2)
 
-    def planned(self) -> tuple[Trial, ...]:
+    def planned(self) -> tuple[ShallowTrial, ...]:
         """Rules, samples, seeds."""
         tokens, model = self.tokens(self.alpha), self.model()
         rules = [self._keep(name) for name in self._names]
@@ -188,6 +188,6 @@ class TokenSparsification(AbstractNeededLab):
             advised(more, "Where a rule or all tokens need more or fewer images than --samples has, widen it."),
             "samples-needed/needed",
             (0.9 if name in ("oracle", "attention") else 0.7) - (0.15 if other == RANDOM else 0),
-            kind=Kind.THEORY,
+            kind=ClaimKind.THEORY,
             rate=rate,
         )

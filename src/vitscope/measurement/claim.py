@@ -13,7 +13,7 @@ class Verdict(Enum):
     UNDECIDED = "undecided"
 
 
-class Kind(Enum):
+class ClaimKind(Enum):
     """What a claim is to somebody who uses the model, in the order in which claims are shown."""
 
     PROBLEM = "problem"
@@ -38,7 +38,7 @@ class Claim:
     """How much it matters, 0 to 1: findings of a kind are shown in this order."""
     headline: str = ""
     """A sentence that is true as it is read, whatever the verdict; empty in runs of earlier versions."""
-    kind: Kind = Kind.LOOK
+    kind: ClaimKind = ClaimKind.LOOK
     rate: float | None = None
     """The false-alarm rate of its test; None of a rule that is no test."""
 
@@ -57,5 +57,5 @@ class Claim:
 
 def foremost(claims: Iterable[Claim]) -> tuple[Claim, ...]:
     """Claims in the order in which they are shown: by kind, the weightiest of each first."""
-    order = list(Kind)
+    order = list(ClaimKind)
     return tuple(sorted(claims, key=lambda claim: (order.index(claim.kind), -claim.weight)))

@@ -80,7 +80,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Opened:
+class Restored:
     """A module made again from a folder, and what a reader of its numbers must know of how."""
 
     module: nn.Module
@@ -114,7 +114,7 @@ class AbstractLibrary(ABC):
         """Whether a ``save_pretrained`` folder with this ``config.json`` is this library's."""
 
     @classmethod
-    def from_folder(cls, folder: Folder) -> Opened:
+    def from_folder(cls, folder: Folder) -> Restored:
         """The model that the configuration of a folder which it owns describes, with random weights.
 
         It is not made if it is far larger than what the folder's file holds.
@@ -137,9 +137,9 @@ class AbstractLibrary(ABC):
         """The module with these weights, loaded strictly; raises ``UserError`` naming what does not fit."""
 
     @classmethod
-    def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Opened:
+    def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Restored:
         """As ``load_weights``, but weights of parts that the module has not are left out, which is said."""
-        return Opened(cls.load_weights(module, state))
+        return Restored(cls.load_weights(module, state))
 
     @classmethod
     def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from vitscope.models.weight_sets import Group, WeightSet, fitting, is_average
+from vitscope.models.weight_sets import TensorGroup, WeightSet, fitting, is_average
 
 _MOMENTS = re.compile(r"(exp|square|sq|grad)_avg")
 """What optimisers call their averages of gradients."""
@@ -16,7 +16,7 @@ _DEEP, _MOST = 6, 100
 
 
 def completed(
-    sets: Sequence[WeightSet], groups: Sequence[Group], wanted: Sequence[str], buffers: Collection[str]
+    sets: Sequence[WeightSet], groups: Sequence[TensorGroup], wanted: Sequence[str], buffers: Collection[str]
 ) -> tuple[WeightSet, ...]:
     """The sets, and the averages that have all of the ``wanted`` names but some ``buffers``, with the one raw set's.
 

@@ -32,7 +32,7 @@ def baked(subject: Subject) -> tuple[nn.Module, tuple[str, ...]]:
         return subject.module, ()
     parameters = dict(subject.module.named_parameters())
     double = rewritten(subject.module, {name: p.detach().clone() for name, p in parameters.items()}).double()
-    zeros = _Search(subject, double, probe(subject, torch.float64)).zeros()
+    zeros = _ZeroSearch(subject, double, probe(subject, torch.float64)).zeros()
     changed = {zero.name: parameters[zero.name].detach().clone() for zero in zeros}
     for zero in zeros:
         changed[zero.name][zero.where] = 0
@@ -73,7 +73,7 @@ class _Watched(AbstractObserver):
 
 
 @dataclass(frozen=True)
-class _Search:
+class _ZeroSearch:
     """The search for zeros, on a float64 copy of the module that is written into."""
 
     subject: Subject

@@ -19,11 +19,11 @@ _DEPENDS = 1e-3
 
 @final
 @dataclass(frozen=True)
-class Block:
+class NestedBlock:
     """A member of a container, and those of the containers inside it."""
 
     name: str
-    inner: tuple["Block", ...] = ()
+    inner: tuple["NestedBlock", ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -56,21 +56,21 @@ class Block:
             yield self.name, [name for block in self.inner for name in block.names if name in layouts]
 
 
-def blocks_of(module: nn.Module, name: str = "") -> Iterator[Block]:
+def blocks_of(module: nn.Module, name: str = "") -> Iterator[NestedBlock]:
     """Compound members of containers, and of the containers that hold others without running them."""
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
         inner = tuple(blocks_of(child, path)) if takes_hooks(child) else ()
         runs = any(True for _ in child.children()) and not isinstance(child, nn.ModuleList | nn.ModuleDict)
         if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and runs:
-            yield Block(path, inner)
+            yield NestedBlock(path, inner)
         else:
             yield from inner
 
 
 def passed_by(
     module: nn.Module,
-    blocks: Sequence[Block],
+    blocks: Sequence[NestedBlock],
     layouts: Mapping[str, FoundLayout],
     images: Float[Tensor, "2 channels height width"],
 ) -> frozenset[str]:
@@ -81,11 +81,11 @@ def passed_by(
     differs, not all of it went through there. Cost: two forward passes of two images, or none.
     """
     order = list(layouts)
-    trials: dict[str, _Trial] = {}
+    trials: dict[str, _SecondRun] = {}
     for name, inside in (pair for block in blocks for pair in block.around(layouts)):
         last = max(inside, key=order.index)
         block, blind = module.get_submodule(name), module.get_submodule(last)
-        trials[name] = _Trial(block, layouts[name], blind, layouts[last].axes[0])
+        trials[name] = _SecondRun(block, layouts[name], blind, layouts[last].axes[0])
 
     def keep(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         trials[name].keep(given, named)
@@ -101,7 +101,7 @@ def passed_by(
 
 @final
 @dataclass
-class _Trial:
+class _SecondRun:
     """A block that runs again after its own run, the ``last`` of those inside being blind to the second picture."""
 
     block: nn.Module

@@ -14,7 +14,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import first_line, reason
 from vitscope.models.pixels import PixelInput
 from vitscope.models.weight_file import Contents, read_contents
-from vitscope.models.weight_sets import Group, groups_of, only
+from vitscope.models.weight_sets import TensorGroup, groups_of, only
 from vitscope.runs.whole import atomic_file
 
 _KEY = "vitscope"
@@ -70,7 +70,7 @@ def checkpoint_of(path: Path, contents: Contents) -> Checkpoint:
     return _with_facts(path, weights, contents.metadata[_KEY]) if _KEY in contents.metadata else Checkpoint(weights)
 
 
-def groups_in(path: Path, contents: Contents) -> tuple[Group, ...]:
+def groups_in(path: Path, contents: Contents) -> tuple[TensorGroup, ...]:
     """The mappings of tensors in a file. Raises ``UserError`` if there is none."""
     groups = groups_of(contents.data)
     if not groups:

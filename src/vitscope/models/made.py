@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Size, load_strictly, misfit, refuse_options
+from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Restored, Size, load_strictly, misfit, refuse_options
 from vitscope.models.architectures import resembling
 from vitscope.models.averages import averages_in, completed
 from vitscope.models.build import restored
@@ -20,7 +20,7 @@ from vitscope.models.recorded import Recorded, class_names, recorded, unfollowed
 from vitscope.models.rewritten import copied
 from vitscope.models.sized import Named, Shapes, size_of
 from vitscope.models.weight_file import Contents, read_contents
-from vitscope.models.weight_sets import Group, WeightSet, candidate, chosen, fitting, groups_of, only
+from vitscope.models.weight_sets import TensorGroup, WeightSet, candidate, chosen, fitting, groups_of, only
 
 _COUNTED = ("total_ops", "total_params", "n_averaged")
 """What counters of operations (thop) and of averaged steps leave in a file as if it were weights."""
@@ -50,7 +50,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeModel:
     """A module, and what is known of it."""
 
     module: nn.Module
@@ -63,17 +63,17 @@ class Made:
     """Names of classes as a foreign file holds them, each with its key."""
 
 
-def made_from_module(module: nn.Module, asked: Asked) -> Made:
+def made_from_module(module: nn.Module, asked: Asked) -> MadeModel:
     """The module itself; a copy of it if it is given weights."""
     name = type(module).__name__
     asked.refuse_size(f"A module that is handed over ({name})")
     if asked.weights is None:
-        return Made(module, name, "as handed over")
+        return MadeModel(module, name, "as handed over")
     contents = read_contents(asked.weights)
-    return _filled(Made(copied(module), name, str(asked.weights)), contents, asked.weights, asked)
+    return _filled(MadeModel(copied(module), name, str(asked.weights)), contents, asked.weights, asked)
 
 
-def made_from_name(model: str, asked: Asked) -> Made:
+def made_from_name(model: str, asked: Asked) -> MadeModel:
     """The model of this name, folder or checkpoint. Raises ``UserError`` naming what it is, if it is none of these."""
     path = Path(model)
     if path.is_file():
@@ -95,7 +95,7 @@ def made_from_name(model: str, asked: Asked) -> Made:
     if asked.weights is not None:
         return _of_file(model, named, asked.weights, read_contents(asked.weights), asked)
     module = named.library.create(rest, asked.pretrained, **named.arguments(asked.size))
-    return Made(
+    return MadeModel(
         module,
         model,
         "pretrained" if asked.pretrained or rest == "digits" else "random",
@@ -119,7 +119,7 @@ def _library(prefix: str) -> type[AbstractLibrary]:
     return next(library for _, library in LIBRARIES.items() if library.name == prefix)
 
 
-def _from_folder(path: Path, asked: Asked) -> Made:
+def _from_folder(path: Path, asked: Asked) -> MadeModel:
     """The model that a folder was saved from, with its weights or those of another file."""
     asked.refuse_size("A saved folder")
     folder = read_folder(path, weights=asked.weights is None)
@@ -133,13 +133,13 @@ def _from_folder(path: Path, asked: Asked) -> Made:
             file = asked.weights or folder.file
             assert file is not None, "a folder without weights is refused"
             assert contents is not None, "a file has contents"
-            made = Made(opened.module, path.name, str(asked.weights or path), notes=opened.notes)
+            made = MadeModel(opened.module, path.name, str(asked.weights or path), notes=opened.notes)
             return _filled(made, contents, file, asked, saved=asked.weights is None)
     keys = ", ".join(folder.configuration)
     raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {keys}.")
 
 
-def _from_file(path: Path, asked: Asked) -> Made:
+def _from_file(path: Path, asked: Asked) -> MadeModel:
     """A checkpoint that says what it is the weights of: the project's own, or a trainer's with its architecture."""
     if asked.weights is not None:
         raise UserError(f"{path} is a file of weights, and --weights {asked.weights} another; give one of them.")
@@ -153,7 +153,7 @@ def _from_file(path: Path, asked: Asked) -> Made:
         except UserError as error:
             why = reason(error)
             raise UserError(f"{path} does not hold the {checkpoint.model} that it says it does: {why}.") from error
-        return Made(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
+        return MadeModel(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
     said = recorded(contents.data)
     fits = [name for name in said.names if _fits(name, contents, said, asked)] or list(said.names)
     if len(fits) == 1:
@@ -184,7 +184,7 @@ def _fits(name: str, contents: Contents, said: Recorded, asked: Asked) -> bool:
         return False
 
 
-def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: Asked) -> Made:
+def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: Asked) -> MadeModel:
     """The named model in the size of the file's weights, with them."""
     said = recorded(contents.data)
     size = asked.size
@@ -203,7 +203,7 @@ def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: As
         show_as(module, said.shown)
     elif said.is_of(model) and named.library.name == "torchvision":
         heard = (*heard, *unfollowed(path, said, named.library.preprocessing(module)))
-    made = _filled(Made(module, model, str(path)), contents, path, asked)
+    made = _filled(MadeModel(module, model, str(path)), contents, path, asked)
     return replace(made, notes=(*heard, *_size_notes(path, asked.size, size), *made.notes))
 
 
@@ -248,7 +248,7 @@ def _words(value: int | tuple[int, int] | None) -> str:
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _filled(made: Made, contents: Contents, path: Path, asked: Asked, saved: bool = False) -> Made:
+def _filled(made: MadeModel, contents: Contents, path: Path, asked: Asked, saved: bool = False) -> MadeModel:
     """The module with the weights of the file that fit it, and what is to be said of them.
 
     If they were ``saved`` with its configuration, weights of parts that it has not are left out.
@@ -274,21 +274,25 @@ def _filled(made: Made, contents: Contents, path: Path, asked: Asked, saved: boo
     return replace(made, module=opened.module, weights=f"{made.weights}{sort}", notes=notes, labels=labels)
 
 
-def _loaded(module: nn.Module, state: dict[str, Tensor], library: type[AbstractLibrary] | None, saved: bool) -> Opened:
+def _loaded(
+    module: nn.Module, state: dict[str, Tensor], library: type[AbstractLibrary] | None, saved: bool
+) -> Restored:
     if library is None:
-        return Opened(load_strictly(module, state))
-    return library.load_saved(module, state) if saved else Opened(library.load_weights(module, state))
+        return Restored(load_strictly(module, state))
+    return library.load_saved(module, state) if saved else Restored(library.load_weights(module, state))
 
 
-def _renamed(module: nn.Module, library: type[AbstractLibrary], groups: Sequence[Group]) -> tuple[WeightSet, ...]:
+def _renamed(module: nn.Module, library: type[AbstractLibrary], groups: Sequence[TensorGroup]) -> tuple[WeightSet, ...]:
     """The sets that fit by the names that the library gives today to what they are named."""
     own = module.state_dict()
     found = [candidate(group, own) for group in groups]
-    return fitting([Group(one.words, library.renamed(module, one.state), one.averaged) for one in found], list(own))
+    return fitting(
+        [TensorGroup(one.words, library.renamed(module, one.state), one.averaged) for one in found], list(own)
+    )
 
 
 def _of_any_names(
-    own: Mapping[str, Tensor], library: type[AbstractLibrary], groups: Sequence[Group]
+    own: Mapping[str, Tensor], library: type[AbstractLibrary], groups: Sequence[TensorGroup]
 ) -> tuple[WeightSet, ...]:
     """What may be the model's for a library that finds out when it loads it: large enough, or all that there is."""
     found = [candidate(group, own) for group in groups] if library.renames else []
@@ -364,10 +368,10 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _nearest(groups: Iterable[Group], own: Mapping[str, Tensor]) -> Shapes:
+def _nearest(groups: Iterable[TensorGroup], own: Mapping[str, Tensor]) -> Shapes:
     """The weights of a file that have most names in common with the model's, if only in their last parts."""
 
-    def common(group: Group) -> int:
+    def common(group: TensorGroup) -> int:
         return sum(name.rpartition(".")[2] in lasts for name in group.tensors)
 
     lasts = {name.rpartition(".")[2] for name in own}
@@ -375,7 +379,7 @@ def _nearest(groups: Iterable[Group], own: Mapping[str, Tensor]) -> Shapes:
     return {} if best is None else _bare(best)
 
 
-def _bare(group: Group) -> Shapes:
+def _bare(group: TensorGroup) -> Shapes:
     """Names and shapes without the parts that all names begin with."""
     shapes = _shapes(only(group).state)
     while len({name.partition(".")[0] for name in shapes}) == 1 and all("." in name for name in shapes):
@@ -383,7 +387,7 @@ def _bare(group: Group) -> Shapes:
     return shapes
 
 
-def _likely(groups: Iterable[Group]) -> str:
+def _likely(groups: Iterable[TensorGroup]) -> str:
     """What the weights of a file look like, in words that follow "its weights"; nothing if that is not known."""
     for group in groups:
         found = resembling(_bare(group))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.bands import band_pictures
-from vitscope.models.blocks import Block, blocks_of, passed_by
+from vitscope.models.blocks import NestedBlock, blocks_of, passed_by
 from vitscope.models.following import layers_apart, same_map
 from vitscope.models.found_layout import Evidence, FoundLayout, evidence_of, tensors_of
 from vitscope.models.hooks import hooks, takes_hooks
@@ -123,7 +123,7 @@ def named_modules(
         raise UserError(
             f"{type(module).__name__} has no submodule {wrong[0]!r}; it has {', '.join(list(known)[1:9])}, ..."
         )
-    blocks = [Block(name) for name in units] if units is not None else list(blocks_of(module))
+    blocks = [NestedBlock(name) for name in units] if units is not None else list(blocks_of(module))
     looks = _looked_at(module, [name for block in blocks for name in block.names], image)
     layouts = _layouts(looks, known)
     if units is not None:

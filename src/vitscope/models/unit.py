@@ -88,7 +88,7 @@ class AbstractAttentionUnit(AbstractUnit):
         return self.finish(stream, self.branch(attention, attention.context()))
 
 
-class AbstractHeads(ABC):
+class AbstractAttentionHeads(ABC):
     """An upstream attention module, read: its projections on either side of the softmax."""
 
     heeds_kept: ClassVar[bool] = False
@@ -108,7 +108,7 @@ class ResidualAttention(AbstractAttentionUnit):
     """``x + after(attention(before(x)))`` on the stream's values."""
 
     before: tuple[Callable[[Tensor], Tensor], ...]
-    heads: AbstractHeads
+    heads: AbstractAttentionHeads
     after: tuple[Callable[[Tensor], Tensor], ...]
 
     @property
@@ -146,7 +146,7 @@ class Residual(AbstractUnit):
 
 
 @dataclass(frozen=True)
-class Step(AbstractUnit):
+class WholeUnit(AbstractUnit):
     """A unit given by a function of the whole stream: downsampling, rearrangement, a block with its own shortcut.
 
     ``shortcut`` is what is left without its residual branch, where that is its input as it came in.

@@ -22,7 +22,7 @@ _DEEP = 4
 
 
 @dataclass(frozen=True)
-class Group:
+class TensorGroup:
     """All tensors of one mapping of a file, by their names there, and the keys that lead to it."""
 
     path: tuple[str, ...]
@@ -35,7 +35,7 @@ class Group:
 class WeightSet:
     """Weights by a model's own names, and where in a file they were found."""
 
-    group: Group
+    group: TensorGroup
     prefix: str
     """What their names begin with in the file, and none of the model's do."""
     names: Mapping[str, str]
@@ -83,25 +83,25 @@ def is_average(words: str) -> bool:
     return _AVERAGES.search(re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", words).lower()) is not None
 
 
-def groups_of(data: Mapping[Any, object]) -> tuple[Group, ...]:
+def groups_of(data: Mapping[Any, object]) -> tuple[TensorGroup, ...]:
     """Every mapping in a file that holds tensors, optimisers' apart; the outermost first."""
     found = tuple(_groups(data, ()))
     if "averaging_state" in data and "current_model_state" in data:  # Lightning's averaging swaps them when it saves
-        return tuple(Group(one.path, one.tensors, one.path == ("state_dict",)) for one in found)
+        return tuple(TensorGroup(one.path, one.tensors, one.path == ("state_dict",)) for one in found)
     return found
 
 
-def _groups(data: Mapping[Any, object], path: tuple[str, ...]) -> Iterator[Group]:
+def _groups(data: Mapping[Any, object], path: tuple[str, ...]) -> Iterator[TensorGroup]:
     tensors = {name: one for name, one in data.items() if isinstance(name, str) and isinstance(one, Tensor)}
     if tensors:
-        yield Group(path, tensors)
+        yield TensorGroup(path, tensors)
     if len(path) < _DEEP:
         for key, inner in data.items():
             if isinstance(key, str) and isinstance(inner, Mapping) and not _OPTIMISERS.search(key):
                 yield from _groups(inner, (*path, key))
 
 
-def fitting(groups: Sequence[Group], wanted: Sequence[str]) -> tuple[WeightSet, ...]:
+def fitting(groups: Sequence[TensorGroup], wanted: Sequence[str]) -> tuple[WeightSet, ...]:
     """The sets that have every one of the ``wanted`` names behind one prefix; counters of batches may be missing."""
     needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
     found: list[WeightSet] = []
@@ -114,7 +114,7 @@ def fitting(groups: Sequence[Group], wanted: Sequence[str]) -> tuple[WeightSet, 
     return tuple(found)
 
 
-def _plain(group: Group, dropped: frozenset[str]) -> dict[str, str]:
+def _plain(group: TensorGroup, dropped: frozenset[str]) -> dict[str, str]:
     """From each name without the parts that wrappers put in, to the name in the file; as it is where two would meet."""
     plain = {".".join(part for part in name.split(".") if part not in dropped): name for name in group.tensors}
     return plain if len(plain) == len(group.tensors) else {name: name for name in group.tensors}
@@ -127,7 +127,7 @@ def _surplus(long: str, short: str) -> list[str]:
     return list(rest.elements())
 
 
-def _behind_prefixes(group: Group, plain: Mapping[str, str], needed: Sequence[str]) -> Iterator[WeightSet]:
+def _behind_prefixes(group: TensorGroup, plain: Mapping[str, str], needed: Sequence[str]) -> Iterator[WeightSet]:
     anchor = max(needed, key=lambda name: (name.count("."), len(name)))
     prefixes = [name.removesuffix(anchor) for name in plain if name.endswith(anchor)]
     for prefix in prefixes:
@@ -136,7 +136,7 @@ def _behind_prefixes(group: Group, plain: Mapping[str, str], needed: Sequence[st
             yield WeightSet(group, prefix, names)
 
 
-def candidate(group: Group, own: Mapping[str, Tensor]) -> WeightSet:
+def candidate(group: TensorGroup, own: Mapping[str, Tensor]) -> WeightSet:
     """What of a group may be a model's weights under names of an earlier version.
 
     That is what lies behind the longest prefix that none of the model's ``own`` names begins with, and behind which
@@ -159,7 +159,7 @@ def candidate(group: Group, own: Mapping[str, Tensor]) -> WeightSet:
     return WeightSet(group, prefix, names)
 
 
-def only(group: Group) -> WeightSet:
+def only(group: TensorGroup) -> WeightSet:
     """All of a group's tensors, without the parts of their names that wrappers put in at any place."""
     plain = _plain(group, _TRANSPARENT)
     prefix = "module." if all(name.startswith("module.") for name in plain) else ""

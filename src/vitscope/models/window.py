@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Layout, Stream
-from vitscope.models.unit import AbstractAttentionUnit, AbstractHeads, chained, unchanged
+from vitscope.models.unit import AbstractAttentionHeads, AbstractAttentionUnit, chained, unchanged
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ResidualWindowAttention(AbstractAttentionUnit):
     """
 
     before: tuple[Callable[[Tensor], Tensor], ...]
-    heads: AbstractHeads
+    heads: AbstractAttentionHeads
     after: tuple[Callable[[Tensor], Tensor], ...]
     cut: Callable[[Stream], Windows]
     shortcut: tuple[Callable[[Tensor], Tensor], ...] = ()

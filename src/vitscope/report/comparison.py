@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from vitscope.report.axis import SAMPLES, over_layers, unit_axes
-from vitscope.report.measured import Measured, measured
+from vitscope.report.measured import MeasuredQuantity, measured
 from vitscope.report.number import with_error
 from vitscope.report.side import Side, is_training
 from vitscope.report.table import MOST_ROWS, Table
@@ -51,7 +51,7 @@ def _words(compared: Sequence[Side], name: str) -> dict[str, object]:
     return dict(next(_dataset(side, name) for side in compared if name in side.run).attrs)
 
 
-def _stacked(quantity: str, having: dict[str, Measured], ordered: bool) -> dict[str, xr.DataArray]:
+def _stacked(quantity: str, having: dict[str, MeasuredQuantity], ordered: bool) -> dict[str, xr.DataArray]:
     words = {"long_name": "run", "ordered": ordered}
     stacked: dict[str, xr.DataArray] = {}
     for part, end in (("mean", ""), ("error", "_error"), ("count", "_count")):
@@ -67,7 +67,7 @@ def _stacked(quantity: str, having: dict[str, Measured], ordered: bool) -> dict[
     return stacked
 
 
-def _prepared(quantity: Measured, side: Side, exact: bool) -> Measured:
+def _prepared(quantity: MeasuredQuantity, side: Side, exact: bool) -> MeasuredQuantity:
     """The quantity over layers or relative depth, without axes whose entries do not correspond between runs."""
     cells = side.units + 2 if side.units else 0
     axes = unit_axes(quantity.mean, cells)
@@ -77,7 +77,7 @@ def _prepared(quantity: Measured, side: Side, exact: bool) -> Measured:
         parts = _pooled(parts)
     kept = {*parts[0].dims, *(("kind",) if axes and not exact else ())}
     mean, error, count = (part.drop_vars([name for name in part.coords if name not in kept]) for part in parts)
-    return Measured(quantity.diagnostic, quantity.name, mean, error, count)
+    return MeasuredQuantity(quantity.diagnostic, quantity.name, mean, error, count)
 
 
 def _over_depth(part: xr.DataArray, axis: str, side: Side, exact: bool) -> xr.DataArray:
@@ -108,7 +108,9 @@ Errors = Callable[[str], Sequence[float | None]]
 """The paired standard errors of the other runs' differences in a quantity, by its address; None if not known."""
 
 
-def difference_tables(compared: Sequence[Side], quantities: Sequence[Measured], errors: Errors) -> tuple[Table, ...]:
+def difference_tables(
+    compared: Sequence[Side], quantities: Sequence[MeasuredQuantity], errors: Errors
+) -> tuple[Table, ...]:
     """One table for all plain numbers and one for each quantity with axes: each run's value, and its difference.
 
     The difference is from the first run, its error the paired one if ``errors`` know it, else that of independent
@@ -137,7 +139,9 @@ def difference(apart: float, error: float) -> str:
     return text if text.startswith("−") or not apart else f"+{text}"
 
 
-def _paired(quantity: Measured, labels: Sequence[str], compared: Sequence[Side], errors: Errors) -> list[float | None]:
+def _paired(
+    quantity: MeasuredQuantity, labels: Sequence[str], compared: Sequence[Side], errors: Errors
+) -> list[float | None]:
     """The paired errors of those of the runs that have the quantity, the first of all runs among them."""
     if quantity.dims != ("run",) or labels[0] != compared[0].label:
         return [None] * (len(labels) - 1)
@@ -145,7 +149,7 @@ def _paired(quantity: Measured, labels: Sequence[str], compared: Sequence[Side],
     return [known[label] for label in labels[1:]]
 
 
-def _table(compared: Sequence[Side], quantities: Sequence[Measured], errors: Errors) -> Table:
+def _table(compared: Sequence[Side], quantities: Sequence[MeasuredQuantity], errors: Errors) -> Table:
     labels = [str(label) for label in quantities[0].mean["run"].values]
     first = quantities[0]
     rows: list[tuple[str, ...]] = []
@@ -169,12 +173,12 @@ def _letter(compared: Sequence[Side], label: str) -> str:
     return label if is_training(compared) else label.partition(":")[0]
 
 
-def _axes(quantity: Measured) -> tuple[str, ...]:
+def _axes(quantity: MeasuredQuantity) -> tuple[str, ...]:
     others = [dim for dim in quantity.dims if dim != "run"]
     return tuple("quarter of the depth" if dim == DEPTH else dim.replace("_", " ") for dim in others)
 
 
-def _lines(quantity: Measured) -> list[tuple[tuple[str, ...], list[float], list[float]]]:
+def _lines(quantity: MeasuredQuantity) -> list[tuple[tuple[str, ...], list[float], list[float]]]:
     """Rows: place on the axes, and the runs' means and errors there; only where two runs have a value."""
     mean, error = (_in_quarters(part) for part in (quantity.mean, quantity.error))
     others = [dim for dim in mean.dims if dim != "run"]
@@ -202,7 +206,9 @@ def _in_quarters(part: xr.DataArray) -> xr.DataArray:
     return xr.concat(slices, dim=xr.IndexVariable(DEPTH, list(_QUARTERS)), coords="minimal", compat="override")
 
 
-def _csv(labels: Sequence[str], quantities: Sequence[Measured], paired: Mapping[str, Sequence[float | None]]) -> str:
+def _csv(
+    labels: Sequence[str], quantities: Sequence[MeasuredQuantity], paired: Mapping[str, Sequence[float | None]]
+) -> str:
     """All rows to the last digit: each run's mean and error, then each difference from the first run and its error."""
     first = labels[0]
     apart = [f"{name} of {label} - {first}" for label in labels[1:] for name in ("difference", "standard error")]

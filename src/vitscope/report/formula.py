@@ -77,13 +77,13 @@ def mathml(latex: str, display: str) -> str:
     A formula with a command that is not known here stays as it was written, in ``<code>``.
     """
     try:
-        body = _Reader(_TOKEN.findall(latex)).row(None)
+        body = _FormulaReader(_TOKEN.findall(latex)).row(None)
     except (KeyError, IndexError):
         return f'<code class="formula">{escape(latex)}</code>'
     return f'<math display="{display}"><mrow>{body}</mrow></math>'
 
 
-class _Reader:
+class _FormulaReader:
     """Recursive descent over the tokens of one formula."""
 
     def __init__(self, tokens: list[str]) -> None:

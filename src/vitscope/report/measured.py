@@ -14,7 +14,7 @@ _CHANGE, _INTACT = "_change", "_intact"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredQuantity:
     """One quantity of one diagnostic."""
 
     diagnostic: str
@@ -22,7 +22,7 @@ class Measured:
     mean: xr.DataArray
     error: xr.DataArray
     count: xr.DataArray
-    intact: "Measured | None" = None
+    intact: "MeasuredQuantity | None" = None
     """The same of the intact model, in a study."""
     is_change: bool = False
     """Whether it is a difference from the intact model, and 0 means that nothing changed."""
@@ -115,7 +115,7 @@ def listed(attribute: object) -> tuple[str, ...]:
     return tuple(map(str, attribute)) if isinstance(attribute, Iterable) else ()  # pyright: ignore
 
 
-def measured(diagnostic: str, dataset: xr.Dataset) -> tuple[Measured, ...]:
+def measured(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantity, ...]:
     """The quantities of a group in order, headline first; those without a single value are left out.
 
     In a study's group each quantity's change comes before it, and what the intact model has last. Where the axes are
@@ -134,7 +134,7 @@ def _headed(names: list[str], dataset: xr.Dataset) -> list[str]:
     return sorted(names, key=lambda name: name != headline)
 
 
-def _with_intact(quantity: Measured, found: Mapping[str, Measured]) -> Measured:
+def _with_intact(quantity: MeasuredQuantity, found: Mapping[str, MeasuredQuantity]) -> MeasuredQuantity:
     own = found.get(f"{quantity.name}{_INTACT}")
     if own is not None:
         return replace(quantity, intact=own)
@@ -142,7 +142,7 @@ def _with_intact(quantity: Measured, found: Mapping[str, Measured]) -> Measured:
     return replace(quantity, intact=base, is_change=True) if base and quantity.name.endswith(_CHANGE) else quantity
 
 
-def _ordered(found: Mapping[str, Measured]) -> list[str]:
+def _ordered(found: Mapping[str, MeasuredQuantity]) -> list[str]:
     order: list[str] = []
     for name, quantity in found.items():
         if f"{name}{_INTACT}" not in found:
@@ -154,11 +154,11 @@ def _ordered(found: Mapping[str, Measured]) -> list[str]:
     return [*order, *(name for name in found if name not in studied), *(n for n in found if n in studied - set(order))]
 
 
-def _read(diagnostic: str, name: str, dataset: xr.Dataset) -> Measured:
+def _read(diagnostic: str, name: str, dataset: xr.Dataset) -> MeasuredQuantity:
     mean = dataset[name]
     parts = [
         dataset[f"{name}{part}"] if f"{name}{part}" in dataset else xr.full_like(mean, fill)
         for part, fill in (("_error", np.nan), ("_count", 0.0))
     ]
     numbers = [part.astype(np.float64) for part in (mean, *parts)]
-    return Measured(diagnostic, name, numbers[0], numbers[1], numbers[2])
+    return MeasuredQuantity(diagnostic, name, numbers[0], numbers[1], numbers[2])

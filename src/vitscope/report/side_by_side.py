@@ -15,7 +15,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.comparison import DEPTH_RANGE, difference, difference_tables, differences, joined
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
-from vitscope.report.measured import Measured, listed, measured
+from vitscope.report.measured import MeasuredQuantity, listed, measured
 from vitscope.report.number import with_error, with_unit
 from vitscope.report.page import AsRuns, encoded, page_path, rendered, runs_of
 from vitscope.report.pairing import Pairings, pair
@@ -42,7 +42,7 @@ def write_comparison(runs: AsRuns, path: str | os.PathLike[str], labels: Sequenc
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """A line of a table with a cell for each run; ``differs`` marks facts that are not the same in all."""
 
     name: str
@@ -130,7 +130,7 @@ class CompareView:
         return pair(self.sides)
 
     @cached_property
-    def facts(self) -> tuple[Row, ...]:
+    def facts(self) -> tuple[ComparedRow, ...]:
         """What the runs are, those that differ marked."""
         kept = ("fingerprint", "units", "edits")
         sources = [
@@ -150,18 +150,18 @@ class CompareView:
         return tuple(row for row in rows if row.differs or not row.name.startswith("settings"))
 
     @cached_property
-    def numbers(self) -> tuple[Row, ...]:
+    def numbers(self) -> tuple[ComparedRow, ...]:
         """The headline numbers, each run's with its error."""
         return tuple(
-            Row(first.label, tuple(with_unit(with_error(*one), first.unit) if one else "" for one in values))
+            ComparedRow(first.label, tuple(with_unit(with_error(*one), first.unit) if one else "" for one in values))
             for first, values in self._headlines
         )
 
     @cached_property
-    def differences(self) -> tuple[Row, ...]:
+    def differences(self) -> tuple[ComparedRow, ...]:
         """The same as differences from the first run."""
         return tuple(
-            Row(
+            ComparedRow(
                 first.label,
                 tuple(difference(*one) for one in _differences(values, self.pairings.errors(first.address))),
             )
@@ -169,10 +169,10 @@ class CompareView:
         )
 
     @cached_property
-    def _headlines(self) -> tuple[tuple[Measured, list[tuple[float, float] | None]], ...]:
+    def _headlines(self) -> tuple[tuple[MeasuredQuantity, list[tuple[float, float] | None]], ...]:
         found = [{(one.diagnostic, one.name): one for _, one in run.headlines} for run in self.runs]
         keys = dict.fromkeys(key for one in found for key in one)
-        rows: list[tuple[Measured, list[tuple[float, float] | None]]] = []
+        rows: list[tuple[MeasuredQuantity, list[tuple[float, float] | None]]] = []
         for key in keys:
             first = next(one[key] for one in found if key in one)
             values = [(one[key].mean.item(), one[key].error.item()) if key in one else None for one in found]
@@ -244,8 +244,8 @@ def _differences(
     return differences(means, errors, paired)
 
 
-def _fact(name: str, cells: list[str]) -> Row:
-    return Row(name, tuple(cells), len(set(cells)) > 1 and name != "ended")
+def _fact(name: str, cells: list[str]) -> ComparedRow:
+    return ComparedRow(name, tuple(cells), len(set(cells)) > 1 and name != "ended")
 
 
 def _lack(side: Side, name: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.number import amount, with_error, with_unit
 
 _BESIDE = ("unit", "kind", "name")
@@ -28,13 +28,13 @@ class Table:
     """Rows there are; the page holds the first of them where they are many."""
 
 
-def tables(quantities: Sequence[Measured]) -> tuple[Table, ...]:
+def tables(quantities: Sequence[MeasuredQuantity]) -> tuple[Table, ...]:
     """One table for all numbers without an axis, one for each quantity with axes."""
     numbers = [quantity for quantity in quantities if not quantity.dims]
     return (*((_of_numbers(numbers),) if numbers else ()), *(_of(quantity) for quantity in quantities if quantity.dims))
 
 
-def _of_numbers(quantities: Sequence[Measured]) -> Table:
+def _of_numbers(quantities: Sequence[MeasuredQuantity]) -> Table:
     rows = [
         (q.label, with_error(q.mean.item(), q.error.item()), q.unit, amount(int(q.count.item()))) for q in quantities
     ]
@@ -48,7 +48,7 @@ def _of_numbers(quantities: Sequence[Measured]) -> Table:
     return Table(title, "", f"{quantities[0].diagnostic}.csv", header, tuple(rows), _csv(frame), len(rows))
 
 
-def _of(quantity: Measured) -> Table:
+def _of(quantity: MeasuredQuantity) -> Table:
     wide = len(quantity.dims) == 2 and quantity.mean.shape[1] <= _MOST_COLUMNS
     header, rows = _pivot(quantity) if wide else _listing(quantity)
     file = f"{quantity.diagnostic}-{quantity.name}.csv"
@@ -56,7 +56,7 @@ def _of(quantity: Measured) -> Table:
                  _csv(_parts(quantity)), len(rows))  # fmt: skip
 
 
-def _pivot(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def _pivot(quantity: MeasuredQuantity) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     first, second = quantity.dims
     header, leading = _leading(quantity, first)
     columns = tuple(f"{second.replace('_', ' ')} {_text(value)}" for value in _coordinate(quantity.mean, second))
@@ -65,7 +65,7 @@ def _pivot(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...], 
     return (*header, *columns), tuple((*lead, *row) for lead, row in zip(leading, cells, strict=True))
 
 
-def _listing(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def _listing(quantity: MeasuredQuantity) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     if len(quantity.dims) == 1:
         header, leading = _leading(quantity, quantity.dims[0])
     else:
@@ -81,7 +81,7 @@ def _listing(quantity: Measured) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     )
 
 
-def _leading(quantity: Measured, dim: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _leading(quantity: MeasuredQuantity, dim: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     named = [*_BESIDE, *(f"{dim}_{column}" for column in _BESIDE)]
     beside = [name for name in named if name in quantity.mean.coords and quantity.mean[name].dims == (dim,)]
     columns = [_coordinate(quantity.mean, name) for name in (dim, *beside)]
@@ -101,7 +101,7 @@ def _cell(mean: float, error: float) -> str:
     return with_error(float(mean), float(error)) if np.isfinite(mean) else ""
 
 
-def _parts(quantity: Measured) -> xr.Dataset:
+def _parts(quantity: MeasuredQuantity) -> xr.Dataset:
     counts = quantity.count.astype(np.int64)
     parts = {"mean": quantity.mean, "standard_error": quantity.error, "samples": counts}
     return xr.Dataset({name: part.drop_attrs() for name, part in parts.items()})

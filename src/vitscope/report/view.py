@@ -11,11 +11,11 @@ from typing import Any, cast
 import xarray as xr
 from markupsafe import Markup
 
-from vitscope.measurement.claim import Claim, Kind, Verdict, foremost
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import MARGIN_TOP
-from vitscope.report.measured import Measured, listed, measured
+from vitscope.report.measured import MeasuredQuantity, listed, measured
 from vitscope.report.mistakes import MistakesView, mistakes_of
 from vitscope.report.number import amount
 from vitscope.report.strip import Strip, strip
@@ -67,7 +67,7 @@ class FigureView:
     """Drawings of the same quantities, and those quantities for the words beside them."""
 
     id: str
-    quantities: tuple[Measured, ...]
+    quantities: tuple[MeasuredQuantity, ...]
     plots: tuple[Plot, ...]
 
 
@@ -79,8 +79,8 @@ class DiagnosticView:
     name: str
     title: str
     question: str
-    numbers: tuple[Measured, ...]
-    intact: Measured | None
+    numbers: tuple[MeasuredQuantity, ...]
+    intact: MeasuredQuantity | None
     """The headline of a study's intact model, where that is a number."""
     main: tuple[FigureView, ...]
     more: tuple[FigureView, ...]
@@ -94,7 +94,7 @@ class DiagnosticView:
         return next((f for f in figures if any(quantity in (one.name, one.whole) for one in f.quantities)), None)
 
 
-_GLYPHS = {Kind.PROBLEM: "▲", Kind.LOOK: "●", Kind.GOOD: "✓", Kind.THEORY: "◆"}
+_GLYPHS = {ClaimKind.PROBLEM: "▲", ClaimKind.LOOK: "●", ClaimKind.GOOD: "✓", ClaimKind.THEORY: "◆"}
 
 
 def tone(claim: Claim) -> str:
@@ -106,7 +106,7 @@ def advising(claim: Claim) -> str:
     """What stands above a claim's advice."""
     if claim.verdict is Verdict.UNDECIDED:
         return "What would decide it"
-    return "What it means" if claim.kind is Kind.THEORY else "What to try"
+    return "What it means" if claim.kind is ClaimKind.THEORY else "What to try"
 
 
 def glyph(claim: Claim) -> str:
@@ -196,7 +196,7 @@ class RunView:
         return mistakes_of(self.run)
 
     @property
-    def headlines(self) -> tuple[tuple[DiagnosticView, Measured], ...]:
+    def headlines(self) -> tuple[tuple[DiagnosticView, MeasuredQuantity], ...]:
         """The diagnostics whose headline is a plain number; where there is none, what a study's intact model has."""
         own = [(one, one.numbers[0]) for one in self.diagnostics if one.numbers]
         intact = [(one, one.intact) for one in self.diagnostics if one.intact is not None]
@@ -212,9 +212,9 @@ class RunView:
     def findings(self) -> tuple[FindingGroup, ...]:
         """What somebody who uses the model can act on, then what is about the theory; where that is all, that."""
         claims = foremost(self.run.claims)
-        about = [claim for claim in claims if claim.kind is not Kind.THEORY]
-        theory = [claim for claim in claims if claim.kind is Kind.THEORY]
-        problems, looks = (sum(claim.kind is kind for claim in claims) for kind in (Kind.PROBLEM, Kind.LOOK))
+        about = [claim for claim in claims if claim.kind is not ClaimKind.THEORY]
+        theory = [claim for claim in claims if claim.kind is ClaimKind.THEORY]
+        problems, looks = (sum(claim.kind is kind for claim in claims) for kind in (ClaimKind.PROBLEM, ClaimKind.LOOK))
         opened = max(problems, min(problems + looks, WEIGHTIEST), 1) if about else WEIGHTIEST
         first = self._group("Findings", rates_of(claims) if claims else NO_FINDINGS, about or theory, opened)
         return (first, self._group("About the theory", THEORY, theory, 0)) if about and theory else (first,)

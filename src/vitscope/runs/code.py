@@ -26,7 +26,7 @@ def versioned(value: object) -> Mapping[str, str]:
     foreign = [cls for cls in type(value).__mro__ if not is_own(cls) and cls is not object and _has_code(cls)]
     if not foreign:
         return {}
-    reader = _Reader(_package(type(value).__module__))
+    reader = _CodeReader(_package(type(value).__module__))
     said = "\n".join(line for cls in foreign for line in reader.members(cls))
     return {"code": hashlib.sha256(said.encode()).hexdigest()[:16]}
 
@@ -37,7 +37,7 @@ def _has_code(cls: type) -> bool:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _CodeReader:
     """Reads what values of a package do, each once: text that is the same in every process."""
 
     package: str

@@ -26,7 +26,7 @@ from vitscope.convex.runs.group import (
 from vitscope.convex.runs.settings import HeadSettings
 from vitscope.convex.solver import Step
 from vitscope.engine.plan import Progress, silent
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, above, needed, rate_of
 from vitscope.measurement.exact import change_of, contrast
 from vitscope.measurement.quantity import Quantity, labelled
@@ -233,7 +233,7 @@ def attention_claim(heads: Mapping[str, tuple[Rights, float]]) -> Sequence[Claim
         evidence="convex-comparison/top1",
         weight=0.9,
         headline=headline,
-        kind=Kind.LOOK,
+        kind=ClaimKind.LOOK,
         rate=rate,
     )
     return (claim,)

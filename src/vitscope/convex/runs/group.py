@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 
 from vitscope.convex.runs.data import HeadData
-from vitscope.measurement.claim import Claim, Kind, Verdict, foremost
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import Run, make_run
@@ -112,9 +112,12 @@ def certified(gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str
     reached = Verdict.UNDECIDED if "heuristic" in kinds else Verdict.HOLDS
     verdict = reached if worst <= tol else Verdict.FAILS
     kind, headline = {
-        Verdict.HOLDS: (Kind.GOOD, f"{what} within {100 * tol:g} % of the global optimum."),
-        Verdict.FAILS: (Kind.PROBLEM, f"The certificate does not reach {100 * tol:g} %: a better head may exist."),
-        Verdict.UNDECIDED: (Kind.LOOK, "The bound on the optimum was only searched for, so that it certifies nothing."),
+        Verdict.HOLDS: (ClaimKind.GOOD, f"{what} within {100 * tol:g} % of the global optimum."),
+        Verdict.FAILS: (ClaimKind.PROBLEM, f"The certificate does not reach {100 * tol:g} %: a better head may exist."),
+        Verdict.UNDECIDED: (
+            ClaimKind.LOOK,
+            "The bound on the optimum was only searched for, so that it certifies nothing.",
+        ),
     }[verdict]
     return Claim(
         name="certified",

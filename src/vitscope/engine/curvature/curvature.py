@@ -24,8 +24,8 @@ from vitscope.engine.curvature.hessian import (
     shadow,
     with_finite_loss,
 )
-from vitscope.engine.curvature.part import Part, coordinates, part_count, parts_of, read_part
-from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.curvature.part import WeightPart, coordinates, part_count, parts_of, read_part
+from vitscope.engine.curvature.sample import LossSample
 from vitscope.engine.reading.failure import failures_told
 from vitscope.engine.work.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.bounds import check_bounds
@@ -40,11 +40,11 @@ Record = Mapping[str, Float64[Tensor, "parts ..."]]
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class CurvatureProblem:
     """A loss to examine: its Hessian by all weights, the parts to look at, and where random numbers come from."""
 
     hessian: LossHessian
-    parts: tuple[Part, ...]
+    parts: tuple[WeightPart, ...]
     generator: torch.Generator
 
     def blocks(self) -> tuple[LossHessian, ...]:
@@ -54,12 +54,12 @@ class Problem:
 
 def problem_of(
     loss: Callable[[Mapping[str, Tensor]], Float[Tensor, ""]], weights: Mapping[str, Tensor], apart: bool = False
-) -> Problem:
+) -> CurvatureProblem:
     """A problem of one's own: a loss as a function of named weights, as one part or each of them ``apart``."""
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     groups = [(name,) for name in leaves] if apart else [tuple(leaves)]
-    parts = tuple(Part("+".join(names), names, "module") for names in groups)
-    return Problem(hessian_of(loss(leaves), leaves), parts, torch.Generator().manual_seed(0))
+    parts = tuple(WeightPart("+".join(names), names, "module") for names in groups)
+    return CurvatureProblem(hessian_of(loss(leaves), leaves), parts, torch.Generator().manual_seed(0))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class KnownCurvature:
     """A problem whose answer is known by pencil and paper."""
 
     why: str
-    problem: Problem
+    problem: CurvatureProblem
     answer: Mapping[str, Float64[Tensor, "parts ..."]]
     tolerance: float = 1e-5
 
@@ -76,7 +76,7 @@ class KnownCurvature:
 class Records:
     """The state of a fold over mini-batches: the records by the mini-batch's number."""
 
-    parts: tuple[Part, ...] = ()
+    parts: tuple[WeightPart, ...] = ()
     rows: Mapping[int, Record] = field(default_factory=dict[int, Record])
 
     def merge(self, other: "Records") -> "Records":
@@ -114,7 +114,7 @@ class AbstractCurvature(ABC):
 
     @property
     @abstractmethod
-    def sample(self) -> Sample:
+    def sample(self) -> LossSample:
         """On what it is measured."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class AbstractCurvature(ABC):
         """About how many Hessian products a mini-batch takes, looked at in so many parts."""
 
     @abstractmethod
-    def examine(self, problem: Problem) -> Record:
+    def examine(self, problem: CurvatureProblem) -> Record:
         """What one mini-batch's loss is like, in float64 on the CPU, part by part."""
 
     @abstractmethod
@@ -138,7 +138,7 @@ class AbstractCurvature(ABC):
         """The state before the first mini-batch."""
         return Records()
 
-    def update(self, state: Records, minibatch: int, problem: Problem) -> Records:
+    def update(self, state: Records, minibatch: int, problem: CurvatureProblem) -> Records:
         """The state after one more mini-batch."""
         return state.merge(Records(problem.parts, {minibatch: self.examine(problem)}))
 
@@ -276,12 +276,12 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
             meter.spend(GRAPH * images)
             for number in group:
                 own = self.diagnostics[number].sample
-                problem = Problem(hessian, parts_of(subject, finite, own.per), own.generator(shard.start))
+                problem = CurvatureProblem(hessian, parts_of(subject, finite, own.per), own.generator(shard.start))
                 states[number] = self.diagnostics[number].update(states[number], shard.start, problem)
         meter.close()
         return CurvatureResult(len(batch.indices), batch.broken, tuple(states), unfinite)
 
-    def _finite(self, sample: Sample, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
+    def _finite(self, sample: LossSample, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
         """The batch without the images whose loss is not finite, and the names of these."""
         if not len(batch):
             return batch, ()
@@ -333,7 +333,7 @@ def over_minibatches(
 
 def by_part(
     quantity: Quantity,
-    parts: tuple[Part, ...],
+    parts: tuple[WeightPart, ...],
     dims: tuple[str, ...],
     numbers: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]],
     coords: Mapping[str, object],

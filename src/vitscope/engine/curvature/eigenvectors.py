@@ -11,7 +11,7 @@ from vitscope.engine.curvature.hessian import (
     shadow,
     with_finite_loss,
 )
-from vitscope.engine.curvature.sample import Sample
+from vitscope.engine.curvature.sample import LossSample
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 from vitscope.numerics.lanczos import extreme_eigenpairs
@@ -46,7 +46,7 @@ def top_eigenvectors(
     if which not in ("largest", "smallest"):
         raise UserError(f"Eigenvectors of the {which!r} eigenvalues were asked for; it is 'largest' or 'smallest'.")
     refuse_without_loss(subject, images.labels is not None)
-    sample = Sample(batch, batches, "model", precision, seed)
+    sample = LossSample(batch, batches, "model", precision, seed)
     shown = shadow(subject, precision)
     read = [sample.minibatch(shown, images, number) for number in range(sample.count(images))]
     found = [finite for one in read if len(one) and len(finite := with_finite_loss(subject, one))]

@@ -18,7 +18,7 @@ Per = Literal["model", "block", "unit", "module"]
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightPart:
     """Weights that belong together: the part's name, theirs, and where in the model it stands.
 
     ``layer`` is the first unit's (0 the stem); -1 where the part is no unit: the whole model, its tail, a module.
@@ -32,13 +32,13 @@ class Part:
     block: int = -1
 
 
-def read_part(stored: Mapping[str, Any]) -> Part:
+def read_part(stored: Mapping[str, Any]) -> WeightPart:
     """The part whose fields these are, as JSON gives them."""
     fields: dict[str, Any] = {**stored, "weights": tuple(stored["weights"])}
-    return Part(**fields)
+    return WeightPart(**fields)
 
 
-def coordinates(parts: Sequence[Part]) -> dict[str, Any]:
+def coordinates(parts: Sequence[WeightPart]) -> dict[str, Any]:
     """The labels of an axis over parts."""
     return {
         "part": np.asarray([part.name for part in parts]),
@@ -49,7 +49,7 @@ def coordinates(parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def parts_of(subject: Subject, batch: Batch, per: Per) -> tuple[Part, ...]:
+def parts_of(subject: Subject, batch: Batch, per: Per) -> tuple[WeightPart, ...]:
     """The parts of a shadow; those without weights are left out.
 
     A weight belongs to the first unit that uses it, which the loss's graph tells, whatever the modules are called:
@@ -58,12 +58,12 @@ def parts_of(subject: Subject, batch: Batch, per: Per) -> tuple[Part, ...]:
     """
     names = tuple(weights_of(subject))
     if per == "model":
-        return (Part("model", names, "model"),)
+        return (WeightPart("model", names, "model"),)
     if per == "module":
         owned: dict[str, list[str]] = {}
         for name in names:
             owned.setdefault(name.rpartition(".")[0], []).append(name)
-        return tuple(Part(module or "(model)", tuple(weights), "module") for module, weights in owned.items())
+        return tuple(WeightPart(module or "(model)", tuple(weights), "module") for module, weights in owned.items())
     units = _units(subject, batch)
     return _distinct(_blocks(units, subject.places) if per == "block" else units)
 
@@ -102,46 +102,48 @@ class _Owners(ExplicitAttention):
             left.extend(following for following, _ in node.next_functions)
 
 
-def _units(subject: Subject, batch: Batch) -> list[Part]:
+def _units(subject: Subject, batch: Batch) -> list[WeightPart]:
     weights = weights_of(subject)
     owners = _Owners({id(weight): name for name, weight in weights.items()})
     loss = loss_of(subject, batch, owners)
     owners.claim(-1, loss)
     order = {name: number for number, name in enumerate(weights)}
-    parts: list[Part] = []
+    parts: list[WeightPart] = []
     for layer in [*sorted(layer for layer in owners.owned if layer >= 0), -1]:
         names = tuple(sorted(owners.owned[layer], key=order.__getitem__))
         if names and layer > 0:
             place = subject.places[layer - 1]
-            parts.append(Part(place.name, names, place.kind.value, layer, place.stage, place.block))
+            parts.append(WeightPart(place.name, names, place.kind.value, layer, place.stage, place.block))
         elif names:
             end = "stem" if layer == 0 else "tail"
-            parts.append(Part(end, names, end, layer))
+            parts.append(WeightPart(end, names, end, layer))
     return parts
 
 
-def _blocks(units: Sequence[Part], places: Sequence[Place]) -> list[Part]:
-    groups: dict[tuple[str, int, int], list[Part]] = {}
+def _blocks(units: Sequence[WeightPart], places: Sequence[Place]) -> list[WeightPart]:
+    groups: dict[tuple[str, int, int], list[WeightPart]] = {}
     for unit in units:
         own = unit.name if unit.kind in ("stem", "tail") else ""
         groups.setdefault((own, unit.stage, unit.block), []).append(unit)
-    blocks: list[Part] = []
+    blocks: list[WeightPart] = []
     for (own, stage, block), members in groups.items():
         weights = tuple(name for member in members for name in member.weights)
         paths = [place.name.split(".") for place in places if (place.stage, place.block) == (stage, block)]
         common = takewhile(lambda words: len(set(words)) == 1, zip(*paths, strict=False))
         name = own or ".".join(words[0] for words in common) or f"stage {stage}, block {block}"
         kinds = dict.fromkeys(member.kind for member in members)
-        blocks.append(Part(name, weights, "+".join(kinds), members[0].layer, stage, block))
+        blocks.append(WeightPart(name, weights, "+".join(kinds), members[0].layer, stage, block))
     return blocks
 
 
-def _distinct(parts: Sequence[Part]) -> tuple[Part, ...]:
+def _distinct(parts: Sequence[WeightPart]) -> tuple[WeightPart, ...]:
     """The parts, those of the same name told apart by their layer."""
     names = [part.name for part in parts]
     return tuple(
         part
         if names.count(part.name) == 1
-        else Part(f"{part.name} (layer {part.layer})", part.weights, part.kind, part.layer, part.stage, part.block)
+        else WeightPart(
+            f"{part.name} (layer {part.layer})", part.weights, part.kind, part.layer, part.stage, part.block
+        )
         for part in parts
     )

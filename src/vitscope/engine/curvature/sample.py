@@ -13,7 +13,7 @@ from vitscope.models.subject import Subject
 
 
 @dataclass(frozen=True)
-class Sample:
+class LossSample:
     """Which losses are looked at: mini-batches of ``batch`` images, the first ``batches`` of a seeded shuffle."""
 
     batch: int

@@ -15,7 +15,7 @@ from vitscope.numerics.attention import ascending, row_entropy
 from vitscope.numerics.precision import widened
 
 
-class Kind(Enum):
+class ActivationKind(Enum):
     """The kinds of activation there are; the value is the shape."""
 
     FEATURES = "batch cells channels"
@@ -31,14 +31,14 @@ class Every(Enum):
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureMap:
     """The feature map after one layer, prefix tokens dropped."""
 
     cells: Float[Tensor, "batch cells channels"]
     grid: tuple[int, int]
 
     @classmethod
-    def of(cls, stream: Stream) -> "Features":
+    def of(cls, stream: Stream) -> "FeatureMap":
         """The stream's patches and their grid; half precision is widened, which is too coarse to measure in."""
         return cls(widened(stream.patches), stream.grid)
 
@@ -169,7 +169,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Rows:
+class AttentionRows:
     """The attention weights of one unit for a few images, and what several diagnostics need of them.
 
     Made from queries and keys chunk by chunk and never stored; valid until the next chunk is made. Rows of patch
@@ -243,15 +243,15 @@ class Rows:
         return 1 - self.weights[..., ~inside[0]].sum(-1)
 
     @cached_property
-    def _samples(self) -> "dict[int, Sample]":
+    def _samples(self) -> "dict[int, RowSample]":
         return {}
 
-    def sample(self, limit: int) -> "Sample":
+    def sample(self, limit: int) -> "RowSample":
         """At most ``limit`` evenly spread rows of each window, for what is dear to do with all of them."""
         if limit not in self._samples:
             slots = self.geometry.spread(limit)
             share = self.geometry.query_share[:, slots]
-            rows = Sample(
+            rows = RowSample(
                 self.weights[..., slots, :], self.row_entropy[..., slots], share / share.sum(-1, keepdim=True)
             )
             self._samples[limit] = rows
@@ -259,7 +259,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Sample:
+class RowSample:
     """Some rows of every window, with their entropies and the share of each in a mean over queries."""
 
     weights: Float[Tensor, "batch windows heads queries keys"]
@@ -282,7 +282,7 @@ def rows_with(
     prefix: int = 0,
     cell: int = 1,
     token_norms: Float[Tensor, "batch tokens"] | None = None,
-) -> Rows:
+) -> AttentionRows:
     """Rows whose attention weights are exactly these, over all tokens of a grid: what known answers are made of.
 
     Queries are the logarithms of the weights and keys the identity, so that the weights are made as a model's are.
@@ -292,4 +292,4 @@ def rows_with(
     tokens = torch.arange(count).expand(windows, count)
     attention = Attention(weights.clamp(min=1e-30).log(), eye, eye, tokens, tokens, grid=grid, prefix=prefix, scale=1.0)
     norms = torch.ones(batch, keys) if token_norms is None else token_norms
-    return Rows(attention, norms, Geometry.of(attention, (grid[0] * cell, grid[1] * cell)), Workspace())
+    return AttentionRows(attention, norms, Geometry.of(attention, (grid[0] * cell, grid[1] * cell)), Workspace())

@@ -12,14 +12,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Every, Features, Kind, Predictions, Rows
+from vitscope.engine.reading.activation import ActivationKind, AttentionRows, Every, FeatureMap, Predictions
 from vitscope.engine.reading.fold import Means, Observations
 from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.models.unit import Place
 from vitscope.runs.registry import Registry
 
-Activation = TypeVar("Activation", Features, Rows, Predictions)
+Activation = TypeVar("Activation", FeatureMap, AttentionRows, Predictions)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     title: ClassVar[str]
     question: ClassVar[str]
     """The question of the report under which it is shown."""
-    reads: ClassVar[Kind]
+    reads: ClassVar[ActivationKind]
     every: ClassVar[Every] = Every.UNIT
     """At which layers feature maps are read."""
     references: ClassVar[tuple[str, ...]]
@@ -154,6 +154,6 @@ def _filled(layers: tuple[int, ...], rows: Mapping[int, NDArray[Any]]) -> NDArra
     return filled
 
 
-AnyDiagnostic = AbstractDiagnostic[Features] | AbstractDiagnostic[Rows] | AbstractDiagnostic[Predictions]
+AnyDiagnostic = AbstractDiagnostic[FeatureMap] | AbstractDiagnostic[AttentionRows] | AbstractDiagnostic[Predictions]
 
 DIAGNOSTICS: Registry[AnyDiagnostic] = Registry("diagnostic", "vitscope.diagnostics", AbstractDiagnostic)

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from vitscope.data import Broken, Images
 from vitscope.data.batch import Batch
-from vitscope.engine.reading.activation import Every, Features, Geometry, Kind, Predictions, Rows, Workspace
+from vitscope.engine.reading.activation import (
+    ActivationKind,
+    AttentionRows,
+    Every,
+    FeatureMap,
+    Geometry,
+    Predictions,
+    Workspace,
+)
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.engine.reading.failure import failures_told
 from vitscope.engine.reading.finite import Wanting, counted, unpredicting, wanting
@@ -180,9 +188,12 @@ class Reading(AbstractObserver):
         self._sums.append(stream.values.sum(dtype=torch.float32))
         if stream.kept is not None or (layer and self.places[layer - 1].kind is UnitKind.REARRANGEMENT):
             return
-        features = Features.of(stream)
+        features = FeatureMap.of(stream)
         self._feed(
-            Kind.FEATURES, layer, features, (Every.UNIT, Every.BLOCK) if self._ends_block(layer) else (Every.UNIT,)
+            ActivationKind.FEATURES,
+            layer,
+            features,
+            (Every.UNIT, Every.BLOCK) if self._ends_block(layer) else (Every.UNIT,),
         )
         if not stream.follows:
             self._forget_changes(layer)
@@ -205,7 +216,7 @@ class Reading(AbstractObserver):
         Where nobody does, or heads are mixed after the softmax, the context is the fused kernel's or the unit's own.
         """
         assert self._stream is not None, "a walk shows the stem's stream before any attention"
-        readers = any(diagnostic.reads is Kind.ATTENTION for diagnostic in self.diagnostics)
+        readers = any(diagnostic.reads is ActivationKind.ATTENTION for diagnostic in self.diagnostics)
         if self._stream.kept is not None or not readers:
             return attention.context()
         norms = torch.linalg.vector_norm(widened(self._stream.tokens), dim=-1)
@@ -215,8 +226,8 @@ class Reading(AbstractObserver):
         contexts: list[Tensor] = []
         for start in range(0, attention.queries.shape[0], step):
             part = attention.images(start, start + step)
-            rows = Rows(part, norms[start : start + step], geometry, self.workspace)
-            self._feed(Kind.ATTENTION, layer, rows)
+            rows = AttentionRows(part, norms[start : start + step], geometry, self.workspace)
+            self._feed(ActivationKind.ATTENTION, layer, rows)
             contexts.append(rows.context.to(own))
         return torch.cat(contexts)
 
@@ -227,7 +238,7 @@ class Reading(AbstractObserver):
 
     def predictions(self, predictions: Predictions) -> None:
         """Feed the predictions; they stand at layer 0, there being one of them."""
-        self._feed(Kind.PREDICTIONS, 0, predictions)
+        self._feed(ActivationKind.PREDICTIONS, 0, predictions)
 
     def results(self) -> list[dict[tuple[int, str], Tensor]]:
         """The batch's numbers, for each diagnostic."""
@@ -238,9 +249,9 @@ class Reading(AbstractObserver):
 
     def _feed(
         self,
-        kind: Kind,
+        kind: ActivationKind,
         layer: int,
-        activation: Features | Rows | Predictions,
+        activation: FeatureMap | AttentionRows | Predictions,
         every: tuple[Every, ...] = (Every.UNIT,),
     ) -> None:
         for index, diagnostic in enumerate(self.diagnostics):

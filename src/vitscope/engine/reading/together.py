@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitscope.engine.reading.activation import Kind
+from vitscope.engine.reading.activation import ActivationKind
 from vitscope.engine.reading.shard import Reading
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, Composition, Subject, after
@@ -132,7 +132,7 @@ def _travels(stream: Stream) -> bool:
 def _bundles(branches: Sequence[_Branch], images: Tensor) -> list[list[_Branch]]:
     """The branches that go on together, the one of most walks first: it is taken up again last."""
     ordered = sorted(branches, key=lambda branch: len(branch.walks), reverse=True)
-    watched = any(one.reads is not Kind.PREDICTIONS for one in ordered[0].reading.diagnostics)
+    watched = any(one.reads is not ActivationKind.PREDICTIONS for one in ordered[0].reading.diagnostics)
     allowed = IMAGES_TOGETHER_ON_CPU if images.device.type == "cpu" else IMAGES_TOGETHER
     most = 1 if watched else max(1, allowed // len(images))
     if len(ordered) <= most:

@@ -8,7 +8,7 @@ import torch
 
 from vitscope.labs.lab import Values
 from vitscope.labs.masked.clusters import ClusteredPatches
-from vitscope.labs.masked.training import Reading, Trajectory
+from vitscope.labs.masked.training import MaskedReading, Trajectory
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.trials import Along, Numbers
 
@@ -56,7 +56,7 @@ def step_axis(recorded: Sequence[int]) -> Along:
 
 def readings(trajectory: Trajectory) -> Values:
     """Every reading, trials by steps."""
-    return {one.name: _numbers(getattr(trajectory.reading, one.name)) for one in fields(Reading)}
+    return {one.name: _numbers(getattr(trajectory.reading, one.name)) for one in fields(MaskedReading)}
 
 
 def _numbers(values: torch.Tensor) -> Numbers:

@@ -8,13 +8,13 @@ from typing import ClassVar
 from vitscope.labs.lab import AbstractLab
 from vitscope.labs.masked.areas import HUANG, pairs_of
 from vitscope.labs.masked.clusters import ClusteredPatches
-from vitscope.labs.masked.training import Trial
+from vitscope.labs.masked.training import MaskedTrial
 from vitscope.measurement.bounds import SHARE, bounded
 from vitscope.measurement.trials import log_spaced
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbstractMaskedLab(AbstractLab[Trial]):
+class AbstractMaskedLab(AbstractLab[MaskedTrial]):
     """A lab whose trials are trainings of one attention layer on masked patches."""
 
     references: ClassVar[tuple[str, ...]] = (HUANG,)
@@ -50,12 +50,12 @@ class AbstractMaskedLab(AbstractLab[Trial]):
         """A distribution with so many patches in all, in the global area and in a local one."""
         return ClusteredPatches(patches, self.clusters, whole, local, self.low, self.high, self.masked_share)
 
-    def planned(self) -> tuple[Trial, ...]:
+    def planned(self) -> tuple[MaskedTrial, ...]:
         """Settings by seeds."""
         seeds = range(self.seed, self.seed + self.trials)
-        return tuple(Trial(data, seed, self.rate) for data in self.data for seed in seeds)
+        return tuple(MaskedTrial(data, seed, self.rate) for data in self.data for seed in seeds)
 
-    def cost(self, trial: Trial) -> float:
+    def cost(self, trial: MaskedTrial) -> float:
         """Pairs of patches that its steps go through."""
         return float(self.steps * self.batch_size * trial.setting.patches**2)
 
@@ -79,6 +79,6 @@ class AbstractAreasLab(AbstractMaskedLab):
         """Steps at which a model is read, evenly by their logarithm."""
         return log_spaced(self.steps, 24)[1:]
 
-    def form(self, trial: Trial) -> Hashable:
+    def form(self, trial: MaskedTrial) -> Hashable:
         """The number of areas."""
         return trial.setting.areas

@@ -49,7 +49,7 @@ class Reconstruction(AbstractObjective):
 
 
 @dataclass(frozen=True)
-class Trial:
+class MaskedTrial:
     """One run: a setting, a seed that decides its partition and all of its samples, and a learning rate."""
 
     setting: ClusteredPatches
@@ -59,7 +59,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Training:
+class MaskedTraining:
     """How long, on how much, and where it is looked at."""
 
     recorded: tuple[int, ...]
@@ -78,7 +78,7 @@ class Training:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class MaskedReading:
     """What a model is at one step, or at each of several: correlations, attention of hidden patches, and loss.
 
     NaN is a mean over nothing, as over local queries with a visible patch where a local area is one patch.
@@ -115,11 +115,13 @@ class Trajectory:
     """A finished training: the steps that were read, the readings, and the last model."""
 
     steps: Int[Tensor, " steps"]
-    reading: Reading
+    reading: MaskedReading
     model: PositionAttention
 
 
-def train(trials: Sequence[Trial], training: Training, objective: AbstractObjective | None = None) -> Trajectory:
+def train(
+    trials: Sequence[MaskedTrial], training: MaskedTraining, objective: AbstractObjective | None = None
+) -> Trajectory:
     """Gradient descent from Q = 0, all trials in one computation; each is what it would be alone, to rounding.
 
     Trials may differ in everything but numbers of patches, clusters and areas. Masked reconstruction where no
@@ -128,13 +130,13 @@ def train(trials: Sequence[Trial], training: Training, objective: AbstractObject
     if len({(t.setting.patches, t.setting.clusters, t.setting.areas) for t in trials}) != 1:
         raise UserError("trials differ in patches, clusters or areas, or there are none; train such groups apart.")
     objective = objective or Reconstruction()
-    draws = [_Draws(trial, training, objective.views) for trial in trials]
+    draws = [_TrialDraws(trial, training, objective.views) for trial in trials]
     device = torch.device(training.device)
     partition = torch.stack([draw.partition for draw in draws]).to(device)
     evaluation = concatenated([draw.evaluation for draw in draws]).to(training.dtype, device)
     rates = torch.tensor([trial.rate for trial in trials], dtype=training.dtype, device=device)
     model = at_zero(partition, trials[0].setting.areas, training.dtype)
-    readings: list[Reading] = []
+    readings: list[MaskedReading] = []
     for step in range(training.recorded[-1] + 1):
         if step in training.recorded:
             readings.append(read(model, evaluation))
@@ -145,7 +147,7 @@ def train(trials: Sequence[Trial], training: Training, objective: AbstractObject
     return Trajectory(torch.tensor(training.recorded), _stacked(readings), model)
 
 
-def read(model: PositionAttention, samples: MaskedSamples) -> Reading:
+def read(model: PositionAttention, samples: MaskedSamples) -> MaskedReading:
     """The model's correlations, and its attention and loss on these samples."""
     feature, position = model.correlations.feature, model.correlations.position
     areas = torch.arange(feature.shape[3], device=feature.device)
@@ -155,7 +157,7 @@ def read(model: PositionAttention, samples: MaskedSamples) -> Reading:
     of_global = attention.hidden * attention.queries[..., 0, :]
     of_local = attention.hidden * (1 - attention.queries[..., 0, :])
     seen, mass, loss = attention.own_is_visible, attention.own, reconstruction_loss(attention)
-    return Reading(
+    return MaskedReading(
         own_global=_mean(feature, own * in_global),
         own_local=_mean(feature, own * (1 - in_global)),
         local_to_global=_mean(feature, (1 - in_global) * first),
@@ -184,10 +186,10 @@ def first_reached(
     return torch.where(over[:, 0], place[0], reached).masked_fill(~over.any(1), torch.nan)
 
 
-class _Draws:
+class _TrialDraws:
     """All that is random in a trial, from its seed alone."""
 
-    def __init__(self, trial: Trial, training: Training, views: int) -> None:
+    def __init__(self, trial: MaskedTrial, training: MaskedTraining, views: int) -> None:
         self._setting, self._batch, self._views = trial.setting, training.batch, views
         seeds = np.random.SeedSequence(trial.seed).generate_state(3)
         fixed, read_on, self._generator = (torch.Generator().manual_seed(int(seed)) for seed in seeds)
@@ -206,6 +208,6 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).flatten(1).sum(1) / weights.expand_as(values).flatten(1).sum(1)
 
 
-def _stacked(readings: list[Reading]) -> Reading:
-    names = [field.name for field in fields(Reading)]
-    return Reading(**{name: torch.stack([getattr(one, name) for one in readings], 1) for name in names})
+def _stacked(readings: list[MaskedReading]) -> MaskedReading:
+    names = [field.name for field in fields(MaskedReading)]
+    return MaskedReading(**{name: torch.stack([getattr(one, name) for one in readings], 1) for name in names})

@@ -13,7 +13,7 @@ from vitscope.labs.shallow.attention import AttentionProfile, profile, received
 from vitscope.labs.shallow.pool import Pool
 from vitscope.labs.shallow.shallow_vit import mean_error, mean_hinge
 from vitscope.labs.shallow.token_model import TokenSample
-from vitscope.labs.shallow.trial import BATCHES, DATA, INITIAL, KEEP, TESTS, Outcome, Trial
+from vitscope.labs.shallow.trial import BATCHES, DATA, INITIAL, KEEP, TESTS, ShallowTrial, TrialOutcome
 from vitscope.labs.shallow.weights import Weights, stacked
 
 
@@ -23,7 +23,7 @@ class _Running:
     """A trial in progress: its place among the trials, its slot in the pools, its images, chance and values so far."""
 
     place: int
-    trial: Trial
+    trial: ShallowTrial
     slot: int
     images: TokenSample
     tests: TokenSample
@@ -51,7 +51,7 @@ class BatchTrainer:
         self._weights: Weights | None = None
         _keep_freed_memory()
 
-    def train(self, waiting: deque[tuple[int, Trial]], finished: Callable[[int, Outcome], None]) -> None:
+    def train(self, waiting: deque[tuple[int, ShallowTrial]], finished: Callable[[int, TrialOutcome], None]) -> None:
         """Train trials until none waits and none is left."""
         while True:
             entered = self._enter(waiting)
@@ -63,7 +63,7 @@ class BatchTrainer:
             if self._running:
                 self._advance()
 
-    def _enter(self, waiting: deque[tuple[int, Trial]]) -> set[int]:
+    def _enter(self, waiting: deque[tuple[int, ShallowTrial]]) -> set[int]:
         """Fill the free slots; the slots that were filled."""
         entering: list[_Running] = []
         weights = [] if self._weights is None else [self._weights]
@@ -132,7 +132,7 @@ class BatchTrainer:
         roles, kept = running.tests.roles[:few].to(self._device), self._kept[running.slot][:few].to(self._device)
         return profile(running.trial.model, weights, *(part.unsqueeze(0) for part in (tokens, roles, kept)))
 
-    def _leave(self, finished: Callable[[int, Outcome], None]) -> None:
+    def _leave(self, finished: Callable[[int, TrialOutcome], None]) -> None:
         """Hand over the trials that have come to their end, and close the ranks."""
         staying: list[int] = []
         for number, running in enumerate(self._running):
@@ -140,7 +140,7 @@ class BatchTrainer:
                 staying.append(number)
                 continue
             values = tuple(running.hinge), tuple(running.error), tuple(running.profiles)
-            finished(running.place, Outcome(running.trial, *values, self._of(number)))
+            finished(running.place, TrialOutcome(running.trial, *values, self._of(number)))
             self._free.append(running.slot)
         if self._weights is not None and len(staying) < len(self._running):
             self._weights = self._weights.select(torch.tensor(staying, dtype=torch.int64, device=self._device))
@@ -164,7 +164,7 @@ class BatchTrainer:
         return self._weights.select(torch.tensor([number], device=self._device))
 
 
-def _next(waiting: deque[tuple[int, Trial]]) -> tuple[int, Trial] | None:
+def _next(waiting: deque[tuple[int, ShallowTrial]]) -> tuple[int, ShallowTrial] | None:
     """The next trial; other threads take theirs from the same queue."""
     try:
         return waiting.popleft()

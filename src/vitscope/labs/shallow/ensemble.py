@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from vitscope.labs.shallow.batch_trainer import BatchTrainer
-from vitscope.labs.shallow.trial import Outcome, Trial
+from vitscope.labs.shallow.trial import ShallowTrial, TrialOutcome
 
-Finished = Callable[[int, Outcome], None]
+Finished = Callable[[int, TrialOutcome], None]
 """Told the place of a trial and its outcome as it ends, from whatever thread."""
 
 MEBIBYTE = 1 << 20
@@ -31,7 +31,7 @@ class Budget:
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
 
-    def slots(self, trials: Sequence[Trial]) -> int:
+    def slots(self, trials: Sequence[ShallowTrial]) -> int:
         """How many of these trials, all of one form, a thread trains at once."""
         first = trials[0]
         size = torch.finfo(self.dtype).bits // 8
@@ -43,8 +43,8 @@ class Budget:
 
 
 def train(
-    trials: Sequence[Trial], budget: Budget | None = None, finished: Finished | None = None
-) -> tuple[Outcome, ...]:
+    trials: Sequence[ShallowTrial], budget: Budget | None = None, finished: Finished | None = None
+) -> tuple[TrialOutcome, ...]:
     """The outcomes of the trials, in their order.
 
     Trials that differ in seed, rate, samples, distribution, initial errors, rule of keeping or end are trained
@@ -56,9 +56,9 @@ def train(
     groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
     for place, trial in enumerate(trials):
         groups[trial.form].append(place)
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, TrialOutcome] = {}
 
-    def keep(place: int, outcome: Outcome) -> None:
+    def keep(place: int, outcome: TrialOutcome) -> None:
         outcomes[place] = outcome
         if finished is not None:
             finished(place, outcome)
@@ -69,7 +69,7 @@ def train(
     return tuple(outcomes[place] for place in range(len(trials)))
 
 
-def _train_group(group: Sequence[tuple[int, Trial]], budget: Budget, finished: Finished) -> None:
+def _train_group(group: Sequence[tuple[int, ShallowTrial]], budget: Budget, finished: Finished) -> None:
     trials = [trial for _, trial in group]
     slots, samples = budget.slots(trials), max(trial.samples for trial in trials)
     waiting = deque(group)

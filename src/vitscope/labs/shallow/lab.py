@@ -16,7 +16,7 @@ from vitscope.labs.shallow.needed import LI, sample_sizes, steps_of
 from vitscope.labs.shallow.planting import Planting
 from vitscope.labs.shallow.shallow_vit import ShallowVit
 from vitscope.labs.shallow.token_model import AbstractTokens, TokenModel
-from vitscope.labs.shallow.trial import Trial
+from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.measurement.bounds import SHARE, bounded
 
 EVERY = 20
@@ -24,7 +24,7 @@ EVERY = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbstractShallowLab(AbstractLab[Trial]):
+class AbstractShallowLab(AbstractLab[ShallowTrial]):
     """A lab whose trials are trainings of a `ShallowVit`.
 
     Its tokens are those of a `TokenModel` or, where ``planted`` is given, patches of real objects among patches of
@@ -112,11 +112,11 @@ class AbstractShallowLab(AbstractLab[Trial]):
         errors = (self.sigma if sigma is None else sigma, self.delta)
         return ShallowVit(*sizes, *errors, attention=attention, shared_top=self.shared_top)
 
-    def form(self, trial: Trial) -> Hashable:
+    def form(self, trial: ShallowTrial) -> Hashable:
         """What can be trained together."""
         return trial.form
 
-    def cost(self, trial: Trial) -> float:
+    def cost(self, trial: ShallowTrial) -> float:
         """Numbers that its steps go through, if it takes all of them."""
         scratch = trial.model.mixing.scratch(trial.data.places, trial.dim, trial.model.neurons)
         return float(trial.criterion.steps * trial.batch * scratch)
@@ -137,18 +137,18 @@ class AbstractNeededLab(AbstractShallowLab):
         return sample_sizes(self.samples)
 
     @abstractmethod
-    def planned(self) -> tuple[Trial, ...]:
+    def planned(self) -> tuple[ShallowTrial, ...]:
         """What is varied first, then numbers of images, then seeds."""
 
     def over_sizes(
         self, tokens: tuple[AbstractTokens, AbstractTokens | None], model: ShallowVit, keep: AbstractKeep | None = None
-    ) -> tuple[Trial, ...]:
+    ) -> tuple[ShallowTrial, ...]:
         """The trials of one setting, by numbers of images and seeds."""
         criterion = Criterion(self.loss, "both", self.steps, EVERY)
         shared = (self.rate, self.batch_size, criterion, keep or KeepAll(), self.tests, tokens[1])
-        return tuple(Trial(seed, tokens[0], model, size, *shared) for size in self.sizes for seed in self.seeds)
+        return tuple(ShallowTrial(seed, tokens[0], model, size, *shared) for size in self.sizes for seed in self.seeds)
 
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
+    def carried_out(self, trials: Sequence[ShallowTrial]) -> Values:
         """The step at which either criterion was first met, NaN where it was not; of planted images the end as well.
 
         A few real images are rarely learned to either criterion, so that what is left over tells more.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from scipy.optimize import isotonic_regression
 
 from vitscope.labs.fit import Coefficient, Line, line_of_resamples
-from vitscope.labs.shallow.trial import Outcome
+from vitscope.labs.shallow.trial import TrialOutcome
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
@@ -126,7 +126,7 @@ def needed_over(quantity: Quantity, axis: Along, found: Needed) -> xr.Dataset:
     return saying(laid(quantity, [axis], found.middle, found.error, count), quantity, missing=MISSING)
 
 
-def steps_of(outcomes: Sequence[Outcome]) -> Mapping[str, Numbers]:
+def steps_of(outcomes: Sequence[TrialOutcome]) -> Mapping[str, Numbers]:
     """The step at which each trial first met either criterion; NaN where it did not."""
     found = {"hinge": [one.hinge_step for one in outcomes], "0-1": [one.error_step for one in outcomes]}
     return {name: np.array([np.nan if one is None else float(one) for one in steps]) for name, steps in found.items()}

@@ -18,7 +18,7 @@ DATA, TESTS, INITIAL, BATCHES, KEEP = range(5)
 
 
 @dataclass(frozen=True)
-class Trial:
+class ShallowTrial:
     """Mini-batch SGD with a constant rate on ``samples`` images; all weights but the top layer's take every step.
 
     A batch is drawn with replacement from the trial's own images, so that a batch may exceed them. ``test_data`` are
@@ -66,13 +66,13 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class TrialOutcome:
     """What a trial came to; values are those of the evaluations, the first of them before training.
 
     ``hinge`` and ``error`` are the mean hinge loss and the 0-1 error on the test images.
     """
 
-    trial: Trial
+    trial: ShallowTrial
     hinge: tuple[float, ...]
     error: tuple[float, ...]
     profiles: tuple[AttentionProfile, ...]

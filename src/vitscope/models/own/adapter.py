@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.attention import Attention, global_tokens, joined
-from vitscope.models.own.vit import Attention as OwnAttention
 from vitscope.models.own.vit import Block, Vit, VitConfig
+from vitscope.models.own.vit import SelfAttention as OwnAttention
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
+from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
 
 
 @dataclass(frozen=True)
-class OwnHeads(AbstractHeads):
+class OwnHeads(AbstractAttentionHeads):
     """The attention module of :class:`~vitscope.models.own.vit.Vit`."""
 
     heeds_kept = True

@@ -66,7 +66,7 @@ SIZES = {
 }
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head self-attention."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -107,7 +107,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = int(config.dim * config.mlp_ratio)
         self.norm1 = nn.LayerNorm(config.dim)
-        self.attn = Attention(config.dim, config.heads)
+        self.attn = SelfAttention(config.dim, config.heads)
         self.norm2 = nn.LayerNorm(config.dim)
         self.mlp = nn.Sequential(nn.Linear(config.dim, hidden), nn.GELU(), nn.Linear(hidden, config.dim))
         self.drop_path = DropPath(drop_path)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.stream import Stream
-from vitscope.models.unit import AbstractHeads
+from vitscope.models.unit import AbstractAttentionHeads
 
 
 @dataclass(frozen=True)
-class PlainHeads(AbstractHeads):
+class PlainHeads(AbstractAttentionHeads):
     """``timm.layers.Attention``: packed projections, optional query-key norm, context norm and gate."""
 
     heeds_kept = True

@@ -19,7 +19,15 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.attention import Attention, bias_among, global_tokens, joined
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, ResidualAttention, Times, UnitKind
+from vitscope.models.unit import (
+    AbstractAttentionHeads,
+    AbstractUnit,
+    Place,
+    Residual,
+    ResidualAttention,
+    Times,
+    UnitKind,
+)
 
 SHARED_BIAS = "rel_pos_bias"
 
@@ -41,7 +49,7 @@ def scaled(factor: Tensor | None) -> tuple[Callable[[Tensor], Tensor], ...]:
 
 
 @dataclass(frozen=True)
-class BeitHeads(AbstractHeads):
+class BeitHeads(AbstractAttentionHeads):
     """``timm.models.beit.Attention``: packed projections, relative position bias of its own, shared, both or none."""
 
     heeds_kept = True

@@ -17,21 +17,21 @@ from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.unit import (
+    AbstractAttentionHeads,
     AbstractAttentionUnit,
-    AbstractHeads,
     AbstractUnit,
     Place,
     Residual,
     ResidualAttention,
-    Step,
     Times,
     UnitKind,
+    WholeUnit,
     unchanged,
 )
 
 
 @dataclass(frozen=True)
-class TalkingHeads(AbstractHeads):
+class TalkingHeads(AbstractAttentionHeads):
     """``timm.models.cait.TalkingHeadAttn``: heads mixed before and after the softmax."""
 
     heeds_kept = True
@@ -121,13 +121,13 @@ def _units(model: Cait) -> Iterator[AbstractUnit]:
     if model.cls_token is None or model.blocks_token_only is None:
         raise UserError("This Cait has lost its class token (pruned to its features); give the whole model.")
     first = len(model.blocks)
-    yield Step(Place(UnitKind.REARRANGEMENT, "cls_token", 0, first), _ClassToken(model.cls_token))
+    yield WholeUnit(Place(UnitKind.REARRANGEMENT, "cls_token", 0, first), _ClassToken(model.cls_token))
     for number, block in enumerate(model.blocks_token_only):
         name = f"blocks_token_only.{number}"
         if not isinstance(block, LayerScaleBlockClassAttn) or not isinstance(block.attn, ClassAttn):
             raise _unreadable(name, block, "LayerScaleBlockClassAttn with ClassAttn")
         yield ClassAttention(_place("attn", name, first + number), block, block.attn)
-        yield Step(_place("mlp", name, first + number), _ClassMlp(block), unchanged)
+        yield WholeUnit(_place("mlp", name, first + number), _ClassMlp(block), unchanged)
 
 
 def _place(part: str, name: str, index: int) -> Place:

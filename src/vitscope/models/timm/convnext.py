@@ -13,7 +13,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind, unchanged
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, unchanged
 
 
 def _units(model: ConvNeXt) -> Iterator[AbstractUnit]:
@@ -21,13 +21,13 @@ def _units(model: ConvNeXt) -> Iterator[AbstractUnit]:
     for stage, part in enumerate(cast(tuple[ConvNeXtStage, ...], tuple(model.stages))):
         name = f"stages.{stage}"
         if not isinstance(part.downsample, nn.Identity):
-            yield Step(Place(UnitKind.DOWNSAMPLING, f"{name}.downsample", stage, index), OnMap(part.downsample))
+            yield WholeUnit(Place(UnitKind.DOWNSAMPLING, f"{name}.downsample", stage, index), OnMap(part.downsample))
         for i, block in enumerate(part.blocks):
             if not isinstance(block, ConvNeXtBlock):
                 found = type(block).__name__
                 raise UserError(f"{name}.blocks.{i} is a {found}; the block that can be read is ConvNeXtBlock.")
             place = Place(UnitKind.CONVOLUTION, f"{name}.blocks.{i}", stage, index)
-            yield Step(place, OnMap(block), unchanged if isinstance(block.shortcut, nn.Identity) else None)
+            yield WholeUnit(place, OnMap(block), unchanged if isinstance(block.shortcut, nn.Identity) else None)
             index += 1
 
 

@@ -19,7 +19,7 @@ from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm.beit import query_value_bias, scaled
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
+from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
 
 ROTARY = "rotary"
 
@@ -27,7 +27,7 @@ Layers = tuple[Callable[[Tensor], Tensor], ...]
 
 
 @dataclass(frozen=True)
-class RotaryHeads(AbstractHeads):
+class RotaryHeads(AbstractAttentionHeads):
     """``EvaAttention`` or ``AttentionRope``: packed or separate projections, query-key norm, rotary positions, gate.
 
     ``layer`` is the row of the carried angles where every block has its own (mixed rotary positions); with fewer

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
-from vitscope.models.adapter import Opened
+from vitscope.models.adapter import Restored
 from vitscope.models.folder import Folder, complaint, made_without_memory, no_larger_than
 
 _INPUT = ("input_size", "test_input_size", "min_input_size", "pool_size", "test_pool_size")
@@ -28,7 +28,7 @@ _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"
 _CROPS = ("center", "squash", "border")
 
 
-def timm_from_folder(folder: Folder) -> Opened:
+def timm_from_folder(folder: Folder) -> Restored:
     """The module that ``architecture`` and ``model_args`` make.
 
     Of the configuration, only what describes a model and its input is used. Raises ``UserError`` naming what is wrong.
@@ -60,7 +60,7 @@ def timm_from_folder(folder: Folder) -> Opened:
         raise UserError(f"{where} describes no model that timm can make of {name} ({complaint(error)}).") from error
     told: dict[str, Any] = cast(Any, module).pretrained_cfg
     told.update({key: None for key in ("mean", "std") if key not in configuration})  # timm would take ImageNet's
-    return Opened(module, folder.notes)
+    return Restored(module, folder.notes)
 
 
 def renamed(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

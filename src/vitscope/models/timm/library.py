@@ -12,7 +12,15 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Opened, Outputs, Size, load_strictly, refuse_options
+from vitscope.models.adapter import (
+    LIBRARIES,
+    AbstractLibrary,
+    Outputs,
+    Restored,
+    Size,
+    load_strictly,
+    refuse_options,
+)
 from vitscope.models.classes import last_width, named_outputs
 from vitscope.models.folder import Folder, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
@@ -62,7 +70,7 @@ class Timm(AbstractLibrary):
         return "architecture" in config
 
     @classmethod
-    def from_folder(cls, folder: Folder) -> Opened:
+    def from_folder(cls, folder: Folder) -> Restored:
         """Made again by :func:`timm_from_folder`."""
         return timm_from_folder(folder)
 

@@ -25,12 +25,12 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.stream import Stream, channels_last_stream, map_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, Step, UnitKind
+from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, UnitKind, WholeUnit
 from vitscope.models.window import ResidualWindowAttention, Windows, shifted_windows, strided_windows
 
 
 @dataclass(frozen=True)
-class MaxVitHeads(AbstractHeads):
+class MaxVitHeads(AbstractAttentionHeads):
     """``Attention2d`` or ``AttentionCl``; ``size`` is the window's, and the whole map's where it is absent."""
 
     module: Attention2d | AttentionCl
@@ -105,13 +105,13 @@ class _Convolution:
         return channels_last_stream(values.permute(0, 2, 3, 1)) if self.channels_last else map_stream(values)
 
 
-def _convolution(block: nn.Module, channels_last: bool, name: str, stage: int, index: int) -> Step:
+def _convolution(block: nn.Module, channels_last: bool, name: str, stage: int, index: int) -> WholeUnit:
     if not isinstance(block, MbConvBlock | ConvNeXtBlock):
         raise _unreadable(name, block)
     strided = isinstance(block.shortcut, Downsample2d)
     kind = UnitKind.DOWNSAMPLING if strided else UnitKind.CONVOLUTION
     shortcut = _Convolution(block.shortcut, channels_last) if isinstance(block.shortcut, nn.Identity) else None
-    return Step(Place(kind, name, stage, index), _Convolution(block, channels_last), shortcut)
+    return WholeUnit(Place(kind, name, stage, index), _Convolution(block, channels_last), shortcut)
 
 
 def _block_units(block: nn.Module, name: str, stage: int, index: int) -> Iterator[AbstractUnit]:

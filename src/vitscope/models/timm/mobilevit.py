@@ -20,7 +20,7 @@ from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, channels_last_stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm.attention import PlainHeads
-from vitscope.models.unit import AbstractUnit, Place, Residual, Step, UnitKind, chained, unchanged
+from vitscope.models.unit import AbstractUnit, Place, Residual, UnitKind, WholeUnit, chained, unchanged
 from vitscope.models.window import ResidualWindowAttention, Windows, strided_windows
 
 _SHORTCUT = "shortcut"
@@ -74,7 +74,7 @@ class _SamePixel:
 def _mobilevit_units(block: MobileVitBlock, name: str, stage: int, index: int) -> Iterator[AbstractUnit]:
     patch_size, part = cast(tuple[int, int], block.patch_size), block.get_submodule
     local = _Local((part("conv_kxk"), part("conv_1x1")), patch_size)
-    yield Step(Place(UnitKind.CONVOLUTION, f"{name}.conv_1x1", stage, index), local)
+    yield WholeUnit(Place(UnitKind.CONVOLUTION, f"{name}.conv_1x1", stage, index), local)
     for number, layer in enumerate(_layers(block)):
         path = f"{name}.transformer.{number}"
         if not isinstance(layer, Block) or not isinstance(layer.attn, TimmAttention):
@@ -87,7 +87,7 @@ def _mobilevit_units(block: MobileVitBlock, name: str, stage: int, index: int) -
         yield Residual(Place(UnitKind.MLP, f"{path}.mlp", stage, index + number), layers)
     fusion = _Fusion(part("norm"), part("conv_proj"), cast(nn.Module | None, block.conv_fusion))
     last = index + len(_layers(block)) - 1
-    yield Step(Place(UnitKind.CONVOLUTION, f"{name}.conv_proj", stage, last), fusion)
+    yield WholeUnit(Place(UnitKind.CONVOLUTION, f"{name}.conv_proj", stage, last), fusion)
 
 
 def _layers(block: MobileVitBlock) -> nn.Sequential:
@@ -106,7 +106,7 @@ def _units(model: ByobNet) -> Iterator[AbstractUnit]:
                 strided = cast(nn.Conv2d, block.conv2_kxk.conv).stride != (1, 1)
                 kind = UnitKind.DOWNSAMPLING if strided else UnitKind.CONVOLUTION
                 shortcut = unchanged if isinstance(block.shortcut, nn.Identity) else None
-                yield Step(Place(kind, name, stage, index), OnMap(block), shortcut)
+                yield WholeUnit(Place(kind, name, stage, index), OnMap(block), shortcut)
                 index += 1
             else:
                 raise UserError(

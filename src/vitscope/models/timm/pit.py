@@ -13,7 +13,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm.vit import block_units
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit
 
 
 def _entered(stage: Transformer, patches: Tensor, prefix: Tensor) -> Stream:
@@ -35,7 +35,7 @@ def _units(stages: tuple[Transformer, ...]) -> Iterator[AbstractUnit]:
     for number, stage in enumerate(stages):
         name = f"transformers.{number}"
         if stage.pool is not None:
-            yield Step(Place(UnitKind.DOWNSAMPLING, f"{name}.pool", number, index), _pooling(stage, stage.pool))
+            yield WholeUnit(Place(UnitKind.DOWNSAMPLING, f"{name}.pool", number, index), _pooling(stage, stage.pool))
         for inner, block in enumerate(stage.blocks):
             yield from block_units(block, f"{name}.blocks.{inner}", number, index)
             index += 1

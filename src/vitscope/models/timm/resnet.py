@@ -14,7 +14,7 @@ from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm import cifar_resnet as cifar_resnet  # registers its name with timm
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind, unchanged
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, unchanged
 
 
 def _units(model: ResNet) -> Iterator[AbstractUnit]:
@@ -26,7 +26,9 @@ def _units(model: ResNet) -> Iterator[AbstractUnit]:
                 found = type(block).__name__
                 raise UserError(f"{name} is a {found}; the blocks that can be read are BasicBlock and Bottleneck.")
             kind = UnitKind.CONVOLUTION if block.stride == 1 else UnitKind.DOWNSAMPLING
-            yield Step(Place(kind, name, stage, index), OnMap(block), unchanged if block.downsample is None else None)
+            yield WholeUnit(
+                Place(kind, name, stage, index), OnMap(block), unchanged if block.downsample is None else None
+            )
             index += 1
 
 

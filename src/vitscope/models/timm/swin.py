@@ -16,7 +16,7 @@ from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, channels_last_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, Step, UnitKind
+from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, UnitKind, WholeUnit
 from vitscope.models.window import ResidualWindowAttention, Windows, shifted_windows
 
 
@@ -38,7 +38,7 @@ def swin_composition(
             name = f"layers.{number}"
             if not isinstance(stage.downsample, nn.Identity):
                 place = Place(UnitKind.DOWNSAMPLING, f"{name}.downsample", number, index)
-                yield Step(place, OnMap(cast(nn.Module, stage.downsample)))
+                yield WholeUnit(place, OnMap(cast(nn.Module, stage.downsample)))
             for inner, block in enumerate(cast(nn.Sequential, stage.blocks)):
                 yield from block_units(block, f"{name}.blocks.{inner}", number, index)
                 index += 1
@@ -70,7 +70,7 @@ def masked(bias: Float[Tensor, "1 heads slots slots"], mask: Tensor | None) -> F
 
 
 @dataclass(frozen=True)
-class SwinHeads(AbstractHeads):
+class SwinHeads(AbstractAttentionHeads):
     """``timm.models.swin_transformer.WindowAttention`` of a block."""
 
     module: WindowAttention

@@ -18,14 +18,14 @@ from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm.swin import masked, swin_composition, window_cut, window_mask
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, UnitKind
+from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, UnitKind
 from vitscope.models.window import ResidualWindowAttention
 
 _MOST_SCALE = math.log(100.0)
 
 
 @dataclass(frozen=True)
-class SwinV2Heads(AbstractHeads):
+class SwinV2Heads(AbstractAttentionHeads):
     """``timm.models.swin_transformer_v2.WindowAttention`` of a block; the logit scale is folded into the queries."""
 
     module: WindowAttention

@@ -12,7 +12,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind, unchanged
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, unchanged
 
 
 def _units(features: nn.Sequential) -> Iterator[AbstractUnit]:
@@ -22,12 +22,12 @@ def _units(features: nn.Sequential) -> Iterator[AbstractUnit]:
         name = f"features.{position}"
         if isinstance(part[-1], nn.Conv2d):
             stage += 1
-            yield Step(Place(UnitKind.DOWNSAMPLING, name, stage, index), OnMap(part))
+            yield WholeUnit(Place(UnitKind.DOWNSAMPLING, name, stage, index), OnMap(part))
             continue
         for i, block in enumerate(part):
             if not isinstance(block, CNBlock):
                 raise UserError(f"{name}.{i} is a {type(block).__name__}; the block that can be read is CNBlock.")
-            yield Step(Place(UnitKind.CONVOLUTION, f"{name}.{i}", stage, index), OnMap(block), unchanged)
+            yield WholeUnit(Place(UnitKind.CONVOLUTION, f"{name}.{i}", stage, index), OnMap(block), unchanged)
             index += 1
 
 

@@ -26,7 +26,15 @@ from vitscope.models.attention import Attention
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, channels_last_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, ResidualAttention, Step, UnitKind
+from vitscope.models.unit import (
+    AbstractAttentionHeads,
+    AbstractUnit,
+    Place,
+    Residual,
+    ResidualAttention,
+    UnitKind,
+    WholeUnit,
+)
 from vitscope.models.window import Windows
 
 Pair = tuple[int, int]
@@ -73,7 +81,7 @@ class ShiftedGrid:
 
 
 @dataclass(frozen=True)
-class SwinHeads(AbstractHeads):
+class SwinHeads(AbstractAttentionHeads):
     """``ShiftedWindowAttention`` and its V2, whose cosine attention is read as scaled unit queries and unit keys.
 
     Padding stands in its windows like any other token, as it does upstream.
@@ -160,7 +168,7 @@ def _units(features: nn.Sequential) -> Iterator[AbstractUnit]:
         name = f"features.{position}"
         if isinstance(part, PatchMerging | PatchMergingV2):
             stage += 1
-            yield Step(Place(UnitKind.DOWNSAMPLING, name, stage, index), OnMap(part))
+            yield WholeUnit(Place(UnitKind.DOWNSAMPLING, name, stage, index), OnMap(part))
             continue
         for i, block in enumerate(cast(nn.Sequential, part)):
             yield from _block_units(block, f"{name}.{i}", stage, index)

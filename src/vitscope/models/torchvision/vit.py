@@ -16,11 +16,11 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
+from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
 
 
 @dataclass(frozen=True)
-class PackedHeads(AbstractHeads):
+class PackedHeads(AbstractAttentionHeads):
     """``torch.nn.MultiheadAttention`` used as self-attention, batch first, read from its packed weights."""
 
     heeds_kept = True

@@ -15,7 +15,7 @@ from transformers.models.vit_mae.modeling_vit_mae import ViTMAEAttention
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention, global_tokens, joined
 from vitscope.models.stream import Stream
-from vitscope.models.unit import AbstractHeads
+from vitscope.models.unit import AbstractAttentionHeads
 
 
 def split(values: Float[Tensor, "*batch tokens dim"], heads: int) -> Float[Tensor, "*batch heads tokens width"]:
@@ -24,7 +24,7 @@ def split(values: Float[Tensor, "*batch tokens dim"], heads: int) -> Float[Tenso
 
 
 @dataclass(frozen=True)
-class SeparateHeads(AbstractHeads):
+class SeparateHeads(AbstractAttentionHeads):
     """Global attention whose queries, keys, values and output have a projection each."""
 
     heeds_kept = True

@@ -20,7 +20,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.transformers.block import expected
-from vitscope.models.unit import AbstractUnit, Place, Step, UnitKind, chained, unchanged
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, chained, unchanged
 
 Bare = ConvNextModel | ConvNextV2Model
 Classifying = ConvNextForImageClassification | ConvNextV2ForImageClassification
@@ -82,12 +82,12 @@ def _units(body: Bare, path: str) -> Iterator[AbstractUnit]:
         stage = expected(stage_module, (ConvNextStage, ConvNextV2Stage), name)
         if len(stage.downsampling_layer) > 0:
             place = Place(UnitKind.DOWNSAMPLING, f"{name}.downsampling_layer", index, block)
-            yield Step(place, partial(_on_map, tuple(stage.downsampling_layer)))
+            yield WholeUnit(place, partial(_on_map, tuple(stage.downsampling_layer)))
         for i, layer in enumerate(stage.layers):
             block_name = f"{name}.layers.{i}"
             residual = expected(layer, (ConvNextLayer, ConvNextV2Layer), block_name)
             place = Place(UnitKind.CONVOLUTION, block_name, index, block)
-            yield Step(place, partial(_on_map, (residual,)), unchanged)
+            yield WholeUnit(place, partial(_on_map, (residual,)), unchanged)
             block += 1
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import Opened
+from vitscope.models.adapter import Restored
 from vitscope.models.folder import Folder, complaint, made_without_memory, no_larger_than
 from vitscope.models.transformers.configuration import class_of, read_configuration
 
@@ -18,7 +18,7 @@ _MADE_ANEW = ("position_ids", "relative_position_index", "num_batches_tracked")
 """Ends of names of what earlier versions saved and models make themselves."""
 
 
-def transformers_from_folder(folder: Folder) -> Opened:
+def transformers_from_folder(folder: Folder) -> Restored:
     """The model whose class the configuration names, in float32.
 
     Of a model of images and texts, the vision tower. ViTMAE is made to hide no patches. Raises ``UserError``.
@@ -39,7 +39,7 @@ def transformers_from_folder(folder: Folder) -> Opened:
     except Exception as error:  # whatever a constructor makes of what a stranger wrote
         raise UserError(f"{where} describes no {build.__name__} that can be made ({complaint(error)}).") from error
     cast(Any, module).config.name_or_path = str(folder.path.absolute())  # its image processor is there
-    return Opened(module, (*folder.notes, *notes, *part))
+    return Restored(module, (*folder.notes, *notes, *part))
 
 
 def with_weights(

@@ -11,8 +11,8 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import (
     LIBRARIES,
     AbstractLibrary,
-    Opened,
     Outputs,
+    Restored,
     Size,
     load_strictly,
     refuse_crop,
@@ -74,7 +74,7 @@ class Transformers(AbstractLibrary):
         return "model_type" in config
 
     @classmethod
-    def from_folder(cls, folder: Folder) -> Opened:
+    def from_folder(cls, folder: Folder) -> Restored:
         """Made again by :func:`transformers_from_folder`."""
         return transformers_from_folder(folder)
 
@@ -107,12 +107,12 @@ class Transformers(AbstractLibrary):
         return module
 
     @classmethod
-    def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Opened:
+    def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Restored:
         """The same; of a model of images and texts, its vision tower has no part for the weights of texts."""
         module, left = _with_names(module, state)
         few = f"{len(left)} of the weights ({', '.join(left[:3])})"
         said = f"{type(module).__name__} has no part for {few}, which are left out."
-        return Opened(module, (said,) if left else ())
+        return Restored(module, (said,) if left else ())
 
 
 def _with_names(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:

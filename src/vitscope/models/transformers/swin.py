@@ -17,7 +17,7 @@ from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.transformers.attention import split
 from vitscope.models.transformers.block import expected
-from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place, Residual, Step, UnitKind, unchanged
+from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place, Residual, UnitKind, WholeUnit, unchanged
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _units(body: SwinModel, path: str) -> Iterator[AbstractUnit]:
             block += 1
         if blocks.downsample is not None:
             place = Place(UnitKind.DOWNSAMPLING, f"{name}.downsample", stage + 1, block)
-            yield Step(place, _merging(cast(nn.Module, blocks.downsample)))
+            yield WholeUnit(place, _merging(cast(nn.Module, blocks.downsample)))
 
 
 def _block_units(layer: SwinLayer, name: str, stage: int, block: int) -> Iterator[AbstractUnit]:

@@ -32,7 +32,7 @@ from vitscope.report.drawing.pictures import Pictures
 from vitscope.report.drawing.run_dots import RunDots
 from vitscope.report.drawing.series_lines import SeriesLines
 from vitscope.report.drawing.surface import Surface
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.strip import Strip
 
 MOST_MULTIPLES = 12
@@ -42,7 +42,7 @@ _MOST_LINES = 8
 _DOTS = ("head", "lesion_head", *SAMPLES)
 
 
-def drawings(quantities: Sequence[Measured], strip: Strip) -> tuple[tuple[AbstractDrawing, ...], ...]:
+def drawings(quantities: Sequence[MeasuredQuantity], strip: Strip) -> tuple[tuple[AbstractDrawing, ...], ...]:
     """The drawings of a diagnostic's quantities, in groups that belong together; numbers without an axis have none.
 
     An axis over units (``layer``, or one with units' kinds beside it, such as ``lesion``) lies along the strip.
@@ -65,7 +65,7 @@ def drawings(quantities: Sequence[Measured], strip: Strip) -> tuple[tuple[Abstra
     return tuple(groups)
 
 
-def _laid(quantity: Measured, strip: Strip) -> Measured:
+def _laid(quantity: MeasuredQuantity, strip: Strip) -> MeasuredQuantity:
     """The quantity with its axis over units, if it has one, as ``layer``."""
     axes = unit_axes(quantity.mean, len(strip.cells))
     if not axes or axes[0] == "layer":
@@ -75,12 +75,12 @@ def _laid(quantity: Measured, strip: Strip) -> Measured:
     return replace(quantity, mean=mean, error=error, count=count, over=axes[0])
 
 
-def _beside(quantity: Measured) -> tuple[xr.DataArray, ...]:
+def _beside(quantity: MeasuredQuantity) -> tuple[xr.DataArray, ...]:
     coords = quantity.mean.coords
     return tuple(part.assign_coords(coords) for part in (quantity.mean, quantity.error, quantity.count))
 
 
-def _drawn(quantities: tuple[Measured, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
+def _drawn(quantities: tuple[MeasuredQuantity, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
     quantity = quantities[0]
     others = tuple(dim for dim in quantity.dims if dim != "layer")
     if is_picture(quantity.mean):
@@ -102,7 +102,7 @@ def _drawn(quantities: tuple[Measured, ...], strip: Strip) -> tuple[AbstractDraw
     return (DepthLine(quantities, strip) if quantity.over == "layer" else DepthStems(quantities, strip),)
 
 
-def _of_two(quantities: tuple[Measured, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
+def _of_two(quantities: tuple[MeasuredQuantity, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
     quantity = quantities[0]
     names = [dim for dim in quantity.dims if is_categorical(quantity.mean, dim)]
     few = [dim for dim in names if dim == "run" or quantity.mean.sizes[dim] <= _MOST_LINES]
@@ -119,15 +119,15 @@ def _of_two(quantities: tuple[Measured, ...], strip: Strip) -> tuple[AbstractDra
     return (HeatMap(quantities, strip),)
 
 
-def _over_depth(quantity: Measured, strip: Strip) -> bool:
+def _over_depth(quantity: MeasuredQuantity, strip: Strip) -> bool:
     return "layer" in quantity.dims and bool(strip.cells)
 
 
-def _is_distribution(quantity: Measured) -> bool:
+def _is_distribution(quantity: MeasuredQuantity) -> bool:
     return SAMPLES[0] in quantity.dims and set(quantity.dims) <= set(SAMPLES)
 
 
-def _companions(quantity: Measured, quantities: Sequence[Measured]) -> tuple[Measured, ...]:
+def _companions(quantity: MeasuredQuantity, quantities: Sequence[MeasuredQuantity]) -> tuple[MeasuredQuantity, ...]:
     """Those of the same single axis and unit, or of the same distribution; each of a study's is by itself."""
     if is_picture(quantity.mean):
         return tuple(one for one in quantities if is_picture(one.mean) and one.dims[0] == quantity.dims[0])
@@ -139,7 +139,7 @@ def _companions(quantity: Measured, quantities: Sequence[Measured]) -> tuple[Mea
     return tuple(one for one in alike if one.intact is None)
 
 
-def _multiples(quantity: Measured, strip: Strip) -> tuple[AbstractDrawing, ...]:
+def _multiples(quantity: MeasuredQuantity, strip: Strip) -> tuple[AbstractDrawing, ...]:
     """Small multiples along one axis, or along several where four are too many, which share their scale."""
     sliced = _sliced(quantity)
     chosen = _slices(quantity, sliced)
@@ -149,7 +149,7 @@ def _multiples(quantity: Measured, strip: Strip) -> tuple[AbstractDrawing, ...]:
     return tuple(drawing for group in kept for drawing in group)
 
 
-def _sliced(quantity: Measured) -> tuple[str, ...]:
+def _sliced(quantity: MeasuredQuantity) -> tuple[str, ...]:
     """The axes along which a quantity of three and more is cut, so that two are left.
 
     Names before numbers, short axes before long ones, ``run`` late; directions and axes over units stay.
@@ -162,11 +162,11 @@ def _sliced(quantity: Measured) -> tuple[str, ...]:
     return tuple(sorted(quantity.dims, key=rank)[: len(quantity.dims) - 2])
 
 
-def _slices(quantity: Measured, sliced: tuple[str, ...]) -> list[Measured]:
+def _slices(quantity: MeasuredQuantity, sliced: tuple[str, ...]) -> list[MeasuredQuantity]:
     """One quantity of two axes for each of the first dozen of their entries."""
     numbers = product(*(range(quantity.mean.sizes[dim]) for dim in sliced))
     low, high = _limits(quantity)
-    found: list[Measured] = []
+    found: list[MeasuredQuantity] = []
     for _, places in zip(range(MOST_MULTIPLES), numbers, strict=False):
         at = dict(zip(sliced, places, strict=True))
         words = ", ".join(f"{axis_name(quantity.mean, dim)} {entries(quantity.mean, dim)[i]}" for dim, i in at.items())
@@ -186,7 +186,7 @@ def _slices(quantity: Measured, sliced: tuple[str, ...]) -> list[Measured]:
     return [one for one in found if bool(np.isfinite(one.mean.values).any())]
 
 
-def _intact(quantity: Measured, at: dict[str, int]) -> Measured | None:
+def _intact(quantity: MeasuredQuantity, at: dict[str, int]) -> MeasuredQuantity | None:
     """The intact model's quantity at the same entries, as far as it has these axes."""
     intact = quantity.intact
     if intact is None:
@@ -199,5 +199,5 @@ def _key(values: xr.DataArray, dim: str, place: int) -> str:
     return str(values[dim].values[place]) if dim in values.coords else str(place)
 
 
-def _limits(quantity: Measured) -> tuple[float, float]:
+def _limits(quantity: MeasuredQuantity) -> tuple[float, float]:
     return float(np.nanmin(quantity.mean.values)), float(np.nanmax(quantity.mean.values))

@@ -24,7 +24,7 @@ from vitscope.report.drawing.drawing import (
     numbers,
     scale_type,
 )
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.number import plain, with_unit
 
 _SIDE = 390
@@ -34,7 +34,7 @@ _LONGEST_NAME = 28
 
 
 @dataclass(frozen=True)
-class Grid:
+class HeightGrid:
     """A quantity over two directions: rows go up along the second; ``heights`` are what colours show."""
 
     x: NDArray[np.float64]
@@ -60,7 +60,7 @@ class Grid:
         return {"tickmode": "array", "tickvals": [at for at, _ in kept], "ticktext": [text for _, text in kept]}
 
 
-def grid(quantity: Measured) -> Grid:
+def grid(quantity: MeasuredQuantity) -> HeightGrid:
     """The quantity on its grid."""
     across, up = quantity.dims
     parts = [part.transpose(up, across).values for part in (quantity.mean, quantity.error, quantity.count)]
@@ -71,16 +71,16 @@ def grid(quantity: Measured) -> Grid:
          for at, m, e, n in zip(x, *rows, strict=True)]
         for above, *rows in zip(y, *parts, strict=True)
     ]  # fmt: skip
-    return Grid(x, y, parts[0], texts, scale_type(parts[0]) == "log")
+    return HeightGrid(x, y, parts[0], texts, scale_type(parts[0]) == "log")
 
 
-def direction(quantity: Measured, dim: str) -> str:
+def direction(quantity: MeasuredQuantity, dim: str) -> str:
     """A direction's name, short enough to stand beside the map."""
     name = axis_title(quantity.mean, dim)
     return name if len(name) <= _LONGEST_NAME else f"{dim} direction"
 
 
-def uncertainty(quantity: Measured) -> str:
+def uncertainty(quantity: MeasuredQuantity) -> str:
     """How large the standard errors are, in a sentence; empty where there are none."""
     errors = quantity.error.values[np.isfinite(quantity.error.values)]
     if not errors.size or not errors.max() > 0:
@@ -170,7 +170,7 @@ class Contour(AbstractDrawing):
         axes.grid(visible=False)
 
 
-def _name(quantity: Measured, seen: Grid) -> str:
+def _name(quantity: MeasuredQuantity, seen: HeightGrid) -> str:
     return "ramp" if seen.decades else colours_of(quantity, seen.mean)[0]
 
 

@@ -24,7 +24,7 @@ from vitscope.report.drawing.drawing import (
 )
 from vitscope.report.drawing.reference import Reference, reference
 from vitscope.report.drawing.series import legend_layout
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 
 _PROBABILITIES = ("confidence_bin",)
 """Axes that are themselves probabilities: a pure number over them is compared with the diagonal."""
@@ -89,7 +89,7 @@ class CoordinateLines(AbstractDrawing):
         falls = finite.max() > _DECADES * max(float(np.median(finite)), 1e-300)
         return bool(self._long and finite.min() >= 0 and falls)
 
-    def _values(self, quantity: Measured) -> NDArray[np.float64]:
+    def _values(self, quantity: MeasuredQuantity) -> NDArray[np.float64]:
         """The means, without what is cut."""
         means = quantity.mean.values.astype(np.float64)
         return np.where(means >= _LOWEST * np.nanmax(means), means, np.nan) if self._cut else means
@@ -115,7 +115,7 @@ class CoordinateLines(AbstractDrawing):
         legend = legend_layout(shown, [quantity.label for quantity in self.quantities], None, repeats=False)
         return shown.update_layout(hovermode="closest", **legend)
 
-    def _bars(self, quantity: Measured) -> dict[str, object]:
+    def _bars(self, quantity: MeasuredQuantity) -> dict[str, object]:
         return {
             "type": "bar",
             "name": quantity.label,
@@ -127,7 +127,7 @@ class CoordinateLines(AbstractDrawing):
             "hovertemplate": "%{text}<extra></extra>",
         }
 
-    def _line(self, quantity: Measured, place: int) -> dict[str, object]:
+    def _line(self, quantity: MeasuredQuantity, place: int) -> dict[str, object]:
         colour = token(f"series-{place % 4}")
         errors = numbers(np.nan_to_num(quantity.error.values))
         whiskers = {"type": "data", "array": errors, "color": colour, "thickness": 1, "width": 0}
@@ -144,7 +144,7 @@ class CoordinateLines(AbstractDrawing):
             "hovertemplate": "%{text}<extra></extra>",
         }
 
-    def _bare(self, quantity: Measured) -> bool:
+    def _bare(self, quantity: MeasuredQuantity) -> bool:
         """Whether it is a prediction between whose points a line can be drawn, which then needs no markers."""
         return quantity.is_predicted and quantity.mean.size > 1 and self._mode != "markers"
 
@@ -175,7 +175,7 @@ class CoordinateLines(AbstractDrawing):
         diagonal = {"type": "scatter", "x": [0, 1], "y": [0, 1], "mode": "lines", "line": line}
         return [{**diagonal, "hoverinfo": "skip", "showlegend": False}] if self._has_diagonal else []
 
-    def _texts(self, quantity: Measured) -> list[str]:
+    def _texts(self, quantity: MeasuredQuantity) -> list[str]:
         axis = axis_name(quantity.mean, self._axis)
         parts = (entries(quantity.mean, self._axis), quantity.mean.values, quantity.error.values, quantity.count.values)
         return [
@@ -216,17 +216,17 @@ class CoordinateLines(AbstractDrawing):
         if len(self.quantities) > 1:
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.1, labelspacing=0.25)
 
-    def _painted(self, quantity: Measured, place: int) -> dict[str, Any]:
+    def _painted(self, quantity: MeasuredQuantity, place: int) -> dict[str, Any]:
         """Marker and line for matplotlib."""
         marker = "" if self._long or self._bare(quantity) else _MARKERS[place % 4]
         line = "none" if self._mode == "markers" else "--" if quantity.is_predicted else "-"
         return {"marker": marker, "linestyle": line, "markerfacecolor": "white" if quantity.is_predicted else None}
 
 
-def _is_distribution(quantity: Measured) -> bool:
+def _is_distribution(quantity: MeasuredQuantity) -> bool:
     values = quantity.mean.values
     return bool(values.size > 1 and (values >= 0).all() and abs(values.sum() - 1) < 1e-6 and quantity.unit == "1")
 
 
-def _places(quantity: Measured) -> NDArray[np.float64]:
+def _places(quantity: MeasuredQuantity) -> NDArray[np.float64]:
     return places(quantity.mean, quantity.dims[0])

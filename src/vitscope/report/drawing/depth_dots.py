@@ -24,7 +24,7 @@ from vitscope.report.drawing.drawing import (
     vertical,
 )
 from vitscope.report.drawing.reference import reference, seen
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.strip import Strip
 
 _SPREAD = 0.6
@@ -87,7 +87,9 @@ class DepthDots(AbstractDrawing):
         shown.update_layout(hovermode="closest", shapes=self.strip.shapes())
         return shown.add_annotation(axis_note(self.strip.division))
 
-    def _dots(self, quantity: Measured, layers: NDArray[np.float64], means: NDArray[np.float64]) -> dict[str, object]:
+    def _dots(
+        self, quantity: MeasuredQuantity, layers: NDArray[np.float64], means: NDArray[np.float64]
+    ) -> dict[str, object]:
         rows, columns = np.nonzero(np.isfinite(means))
         error, count = (_flat(part) for part in self._values[1:])
         dots = _names(self._values[0])

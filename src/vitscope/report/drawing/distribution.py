@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import LIGHT, token
 from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, named, numbers
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.number import amount, plain
 
 _BINS = 36
@@ -133,7 +133,7 @@ class Distribution(AbstractDrawing):
             shown.add_shape(type="line", yref="paper", x0=0, x1=0, y0=0, y1=1, line=zero, layer="below")
         return shown.update_layout(hovermode="closest", bargap=0, barmode="overlay")
 
-    def _strip(self, row: int, quantity: Measured, edges: NDArray[np.float64]) -> list[Mapping[str, object]]:
+    def _strip(self, row: int, quantity: MeasuredQuantity, edges: NDArray[np.float64]) -> list[Mapping[str, object]]:
         change = self._warp
         values, texts = _said(quantity)
         counts, _ = np.histogram(change(values), edges)
@@ -189,7 +189,7 @@ def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return flat[np.isfinite(flat)]
 
 
-def _said(quantity: Measured) -> tuple[NDArray[np.float64], list[str]]:
+def _said(quantity: MeasuredQuantity) -> tuple[NDArray[np.float64], list[str]]:
     """The known values, and what is said of each."""
     labels = [f"{axis_name(quantity.mean, dim)} %s" for dim in quantity.dims]
     named = [entries(quantity.mean, dim) for dim in quantity.dims]
@@ -203,17 +203,17 @@ def _said(quantity: Measured) -> tuple[NDArray[np.float64], list[str]]:
     return np.asarray(values, dtype=np.float64), texts
 
 
-def _has_errors(quantity: Measured) -> bool:
+def _has_errors(quantity: MeasuredQuantity) -> bool:
     return bool(np.isfinite(quantity.error.values).any())
 
 
-def _signs(quantity: Measured, name: str) -> str:
+def _signs(quantity: MeasuredQuantity, name: str) -> str:
     values = _known(quantity.mean.values)
     which = f" ({name})" if name else ""
     return f"{amount(int((values < 0).sum()))} of {amount(values.size)}{which}"
 
 
-def _labels(quantities: Sequence[Measured]) -> list[str]:
+def _labels(quantities: Sequence[MeasuredQuantity]) -> list[str]:
     """The strips' names, without what all of them begin and end with."""
     parts = [(one.entry or one.label).split(", ") for one in quantities]
     while len(parts) > 1 and all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:

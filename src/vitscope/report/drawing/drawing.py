@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vitscope.report.axis import axis_title, entries, is_categorical, is_logarithmic, places, shortened
 from vitscope.report.colour import token
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 
 MARGIN_LEFT = 52
 MARGIN_RIGHT = 14
@@ -55,7 +55,7 @@ COLOUR_BAR = {
 class AbstractDrawing(ABC):
     """A picture of one or more quantities that share their axes."""
 
-    quantities: tuple[Measured, ...]
+    quantities: tuple[MeasuredQuantity, ...]
 
     @property
     @abstractmethod
@@ -215,7 +215,7 @@ def _note(text: str, x: int, y: int, xanchor: str, yanchor: str, up: int, right:
     return {**place, "yshift": up, "xshift": right, "text": text, "showarrow": False, "font": {"size": 12}}
 
 
-def named(quantities: Sequence[Measured]) -> str:
+def named(quantities: Sequence[MeasuredQuantity]) -> str:
     """What an axis shows, with its unit; of several quantities the words that their names share."""
     labels = [quantity.label for quantity in quantities]
     name, unit = _shared(labels) if len(labels) > 1 else labels[0], quantities[0].unit
@@ -275,13 +275,13 @@ def set_vertical(axes: Axes, values: NDArray[np.float64]) -> None:
         axes.yaxis.set_minor_formatter(lambda value, _: "")
 
 
-def colours_of(quantity: Measured, values: NDArray[np.float64]) -> tuple[str, float | None]:
+def colours_of(quantity: MeasuredQuantity, values: NDArray[np.float64]) -> tuple[str, float | None]:
     """The colour scale: two-sided about 0 for changes, and where values lie on both sides of it."""
     low, high = quantity.limits or (float(np.nanmin(values)), float(np.nanmax(values)))
     return ("both", 0.0) if quantity.is_change or low < 0 < high else ("ramp", None)
 
 
-def beside(quantities: Sequence[Measured]) -> str:
+def beside(quantities: Sequence[MeasuredQuantity]) -> str:
     """The same for a vertical axis of a figure for a paper, broken if it is long."""
     return "\n".join(broken(named(quantities), _LONGEST_LINE))
 
@@ -291,7 +291,7 @@ def numbers(values: NDArray[np.float64]) -> list[float | None]:
     return [float(f"{value:.8g}") if np.isfinite(value) else None for value in values]
 
 
-def hover(title: str, quantity: Measured, mean: float, error: float, count: float) -> str:
+def hover(title: str, quantity: MeasuredQuantity, mean: float, error: float, count: float) -> str:
     """The text beside a point, safe as HTML."""
     samples = f"<br>n = {int(count):,}" if count > 0 else ""
     return f"{escape(title)}<br><b>{escape(quantity.text(float(mean), float(error)))}</b>{samples}"

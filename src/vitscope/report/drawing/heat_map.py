@@ -27,7 +27,7 @@ from vitscope.report.drawing.drawing import (
     numbers,
     set_coordinate_axis,
 )
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.strip import Strip
 
 _NAME = 20
@@ -141,7 +141,7 @@ class HeatMap(AbstractDrawing):
             axis["autorange"] = "reversed"
         return {**axis, "type": "log"} if is_logarithmic(values, up) else axis
 
-    def _axes(self, quantity: Measured) -> tuple[str, str]:
+    def _axes(self, quantity: MeasuredQuantity) -> tuple[str, str]:
         first, second = quantity.dims
         names_across = is_categorical(quantity.mean, first) and not is_categorical(quantity.mean, second)
         return (second, first) if second == "layer" or (first != "layer" and names_across) else (first, second)
@@ -153,7 +153,7 @@ class HeatMap(AbstractDrawing):
         values = self.quantities[0].mean
         return [f"{axis_name(values, dim)} {entry}" for entry in entries(values, dim)]
 
-    def _grid(self, quantity: Measured, across: str, up: str) -> tuple[NDArray[np.float64], ...]:
+    def _grid(self, quantity: MeasuredQuantity, across: str, up: str) -> tuple[NDArray[np.float64], ...]:
         parts = [part.transpose(up, across) for part in (quantity.mean, quantity.error, quantity.count)]
         if self.over_depth:
             parts = [part.reindex(layer=np.arange(len(self.strip.cells))) for part in parts]
@@ -170,7 +170,7 @@ def _edges(at: NDArray[np.float64], logarithmic: bool) -> NDArray[np.float64]:
     return np.exp(edges) if logarithmic else edges
 
 
-def _shared(quantity: Measured, middle: float | None) -> dict[str, object]:
+def _shared(quantity: MeasuredQuantity, middle: float | None) -> dict[str, object]:
     """The ends of a colour scale that several maps share."""
     if quantity.limits is None:
         return {}

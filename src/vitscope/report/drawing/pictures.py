@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vitscope.report.axis import PIXELS, axis_name, entries
 from vitscope.report.colour import LIGHT, STOPS, scale
 from vitscope.report.drawing.drawing import AbstractDrawing, colours_of, figure, numbers
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.number import with_unit
 
 _ROW, _HEAD, _GAP = 104, 44, 0.03
@@ -24,10 +24,10 @@ _GREY = ("#000000", "#ffffff")
 
 
 @dataclass(frozen=True)
-class _Column:
+class _ExampleColumn:
     """One quantity, at one entry of its further axes, for all examples."""
 
-    quantity: Measured
+    quantity: MeasuredQuantity
     title: str
     values: NDArray[np.float64]
 
@@ -72,8 +72,8 @@ class Pictures(AbstractDrawing):
         return f"A row: one {across}. Colours are shared down a column; two-sided ones are pale at 0."
 
     @property
-    def _columns(self) -> list[_Column]:
-        found: list[_Column] = []
+    def _columns(self) -> list[_ExampleColumn]:
+        found: list[_ExampleColumn] = []
         for quantity in self.quantities:
             between = quantity.dims[1:-2]
             for at in product(*(range(quantity.mean.sizes[dim]) for dim in between)):
@@ -82,7 +82,7 @@ class Pictures(AbstractDrawing):
                     f"{axis_name(quantity.mean, dim)} {entries(quantity.mean, dim)[i]}" for dim, i in place.items()
                 ]
                 values = quantity.mean.isel(place).values.astype(np.float64)
-                found.append(_Column(quantity, ", ".join(words) or quantity.label, values))
+                found.append(_ExampleColumn(quantity, ", ".join(words) or quantity.label, values))
         return found
 
     @property
@@ -129,7 +129,7 @@ class Pictures(AbstractDrawing):
             panel.set_title("\n".join([*words, name] if column == 0 else words), fontsize=4, pad=1)
 
 
-def _map(column: _Column, name: str, row: int) -> dict[str, object]:
+def _map(column: _ExampleColumn, name: str, row: int) -> dict[str, object]:
     colour, low, high = column.colours
     hover = f"{escape(name)}, {escape(column.title)}<br><b>{with_unit('%{z:.3g}', escape(column.quantity.unit))}</b>"
     return {

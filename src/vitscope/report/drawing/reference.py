@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from vitscope.report.colour import LIGHT, token
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.number import with_error, with_unit
 
 
@@ -44,7 +44,7 @@ def seen(values: NDArray[np.float64], against: Reference | None) -> NDArray[np.f
     return values if against is None else np.append(values, against.value)
 
 
-def reference(quantity: Measured) -> Reference | None:
+def reference(quantity: MeasuredQuantity) -> Reference | None:
     """Zero for a change, the intact value for a study's quantity; None where there is none, or it is no number."""
     intact = quantity.intact
     known = intact is not None and not intact.dims and bool(np.isfinite(intact.mean.item()))

@@ -15,7 +15,7 @@ from vitscope.report.axis import entries
 from vitscope.report.colour import LIGHT, token
 from vitscope.report.drawing.drawing import hover, numbers
 from vitscope.report.drawing.reference import Reference
-from vitscope.report.measured import Measured
+from vitscope.report.measured import MeasuredQuantity
 
 COLOURS = 6
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "x", "star", "pentagon", "hexagon",
@@ -119,7 +119,9 @@ class Series:
         return self.x.size == 1 or (self.x.size <= _MOST_MARKERS and not self.predicted)
 
 
-def split(quantity: Measured, category: str, across: str, at: NDArray[np.float64], said: Sequence[str]) -> list[Series]:
+def split(
+    quantity: MeasuredQuantity, category: str, across: str, at: NDArray[np.float64], said: Sequence[str]
+) -> list[Series]:
     """A quantity of two axes as one series for each entry of ``category``; ``at`` and ``said`` are of the other."""
     parts = [part.transpose(category, across).values for part in (quantity.mean, quantity.error, quantity.count)]
     ordered = bool(quantity.mean[category].attrs.get("ordered", False))
@@ -137,7 +139,7 @@ def split(quantity: Measured, category: str, across: str, at: NDArray[np.float64
     return [one for one in found if one.x.size]
 
 
-def _kinds(quantity: Measured, category: str, across: str) -> list[list[str]] | None:
+def _kinds(quantity: MeasuredQuantity, category: str, across: str) -> list[list[str]] | None:
     """What units the points are, where that differs from line to line."""
     if "kind" not in quantity.mean.coords or set(quantity.mean["kind"].dims) != {category, across}:
         return None
