@@ -50,6 +50,7 @@ HELD, SPOILED, WORKERS, TRAINING, COMMANDS = (
     "tests/laws/test_training.py",
     "tests/end_to_end/test_command_line.py",
 )
+CONTRAST = "tests/references/test_contrast.py"
 COMPARISON = "tests/known/test_report_compare.py"
 ALARMS, LABS, TRIALS = (
     "tests/known/test_false_alarms.py",
@@ -311,6 +312,23 @@ SABOTAGES = [
     ("data/metadata.py", "if any(row.split for row in rows):", "if False:", LAYOUTS),
     ("data/table.py", "if bounded and inside(root, path) is None:", "if False:", LAYOUTS),
     ("engine/reading/activation.py", "== own) & before)", "== own))", "tests/known/test_mistakes.py"),
+    ("engine/reading/diagnostic.py", "values if key[1] in diagnostic.places else values -", "values -", CONTRAST),
+    ("engine/reading/jackknife.py", "(len(changes) - 1) * several.var", "several.var", CONTRAST),
+    ("engine/reading/jackknife.py", "from_end[1:]", "from_end", CONTRAST),
+    ("engine/contrasted.py", "without(found, diagnostic.nonlinear)", "found", CONTRAST),
+    ("engine/contrasting.py", "_plan(subject.places) == _plan(self.subject.places)", "True", CONTRAST),
+    (
+        "engine/contrast.py",
+        "fitted(subject, images)) for subject in subjects",
+        "fitted(before, images)) for subject in subjects",
+        CONTRAST,
+    ),
+    (
+        "engine/study.py",
+        "without(diagnostic.finish(change, scene), diagnostic.nonlinear)",
+        "diagnostic.finish(change, scene)",
+        CONTRAST,
+    ),
     ("measurement/exact.py", "min(1.0, 2 * float(bdtr(", "min(1.0, float(bdtr(", ALARMS),
     (
         "measurement/exact.py",

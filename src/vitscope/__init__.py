@@ -19,6 +19,7 @@ from vitscope.report import compare, figures, report
 if TYPE_CHECKING:
     from vitscope.data import images
     from vitscope.diagnostics import default_diagnostics
+    from vitscope.engine.contrast import contrast
     from vitscope.engine.measure import measure
     from vitscope.engine.plan import Plan
     from vitscope.engine.question import carry_out
@@ -40,6 +41,7 @@ _HOMES = {
     "UserError": "vitscope.measurement.errors",
     "carry_out": "vitscope.engine.question",
     "checkup": "vitscope.findings.checkup",
+    "contrast": "vitscope.engine.contrast",
     "default_diagnostics": "vitscope.diagnostics",
     "images": "vitscope.data",
     "load": "vitscope.models.load",
@@ -58,6 +60,7 @@ __all__ = [
     "carry_out",
     "checkup",
     "compare",
+    "contrast",
     "default_diagnostics",
     "figures",
     "images",

@@ -161,7 +161,7 @@ class Mine(AbstractDiagnostic[Predictions]):
     \"\"\"So many times the accuracy.\"\"\"
 
     name, title, question, references = "mine", "Mine", "Which?", ()
-    reads = Kind.PREDICTIONS
+    reads = ActivationKind.PREDICTIONS
 
     def observe(self, activation):
         return {"top1": TIMES * (activation.logits.argmax(1) == activation.labels).float()}

@@ -17,7 +17,12 @@ from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
 
 _TOP1 = Quantity(
-    "top1", "Top-1 accuracy", "1", "Share of images whose most probable class is the true one.", "Larger is better."
+    "top1",
+    "Top-1 accuracy",
+    "1",
+    "Share of images whose most probable class is the true one.",
+    "Larger is better.",
+    is_share=True,
 )
 _TOP5 = Quantity(
     "top5",
@@ -25,6 +30,7 @@ _TOP5 = Quantity(
     "1",
     "Share of images whose true class is among the five most probable.",
     "Larger is better.",
+    is_share=True,
 )
 _AMONG = Quantity(
     "top1_present",
@@ -32,6 +38,7 @@ _AMONG = Quantity(
     "1",
     "Share of images whose true class is the most probable of those that occur among the images.",
     "Larger is better; the fewer classes occur, the easier it is.",
+    is_share=True,
 )
 _NLL = Quantity(
     "nll", "Negative log-likelihood", "nats", "Minus the log probability of the true class.", "Smaller is better."

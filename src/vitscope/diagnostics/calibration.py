@@ -42,7 +42,9 @@ _ACCURACY = Quantity(
 _CONFIDENCE = Quantity(
     "bin_confidence", "Mean confidence in the bin", "1", "Mean largest probability of the bin's images."
 )
-_SHARE = Quantity("bin_share", "Share of images in the bin", "1", "How many of the images have such a confidence.")
+_SHARE = Quantity(
+    "bin_share", "Share of images in the bin", "1", "How many of the images have such a confidence.", is_share=True
+)
 
 
 @DIAGNOSTICS.add("calibration")
@@ -63,6 +65,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
     title = "Calibration"
     question = "Is it right, and does it know?"
     reads = ActivationKind.PREDICTIONS
+    nonlinear = frozenset({"ece", "bin_accuracy", "bin_confidence"})
     references = ("Guo et al., On Calibration of Modern Neural Networks, ICML 2017",)
 
     bins: int = bounded(10, Bounds(1, 10_000))

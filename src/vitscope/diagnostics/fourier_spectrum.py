@@ -63,6 +63,7 @@ class FourierSpectrum(AbstractDiagnostic[FeatureMap]):
     title = "Fourier spectrum of feature maps"
     question = "Does it smooth or sharpen?"
     reads = ActivationKind.FEATURES
+    places = frozenset({"highest_frequency"})
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figures 2a and 8",)
     changes = MappingProxyType({"at_highest_frequency": "sharpening"})
 

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vitscope.engine.grid import Axis, Fact, Grid
+from vitscope.measurement.quantity import BESIDE
 
 
 def gridded(
@@ -17,16 +18,14 @@ def gridded(
 ) -> xr.Dataset:
     """One dataset of a diagnostic's results: at every setting, its changes from the intact subject, and the latter's.
 
-    ``values`` and ``changes`` (none for a diagnostic that is not linear) are in row-major order of the axes. What was
-    not seen at a setting is NaN with count 0. The grid's facts come last.
+    ``values`` and ``changes`` are in row-major order of the axes. What was not seen at a setting is NaN with count 0.
+    The grid's facts come last.
     """
     axes = grid.axes
-    parts = [_stacked(axes, values)]
-    if changes:
-        parts.append(
-            _renamed(_stacked(axes, changes), "change", "change from intact", "Change from the intact model. ")
-        )
-    parts.append(_renamed(intact.drop_attrs(deep=False), "intact", "intact", "Of the intact model. "))
+    parts = [stack(axes, values)]
+    if any(changes):
+        parts.append(rename(stack(axes, changes), "change", "change from intact", "Change from the intact model. "))
+    parts.append(rename(intact.drop_attrs(deep=False), "intact", "intact", "Of the intact model. "))
     result = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
     for fact in grid.facts:
         result = result.assign(_known(fact, grid))
@@ -44,7 +43,8 @@ def _known(fact: Fact, grid: Grid) -> dict[str, tuple[tuple[str, ...], np.ndarra
     }
 
 
-def _stacked(axes: Sequence[Axis], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+def stack(axes: Sequence[Axis], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The datasets, in row-major order of the axes, along these axes; what one of them lacks is NaN, with count 0."""
     joined = xr.concat(datasets, "setting", join="outer", coords="minimal", compat="override", data_vars="all")
     names, shape = [axis.name for axis in axes], [len(axis.values) for axis in axes]
     result = xr.Dataset(coords={name: one for name, one in joined.coords.items() if "setting" not in one.dims})
@@ -53,7 +53,8 @@ def _stacked(axes: Sequence[Axis], datasets: Sequence[xr.Dataset]) -> xr.Dataset
         content = flat.values.reshape(*shape, *flat.shape[1:])
         if str(name).endswith("_count"):
             content = np.nan_to_num(content).astype(np.int64)
-        result[name] = ((*names, *flat.dims[1:]), content, array.attrs)
+        words = next(one[name].attrs for one in datasets if name in one)
+        result[name] = ((*names, *flat.dims[1:]), content, words)
     for axis in axes:
         result = result.assign_coords({axis.name: (axis.name, list(axis.values), _words(axis))})
         for label, entries in axis.coordinates.items():
@@ -65,12 +66,13 @@ def _words(axis: Axis) -> dict[str, str]:
     return {"long_name": axis.label, "units": axis.unit}
 
 
-def _renamed(dataset: xr.Dataset, suffix: str, label: str, meaning: str) -> xr.Dataset:
+def rename(dataset: xr.Dataset, suffix: str, label: str, meaning: str) -> xr.Dataset:
     """``top1`` and ``top1_error`` as ``top1_change`` and ``top1_change_error``, their words changed to suit."""
     quantities = [name for name in dataset.data_vars if f"{name}_error" in dataset.data_vars]
     names: dict[Hashable, str] = {}
     for quantity in quantities:
-        names |= {f"{quantity}{end}": f"{quantity}_{suffix}{end}" for end in ("", "_error", "_count")}
+        ends = [end for end in ("", *BESIDE) if f"{quantity}{end}" in dataset.data_vars]
+        names |= {f"{quantity}{end}": f"{quantity}_{suffix}{end}" for end in ends}
     renamed = dataset[list(names)].rename(names)
     for quantity in quantities:
         words = renamed[f"{quantity}_{suffix}"].attrs
@@ -78,3 +80,9 @@ def _renamed(dataset: xr.Dataset, suffix: str, label: str, meaning: str) -> xr.D
         words["long_name"] = f"{name}, {label}"
         words["meaning"] = f"{meaning}{words['meaning']}"
     return renamed
+
+
+def without(dataset: xr.Dataset, quantities: frozenset[str]) -> xr.Dataset:
+    """The dataset without these quantities, and without what stands beside them."""
+    names = [f"{name}{end}" for name in quantities for end in ("", *BESIDE)]
+    return dataset.drop_vars([name for name in names if name in dataset])

@@ -12,12 +12,12 @@ import xarray as xr
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid, Setting
-from vitscope.engine.gridded import gridded
+from vitscope.engine.gridded import gridded, without
 from vitscope.engine.measure import checked, describe_units, fitted, settings_of, subject_spec, why_empty
 from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer, carry_out
 from vitscope.engine.reading.activation import Workspace
-from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene, differences
 from vitscope.engine.reading.failure import failures_told
 from vitscope.engine.reading.finite import Wanting, counted, unpredicting, wanting
 from vitscope.engine.reading.fold import Means, Observations
@@ -259,7 +259,7 @@ class StudyWork(AbstractSubjectWork[ShardResult]):
         self, states: Sequence[tuple[Means, Means]], found: Sequence[Observations], intact: Sequence[Observations]
     ) -> list[tuple[Means, Means]]:
         return [
-            (one.update(values, seen), changes.update(_changes(seen, before)) if one.linear else changes)
+            (one.update(values, seen), changes.update(differences(one, seen, before)))
             for one, (values, changes), seen, before in zip(self.diagnostics, states, found, intact, strict=True)
         ]
 
@@ -299,13 +299,6 @@ def _walked(
     return walked
 
 
-def _changes(seen: Observations, intact: Observations) -> Observations:
-    """Differences image by image, of what is seen of both subjects in the same shape."""
-    return {
-        key: values - intact[key] for key, values in seen.items() if key in intact and intact[key].shape == values.shape
-    }
-
-
 def _run(study: StudyQuestion, work: StudyWork, blocks: Sequence[ShardResult], origin: str) -> Run:
     scene, words = Scene(work.subject.places), study.words
     kinds = len(work.diagnostics)
@@ -321,7 +314,8 @@ def _run(study: StudyQuestion, work: StudyWork, blocks: Sequence[ShardResult], o
             skipped[name] = why_empty(diagnostic.reads, work.subject, blocks[0].images)
             continue
         values = _placed(study.grid, [diagnostic.finish(state, scene) for state, _ in pairs])
-        changes = _placed(study.grid, [diagnostic.finish(change, scene) for _, change in pairs if diagnostic.linear])
+        found = [without(diagnostic.finish(change, scene), diagnostic.nonlinear) for _, change in pairs]
+        changes = _placed(study.grid, found)
         said = {
             "title": f"{words.title}: {diagnostic.title}",
             "question": words.question,

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from vitscope.measurement.axes import AXES
 
+BESIDE = ("_error", "_count", "_low", "_high", "_gained", "_lost", "_p")
+"""How the names of what stands beside a quantity end: its standard error, its samples, and of a change between subjects
+the ends of its interval, the images gained and lost, and McNemar's exact p."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -21,6 +25,8 @@ class Quantity:
     better: str = "Neither larger nor smaller is known to be better."
     axis: str | None = None
     """The axis it has beside depth, if any."""
+    is_share: bool = False
+    """Whether it is a share of images: 1 or 0 of each."""
 
 
 def labelled(
@@ -40,6 +46,7 @@ def labelled(
         "units": quantity.unit,
         "meaning": quantity.meaning,
         "better": quantity.better,
+        **({"share": 1} if quantity.is_share else {}),
     }
     return xr.Dataset(
         {

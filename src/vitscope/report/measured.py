@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from vitscope.measurement.quantity import BESIDE
 from vitscope.report.axis import DIRECTIONS
 from vitscope.report.number import amount, with_error, with_unit
 
 NOBODY_KNOWS = "Nobody has said which is better."
-_CHANGE, _INTACT = "_change", "_intact"
+_CHANGE, _INTACT, _SUBJECT = "_change", "_intact", "subject"
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,10 @@ def measured(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantity, ..
     In a study's group each quantity's change comes before it, and what the intact model has last. Where the axes are
     directions in the space of weights, the quantity itself comes first: the intact model is a point among the others.
     """
+    if _SUBJECT in dataset.dims:
+        dataset = dataset.rename({_SUBJECT: "run"})  # models of one run are shown as runs that are compared
     names = [str(name) for name in dataset.data_vars]
-    beside = {f"{name}{part}" for name in names for part in ("_error", "_count")}
+    beside = {f"{name}{part}" for name in names for part in BESIDE}
     found = {name: _read(diagnostic, name, dataset) for name in _headed(names, dataset) if name not in beside}
     found = {name: one for name, one in found.items() if bool(np.isfinite(one.mean.values).any())}
     return tuple(_with_intact(found[name], found) for name in _ordered(found))
@@ -139,7 +142,9 @@ def _with_intact(quantity: MeasuredQuantity, found: Mapping[str, MeasuredQuantit
     if own is not None:
         return replace(quantity, intact=own)
     base = found.get(f"{quantity.name.removesuffix(_CHANGE)}{_INTACT}")
-    return replace(quantity, intact=base, is_change=True) if base and quantity.name.endswith(_CHANGE) else quantity
+    if not quantity.name.endswith(_CHANGE):
+        return quantity
+    return replace(quantity, intact=base, is_change=base is not None or "run" in quantity.dims)
 
 
 def _ordered(found: Mapping[str, MeasuredQuantity]) -> list[str]:

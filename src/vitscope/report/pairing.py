@@ -53,7 +53,8 @@ class Pairing:
     @cached_property
     def changes(self) -> Mapping[str, Estimate]:
         """The changes by the addresses of the quantities that they are of."""
-        over = [one["confidence"].values.astype(np.float64) - _right(one) for one in (self.first, self.second)]
+        sure = [one["confidence"].values for one in (self.first, self.second)]
+        over = [one - _right(of).astype(one.dtype) for one, of in zip(sure, (self.first, self.second), strict=True)]
         within = [_within(one, _TOP) for one in (self.first, self.second)]
         found: dict[str, Estimate] = {
             "accuracy/top1": self.right,

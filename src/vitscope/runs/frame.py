@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.quantity import BESIDE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _PARTS = {"": "value", "_error": "error", "_count": "count"}
+_FURTHER = {end: end[1:] for end in BESIDE if end not in _PARTS}
+"""What stands beside changes between models only; its columns are there if any quantity has them."""
 _FIRST, _LAST = ("diagnostic", "quantity"), (*_PARTS.values(), "units")
 
 
@@ -18,8 +21,9 @@ def tidy(groups: Mapping[str, xr.Dataset]) -> "DataFrame":
     """The quantities of these groups, one below the other.
 
     Columns: ``diagnostic``, ``quantity``, the axes with what stands beside them, ``value``, ``error`` (standard error),
-    ``count`` and ``units``. An axis that a quantity has not is missing in its lines; a number of which nothing was
-    seen has no line.
+    ``count`` and ``units``; for changes between models also ``low`` and ``high``, the ends of the 95 % interval, and
+    for those of shares ``gained``, ``lost`` and ``p``. An axis that a quantity has not is missing in its lines; a
+    number of which nothing was seen has no line.
     """
     import pandas as pd
 
@@ -27,12 +31,13 @@ def tidy(groups: Mapping[str, xr.Dataset]) -> "DataFrame":
     if not frames:
         return pd.DataFrame(columns=[*_FIRST, *_LAST])
     whole = pd.concat(frames, ignore_index=True)
-    axes = [column for column in whole.columns if column not in (*_FIRST, *_LAST)]
+    further = [column for column in _FURTHER.values() if column in whole.columns]
+    axes = [column for column in whole.columns if column not in (*_FIRST, *_LAST, *further)]
     for column in (*axes, "count"):
         kinds = {frame[column].dtype.kind for frame in frames if column in frame}
         if kinds == {"i"} and whole[column].dtype.kind == "f":
             whole[column] = whole[column].astype("Int64")  # whole numbers, some of them missing
-    return whole.reindex(columns=[*_FIRST, *axes, *_LAST])
+    return whole.reindex(columns=[*_FIRST, *axes, *_LAST[:-1], *further, _LAST[-1]])
 
 
 def wide(name: str, dataset: xr.Dataset) -> "DataFrame":
@@ -47,13 +52,14 @@ def wide(name: str, dataset: xr.Dataset) -> "DataFrame":
 def quantities(dataset: xr.Dataset) -> tuple[str, ...]:
     """What a group measures; errors and counts stand beside it."""
     names = [str(name) for name in dataset.data_vars]
-    beside = {f"{name}{end}" for name in names for end in _PARTS if end}
+    beside = {f"{name}{end}" for name in names for end in BESIDE}
     return tuple(name for name in names if name not in beside)
 
 
 def _frames(diagnostic: str, dataset: xr.Dataset) -> "Iterator[DataFrame]":
     for name in quantities(dataset):
-        parts = {column: dataset[f"{name}{end}"] for end, column in _PARTS.items() if f"{name}{end}" in dataset}
+        columns = (_PARTS | _FURTHER).items()
+        parts = {column: dataset[f"{name}{end}"] for end, column in columns if f"{name}{end}" in dataset}
         frame = _frame(xr.Dataset({column: part.drop_attrs() for column, part in parts.items()}))
         if "count" in frame:
             frame = frame[frame["value"].notna() | (frame["count"] > 0)]

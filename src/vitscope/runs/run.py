@@ -14,7 +14,7 @@ import xarray as xr
 from vitscope.measurement.claim import Claim
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
-from vitscope.measurement.quantity import headline
+from vitscope.measurement.quantity import BESIDE, headline
 from vitscope.runs.frame import quantities, tidy, wide
 from vitscope.runs.schema import parsed
 from vitscope.runs.shown import html_table
@@ -69,14 +69,15 @@ class Run:
         """The numbers as a tidy pandas table, those of all groups or of a ``name`` that ``run[name]`` takes.
 
         A line for each number: ``diagnostic``, ``quantity``, its place on the axes, ``value``, ``error`` (the standard
-        error), ``count`` and ``units``. What was said image by image, ``"predictions"``, has a line for each image.
+        error), ``count`` and ``units``, and for changes between models the ends of their intervals. What was said image
+        by image, ``"predictions"``, has a line for each image.
         """
         if name is None:
             return tidy(self.measured)
         dataset, quantity = self._found(name)
         if APART in dataset.attrs and not quantity:
             return wide(name, dataset)
-        own = [f"{quantity}{end}" for end in ("", "_error", "_count") if f"{quantity}{end}" in dataset]
+        own = [f"{quantity}{end}" for end in ("", *BESIDE) if f"{quantity}{end}" in dataset]
         return tidy({name.partition("/")[0]: dataset[own] if quantity else dataset})
 
     def save(self, path: str | os.PathLike[str]) -> str:
@@ -164,11 +165,12 @@ class Run:
 
     @property
     def accuracy(self) -> str | None:
-        """Top-1 accuracy with its standard error in words, where it was measured."""
+        """Top-1 accuracy with its standard error in words, if it was measured; that of each model if of several."""
         if "accuracy" not in self:
             return None
         found = self.tree["accuracy"].to_dataset()
-        return f"{100 * float(found['top1']):.1f} ± {100 * float(found['top1_error']):.1f} %"
+        pairs = zip(found["top1"].values.ravel().tolist(), found["top1_error"].values.ravel().tolist(), strict=True)
+        return ", ".join(f"{100 * mean:.1f} ± {100 * error:.1f} %" for mean, error in pairs)
 
     @property
     def _shown_on(self) -> str:

@@ -32,6 +32,15 @@ class Known(Generic[Activation]):
     tolerance: float = 1e-5
 
 
+def differences(diagnostic: "AnyDiagnostic", seen: Observations, before: Observations) -> Observations:
+    """Differences image by image, of what is seen of two subjects in the same shape, as ``diagnostic`` concludes of."""
+    return {
+        key: values if key[1] in diagnostic.places else values - before[key]
+        for key, values in seen.items()
+        if key in before and before[key].shape == values.shape
+    }
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a diagnostic may know of the model when it draws its conclusion."""
@@ -67,8 +76,11 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     references: ClassVar[tuple[str, ...]]
     changes: ClassVar[Mapping[str, str]] = {}
     """Quantities whose change across a unit is measured too, image by image, and the change's name."""
-    linear: ClassVar[bool] = True
-    """Whether its conclusion is linear in the per-image numbers, so that differences of two subjects have errors."""
+    nonlinear: ClassVar[frozenset[str]] = frozenset()
+    """Quantities of its conclusion that are no means of numbers per image, such as a sum of absolute values of means:
+    what they change by is not the mean of changes image by image."""
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Numbers per image that are no measurement but say where others lie; a difference of two subjects keeps them."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be."""

@@ -25,13 +25,13 @@ from vitscope.engine.reading.activation import (
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.engine.reading.failure import failures_told
 from vitscope.engine.reading.finite import Wanting, counted, unpredicting, wanting
-from vitscope.engine.reading.fold import Means, Slot
+from vitscope.engine.reading.fold import Means, Observations, Slot
 from vitscope.engine.reading.scores import Scores
 from vitscope.engine.work.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
 from vitscope.models.attention import Attention
 from vitscope.models.feed import input_like
 from vitscope.models.stream import Stream
-from vitscope.models.subject import AbstractObserver
+from vitscope.models.subject import AbstractObserver, Subject
 from vitscope.models.unit import Place, UnitKind
 from vitscope.numerics.moments import Moments
 from vitscope.numerics.precision import widened
@@ -125,23 +125,45 @@ class Pass(AbstractSubjectWork[ShardResult]):
         ):
             broken.extend(batch.broken)
             if len(batch.indices):
-                reading = Reading(
-                    self.diagnostics, self.subject.places, (batch.pixels.shape[2], batch.pixels.shape[3]), workspace
-                )
-                with torch.no_grad(), failures_told(self.subject, self.images, batch):
-                    logits = self.subject.anatomy.walk(batch.pixels.to(device), reading)
-                    if batch.labels is not None and self.subject.class_count:
-                        said = predictions(batch, logits, present)
-                        reading.predictions(said)
-                        scores.append(Scores.of(batch, said))
-                if reading.saw_unfinite or bool(unpredicting(logits, self.subject.class_count).any()):
-                    wanted.extend(wanting(self.subject, self.images, batch))
-                states = [d.update(s, o) for d, s, o in zip(self.diagnostics, states, reading.results(), strict=True)]
+                found = read_batch(self.subject, self.images, batch, self.diagnostics, present, workspace)
+                scores.extend(found.scores)
+                wanted.extend(found.wanting)
+                states = [d.update(s, o) for d, s, o in zip(self.diagnostics, states, found.observations, strict=True)]
                 seen += len(batch.indices)
             advance(len(batch.indices) + len(batch.broken))
         return ShardResult(
             seen, tuple(broken), tuple(states), Scores.together(scores) if scores else None, counted(wanted)
         )
+
+
+@dataclass(frozen=True, eq=False)
+class BatchReading:
+    """What was seen of a batch: each diagnostic's numbers per image, the scores, and images with unfinite numbers."""
+
+    observations: Sequence[Observations]
+    scores: tuple[Scores, ...]
+    wanting: tuple[Wanting, ...]
+
+
+def read_batch(
+    subject: Subject,
+    images: Images,
+    batch: Batch,
+    diagnostics: Sequence[AnyDiagnostic],
+    present: Tensor | None,
+    workspace: Workspace,
+) -> BatchReading:
+    """One walk of the subject over a batch that is not empty; ``present`` are the classes that occur, if not all."""
+    reading = Reading(diagnostics, subject.places, (batch.pixels.shape[2], batch.pixels.shape[3]), workspace)
+    scores: tuple[Scores, ...] = ()
+    with torch.no_grad(), failures_told(subject, images, batch):
+        logits = subject.anatomy.walk(batch.pixels.to(input_like(subject.module).device), reading)
+        if batch.labels is not None and subject.class_count:
+            said = predictions(batch, logits, present)
+            reading.predictions(said)
+            scores = (Scores.of(batch, said),)
+    spoiled = reading.saw_unfinite or bool(unpredicting(logits, subject.class_count).any())
+    return BatchReading(reading.results(), scores, wanting(subject, images, batch) if spoiled else ())
 
 
 def predictions(batch: Batch, logits: Float[Tensor, "batch classes"], present: Tensor | None) -> Predictions:

@@ -20,11 +20,8 @@ def packed(work: AbstractWork[Result]) -> bytes:
     """The work as bytes. Cost: a model's weights and, of images held in memory, their pixels."""
     if not isinstance(work, AbstractSubjectWork):
         return cloudpickle.dumps(work)
-    subject = dict(vars(work.subject))
-    if isinstance(work.subject.anatomy, Composition):
-        subject["anatomy"] = None
-    fields = {field.name: getattr(work, field.name) for field in dataclasses.fields(work) if field.name != "subject"}
-    return cloudpickle.dumps((type(work), subject, fields))
+    fields = {field.name: _taken_apart(getattr(work, field.name)) for field in dataclasses.fields(work)}
+    return cloudpickle.dumps((type(work), fields))
 
 
 def unpacked(content: bytes) -> AbstractWork[Any]:
@@ -32,12 +29,38 @@ def unpacked(content: bytes) -> AbstractWork[Any]:
     found = cloudpickle.loads(content)
     if isinstance(found, AbstractWork):
         return found
-    kind, subject, fields = found
-    if subject["anatomy"] is None:
-        anatomy = composition_of(subject["module"])
+    kind, fields = found
+    return kind(**{name: _put_together(value) for name, value in fields.items()})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Parts:
+    """A subject's fields, without its anatomy if that is found again."""
+
+    fields: dict[str, Any]
+
+
+def _taken_apart(value: object) -> object:
+    """A subject as its parts, and several as theirs; anything else as it is."""
+    if isinstance(value, tuple) and any(isinstance(one, Subject) for one in value):
+        return tuple(map(_taken_apart, value))
+    if not isinstance(value, Subject):
+        return value
+    return _Parts({**vars(value), **({"anatomy": None} if isinstance(value.anatomy, Composition) else {})})
+
+
+def _put_together(value: object) -> object:
+    """What :func:`_taken_apart` was given."""
+    if isinstance(value, tuple) and any(isinstance(one, _Parts) for one in value):
+        return tuple(map(_put_together, value))
+    if not isinstance(value, _Parts):
+        return value
+    fields = dict(value.fields)
+    if fields["anatomy"] is None:
+        anatomy = composition_of(fields["module"])
         assert anatomy is not None, "a module whose adapter was found once is found again"
-        subject["anatomy"] = with_edits(anatomy, subject["edits"])
-    return kind(subject=Subject(**subject), **fields)
+        fields["anatomy"] = with_edits(anatomy, fields["edits"])
+    return Subject(**fields)
 
 
 def packed_error(error: Exception) -> bytes:
