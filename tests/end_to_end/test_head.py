@@ -220,12 +220,12 @@ def test_a_comparison_goes_on_where_it_was_interrupted(
 ) -> None:
     arguments = ("compare", "digits", *SMALL, *QUICK, "--kinds", "linear,fno", "--betas", "2", "--seeds", "2")
     arguments = (*arguments, "--features", features, "--out", str(tmp_path))
-    fit = compare.fitted
-    monkeypatch.setattr(compare, "fitted", interrupted_after(3, fit))
+    fit = compare.fit_head
+    monkeypatch.setattr(compare, "fit_head", interrupted_after(3, fit))
     answer = Answer(*arguments)
     assert answer.code == 130
     assert "3 of 4 fits are kept" in answer.err
-    monkeypatch.setattr(compare, "fitted", interrupted_after(1, fit))
+    monkeypatch.setattr(compare, "fit_head", interrupted_after(1, fit))
     answer = Answer(*arguments, "--resume")
     assert answer.code == 0
     assert [word in answer.out for word in ("linear", "fno", "test top-1")] == [True] * 3

@@ -56,7 +56,7 @@ def interrupted_once_it_shows(shown: bytes, arguments: tuple[str, ...]) -> tuple
 def test_control_c_keeps_the_head_shows_the_way_on_and_resume_goes_on_from_it(tmp_path: Path) -> None:
     places = ("--features", str(tmp_path / "features"), "--out", str(tmp_path / "head"))
     arguments = ("fit", "digits", "--images", "digits", *QUICK, "--beta", "0.01", "--tol", "1e-4", *places)
-    code, seen = interrupted_once_it_shows(b" heads, ", arguments)
+    code, seen = interrupted_once_it_shows(b" heads ", arguments)
     assert code == 130
     assert "objective" in seen
     assert "holds its best point" in seen

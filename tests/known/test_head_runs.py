@@ -190,7 +190,9 @@ def test_clusters_are_named_by_size() -> None:
 def test_what_is_kept_of_a_point_and_of_a_try_comes_back() -> None:
     heads = Heads((Factors(torch.rand(2, 3), torch.rand(2, 1, 2)), Factors(torch.rand(0, 3), torch.rand(0, 1, 2))))
     right = np.array([1.0, 0.0])
-    point = Point(0.1, 2.0, 1.9, "exact", "fine", 0.05, 1.5, right, right[::-1].copy(), np.array([3.0, 1.0]), heads)
+    point = Point(
+        0.3, 0.1, 2.0, 1.9, "exact", "fine", 0.05, 1.5, right, right[::-1].copy(), np.array([3.0, 1.0]), heads
+    )
     back = Point.from_bytes(point.to_bytes())
     assert (back.beta, back.kind, back.advice, back.seconds) == (0.1, "exact", "fine", 1.5)
     assert back.training_right.tolist() == [0.0, 1.0]

@@ -1,33 +1,27 @@
 """``vitscope head``: convex heads on a frozen model's tokens, their runs and their pages."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitscope.cli.flags import made, with_flags
-from vitscope.cli.head_progress import FitProgress, fitting
 from vitscope.cli.head_summary import print_comparison, print_fit, print_path
 from vitscope.cli.index import find, own_names
-from vitscope.cli.request import Request, first_split, held_run, page_of, place_of, write_page
+from vitscope.cli.request import Request, answer, first_split
 from vitscope.cli.rim import INTERRUPTED, Commands, command_line, fail
 from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.train import TEST_SPLITS
+from vitscope.cli.workers import Workers
 from vitscope.convex.runs.settings import HeadSettings, all_kinds, parse_beta
 from vitscope.measurement.errors import UserError
 from vitscope.runs.whole import local_path
 
 if TYPE_CHECKING:
     from vitscope.convex.runs.data import HeadData
-    from vitscope.convex.runs.fit import FitQuestion
     from vitscope.data import Images
     from vitscope.runs.run import Run
-    from vitscope.runs.spec import Spec
-    from vitscope.runs.store import RunFolder
 
 _KINDS = f"One of {', '.join(own_names('Convex heads'))}, or one of a plugin."
 
@@ -76,33 +70,14 @@ def fit_head(
     settings.check((known_kind(kind),), weight)
     data = _data(request, made(HeadRequest, fields))
     from vitscope.convex.runs.fit import FitQuestion
+    from vitscope.convex.saved import HEAD_FILE
 
     question = FitQuestion(data, settings, kind, weight, request.seed, request.device)
-    where = _where(request, question.spec)
-    if "://" in where:
-        raise UserError(f"A head is saved into a folder of this machine, and {where} is not; give another --out.")
-    with _folder(where).held():
-        run = held_run(where, question.spec, request.resume)
-        if run is None:
-            run = _fitted(question, request, where)
-        page = page_of(run, where)
-    print_fit(run, str(Path(where) / "head.safetensors"), page)
 
+    def show(run: "Run", page: str) -> None:
+        print_fit(run, str(Path(page).with_name(HEAD_FILE)), page)
 
-def _fitted(question: "FitQuestion", request: Request, where: str) -> "Run":
-    """The run of a head that is fitted now, and kept; an interrupt keeps the head and says how far it is."""
-    folder = _folder(where)
-    before = question.kept(folder) if request.resume else None
-    with fitting(f"Fitting the {question.kind} head on {len(question.data.labels):,} images") as watch:
-        fit = question.fit(before, watch)
-    run = question.run(fit, command_line())
-    saved = question.keep(fit, run, folder)
-    if fit.head.interrupted_:
-        write_page(run, where)
-        far = f"at most {100 * fit.gap:.2g} %" if isfinite(fit.gap) else "by an unknown share"
-        state = f"{saved} holds its best point, {far} above the optimum"
-        fail(f"interrupted; {state}; go on with: {_again(request)}", INTERRUPTED, "")
-    return run
+    answer(question, "heads", request.out, request.plan(Workers()), show)
 
 
 def head_path(
@@ -119,14 +94,7 @@ def head_path(
     from vitscope.convex.runs.path import PathQuestion
 
     question = PathQuestion(data, settings, kind, request.seed, request.device)
-    what = f"Fitting {kind} heads"
-
-    def answer(folder: "RunFolder", bar: ProgressBar) -> "Run":
-        began = perf_counter()
-        points = question.points(folder, request.resume, bar, FitProgress(bar, what))
-        return question.run(points, perf_counter() - began, command_line())
-
-    print_path(*_kept(request, question.spec, answer, what, settings.betas, "points"))
+    answer(question, "heads", request.out, request.plan(Workers()), print_path)
 
 
 def compare_heads(
@@ -149,41 +117,7 @@ def compare_heads(
     from vitscope.convex.runs.compare import CompareQuestion
 
     question = CompareQuestion(data, settings, chosen, seeds, request.seed, request.device)
-
-    def answer(folder: "RunFolder", bar: ProgressBar) -> "Run":
-        began, watch = perf_counter(), FitProgress(bar, "Fitting")
-
-        def begins(kind: str) -> None:
-            watch.begins(f"Fitting the {kind} head")
-
-        tried = question.tried(folder, request.resume, bar, begins, watch)
-        return question.run(tried, perf_counter() - began, command_line())
-
-    print_comparison(*_kept(request, question.spec, answer, "Fitting", len(question.fits), "fits"))
-
-
-def _kept(
-    request: Request,
-    spec: "Spec",
-    answer: "Callable[[RunFolder, ProgressBar], Run]",
-    what: str,
-    total: int,
-    of: str,
-) -> "tuple[Run, str]":
-    """The run, held already or made now and kept, and its page; an interrupt says how many pieces of it are kept."""
-    where = _where(request, spec)
-    folder = _folder(where)
-    with folder.held():
-        run = held_run(where, spec, request.resume)
-        if run is None:
-            try:
-                with ProgressBar(what, total, of) as bar:
-                    run = answer(folder, bar)
-            except KeyboardInterrupt:
-                kept = f"{len(folder.parts(spec))} of {total} {of} are kept in {where}"
-                fail(f"interrupted; {kept}; go on with: {_again(request)}", INTERRUPTED, "")
-            folder.write(run)
-        return run, page_of(run, where)
+    answer(question, "heads", request.out, request.plan(Workers()), print_comparison)
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -194,11 +128,6 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 def known_kind(name: str) -> str:
     """The kind of this name. ``UserError`` if it is not there, before anything heavy is imported."""
     return find("Convex heads", name, "kind of head").name
-
-
-def _again(request: Request) -> str:
-    """The command that goes on."""
-    return command_line() if request.resume else f"{command_line()} --resume"
 
 
 def _data(request: Request, head: HeadRequest) -> "HeadData":
@@ -247,16 +176,6 @@ def _training(request: Request, head: HeadRequest) -> "Images":
         return request.pictures()
     found = first_split(("train",), lambda split: replace(request, split=split).pictures())
     return request.pictures() if found is None else found
-
-
-def _where(request: Request, spec: "Spec") -> str:
-    return request.out or place_of("heads", str(spec.model["name"]), spec)
-
-
-def _folder(where: str) -> "RunFolder":
-    from vitscope.runs.store import RunFolder
-
-    return RunFolder(where)
 
 
 head = typer.Typer(

@@ -10,7 +10,7 @@ from vitscope.cli.model import ModelRequest
 from vitscope.cli.paths import refuse_absent
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.summary import print_summary
-from vitscope.cli.terminal import ProgressBar, hint, waiting
+from vitscope.cli.terminal import ProgressBar, waiting
 from vitscope.cli.workers import Workers
 from vitscope.measurement.bounds import SEED, check_number
 from vitscope.measurement.errors import UserError
@@ -134,8 +134,11 @@ def answer(
     with RunFolder(where).held():
         try:
             with ProgressBar("Running" if question.counted else "Measuring", question.total, question.counted) as bar:
-                run = carry_out(question, replace(plan, progress=bar, say=bar.say))
+                run = carry_out(question, replace(plan, progress=bar, say=bar.say, tell=bar.at))
         except KeyboardInterrupt:
+            unfinished = question.make_unfinished(plan)
+            if unfinished is not None:
+                write_page(unfinished, where)
             again = plan.command if plan.resume else f"{plan.command} --resume"
             fail(f"interrupted; {question.describe_kept(plan)}; go on with: {again}", INTERRUPTED, "")
         page = page_of(run, where)
@@ -145,27 +148,6 @@ def answer(
 def place_of(folder: str, model: str, spec: "Spec") -> str:
     """Where a run is kept if nothing is said: ``folder/MODEL-ADDRESS``."""
     return f"{folder}/{_file_name(model)}-{spec.address[:8]}"
-
-
-def held_run(where: str, spec: "Spec", resume: bool) -> "Run | None":
-    """The run of this question that the folder holds; ``UserError`` where it holds another one."""
-    from vitscope.runs.store import RunFolder
-
-    kept = RunFolder(where)
-    held = kept.read()
-    if held is None:
-        if not resume and kept.parts(spec):
-            hint(f"{where} holds a part of this very run; with --resume it would be used. Starting again.")
-        return None
-    if held.spec.address == spec.address:
-        hint(f"{where} holds this very run already; only its page is made again.")
-        return held
-    other = f"{held.spec.model.get('name')} on {held.spec.images.get('name')}"
-    left = f" What is kept of this one stays in {where}/partial/{spec.address}." if kept.parts(spec) else ""
-    raise UserError(
-        f"{where} holds another run ({other}, {held.spec.address[:8]}), and runs are never overwritten; "
-        f"give another --out.{left}"
-    )
 
 
 def page_of(run: "Run", where: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -43,16 +43,16 @@ def save(estimator: AbstractConvexHead, path: str | Path) -> Path:
     JSON has no words for.
     """
     target = _file(path)
-    write_whole(target, packed(estimator))
+    write_whole(target, to_bytes(estimator))
     return target
 
 
-def packed(estimator: AbstractConvexHead) -> bytes:
+def to_bytes(estimator: AbstractConvexHead) -> bytes:
     """What :func:`save` writes."""
     check_is_fitted(estimator)
     tensors = {name: tensor.contiguous().clone() for name, tensor in _tensors(estimator.trained_)}
     facts = _json(estimator)
-    return to_bytes(tensors, {_KEY: facts, _SEAL: _seal(facts, tensors)})
+    return save_tensors(tensors, {_KEY: facts, _SEAL: _seal(facts, tensors)})
 
 
 def load(path: str | Path) -> AbstractConvexHead:
@@ -65,13 +65,13 @@ def load(path: str | Path) -> AbstractConvexHead:
         raise UserError(f"There is no saved head at {target}; give the folder or file that it was saved to.")
     if target.name == HEAD_FILE:
         RunFolder(str(target.parent)).read()  # which refuses what does not belong together
-    return unpacked(target.read_bytes(), str(target))
+    return from_bytes(target.read_bytes(), str(target))
 
 
-def unpacked(content: bytes, where: str) -> AbstractConvexHead:
-    """The estimator that :func:`packed` made into bytes; ``where`` they are is named if they are none."""
+def from_bytes(content: bytes, where: str) -> AbstractConvexHead:
+    """The estimator that :func:`to_bytes` made into bytes; ``where`` they are is named if they are none."""
     try:
-        tensors = from_bytes(content)
+        tensors = load_tensors(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata: Mapping[str, Any] = header.get("__metadata__", {})
     except (SafetensorError, ValueError, AttributeError, RecursionError) as error:

@@ -33,6 +33,8 @@ class Plan:
     progress: Progress = silent
     say: Callable[[str], None] = lambda _: None
     """Told what begins, and how long it will take."""
+    tell: Callable[[str], None] = lambda _: None
+    """Told what is under way and how far it has come, again and again; only the last of it matters."""
     command: str = ""
     """The command line or call that asks for this run, for its provenance."""
 

@@ -70,6 +70,10 @@ class AbstractQuestion(ABC):
         """The run with what can be concluded from its numbers; as it is, unless a question knows more."""
         return run
 
+    def make_unfinished(self, plan: Plan) -> Run | None:
+        """What an interrupted attempt left in the plan's folder, as a run to look at; None if that is nothing."""
+        return None
+
     def describe_kept(self, plan: Plan) -> str:
         """What an interrupted attempt left, in words."""
         done = self.kept(plan)

@@ -1,17 +1,15 @@
 """Kinds of head side by side, each at its own validated beta."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float64
 
 from vitscope.convex.block import BLOCKS
-from vitscope.convex.runs.data import HeadData
-from vitscope.convex.runs.fit import BETA, GAP, HEADS, SECONDS, TOP1, Fitted, fitted, right
+from vitscope.convex.runs.fit import BETA, GAP, HEADS, SECONDS, TOP1, Fitted, fit_head, right
 from vitscope.convex.runs.group import (
     BURER_MONTEIRO,
     UNRAVELING,
@@ -20,19 +18,18 @@ from vitscope.convex.runs.group import (
     certified,
     exact,
     group,
-    packed,
-    run_of,
 )
-from vitscope.convex.runs.settings import HeadSettings
+from vitscope.convex.runs.piece import AbstractPiece, pack_arrays, unpack_arrays
+from vitscope.convex.runs.question import AbstractPiecewiseQuestion, stopwatch, watch
 from vitscope.convex.solver import Step
-from vitscope.engine.plan import Progress, silent
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import Answer
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, above, needed, rate_of
 from vitscope.measurement.exact import change_of, contrast
 from vitscope.measurement.quantity import Quantity, labelled
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
-from vitscope.runs.store import RunFolder
 
 Right = Float64[np.ndarray, " images"]
 """1 for each test image that is right, 0 for the others."""
@@ -69,7 +66,7 @@ _WORDS = Words(
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
+class Tried(AbstractPiece):
     """One kind of head under one seed."""
 
     right: Float64[np.ndarray, " tested"]
@@ -83,65 +80,57 @@ class Tried:
     seconds: float
 
     def to_bytes(self) -> bytes:
-        """For :meth:`from_bytes`; nothing in it can run code."""
-        return packed({name: np.array(value) for name, value in vars(self).items()})
+        """Every number."""
+        return pack_arrays(vars(self))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Tried":
-        """What was kept."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            return cls(**{name: value.item() if value.ndim == 0 else value for name, value in kept.items()})
+        """The fit whose :meth:`to_bytes` these are."""
+        return cls(**unpack_arrays(content))
 
 
 @dataclass(frozen=True, eq=False)
-class CompareQuestion:
-    """A comparison that is asked for."""
+class CompareQuestion(AbstractPiecewiseQuestion):
+    """Kinds of head side by side, under several seeds each."""
 
-    data: HeadData
-    settings: HeadSettings
     kinds: tuple[str, ...]
     seeds: int
     seed: int
     device: str = "cpu"
+    counted: ClassVar[str] = "fits"
 
-    @cached_property
-    def spec(self) -> Spec:
-        """The question."""
+    @property
+    def title(self) -> str:
+        """How many kinds."""
+        return f"Fitting {len(self.kinds)} kinds of head"
+
+    def make_spec(self) -> Spec:
+        """The kinds of head, their settings and their tokens."""
         head = {"kinds": list(self.kinds), "seeds": self.seeds, "seed": self.seed, **asdict(self.settings)}
         return self.data.make_spec("head compare", {"head": head})
 
     @property
-    def fits(self) -> tuple[tuple[str, int], ...]:
-        """Kind and seed of every fit, in order."""
-        return tuple((kind, self.seed + i) for kind in self.kinds for i in range(self.seeds))
+    def fits(self) -> Mapping[str, tuple[str, int]]:
+        """Kind and seed of every fit, in order, by name."""
+        return {f"{kind}-{self.seed + i}": (kind, self.seed + i) for kind in self.kinds for i in range(self.seeds)}
 
-    def tried(
-        self,
-        folder: RunFolder | None,
-        resume: bool,
-        progress: Progress = silent,
-        begins: Callable[[str], None] = lambda _: None,
-        watch: Callable[[Step], None] | None = None,
-    ) -> dict[tuple[str, int], Tried]:
-        """Every fit, each kept in the folder as soon as it is there; with ``resume`` those kept are not fitted again.
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The fits' names."""
+        return tuple(self.fits)
 
-        An interrupt is raised again; the fit under way is then not kept. ``begins`` is told the kind of each fit,
-        ``watch`` its every step.
-        """
-        kept = folder.parts(self.spec, Tried.from_bytes) if folder is not None and resume else {}
-        found = {one: kept[_part(*one)] for one in self.fits if _part(*one) in kept}
-        progress(len(found), len(self.fits))
-        for kind, seed in self.fits:
-            if (kind, seed) in found:
-                continue
-            begins(kind)
-            found[kind, seed] = self._try(kind, seed, watch)
-            if folder is not None:
-                folder.write_part(self.spec, _part(kind, seed), found[kind, seed].to_bytes())
-            progress(len(found), len(self.fits))
-        return found
+    def answer(self, plan: Plan) -> Answer:
+        """The comparison, fit by fit."""
+        seconds, fits = stopwatch(), self.fits
 
-    def run(self, tried: dict[tuple[str, int], Tried], seconds: float, command: str = "") -> Run:
+        def make(name: str, before: Mapping[str, Tried]) -> Tried:
+            kind, seed = fits[name]
+            return self._try(kind, seed, watch(plan, f"Fitting the {kind} head"))
+
+        made = self.make_pieces(plan, Tried.from_bytes, make)
+        return Answer(self.run({fits[name]: one for name, one in made.items()}, seconds(), plan))
+
+    def run(self, tried: Mapping[tuple[str, int], Tried], seconds: float, plan: Plan) -> Run:
         """The run of a finished comparison."""
         each = {kind: [tried[kind, self.seed + i] for i in range(self.seeds)] for kind in self.kinds}
         rights = {kind: np.mean([one.right for one in several], axis=0) for kind, several in each.items()}
@@ -182,11 +171,11 @@ class CompareQuestion:
             ),
         )
         groups = {"convex-comparison": group(_WORDS, parts)}
-        return run_of(self.data, self.spec, groups, claims, (), seconds, command)
+        return self.make_run(groups, claims, (), seconds, plan)
 
-    def _try(self, kind: str, seed: int, watch: Callable[[Step], None] | None) -> Tried:
+    def _try(self, kind: str, seed: int, watch: Callable[[Step], None]) -> Tried:
         head = self.settings.estimator(kind, "auto", seed=seed, grid=self.data.grid, device=self.device)
-        made = fitted(head.set_params(callback=watch), self.data)
+        made = fit_head(head.set_params(callback=watch), self.data)
         if head.interrupted_:
             raise KeyboardInterrupt
         trials = head.validation_ or ()
@@ -271,7 +260,3 @@ def _weights(made: Fitted) -> int:
     """Numbers in all heads of all members."""
     members = made.head.trained_.members
     return sum(one.left.numel() + one.right.numel() for member in members for one in member.heads.terms)
-
-
-def _part(kind: str, seed: int) -> str:
-    return f"{kind}-{seed}"

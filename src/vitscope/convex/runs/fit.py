@@ -1,12 +1,11 @@
 """One head: fitted, tested, and its run."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 import xarray as xr
@@ -24,19 +23,19 @@ from vitscope.convex.runs.group import (
     exact,
     group,
     number,
-    run_of,
 )
-from vitscope.convex.runs.settings import Beta, HeadSettings
+from vitscope.convex.runs.question import AbstractHeadQuestion, watch
+from vitscope.convex.runs.settings import Beta
 from vitscope.convex.runs.tokens import further_groups, token_group
-from vitscope.convex.saved import HEAD_FILE, packed, unpacked
+from vitscope.convex.saved import HEAD_FILE, from_bytes, to_bytes
 from vitscope.convex.selection import no_heads
-from vitscope.convex.solver import Step
 from vitscope.convex.trained import Member, Trained
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import Answer
+from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
-from vitscope.runs.store import RunFolder
-from vitscope.runs.whole import write_whole
 
 _NEGLIGIBLE = 1e-6
 
@@ -178,7 +177,7 @@ class Fitted:
         return tuple(notes)
 
 
-def fitted(head: AbstractConvexClassifier, data: HeadData) -> Fitted:
+def fit_head(head: AbstractConvexClassifier, data: HeadData) -> Fitted:
     """The estimator, fitted to the training images; an interrupt ends the fit with its best point."""
     began = perf_counter()
     with warnings.catch_warnings():
@@ -193,54 +192,84 @@ def right(head: AbstractConvexClassifier, data: HeadData) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class FitQuestion:
-    """One head that is asked for."""
+class FitQuestion(AbstractHeadQuestion):
+    """One head of a kind, fitted and tested; the head itself lies beside its run."""
 
-    data: HeadData
-    settings: HeadSettings
     kind: str
     beta: Beta
     seed: int
     device: str = "cpu"
+    counted: ClassVar[str] = "fits"
 
-    @cached_property
-    def spec(self) -> Spec:
-        """The question."""
+    @property
+    def title(self) -> str:
+        """The kind of head."""
+        return f"Fitting the {self.kind} head"
+
+    @property
+    def total(self) -> int:
+        """One fit."""
+        return 1
+
+    def make_spec(self) -> Spec:
+        """The kind of head, its settings and its tokens."""
         head = {"kind": self.kind, "beta": self.beta, "seed": self.seed, **asdict(self.settings)}
         return self.data.make_spec("head fit", {"head": head})
 
-    def fit(
-        self, before: AbstractConvexClassifier | None = None, watch: Callable[[Step], None] | None = None
-    ) -> Fitted:
-        """The head; it goes on from ``before``, this very head once interrupted. ``watch`` is told every step."""
-        head = before
-        if head is None:
-            grid = self.data.grid
-            head = self.settings.estimator(self.kind, self.beta, seed=self.seed, grid=grid, device=self.device)
-        head.set_params(warm_start=True, callback=watch, device=self.device)
-        made = fitted(head, self.data)
+    def kept(self, plan: Plan) -> int:
+        """1 if a fit was finished and its run was not, else 0."""
+        head = self._read_head(plan)
+        return int(head is not None and not head.interrupted_)
+
+    def describe_kept(self, plan: Plan) -> str:
+        """How far from the optimum the head is that an interrupted fit left."""
+        head = self._read_head(plan)
+        if head is None or plan.store is None:
+            return "nothing of the fit is kept"
+        if not head.interrupted_:
+            return "the fitted head is kept"
+        gap = Fitted(head, 0.0).gap
+        far = f"at most {100 * gap:.2g} %" if isfinite(gap) else "by an unknown share"
+        return f"{Path(plan.store.url) / HEAD_FILE} holds its best point, {far} above the optimum"
+
+    def make_unfinished(self, plan: Plan) -> Run | None:
+        """The run of an interrupted fit's best point, which is not kept as a run."""
+        head = self._read_head(plan)
+        if head is None or not head.interrupted_:
+            return None
+        return self.run(Fitted(head, head.history_[-1].seconds), plan)
+
+    def answer(self, plan: Plan) -> Answer:
+        """The head and its run.
+
+        An interrupt is raised again once the best point so far is kept: as a part, which a plan that resumes begins
+        with, and as the folder's ``head.safetensors``. A finished head is kept as a part until its run is.
+        """
+        if plan.store is not None and not plan.store.is_local:
+            where = plan.store.url
+            raise UserError(f"A head is saved into a folder of this machine, and {where} is not; give another --out.")
+        fit = self.fit(self._read_head(plan) if plan.resume else None, plan)
+        content = to_bytes(fit.head)
+        if plan.store is not None:
+            plan.store.write_part(self.spec, HEAD_FILE, content)
+            if fit.head.interrupted_:
+                plan.store.write_beside(HEAD_FILE, content)
+        if fit.head.interrupted_:
+            raise KeyboardInterrupt
+        return Answer(self.run(fit, plan), {HEAD_FILE: content})
+
+    def fit(self, before: AbstractConvexClassifier | None, plan: Plan) -> Fitted:
+        """The head: ``before``, this very head, goes on if it was interrupted, and is the answer if it was not."""
+        if before is not None and not before.interrupted_:
+            return Fitted(before, before.history_[-1].seconds)
+        grid = self.data.grid
+        head = before or self.settings.estimator(self.kind, self.beta, seed=self.seed, grid=grid, device=self.device)
+        head.set_params(warm_start=True, callback=watch(plan, self.title), device=self.device)
+        made = fit_head(head, self.data)
         head.set_params(warm_start=False, callback=None)
         return replace(made, resumed=before is not None)
 
-    def keep(self, made: Fitted, run: Run, folder: RunFolder) -> Path:
-        """Put the head and its run into the folder, as one; an interrupted head without its run.
-
-        That is a part of the run too, which :meth:`kept` reads.
-        """
-        content = packed(made.head)
-        if made.head.interrupted_:
-            folder.write_part(self.spec, HEAD_FILE, content)
-            write_whole(Path(folder.url) / HEAD_FILE, content)
-        else:
-            folder.write(run, beside={HEAD_FILE: content})
-        return Path(folder.url) / HEAD_FILE
-
-    def kept(self, folder: RunFolder) -> AbstractConvexClassifier | None:
-        """The head of this question whose fit was interrupted, if the folder has it."""
-        heads = folder.parts(self.spec, lambda content: unpacked(content, HEAD_FILE), (HEAD_FILE,))
-        return cast("AbstractConvexClassifier | None", heads.get(HEAD_FILE))
-
-    def run(self, made: Fitted, command: str = "") -> Run:
+    def run(self, made: Fitted, plan: Plan) -> Run:
         """The run of a fitted head."""
         head, data = made.head, self.data
         first = balanced(head.trained_, head.trained_.members[0])
@@ -255,7 +284,14 @@ class FitQuestion:
         worst = max(head.certificates_, key=lambda one: one.relative_gap)
         gaps = [one.relative_gap for one in head.certificates_]
         claim = certified(gaps, kinds, self.settings.tol, "The head is", worst.advice, "convex-training/objective")
-        return run_of(data, self.spec, groups, (claim,), made.notes, made.seconds, command)
+        return self.make_run(groups, (claim,), made.notes, made.seconds, plan)
+
+    def _read_head(self, plan: Plan) -> AbstractConvexClassifier | None:
+        """The head that an earlier attempt left in the plan's folder, finished or interrupted."""
+        if plan.store is None:
+            return None
+        heads = plan.store.parts(self.spec, lambda content: from_bytes(content, HEAD_FILE), (HEAD_FILE,))
+        return cast("AbstractConvexClassifier | None", heads.get(HEAD_FILE))
 
     def _head(self, made: Fitted) -> xr.Dataset:
         head, data = made.head, self.data

@@ -1,21 +1,15 @@
 """The groups of a head's run: labelled quantities, accuracy with its bootstrap error, and the run around them."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 
-from vitscope.convex.runs.data import HeadData
-from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.quantity import Quantity, labelled
-from vitscope.runs.provenance import provenance
-from vitscope.runs.run import Run, make_run
-from vitscope.runs.spec import Spec
 
 RESAMPLES = 1000
 """Bootstrap samples of the test images."""
@@ -86,13 +80,6 @@ def accuracy(
     return labelled(quantity, (str(name),), means, errors, counts, {str(name): entries})
 
 
-def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Arrays by name as the bytes of an ``.npz`` file."""
-    file = io.BytesIO()
-    cast(Any, np.savez)(file, **arrays)
-    return file.getvalue()
-
-
 def effective_rank(values: NDArray[np.float64]) -> float:
     r"""The exponential of the entropy of :math:`s_i / \sum_j s_j` (Roy and Vetterli 2007); 0 where there are none."""
     shares = values[values > 0]
@@ -133,18 +120,3 @@ def certified(gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str
         headline=headline,
         kind=kind,
     )
-
-
-def run_of(
-    data: HeadData,
-    spec: Spec,
-    groups: Mapping[str, xr.Dataset],
-    claims: Sequence[Claim],
-    notes: Sequence[str],
-    seconds: float,
-    command: str,
-) -> Run:
-    """The run of these groups."""
-    origin = provenance(seconds, command)
-    run = make_run(spec, groups, len(data.labels), provenance=origin, notes=[*notes, *data.notes])
-    return run.with_claims(foremost(claims))

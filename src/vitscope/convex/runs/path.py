@@ -1,10 +1,9 @@
 """The whole regularisation path of one kind of head."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from time import perf_counter
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from jaxtyping import Float64, Int
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.path import largest_beta
 from vitscope.convex.problem import Problem
-from vitscope.convex.runs.data import HeadData
 from vitscope.convex.runs.fit import (
     EFFECTIVE_RANK,
     GAP,
@@ -37,18 +35,16 @@ from vitscope.convex.runs.group import (
     exact,
     group,
     number,
-    packed,
-    run_of,
 )
-from vitscope.convex.runs.settings import HeadSettings
+from vitscope.convex.runs.piece import AbstractPiece, pack_arrays, unpack_arrays
+from vitscope.convex.runs.question import AbstractPiecewiseQuestion, stopwatch, watch
 from vitscope.convex.solver import Step, solve
 from vitscope.convex.tokens import TokenSource
 from vitscope.convex.trained import Trained, trained_of
-from vitscope.engine.plan import Progress, silent
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import Answer
 from vitscope.measurement.quantity import Quantity
-from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
-from vitscope.runs.store import RunFolder
 
 SPAN = 1e-3
 LEADING = 8
@@ -90,9 +86,11 @@ _CERTIFICATE_WORDS = Words(
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class Point(AbstractPiece):
     """One beta's fit: its certificate, what it predicts, and its heads as singular values."""
 
+    largest: float
+    """The largest beta that leaves any head."""
     beta: float
     primal: float
     dual: float
@@ -106,74 +104,70 @@ class Point:
     heads: Heads
 
     def to_bytes(self) -> bytes:
-        """For :meth:`from_bytes`; nothing in it can run code."""
-        plain = {name: np.array(value) for name, value in vars(self).items() if name != "heads"}
-        factors = {
+        """Every number, and the heads side by side."""
+        plain = {name: value for name, value in vars(self).items() if name != "heads"}
+        sides = {
             f"{side}{t}": getattr(one, side).cpu().numpy()
             for t, one in enumerate(self.heads.terms)
             for side in ("left", "right")
         }
-        return packed({**plain, **factors})
+        return pack_arrays({**plain, **sides})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Point":
-        """The point that was kept."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
-            found = dict(kept)
+        """The point whose :meth:`to_bytes` these are."""
+        found = unpack_arrays(content)
         count = sum(name.startswith("left") for name in found)
-        pairs = [
-            (torch.from_numpy(found.pop(f"left{t}")), torch.from_numpy(found.pop(f"right{t}"))) for t in range(count)
-        ]
-        plain = {name: value.item() if value.ndim == 0 else value for name, value in found.items()}
-        return cls(**plain, heads=Heads(tuple(Factors(*pair) for pair in pairs)))
+        pairs = [tuple(torch.from_numpy(found.pop(f"{side}{t}")) for side in ("left", "right")) for t in range(count)]
+        return cls(**found, heads=Heads(tuple(Factors(*pair) for pair in pairs)))
 
 
 @dataclass(frozen=True, eq=False)
-class PathQuestion:
-    """A path that is asked for."""
+class PathQuestion(AbstractPiecewiseQuestion):
+    """One kind of head under a falling penalty."""
 
-    data: HeadData
-    settings: HeadSettings
     kind: str
     seed: int
     device: str = "cpu"
+    counted: ClassVar[str] = "points"
 
-    @cached_property
-    def spec(self) -> Spec:
-        """The question."""
+    @property
+    def title(self) -> str:
+        """The kind of head."""
+        return f"Fitting {self.kind} heads"
+
+    def make_spec(self) -> Spec:
+        """The kind of head, its settings and its tokens."""
         head = {"kind": self.kind, "seed": self.seed, **asdict(self.settings)}
         return self.data.make_spec("head path", {"head": head})
 
-    def points(
-        self,
-        folder: RunFolder | None,
-        resume: bool,
-        progress: Progress = silent,
-        watch: Callable[[Step], None] | None = None,
-    ) -> list[Point]:
-        """Every point, each kept in the folder as soon as it is there; with ``resume`` those kept are not fitted again.
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """A point for each beta, the largest first."""
+        return tuple(f"point-{place:03d}" for place in range(self.settings.betas))
 
-        An interrupt is raised again; what is kept then are the points before it. ``watch`` is told of every step.
-        """
-        relative = np.geomspace(1.0, SPAN, self.settings.betas + 1)[1:]
-        kept = folder.parts(self.spec, Point.from_bytes) if folder is not None and resume else {}
-        found = [kept[_part(i)] for i in range(_leading_parts(kept))]
-        progress(len(found), len(relative))
-        if len(found) == len(relative):
-            return found
+    def kept(self, plan: Plan) -> int:
+        """How many points are kept before the first that is not: each begins with the heads of the one before."""
+        kept = () if plan.store is None else plan.store.parts(self.spec, wanted=self.parts)
+        return next((place for place, name in enumerate(self.parts) if name not in kept), self.total)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem of the training images; its beta is 1."""
         head = self.settings.estimator(self.kind, 1.0, seed=self.seed, grid=self.data.grid, device=self.device)
-        problem = head.problem(self.data.training.tokens, self.data.labels)
-        largest = found[0].beta / float(relative[0]) if found else largest_beta(problem)
-        for place, share in enumerate(relative[len(found) :], start=len(found)):
-            start = found[-1].heads if found else None
-            found.append(self._point(problem.with_beta(largest * float(share)), start, watch))
-            if folder is not None:
-                folder.write_part(self.spec, _part(place), found[-1].to_bytes())
-            progress(len(found), len(relative))
-        return found
+        return head.problem(self.data.training.tokens, self.data.labels)
 
-    def run(self, points: Sequence[Point], seconds: float, command: str = "") -> Run:
-        """The run of a finished path."""
+    def answer(self, plan: Plan) -> Answer:
+        """The path, point by point."""
+        seconds, step = stopwatch(), watch(plan, self.title)
+        relative = relative_betas(self.settings.betas)
+
+        def make(name: str, before: Mapping[str, Point]) -> Point:
+            last = [*before.values()][-1:]
+            largest = last[0].largest if last else largest_beta(self.problem)
+            return self._point(largest, largest * float(relative[len(before)]), last[0].heads if last else None, step)
+
+        points = [*self.make_pieces(plan, Point.from_bytes, make).values()]
         worst = max(points, key=lambda point: point.relative_gap)
         claim = certified(
             [point.relative_gap for point in points],
@@ -183,27 +177,28 @@ class PathQuestion:
             worst.advice,
             "convex-path-certificate/relative_gap",
         )
-        return run_of(self.data, self.spec, path_groups(points, self.seed), (claim,), (), seconds, command)
+        return Answer(self.make_run(path_groups(points, self.seed), (claim,), (), seconds(), plan))
 
-    def _point(self, problem: Problem, start: Heads | None, watch: Callable[[Step], None] | None) -> Point:
-        began = perf_counter()
+    def _point(self, largest: float, beta: float, start: Heads | None, watch: Callable[[Step], None]) -> Point:
+        problem, seconds = self.problem.with_beta(beta), stopwatch()
         tol, most = self.settings.tol, self.settings.max_passes
         solution = solve(problem, start, tol=tol, max_passes=most, watch=watch)
         if solution.stopped == "interrupted":
             raise KeyboardInterrupt
-        seconds = perf_counter() - began
+        took = seconds()
         certificate = solution.certificate
         balanced = solution.heads if problem.relu else solution.heads.compressed()
         values = np.sort(np.concatenate(sizes_of(balanced)))[::-1]
         data, trained = self.data, trained_of(problem, balanced)
         return Point(
-            problem.beta,
+            largest,
+            beta,
             certificate.primal,
             certificate.dual,
             certificate.kind,
             certificate.advice,
             certificate.relative_gap,
-            seconds,
+            took,
             self._right(trained, data.test.tokens, data.test_labels),
             self._right(trained, data.training.tokens, data.labels),
             values.copy(),
@@ -218,9 +213,14 @@ class PathQuestion:
         return (np.unique(self.data.labels)[best] == labels).astype(np.float64)
 
 
+def relative_betas(count: int) -> Float64[np.ndarray, " betas"]:
+    """So many betas relative to the largest that leaves any head, falling geometrically to a thousandth of it."""
+    return np.geomspace(1.0, SPAN, count + 1)[1:]
+
+
 def path_groups(points: Sequence[Point], seed: int) -> dict[str, xr.Dataset]:
     """Accuracy, rank, singular values and certificates over beta."""
-    relative = np.geomspace(1.0, SPAN, len(points) + 1)[1:]
+    relative = relative_betas(len(points))
     beta = {"beta": ("beta", relative, {"long_name": "beta, relative to the largest that matters", "scale": "log"})}
     heads = ("convex_head", [str(i + 1) for i in range(LEADING)], {"long_name": "head", "ordered": 1})
     values = np.full((len(points), LEADING), np.nan)
@@ -234,7 +234,7 @@ def path_groups(points: Sequence[Point], seed: int) -> dict[str, xr.Dataset]:
         accuracy(TOP1, [point.right for point in points], seed, "beta", beta["beta"]),
         accuracy(TRAINING_TOP1, [point.training_right for point in points], seed, "beta", beta["beta"]),
         over(SECONDS, lambda point: point.seconds),
-        number(_LARGEST, points[0].beta / float(relative[0])),
+        number(_LARGEST, points[0].largest),
     )
     ranks = (
         over(HEADS, lambda point: float(len(point.values))),
@@ -252,15 +252,3 @@ def path_groups(points: Sequence[Point], seed: int) -> dict[str, xr.Dataset]:
         "convex-path-spectrum": group(_SPECTRUM_WORDS, (spectrum,)),
         "convex-path-certificate": group(_CERTIFICATE_WORDS, certificates),
     }
-
-
-def _part(place: int) -> str:
-    return f"point-{place:03d}"
-
-
-def _leading_parts(kept: Mapping[str, Point]) -> int:
-    """How many points are kept without a gap."""
-    count = 0
-    while _part(count) in kept:
-        count += 1
-    return count
