@@ -71,7 +71,7 @@ def test_checkup_without_arguments_examines_digits(tmp_path: Path, monkeypatch: 
     assert page.parent.name == f"digits-{run.spec.address[:8]}"
     assert str(page.relative_to(tmp_path)) in answer.out
     assert f"{100 * float(run['accuracy']):.1f} ± " in answer.out
-    assert all(f"{claim.mark}: {claim.said[:20]}" in answer.out for claim in run.claims[:3])
+    assert all(f"{claim.mark}: {claim.sentence[:20]}" in answer.out for claim in run.claims[:3])
     assert f"{len(run.claims) - 3} more on the page" in answer.out
     assert run.tree.attrs["images"] == 445
     assert len(run.measured) == 11

@@ -17,7 +17,7 @@ from vitscope.engine.study import study
 from vitscope.findings.checkup import claims_of
 from vitscope.interventions.frequency_noise import FrequencyNoise
 from vitscope.interventions.lesion import Lesion
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.report import compare, report
 from vitscope.runs.run import Run
 
@@ -104,7 +104,7 @@ def landscape() -> xr.Dataset:
     heights = 10 ** (3 * (at[:, None] ** 2 + at[None] ** 2) - 2)
     quantity = Quantity("loss", "Loss", "nats", "The mean loss.", "Smaller is better.")
     coords = {"first": at, "second": at}
-    return labelled(quantity, ("first", "second"), heights, 0.1 * heights, np.full((5, 5), 8), coords)
+    return label_quantity(quantity, ("first", "second"), heights, 0.1 * heights, np.full((5, 5), 8), coords)
 
 
 def eigenvalues() -> xr.Dataset:
@@ -112,7 +112,7 @@ def eigenvalues() -> xr.Dataset:
     values = np.sinh(np.random.default_rng(0).normal(size=(4, 5)) * 4)
     quantity = Quantity("largest", "Eigenvalues", "nats", "Of the Hessian.", "Nobody knows.")
     coords = {"minibatch": np.arange(4), "rank": np.arange(5)}
-    return labelled(quantity, ("minibatch", "rank"), values, np.full((4, 5), 0.01), np.full((4, 5), 1), coords)
+    return label_quantity(quantity, ("minibatch", "rank"), values, np.full((4, 5), 0.01), np.full((4, 5), 1), coords)
 
 
 @pytest.fixture(scope="module")

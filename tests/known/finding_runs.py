@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
@@ -17,7 +17,7 @@ KINDS = {"s": "stem", "a": "attention", "m": "mlp", "c": "convolution", "d": "do
 def number(name: str, value: float, error: float = 0.01, count: int = 100) -> xr.Dataset:
     """A quantity without an axis."""
     quantity = Quantity(name, name, "1", name)
-    return labelled(quantity, (), np.asarray(value), np.asarray(error), np.asarray(count), {})
+    return label_quantity(quantity, (), np.asarray(value), np.asarray(error), np.asarray(count), {})
 
 
 def depth(
@@ -35,7 +35,7 @@ def depth(
     }
     dims = ("layer", "head")[: mean.ndim]
     errors = np.broadcast_to(np.asarray(error, dtype=float), mean.shape)
-    return labelled(Quantity(name, name, "1", name), dims, mean, errors, np.full(mean.shape, count), coords)
+    return label_quantity(Quantity(name, name, "1", name), dims, mean, errors, np.full(mean.shape, count), coords)
 
 
 def run_of(
@@ -76,7 +76,7 @@ def settings(study: str, axis: str, turned: Mapping[float, tuple[int, int]], cou
     """Images gained and lost at the settings of a study of one axis."""
     quantity = Quantity("top1_change", "top1_change", "1", "top1_change")
     mean, error = of_changes(list(turned.values()), count)
-    found = labelled(quantity, (axis,), mean, error, np.full(len(turned), count), {axis: list(turned)})
+    found = label_quantity(quantity, (axis,), mean, error, np.full(len(turned), count), {axis: list(turned)})
     points = [[{"intervention": study, axis: at, **done}] for at in turned]
     return run_of((f"{study}-accuracy", found), settings={"studies": {study: {"study": study, "settings": points}}})
 

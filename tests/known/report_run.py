@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vitscope.measurement.claim import Claim, Verdict
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
@@ -36,7 +36,7 @@ def dataset(name: str, *dims: str, unit: str = "1") -> xr.Dataset:
     mean = np.asarray(np.arange(0.1, np.prod(shape)).reshape(shape))
     coords = {name: COORDINATES[name] for dim in dims for name in (dim, *BESIDE.get(dim, ()))}
     quantity = Quantity(name, f"label of {name}", unit, f"meaning of {name}", "Larger is better.")
-    return labelled(quantity, dims, mean, np.full(shape, 0.25), np.full(shape, 16), coords)
+    return label_quantity(quantity, dims, mean, np.full(shape, 0.25), np.full(shape, 16), coords)
 
 
 def claim(name: str, weight: float, evidence: str) -> Claim:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from vitscope.runs.code import versioned
+from vitscope.runs.code import code_version
 
 SOURCE = '''
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ class Own:
 def code(source: str = SOURCE) -> str:
     space: dict[str, object] = {"__name__": "somewhere"}
     exec(compile(source, "<cell>", "exec"), space)
-    return versioned(space["Own"]())["code"]
+    return code_version(space["Own"]())["code"]
 
 
 def test_the_projects_own_classes_have_no_version_beside_the_projects():
     from vitscope.diagnostics.accuracy import Accuracy
 
-    assert versioned(Accuracy()) == {}
+    assert code_version(Accuracy()) == {}
 
 
 def test_equal_code_has_an_equal_digest_in_every_process():
@@ -175,7 +175,7 @@ def test_another_module_of_its_package_counts_and_a_library_does_not(tmp_path, m
             del sys.modules[name]
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         try:
-            return versioned(importlib.import_module("someones.own").Own())["code"]
+            return code_version(importlib.import_module("someones.own").Own())["code"]
         finally:
             sys.dont_write_bytecode = before
 

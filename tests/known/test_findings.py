@@ -10,7 +10,16 @@ from vitscope.findings import reading
 from vitscope.findings.checkup import claims_of, findings
 from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
-from vitscope.measurement.estimate import Estimate, OverImages, above, average, below, difference, needed, rate_of
+from vitscope.measurement.estimate import (
+    Estimate,
+    OverImages,
+    above,
+    average,
+    below,
+    difference,
+    rate_of,
+    samples_needed,
+)
 from vitscope.measurement.exact import Bounded
 from vitscope.runs.run import Run
 
@@ -276,8 +285,8 @@ def test_calibration_shows_what_sampling_alone_makes_and_to_which_side() -> None
     floor = (2 / np.pi * 0.75 * 0.25 / 100) ** 0.5
     assert f"of which {floor:.3f} would" in claim.figure
     assert claim.figure.startswith("overconfident by 0.200 ± 0.010 (z = 20.0)")
-    assert claim.said.startswith("It is overconfident")
-    assert claim_of(predictions(-0.2, 0.01, 0.7), "calibration").said.startswith("It is underconfident")
+    assert claim.sentence.startswith("It is overconfident")
+    assert claim_of(predictions(-0.2, 0.01, 0.7), "calibration").sentence.startswith("It is underconfident")
 
 
 def test_problems_come_first_and_theory_last() -> None:
@@ -310,7 +319,7 @@ def test_claims_survive_storage_and_those_of_earlier_versions_open() -> None:
     old = [{name: one[name] for name in one if name not in ("headline", "kind", "rate")} for one in stored]
     old[0]["verdict"] = "fails"
     run.tree.attrs["claims"] = json.dumps(old)
-    assert [(one.said, one.mark) for one in run.claims[:2]] == [
+    assert [(one.sentence, one.mark) for one in run.claims[:2]] == [
         (claims[0].statement, "does not hold"),
         (claims[1].statement, "holds"),
     ]
@@ -318,7 +327,7 @@ def test_claims_survive_storage_and_those_of_earlier_versions_open() -> None:
 
 def test_a_mark_says_the_kind_and_never_contradicts_the_sentence() -> None:
     good = claim_of(per_head("attention-entropy", "relative_entropy", (0.9, 0.8)), "entropy-collapse")
-    assert (good.verdict, good.mark, good.said) == (
+    assert (good.verdict, good.mark, good.sentence) == (
         FAILS,
         "good",
         "No head's attention has collapsed onto single keys.",
@@ -428,10 +437,10 @@ def test_errors_of_means_over_the_same_images_are_bounds() -> None:
 
 def test_how_many_trials_it_takes() -> None:
     estimate = Estimate(1.0, 1.0, 16)
-    found = needed(lambda count: above(estimate.at(count), 0.0, 0.01), 16)
+    found = samples_needed(lambda count: above(estimate.at(count), 0.0, 0.01), 16)
     assert found == 110  # 4 * 2.63 is above the root of 110, and 100 are too few
     assert estimate.at(64) == Estimate(1.0, 0.5, 64)
-    assert needed(lambda count: above(Estimate(0.0, 1.0, 16).at(count), 0.0, 0.01), 16) is None
+    assert samples_needed(lambda count: above(Estimate(0.0, 1.0, 16).at(count), 0.0, 0.01), 16) is None
     grid = Estimate(1.0, 0.5, 16, floor=0.4)
     assert grid.at(10**6).error == pytest.approx(0.4, rel=1e-3)
     assert grid.at(4).error == pytest.approx(np.hypot(0.4, 2 * 0.3))

@@ -21,7 +21,7 @@ from vitscope.models.feed import input_like
 from vitscope.models.named import NamedModules
 from vitscope.models.subject import Composition
 from vitscope.numerics import precision
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 INPUT = PixelInput(32, 3, (0.5,), (0.5,))
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 4}
@@ -126,8 +126,8 @@ def test_a_device_without_float64_is_not_asked_for_it(monkeypatch):
     values = torch.arange(4, dtype=torch.float32)
     monkeypatch.setattr(precision, "WITHOUT_DOUBLE", frozenset({"meta"}))
     with pytest.raises(NotImplementedError, match="meta"):  # the numbers are fetched before they are widened
-        doubled(values.to("meta"))
-    assert doubled(values).dtype == torch.float64
+        to_float64(values.to("meta"))
+    assert to_float64(values).dtype == torch.float64
 
 
 def test_nothing_but_one_function_widens_to_float64():

@@ -14,7 +14,7 @@ from vitscope.findings.finding import FINDINGS
 from vitscope.labs.lab import LABS
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
-from vitscope.runs.registry import Registry, chosen, value_of
+from vitscope.runs.registry import Registry, resolve_names, value_of
 
 
 class AbstractThing(ABC):
@@ -45,8 +45,13 @@ def things() -> Registry[AbstractThing]:
 
 def test_a_name_a_class_and_a_value_stand_for_the_same(things):
     cube = things["cube"]
-    assert chosen("cube", things) == chosen(cube, things) == chosen([cube(), "cube"], things) == (cube(),)
-    assert chosen((one for one in ("cube", cube(2))), things) == (cube(),)
+    assert (
+        resolve_names("cube", things)
+        == resolve_names(cube, things)
+        == resolve_names([cube(), "cube"], things)
+        == (cube(),)
+    )
+    assert resolve_names((one for one in ("cube", cube(2))), things) == (cube(),)
     assert value_of(cube(3), things) == cube(3)
 
 
@@ -60,21 +65,21 @@ def test_what_stands_for_nothing_is_refused_with_what_there_is(things):
     }
     for given, said in refused.items():
         with pytest.raises(UserError, match=said):
-            chosen(given, things)
+            resolve_names(given, things)
     with pytest.raises(UserError, match=r"\['cube'\] is no thing"):
         value_of(["cube"], things)
     with pytest.raises(UserError, match="Two of the name 'cube' cannot share a run"):
-        chosen(["cube", things["cube"](3)], things)
+        resolve_names(["cube", things["cube"](3)], things)
 
 
 def test_a_class_without_default_settings_must_be_given_as_a_value():
     with pytest.raises(UserError, match=r"Lesion has no default settings; give a value: Lesion\(layers=\.\.\.\)"):
-        chosen("lesion", INTERVENTIONS)
+        resolve_names("lesion", INTERVENTIONS)
 
 
 def test_a_name_of_another_kind_is_told():
     with pytest.raises(UserError, match=r"no diagnostic named 'lesion' \(it is an intervention and a study\)"):
-        chosen("lesion", DIAGNOSTICS, CURVATURES)
+        resolve_names("lesion", DIAGNOSTICS, CURVATURES)
 
 
 def test_ones_own_is_replaced_and_nobody_elses(things):
@@ -116,7 +121,7 @@ def test_what_is_not_whole_is_refused_where_it_is_registered(things):
         with pytest.raises(UserError, match=said):
             things.add("n")(cls)
     with pytest.raises(UserError, match="Plain is no dataclass"):
-        chosen(plain(), things)
+        resolve_names(plain(), things)
     with pytest.raises(UserError, match="a name that is not of letters, digits"):
         things.add("a/b")(thing("a/b"))
     assert list(things) == ["cube"]

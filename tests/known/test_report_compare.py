@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from vitscope.cli import app
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.report import compare
 from vitscope.report.comparison import difference, difference_tables, differences, joined
 from vitscope.report.drawing import drawings
@@ -37,7 +37,7 @@ def values(name: str, mean: object, error: float = 0.3, **coords: object) -> xr.
     numbers = np.asarray(mean, dtype=np.float64)
     quantity = Quantity(name, f"label of {name}", "1", "meaning", "Larger is better.")
     labels = {dim: (dim, list(value)) for dim, value in coords.items()}
-    return labelled(quantity, dims, numbers, np.full(numbers.shape, error), np.full(numbers.shape, 9), labels)
+    return label_quantity(quantity, dims, numbers, np.full(numbers.shape, error), np.full(numbers.shape, 9), labels)
 
 
 def a_run(groups: dict[str, xr.Dataset], model: str = "m", anatomy: object = ANATOMY, images: str = "i") -> Run:

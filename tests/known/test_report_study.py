@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from report_run import ANATOMY, HOSTILE, group, run
 
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.report import figures
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.distribution import warp
@@ -48,7 +48,7 @@ def values(name: str, *dims: str, numbers: np.ndarray | None = None) -> xr.Datas
     shape = tuple(len(xr.Dataset(coords=COORDINATES[dim])[dim]) for dim in dims)
     mean = np.arange(1.0, 1.0 + np.prod(shape)).reshape(shape) if numbers is None else numbers
     quantity = Quantity(name, f"label of {name}", "1", f"meaning of {name}", "Larger is better.")
-    return labelled(quantity, dims, mean, np.full(shape, 0.5), np.full(shape, 16), coords)
+    return label_quantity(quantity, dims, mean, np.full(shape, 0.5), np.full(shape, 16), coords)
 
 
 def studied(*dims: str) -> xr.Dataset:

@@ -10,7 +10,7 @@ import xarray as xr
 import vitscope
 from vitscope.measurement.claim import Claim, Verdict
 from vitscope.measurement.errors import UserError
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
@@ -18,7 +18,7 @@ UNITS = {"layer": np.array([1, 3]), "unit": ("layer", ["a", "b"])}
 
 
 def quantity(name: str, dims: tuple[str, ...], numbers: tuple[object, ...], unit: str = "1") -> xr.Dataset:
-    return labelled(Quantity(name, name, unit, "."), dims, *map(np.asarray, numbers), UNITS if dims else {})
+    return label_quantity(Quantity(name, name, unit, "."), dims, *map(np.asarray, numbers), UNITS if dims else {})
 
 
 @pytest.fixture

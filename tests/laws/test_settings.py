@@ -12,7 +12,7 @@ from vitscope.engine.intervention import INTERVENTIONS
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 from vitscope.labs.lab import LABS
-from vitscope.measurement.bounds import SHARE, Bounds, bounded, check_bounds, check_number
+from vitscope.measurement.bounds import SHARE, Bounds, bounded_field, check_bounds, check_number
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.own.vit import VitConfig
@@ -66,7 +66,7 @@ def test_what_a_number_must_be_is_said():
 def test_a_number_of_another_kind_is_refused():
     @dataclasses.dataclass
     class Settings:
-        count: int | None = bounded(1, Bounds(1, 5))
+        count: int | None = bounded_field(1, Bounds(1, 5))
         size: float = 1.0
         name: str = "any"
 

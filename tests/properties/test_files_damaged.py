@@ -24,7 +24,7 @@ from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.runs.run import Run
 from vitscope.runs.seal import DamagedWarning
 from vitscope.runs.spec import Spec
-from vitscope.runs.store import RunFolder, find_runs, listed_runs, read_run
+from vitscope.runs.store import RunFolder, find_runs, list_runs, read_run
 from vitscope.training.recipe import Recipe
 from vitscope.training.state import RECIPE, STATE, State, claim_folder, read_state, save_state
 
@@ -120,7 +120,7 @@ def test_a_run(sound, tmp_path):
         found = named(lambda: read_run(tmp_path), path)
         refused += found is None
         assert found is None or found.tree.identical(whole.tree), "a number was changed without a word"
-        assert [name for name, _ in listed_runs(tmp_path)] == [str(tmp_path)]
+        assert [name for name, _ in list_runs(tmp_path)] == [str(tmp_path)]
     assert refused > 0.9 * TRIES
     with pytest.warns(DamagedWarning, match=r"run\.nc cannot be read as a run"):
         assert list(find_runs(tmp_path)) == []

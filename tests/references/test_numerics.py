@@ -6,20 +6,20 @@ import scipy.stats
 import torch
 
 from vitscope.numerics.attention import (
-    ascending,
     distinct_keys,
     entropy,
     keys_for_mass,
     mean_pairwise_cosine,
     query_diversity,
     row_entropy,
+    sort_rows,
 )
 from vitscope.numerics.fourier import (
     diagonal_basis,
     diagonal_frequencies,
+    fourier_transform,
+    inverse_fourier_transform,
     relative_log_amplitude,
-    restored,
-    transformed,
 )
 from vitscope.numerics.frequency_band import band_limited, square_band
 from vitscope.numerics.moments import moments
@@ -93,10 +93,10 @@ def test_pairwise_cosine_is_the_mean_over_pairs(generator):
 @pytest.mark.parametrize("count", [0, 2])
 def test_transforms_are_numpys_and_of_nothing_nothing(count, generator):
     values = torch.randn(count, 4, 6, 3, generator=generator, dtype=torch.float64)
-    found = transformed(values, (-3, -2))
+    found = fourier_transform(values, (-3, -2))
     np.testing.assert_allclose(found.numpy(), np.fft.fftn(values.numpy(), axes=(1, 2)), atol=1e-12)
     assert found.dtype == torch.complex128
-    torch.testing.assert_close(restored(found, (-3, -2)), values)
+    torch.testing.assert_close(inverse_fourier_transform(found, (-3, -2)), values)
     assert band_limited(values, square_band(6, 3, 0.2, 0.9)).shape == values.shape
 
 
@@ -109,7 +109,7 @@ def test_keys_for_mass_is_the_definition(keys, generator):
     weights = torch.randn(50, keys, generator=generator).mul(2).softmax(-1)
     falling = np.sort(weights.numpy(), axis=-1)[:, ::-1].cumsum(-1)
     expected = (falling < 0.9).sum(-1) + 1
-    np.testing.assert_array_equal(keys_for_mass(ascending(weights), 0.9).numpy(), expected)
+    np.testing.assert_array_equal(keys_for_mass(sort_rows(weights), 0.9).numpy(), expected)
 
 
 def test_distinct_keys_is_the_size_of_the_union(generator):

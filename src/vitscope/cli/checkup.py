@@ -64,7 +64,7 @@ def chosen(only: str | None, skip: str | None, deep: bool = False) -> "tuple[Mea
     names = sorted(set(DIAGNOSTICS if only is None else wanted) - set(unwanted))
     if not names:
         raise UserError("--only and --skip leave no diagnostic to measure.")
-    return registry.chosen(names, DIAGNOSTICS, CURVATURES)
+    return registry.resolve_names(names, DIAGNOSTICS, CURVATURES)
 
 
 def named(text: str | None, deep: bool = False) -> tuple[str, ...]:

@@ -16,13 +16,13 @@ def runs(folder: Annotated[str, typer.Argument(help="Folder or fsspec URL.")] = 
     """List the finished runs below a folder."""
     if "://" not in folder and not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}; vitscope checkup makes runs in checkups/ unless told otherwise.")
-    from vitscope.runs.store import listed_runs
+    from vitscope.runs.store import list_runs
 
     table = columns("run", "model", "images", "n", "top-1", "ended (UTC)", right=("n", "top-1"),
                     fold=("run", "model", "images"))  # fmt: skip
     unreadable: list[str] = []
     with waiting("Reading"):
-        for path, run in listed_runs(folder):
+        for path, run in list_runs(folder):
             shown = printable(os.path.relpath(path) if "://" not in folder else path)
             if isinstance(run, UserError):
                 unreadable.append(str(run))

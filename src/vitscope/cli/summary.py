@@ -80,4 +80,4 @@ def finding(claim: "Claim") -> Text:
     """A claim's mark, what it says, the figure and, of what can be acted on, what to try."""
     mark = (f"{claim.mark}: ", MARK_COLOURS.get(claim.mark, ""))
     tried = f"{claim.advice.replace('`', '')}\n" if claim.mark in ADVISED else ""
-    return Text.assemble(mark, claim.said, (f"\n{claim.figure}\n", "dim"), tried, overflow="fold")
+    return Text.assemble(mark, claim.sentence, (f"\n{claim.figure}\n", "dim"), tried, overflow="fold")

@@ -22,7 +22,7 @@ from rich.style import StyleType
 from rich.table import Column, Table
 from rich.text import Text
 
-from vitscope.measurement.duration import spoken
+from vitscope.measurement.duration import format_duration
 from vitscope.measurement.text import printable
 from vitscope.runs.registry import PluginWarning
 from vitscope.runs.seal import DamagedWarning
@@ -124,7 +124,8 @@ class ProgressBar:
         if not self._watched and now - self._spoke > SILENCE and done > self._found:
             left = (now - self._began) / (done - self._found) * (total - done)
             self._spoke = now
-            hint(f"{self._what}: {done / total:.0%}, {spoken(now - self._began)} so far, about {spoken(left)} left")
+            so_far, rest = format_duration(now - self._began), format_duration(left)
+            hint(f"{self._what}: {done / total:.0%}, {so_far} so far, about {rest} left")
 
     def at(self, what: str) -> None:
         """What is being done now."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
-from vitscope.measurement.bounds import COUNT, bounded
+from vitscope.measurement.bounds import COUNT, bounded_field
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.attention import distinct_keys, entropy, mean_pairwise_cosine, query_diversity
 
@@ -92,9 +92,9 @@ class AttentionDiversity(AbstractDiagnostic[AttentionRows]):
         "Lin, Divergence Measures Based on the Shannon Entropy, IEEE Trans. Inf. Theory 1991",
     )
 
-    top: int = bounded(5, COUNT)
+    top: int = bounded_field(5, COUNT)
     """k of the distinct keys."""
-    queries: int = bounded(70, COUNT)
+    queries: int = bounded_field(70, COUNT)
     """Rows of a window, evenly spread, that are compared between heads and searched for distinct keys, at most."""
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:

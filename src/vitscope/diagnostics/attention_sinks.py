@@ -12,7 +12,7 @@ from torch import Tensor
 from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
-from vitscope.measurement.bounds import Bounds, bounded
+from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.measurement.quantity import Quantity
 
 _PREFIX = Quantity(
@@ -59,7 +59,7 @@ class AttentionSinks(AbstractDiagnostic[AttentionRows]):
         "Xiao et al., Efficient Streaming Language Models with Attention Sinks, ICLR 2024",
     )
 
-    factor: float = bounded(2.0, Bounds(above=0, most=1e6))
+    factor: float = bounded_field(2.0, Bounds(above=0, most=1e6))
     """How many times the median norm is high."""
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:

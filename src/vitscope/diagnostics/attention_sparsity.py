@@ -12,7 +12,7 @@ from torch import Tensor
 from vitscope.engine.reading.activation import ActivationKind, AttentionRows, rows_with
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
-from vitscope.measurement.bounds import COUNT, Bounds, bounded
+from vitscope.measurement.bounds import COUNT, Bounds, bounded_field
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.attention import keys_for_mass
 
@@ -55,11 +55,11 @@ class AttentionSparsity(AbstractDiagnostic[AttentionRows]):
         "Li et al., A Theoretical Understanding of Shallow Vision Transformers, ICLR 2023 (sparse attention)",
     )
 
-    mass: float = bounded(0.9, Bounds(above=0, most=1))
+    mass: float = bounded_field(0.9, Bounds(above=0, most=1))
     """The attention mass that the counted keys must hold."""
-    top: int = bounded(10, COUNT)
+    top: int = bounded_field(10, COUNT)
     """How many of the largest weights are summed."""
-    queries: int = bounded(70, COUNT)
+    queries: int = bounded_field(70, COUNT)
     """Rows of a window that are sorted at most, evenly spread; 65 of the 196 of a ViT at 224."""
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:

@@ -15,8 +15,8 @@ from torch.nn import functional
 from vitscope.engine.reading.activation import ActivationKind, Predictions
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
 from vitscope.engine.reading.fold import Means
-from vitscope.measurement.bounds import Bounds, bounded
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.bounds import Bounds, bounded_field
+from vitscope.measurement.quantity import Quantity, label_quantity
 
 _ECE = Quantity(
     "ece",
@@ -68,7 +68,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
     nonlinear = frozenset({"ece", "bin_accuracy", "bin_confidence"})
     references = ("Guo et al., On Calibration of Modern Neural Networks, ICML 2017",)
 
-    bins: int = bounded(10, Bounds(1, 10_000))
+    bins: int = bounded_field(10, Bounds(1, 10_000))
     """Bins of equal width over confidence 0 to 1."""
 
     def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:
@@ -94,10 +94,10 @@ class Calibration(AbstractDiagnostic[Predictions]):
         variance = (error**2).sum() - (signed.sum() ** 2 - (signed**2).sum()) / max(count[0] - 1, 1)
         middles = (np.arange(self.bins) + 0.5) / self.bins
         ece = (np.asarray(signed.sum()), np.asarray(math.sqrt(max(variance, 0.0))), np.asarray(count[0]))
-        result = labelled(_ECE, (), *ece, {}).assign(plainly(means, (_SIGNED,)))
+        result = label_quantity(_ECE, (), *ece, {}).assign(plainly(means, (_SIGNED,)))
         for quantity in (_ACCURACY, _CONFIDENCE, _SHARE):
             parts = means.parts(0, quantity.name)
-            result = result.assign(labelled(quantity, ("confidence_bin",), *parts, {"confidence_bin": middles}))
+            result = result.assign(label_quantity(quantity, ("confidence_bin",), *parts, {"confidence_bin": middles}))
         return result
 
     @classmethod

@@ -15,8 +15,8 @@ from torch import Tensor
 from vitscope.engine.reading.activation import ActivationKind, FeatureMap
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, over_depth
 from vitscope.engine.reading.fold import Means
-from vitscope.measurement.bounds import Bounds, bounded
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.bounds import Bounds, bounded_field
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.numerics.fourier import diagonal_basis, diagonal_frequencies, relative_log_amplitude
 
 _SPECTRUM = Quantity(
@@ -67,7 +67,7 @@ class FourierSpectrum(AbstractDiagnostic[FeatureMap]):
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figures 2a and 8",)
     changes = MappingProxyType({"at_highest_frequency": "sharpening"})
 
-    frequencies: int = bounded(11, Bounds(1, 10_000))
+    frequencies: int = bounded_field(11, Bounds(1, 10_000))
     """Points of the common frequency axis, from 0 to 1."""
 
     def observe(self, activation: FeatureMap) -> Mapping[str, Float[Tensor, "batch ..."]]:
@@ -92,7 +92,7 @@ class FourierSpectrum(AbstractDiagnostic[FeatureMap]):
         )
         count = np.stack([np.full(len(axis), means.count(layer, "spectrum")[0]) for layer in layers])
         coords = scene.coordinates(layers) | {"frequency": ("frequency", axis, {"units": "Nyquist"})}
-        spectrum = labelled(_SPECTRUM, ("layer", "frequency"), mean, error, count, coords)
+        spectrum = label_quantity(_SPECTRUM, ("layer", "frequency"), mean, error, count, coords)
         return spectrum.assign(over_depth(means, scene, (_HIGHEST, _SHARPENING)))
 
     @classmethod

@@ -22,7 +22,7 @@ from vitscope.engine.curvature.eigenvectors import basis_rows
 from vitscope.engine.curvature.hessian import Precision
 from vitscope.engine.curvature.part import Per
 from vitscope.engine.curvature.sample import LossSample
-from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
+from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.spectral_density import kernel_density, lanczos_quadrature
@@ -71,19 +71,19 @@ class HessianDensity(AbstractCurvature):
         "Golub and Meurant, Matrices, Moments and Quadrature, Princeton 2010",
     )
 
-    steps: int = bounded(30, Bounds(1, 10_000))
+    steps: int = bounded_field(30, Bounds(1, 10_000))
     """Lanczos steps from each vector."""
-    vectors: int = bounded(2, COUNT)
+    vectors: int = bounded_field(2, COUNT)
     """Random vectors for each mini-batch and part."""
-    batch: int = bounded(16, COUNT)
+    batch: int = bounded_field(16, COUNT)
     """Images of a mini-batch."""
-    batches: int = bounded(8, COUNT)
+    batches: int = bounded_field(8, COUNT)
     """How many mini-batches."""
-    kernel: float = bounded(0.01, Bounds(above=0, most=1))
+    kernel: float = bounded_field(0.01, Bounds(above=0, most=1))
     """Standard deviation of the smoothing kernel, as a share of the range of the nodes."""
-    points: int = bounded(1001, Bounds(2, 1_000_000))
+    points: int = bounded_field(1001, Bounds(2, 1_000_000))
     """Eigenvalues at which the density is given, evenly spaced."""
-    weight_decay: float = bounded(0.0, SIZE)
+    weight_decay: float = bounded_field(0.0, SIZE)
     """L2 in the loss: half of it times the squared norm of the weights."""
     per: Per = "model"
     """Differentiate by the whole model, or apart by each block, unit or module."""

@@ -24,7 +24,7 @@ from vitscope.engine.curvature.eigenvectors import basis_rows
 from vitscope.engine.curvature.hessian import LossHessian, Precision
 from vitscope.engine.curvature.part import Per, WeightPart
 from vitscope.engine.curvature.sample import LossSample
-from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded
+from vitscope.measurement.bounds import COUNT, SIZE, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.lanczos import Ends, extreme_eigenpairs
@@ -109,23 +109,23 @@ class HessianSpectrum(AbstractCurvature):
         "Wu and Simon, Thick-Restart Lanczos Method for Large Symmetric Eigenvalue Problems, SIMAX 2000",
     )
 
-    top: int = bounded(5, Bounds(1, 10_000))
+    top: int = bounded_field(5, Bounds(1, 10_000))
     """How many eigenvalues of each end, and by modulus."""
-    batch: int = bounded(16, COUNT)
+    batch: int = bounded_field(16, COUNT)
     """Images of a mini-batch."""
-    batches: int = bounded(8, COUNT)
+    batches: int = bounded_field(8, COUNT)
     """How many mini-batches."""
     ends: Ends = "both"
     """both, largest or smallest; NEP and APE need both."""
-    weight_decay: float = bounded(0.0, SIZE)
+    weight_decay: float = bounded_field(0.0, SIZE)
     """L2 in the loss: half of it times the squared norm of the weights."""
     per: Per = "model"
     """Differentiate by the whole model, or apart by each block, unit or module."""
     precision: Precision = "float32"
     """float32 or float64."""
-    steps: int = bounded(200, COUNT)
+    steps: int = bounded_field(200, COUNT)
     """Products at most, for each mini-batch and part."""
-    tolerance: float = bounded(1e-4, Bounds(above=0, most=1))
+    tolerance: float = bounded_field(1e-4, Bounds(above=0, most=1))
     """Residual at which an eigenvalue has converged, relative to the spectral norm."""
     seed: int = 0
     """Of the mini-batches and of the vectors Lanczos' method starts from."""

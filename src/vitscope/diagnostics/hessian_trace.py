@@ -21,10 +21,10 @@ from vitscope.engine.curvature.curvature import (
 from vitscope.engine.curvature.hessian import Precision
 from vitscope.engine.curvature.part import Per
 from vitscope.engine.curvature.sample import LossSample
-from vitscope.measurement.bounds import COUNT, SIZE, bounded
+from vitscope.measurement.bounds import COUNT, SIZE, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 _TRACE = Quantity(
     "trace",
@@ -64,13 +64,13 @@ class HessianTrace(AbstractCurvature):
         "Yao et al., PyHessian: Neural Networks Through the Lens of the Hessian, IEEE BigData 2020",
     )
 
-    vectors: int = bounded(20, COUNT)
+    vectors: int = bounded_field(20, COUNT)
     """Random vectors for each mini-batch."""
-    batch: int = bounded(16, COUNT)
+    batch: int = bounded_field(16, COUNT)
     """Images of a mini-batch."""
-    batches: int = bounded(8, COUNT)
+    batches: int = bounded_field(8, COUNT)
     """How many mini-batches."""
-    weight_decay: float = bounded(0.0, SIZE)
+    weight_decay: float = bounded_field(0.0, SIZE)
     """L2 in the loss: half of it times the squared norm of the weights."""
     per: Per = "model"
     """Of the whole model, or apart by each block, unit or module."""
@@ -100,7 +100,7 @@ class HessianTrace(AbstractCurvature):
         for _ in range(self.vectors):
             signs = torch.randint(0, 2, (hessian.size,), generator=problem.generator) * 2 - 1
             vector = signs.to(hessian.like)
-            terms = hessian.named(doubled(vector * hessian.product(vector)))
+            terms = hessian.named(to_float64(vector * hessian.product(vector)))
             estimates.append(
                 torch.stack([
                     torch.stack([terms[name].sum() for name in part.weights]).sum() for part in problem.parts

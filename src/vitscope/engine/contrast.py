@@ -24,7 +24,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Subject
 from vitscope.runs.provenance import provenance
-from vitscope.runs.registry import chosen
+from vitscope.runs.registry import resolve_names
 from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
 
@@ -177,7 +177,7 @@ def resolve_contrast(
     subjects = (before, *((after,) if isinstance(after, Subject | str | os.PathLike) else after))
     if len(subjects) < 2:
         raise UserError("A contrast takes a model and at least one other; no other was given.")
-    measured = chosen(diagnostics, DIAGNOSTICS)
+    measured = resolve_names(diagnostics, DIAGNOSTICS)
     if not measured:
         raise UserError("No diagnostic was given; give the name of one or several, as vitscope list shows them.")
     known: dict[object, Images] = {}

@@ -103,7 +103,11 @@ def _change_by_jackknife(
         error = errors[name].where(mean.notnull())
         both = np.minimum(after[f"{name}_count"].values, before[f"{name}_count"].values)
         words = {"long_name": "standard error (jackknife over groups of images)", "units": after[name].attrs["units"]}
-        parts = {name: mean, f"{name}_error": error.assign_attrs(words), f"{name}_count": after[f"{name}_count"].copy(data=both)}
+        parts = {
+            name: mean,
+            f"{name}_error": error.assign_attrs(words),
+            f"{name}_count": after[f"{name}_count"].copy(data=both),
+        }
         result = result.assign(parts)
         numbers = zip(mean.values.ravel().tolist(), error.values.ravel().tolist(), strict=True)
         result = _beside(result, name, [_interval(Estimate(*one, count), False) for one in numbers])

@@ -28,7 +28,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.feed import input_like
 from vitscope.models.subject import Subject
 from vitscope.models.unit import Place
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class ContrastWork(AbstractSubjectWork[ContrastResult]):
 
 def _doubled(seen: Observations) -> Observations:
     """In float64 and on the CPU, so that differences are not rounded, whatever device each subject is on."""
-    return {key: doubled(values).cpu() for key, values in seen.items()}
+    return {key: to_float64(values).cpu() for key, values in seen.items()}
 
 
 def _scores(readings: Sequence[BatchReading]) -> Scores | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitscope.measurement.bounds import check_bounds
 from vitscope.models.subject import Subject
 from vitscope.numerics.digest import tensor_digest
-from vitscope.runs.code import versioned
+from vitscope.runs.code import code_version
 from vitscope.runs.registry import Registry
 
 
@@ -53,7 +53,7 @@ class AbstractIntervention(ABC):
         """Its fields for a run's spec, a tensor by the SHA-256 of its bytes; the code's version if it is a user's."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         plain = {name: _plain(value) for name, value in fields.items()}
-        return {"intervention": self.name, **plain, **versioned(self)}
+        return {"intervention": self.name, **plain, **code_version(self)}
 
 
 def _plain(value: object) -> object:

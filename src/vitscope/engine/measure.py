@@ -30,9 +30,9 @@ from vitscope.models.feed import input_like
 from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Subject, refuse_if_random
 from vitscope.models.unit import Place
-from vitscope.runs.code import versioned
+from vitscope.runs.code import code_version
 from vitscope.runs.provenance import provenance
-from vitscope.runs.registry import chosen
+from vitscope.runs.registry import resolve_names
 from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
 
@@ -76,7 +76,7 @@ class Measurement(AbstractQuestion):
     @classmethod
     def of(cls, subject: Subject, images: Images, diagnostics: AsMeasurable | Iterable[AsMeasurable]) -> "Measurement":
         """The measurement, its images' labels fitted to the model's classes."""
-        asked_for = chosen(diagnostics, DIAGNOSTICS, CURVATURES)
+        asked_for = resolve_names(diagnostics, DIAGNOSTICS, CURVATURES)
         return cls(subject, fitted(subject, images), asked_for)
 
     def make_spec(self) -> Spec:
@@ -179,7 +179,7 @@ def fitted(subject: Subject, images: Images) -> Images:
 
 def settings_of(diagnostic: Measurable) -> dict[str, object]:
     """Its fields for a run's spec, and the version of the code of one that is not the project's."""
-    return {**asdict(diagnostic), **versioned(diagnostic)}  # pyright: ignore[reportArgumentType]
+    return {**asdict(diagnostic), **code_version(diagnostic)}  # pyright: ignore[reportArgumentType]
 
 
 def subject_spec(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:

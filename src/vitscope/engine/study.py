@@ -29,7 +29,7 @@ from vitscope.models.feed import input_like
 from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Composition, Subject
 from vitscope.runs.provenance import provenance
-from vitscope.runs.registry import chosen, value_of
+from vitscope.runs.registry import resolve_names, value_of
 from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
 
@@ -147,7 +147,7 @@ def resolve_study(
     plan: Plan,
 ) -> StudyQuestion:
     """The study that ``question`` stands for; reads data only if its grid depends on them."""
-    measured = None if diagnostics is None else chosen(diagnostics, DIAGNOSTICS)
+    measured = None if diagnostics is None else resolve_names(diagnostics, DIAGNOSTICS)
     images = fitted(subject, images)
     if isinstance(question, Grid):
         if not measured:

@@ -9,7 +9,7 @@ import numpy as np
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_number
 from vitscope.measurement.claim import ClaimKind, Verdict
-from vitscope.measurement.estimate import OverImages, between, needed, z_text
+from vitscope.measurement.estimate import OverImages, between, samples_needed, z_text
 from vitscope.measurement.exact import clopper_pearson
 from vitscope.runs.run import Run
 
@@ -80,7 +80,7 @@ class CalibratedOnAverage(AbstractFinding):
         )
         verdict = between(apart, -self.margin, self.margin, rate)
         if verdict is not Verdict.FAILS:
-            more = partial(needed, lambda n: between(apart.at(n), -self.margin, self.margin, rate), apart.count)
+            more = partial(samples_needed, lambda n: between(apart.at(n), -self.margin, self.margin, rate), apart.count)
             return Judgement(verdict, figure, needed=more)
         return Judgement(verdict, figure, min(1.0, 0.6 + 4 * abs(over.mean)), headline=_HEADLINES[side])
 

@@ -22,11 +22,11 @@ from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
 from vitscope.interventions.studies.lesion import LesionStudy
 from vitscope.interventions.studies.token_keep import TokenKeepStudy
 from vitscope.measurement.claim import Claim, foremost
-from vitscope.measurement.duration import spoken
+from vitscope.measurement.duration import format_duration
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import FALSE_ALARMS, rate_of
 from vitscope.models.subject import Subject
-from vitscope.runs.registry import chosen
+from vitscope.runs.registry import resolve_names
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
@@ -88,7 +88,7 @@ class Checkup(AbstractQuestion):
         shown = measurement.images.sample(STUDIED) if len(images) > STUDIED else measurement.images
         suited: list[StudyQuestion] = []
         refused: dict[str, str] = {}
-        for study in chosen(studies, STUDIES):
+        for study in resolve_names(studies, STUDIES):
             try:
                 suited.append(resolve_study(subject, shown, study, None, Plan()))
             except _FAILED as error:
@@ -224,7 +224,7 @@ class Clock:
     def begin(self, step: AbstractQuestion) -> None:
         """Say what begins, and how long it will take as far as that can be known."""
         made = self.done - self.found
-        long = f", about {spoken((time.monotonic() - self.began) / made * step.total)}" if made else ""
+        long = f", about {format_duration((time.monotonic() - self.began) / made * step.total)}" if made else ""
         if step.total < self.total:
             self.whole.say(f"{step.title}{long}")
 

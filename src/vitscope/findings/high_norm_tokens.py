@@ -6,7 +6,7 @@ from typing import final
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import read_entries, some_above
 from vitscope.measurement.claim import ClaimKind
-from vitscope.measurement.estimate import Estimate, difference, scaled
+from vitscope.measurement.estimate import Estimate, difference, scale
 from vitscope.runs.run import Run
 
 
@@ -74,5 +74,5 @@ class HighNormTokens(AbstractFinding):
         return replace(found.judgement("heads"), figure=figure)
 
     def _excess(self, mass: Estimate, share: Estimate) -> Estimate:
-        expected = scaled(share, self.factor)
+        expected = scale(share, self.factor)
         return difference(mass, max(expected, Estimate(self.least, 0.0, share.count), key=lambda e: e.mean))

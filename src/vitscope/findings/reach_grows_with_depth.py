@@ -6,7 +6,7 @@ from typing import final
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
 from vitscope.findings.reading import by_layer, judged_above, read_entries
 from vitscope.measurement.claim import ClaimKind
-from vitscope.measurement.estimate import average, difference, scaled
+from vitscope.measurement.estimate import average, difference, scale
 from vitscope.runs.run import Run
 
 
@@ -62,7 +62,7 @@ class ReachGrowsWithDepth(AbstractFinding):
         """The growth from the first to the last third; None below three attention units with patch queries."""
         uniform = {e.layer: e.estimate.mean for e in read_entries(run, "attention-distance/uniform_distance")}
         heads = [
-            replace(e, estimate=scaled(e.estimate, 1 / uniform[e.layer]))
+            replace(e, estimate=scale(e.estimate, 1 / uniform[e.layer]))
             for e in read_entries(run, self.evidence)
             if uniform.get(e.layer, 0.0) > 0
         ]

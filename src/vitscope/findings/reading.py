@@ -10,7 +10,7 @@ import xarray as xr
 
 from vitscope.findings.finding import Judgement
 from vitscope.measurement.claim import Verdict
-from vitscope.measurement.estimate import Estimate, OverImages, above, average, needed, opposite
+from vitscope.measurement.estimate import Estimate, OverImages, above, average, opposite, samples_needed
 from vitscope.measurement.exact import change_of
 from vitscope.runs.run import Run
 
@@ -178,7 +178,7 @@ def _search(entries: Sequence[ReadEntry], threshold: float, rate: float, sign: i
     ranked = sorted(found, key=lambda pair: (not pair[0], -sign * pair[1].estimate.mean))
     whole = verdict([entry.estimate for entry in entries])
     count = max(entry.estimate.count for entry in entries)
-    more = partial(needed, lambda n: verdict([entry.estimate.at(n) for entry in entries]), count)
+    more = partial(samples_needed, lambda n: verdict([entry.estimate.at(n) for entry in entries]), count)
     open_still = (entry for entry in entries if test(entry.estimate, rate) is not Verdict.FAILS)
     obstacle = next(filter(None, (_obstacle(one.estimate, f" after {one.place}") for one in open_still)), "")
     return AnyEntry(whole, sum(hit for hit, _ in found), tuple(entry for _, entry in ranked), more, obstacle)
@@ -198,7 +198,7 @@ def _obstacle(estimate: Estimate, where: str = "") -> str:
 
 def judged_above(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
     """Whether an estimate lies above a threshold, and how many images would decide it."""
-    more = partial(needed, lambda n: above(estimate.at(n), threshold, rate), estimate.count)
+    more = partial(samples_needed, lambda n: above(estimate.at(n), threshold, rate), estimate.count)
     return Judgement(above(estimate, threshold, rate), figure, strength, more, _obstacle(estimate))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.bypass import refuse_unknown
-from vitscope.measurement.bounds import COUNT, bounded
+from vitscope.measurement.bounds import COUNT, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
@@ -44,7 +44,7 @@ class AttentionShape(AbstractIntervention, AbstractEdit):
     """
 
     shape: Shape = "uniform"
-    size: int = bounded(3, COUNT)
+    size: int = bounded_field(3, COUNT)
     layers: tuple[int, ...] | None = None
     name: ClassVar[str] = "attention-shape"
     title: ClassVar[str] = "Attention of another shape"

@@ -12,11 +12,11 @@ from torch import Tensor
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.common_corruptions.catalogue import corrupted
 from vitscope.interventions.common_corruptions.severity import KINDS, Scale
-from vitscope.measurement.bounds import Bounds, bounded
+from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, edited
 from vitscope.models.subject import Preprocessing, Subject
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 Kind = Literal[
     "gaussian_noise",
@@ -66,7 +66,7 @@ class Corruption(AbstractIntervention):
     )
 
     kind: Kind = "gaussian_noise"
-    severity: int = bounded(3, Bounds(1, 5))
+    severity: int = bounded_field(3, Bounds(1, 5))
     scale: Scale = "auto"
     seed: int = 0
 
@@ -122,10 +122,10 @@ class CorruptedPictures:
         mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (self.mean, self.std))
         if not len(images):
             return images
-        levels = ((doubled(images.detach()).cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        levels = ((to_float64(images.detach()).cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         pictures = levels.permute(0, 2, 3, 1).contiguous().numpy()
         after = torch.from_numpy(np.stack([self._after(picture) for picture in pictures]))
-        return ((doubled(after.permute(0, 3, 1, 2)) / 255 - mean) / std).to(images)
+        return ((to_float64(after.permute(0, 3, 1, 2)) / 255 - mean) / std).to(images)
 
     def _after(self, picture: UInt8[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width channels"]:
         content = zlib.crc32(picture.tobytes())

@@ -15,7 +15,7 @@ from vitscope.models.rewritten import parameters_of
 from vitscope.models.subject import Subject
 from vitscope.numerics.digest import tensor_bytes
 from vitscope.numerics.direction import column_normalised, filter_normalised, gaussian
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 Tensors = Mapping[str, Float[Tensor, "..."]]
 Normalisation = Literal["filter-normalised", "park-kim"]
@@ -134,8 +134,8 @@ def scaled_to_weights(direction: GivenDirection, subject: Subject) -> GivenDirec
     That is the norm of a filter-normalised direction, so that distances mean the same.
     """
     weights = [p for p in parameters_of(subject).values() if p.ndim >= 2]
-    wanted = sum(float(doubled(p).square().sum()) for p in weights) ** 0.5
-    found = sum(float(doubled(t).square().sum()) for t in direction.tensors.values()) ** 0.5
+    wanted = sum(float(to_float64(p).square().sum()) for p in weights) ** 0.5
+    found = sum(float(to_float64(t).square().sum()) for t in direction.tensors.values()) ** 0.5
     if not found > 0:
         raise UserError("The direction has no length, so it cannot be scaled; give another one.")
     tensors = {name: tensor * (wanted / found) for name, tensor in direction.tensors.items()}

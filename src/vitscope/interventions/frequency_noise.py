@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
-from vitscope.measurement.bounds import SHARE, SIZE, Bounds, bounded
+from vitscope.measurement.bounds import SHARE, SIZE, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, edited
 from vitscope.models.subject import Subject
@@ -50,9 +50,9 @@ class FrequencyNoise(AbstractIntervention):
     title = "Noise of a frequency band"
     references = ("Park and Kim, How Do Vision Transformers Work?, ICLR 2022, figure 2b",)
 
-    frequency: float = bounded(0.5, SHARE)
-    strength: float = bounded(0.7, SIZE)
-    width: float = bounded(0.2, Bounds(above=0, most=100))
+    frequency: float = bounded_field(0.5, SHARE)
+    strength: float = bounded_field(0.7, SIZE)
+    width: float = bounded_field(0.2, Bounds(above=0, most=100))
     shape: Shape = "square"
     energy: Energy = "paper"
     units: Units = "input"

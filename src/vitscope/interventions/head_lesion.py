@@ -18,7 +18,7 @@ from vitscope.models.feed import zero_image
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 Heads = tuple[tuple[int, tuple[int, ...]], ...]
 """Layers, each with some of its heads (from 0)."""
@@ -178,6 +178,6 @@ class _ContextSums(AbstractObserver):
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
         context = attention.context()
         if layer in self.heads:
-            sums = doubled(context[:, :, list(self.heads[layer])]).sum(0)
+            sums = to_float64(context[:, :, list(self.heads[layer])]).sum(0)
             self.total[layer] = self.total[layer] + sums if layer in self.total else sums
         return context

@@ -25,7 +25,7 @@ from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject, Unwatched
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 
 @INTERVENTIONS.add("lesion")
@@ -169,5 +169,5 @@ class _BranchSums(AbstractObserver):
         return attention.context()
 
     def _add(self, layer: int, branch: Tensor) -> None:
-        change = doubled(branch).sum(0)
+        change = to_float64(branch).sum(0)
         self.total[layer] = self.total[layer] + change if layer in self.total else change

@@ -20,7 +20,7 @@ from vitscope.interventions.token_unit import (
     refuse_map,
     refuse_whole_grid,
 )
-from vitscope.measurement.bounds import COUNT, bounded
+from vitscope.measurement.bounds import COUNT, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
@@ -60,7 +60,7 @@ class TokenKeep(AbstractIntervention):
     )
 
     keep: float | int = 0.5
-    layer: int = bounded(1, COUNT)
+    layer: int = bounded_field(1, COUNT)
     by: AbstractRanking = field(default_factory=ByAttention)
 
     def __post_init__(self) -> None:

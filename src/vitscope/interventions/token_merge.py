@@ -19,7 +19,7 @@ from vitscope.interventions.token_unit import (
     refuse_map,
     refuse_whole_grid,
 )
-from vitscope.measurement.bounds import LARGEST, Bounds, bounded
+from vitscope.measurement.bounds import LARGEST, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import edited
@@ -56,7 +56,7 @@ class TokenMerge(AbstractIntervention):
     title = "Patch tokens merged"
     references = ("Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023",)
 
-    r: int = bounded(8, Bounds(0, LARGEST))
+    r: int = bounded_field(8, Bounds(0, LARGEST))
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from vitscope.interventions.token_unit import cells_of
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 PIXELS = "pixels"
 """Under this name the images travel with a stream whose tokens are ranked by them."""
@@ -153,7 +153,7 @@ class ByMask(AbstractRanking):
     @property
     def label(self) -> str:
         """Its shape and the CRC-32 of its values."""
-        numbers = doubled(self.scores.detach()).cpu().contiguous().numpy()
+        numbers = to_float64(self.scores.detach()).cpu().contiguous().numpy()
         return f"mask {tuple(self.scores.shape)} {zlib.crc32(numbers.tobytes()):08x}"
 
     def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.direction import AbstractDirection, RandomDirection, Tensors
-from vitscope.measurement.bounds import Bounds, bounded
+from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.models.rewritten import parameters_of, with_parameters
 from vitscope.models.subject import Subject
 
@@ -31,8 +31,8 @@ class WeightDisplacement(AbstractIntervention):
 
     first: AbstractDirection
     second: AbstractDirection | None = None
-    alpha: float = bounded(0.0, Bounds(-1e6, 1e6))
-    beta: float = bounded(0.0, Bounds(-1e6, 1e6))
+    alpha: float = bounded_field(0.0, Bounds(-1e6, 1e6))
+    beta: float = bounded_field(0.0, Bounds(-1e6, 1e6))
 
     name = "weight-displacement"
     title = "Displaced weights"

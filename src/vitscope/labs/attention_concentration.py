@@ -18,12 +18,12 @@ from vitscope.labs.shallow.theory import attention_gap, initial_attention
 from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import advised, judged, read_mean
-from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import above
 from vitscope.measurement.exact import Share
 from vitscope.measurement.quantity import Quantity
-from vitscope.measurement.trials import Along, Numbers, curves, log_spaced, over_trials, predicted
+from vitscope.measurement.trials import Along, Numbers, curves, log_spaced, over_trials, prediction
 
 CONCENTRATED = 0.95
 """Attention on relevant keys above which it is called concentrated."""
@@ -108,7 +108,7 @@ class AttentionConcentration(AbstractShallowLab):
     question = "Where does attention go as it learns?"
     at_once = 4
 
-    alpha: float = bounded(0.3, SHARE)
+    alpha: float = bounded_field(0.3, SHARE)
     """Share of relevant tokens."""
     samples: int = 400
     """Training images."""
@@ -211,7 +211,7 @@ class AttentionConcentration(AbstractShallowLab):
         if name == "all":
             return (end,)
         middle = int(np.argmin(np.abs(np.array(self._steps) - self.steps // 2)))
-        start = predicted(START, [], np.array(initial_attention(self.alpha)))
+        start = prediction(START, [], np.array(initial_attention(self.alpha)))
         rise = mass[-1] - mass[middle]
         return end, over_trials(RISE, [], rise), over_trials(RISING, [], (rise > FROZEN).astype(np.float64)), start
 

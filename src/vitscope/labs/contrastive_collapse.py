@@ -13,7 +13,7 @@ from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.lab import AbstractAreasLab
 from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, Reconstruction, train
 from vitscope.labs.verdict import advised, judged, read_mean
-from vitscope.measurement.bounds import Bounds, bounded
+from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import above, below
 from vitscope.measurement.quantity import Quantity
@@ -71,7 +71,7 @@ class ContrastiveCollapse(AbstractAreasLab):
     title = "Contrastive collapse"
     question = "What does contrast make attention look at?"
 
-    temperature: float = bounded(1.0, Bounds(above=0, most=1e6))
+    temperature: float = bounded_field(1.0, Bounds(above=0, most=1e6))
     """Temperature of the contrastive objective, tau."""
     penalty: float = 0.0
     """Weight of the squared attention matrix in the contrastive objective, lambda."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vitscope.labs.verdict import FLOOR
 from vitscope.measurement.quantity import Quantity
-from vitscope.measurement.trials import Numbers, laid
+from vitscope.measurement.trials import Numbers, label_axes
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Coefficient:
 
     def dataset(self, quantity: Quantity) -> xr.Dataset:
         """As a labelled number, which says through how many points the line is."""
-        found = laid(quantity, [], np.array(self.value), np.array(self.error), np.array(self.trials))
+        found = label_axes(quantity, [], np.array(self.value), np.array(self.error), np.array(self.trials))
         found[quantity.name].attrs.update({"points": self.points, FLOOR: self.floor})
         return found
 

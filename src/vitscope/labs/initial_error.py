@@ -15,12 +15,12 @@ from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, needed, needed_ove
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import advised, judged, read_mean
-from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import below
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
-from vitscope.measurement.trials import Along, over_trials, predicted
+from vitscope.measurement.trials import Along, over_trials, prediction
 
 ERROR = 0.2
 """The c'' of the curve that is drawn; nobody knows its value, and it must leave the bracket above 0."""
@@ -73,7 +73,7 @@ class InitialError(AbstractNeededLab):
     """Distances of a token from its pattern, tau, with sigma as it is: start:stop:count, or a list."""
     sigmas: str = "0.05,0.2,0.4,0.6"
     """Errors of the initial values, sigma, with the noise as it is: start:stop:count, or a list."""
-    alpha: float = bounded(0.2, SHARE)
+    alpha: float = bounded_field(0.2, SHARE)
     """Share of relevant tokens."""
     samples: str = "4:256"
 
@@ -129,7 +129,7 @@ class InitialError(AbstractNeededLab):
             f"against the {WORDS[what]}",
             "" if what == "noise" else "As for the noise, with the error of the initial values varied.",
             needed_over(NEEDED, axis, found),
-            predicted(PREDICTED, [axis], through(found.inside.middle, np.where(np.isfinite(law), law, np.nan))),
+            prediction(PREDICTED, [axis], through(found.inside.middle, np.where(np.isfinite(law), law, np.nan))),
             *(gained if len(levels) > 1 else ()),
             over_trials(SUCCESS, [axis, samples], reached.astype(np.float64)),
         )

@@ -17,7 +17,7 @@ from vitscope.labs.verdict import advised, judged, read_mean
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import above, below, between
 from vitscope.measurement.quantity import Quantity
-from vitscope.measurement.trials import Along, curves, over_trials, predicted
+from vitscope.measurement.trials import Along, curves, over_trials, prediction
 
 ATTENDED = 0.9
 """Attention to the own area, where a patch of it is visible, from which an area is called attended."""
@@ -145,7 +145,7 @@ class MaskedPhases(AbstractAreasLab):
             curves(PHI, [steps], measured, {}),
             over_trials(replace(LEAD, label=f"{LEAD.label}, {said(data)}"), [], lead),
             over_trials(FALL, [], (-fall).min(0)),
-            predicted(LEVEL, [], np.array(level)),
+            prediction(LEVEL, [], np.array(level)),
         )
 
     def _looked(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:

@@ -15,11 +15,11 @@ from vitscope.labs.masked.lab import AbstractMaskedLab
 from vitscope.labs.masked.theory import mean_field_time
 from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, first_reached, train
 from vitscope.labs.verdict import advised, judged, read_mean
-from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, below
 from vitscope.measurement.quantity import Quantity
-from vitscope.measurement.trials import Along, Numbers, over_trials, predicted, saying
+from vitscope.measurement.trials import Along, Numbers, over_trials, prediction, with_words
 
 FACTOR = 1.5
 """The mean-field time is called right within this factor."""
@@ -80,10 +80,10 @@ class MaskedTime(AbstractMaskedLab):
 
     sizes: str = "64/8,100/10,100/8,64/4,100/5,100/4,144/4"
     """Patches of an image / of a local area; several with commas between."""
-    global_share: float = bounded(0.2, SHARE)
+    global_share: float = bounded_field(0.2, SHARE)
     """Share of the patches in the global area, about: what is left are whole local areas."""
     clusters: int = 2
-    masked_share: float = bounded(0.5, SHARE)
+    masked_share: float = bounded_field(0.5, SHARE)
     steps: int = 100
     """Steps of training, at most."""
     evaluated: int = 128
@@ -125,8 +125,8 @@ class MaskedTime(AbstractMaskedLab):
         line = line_of_trials(ratios, times, logarithmic=False) if complete else Line.unknown()
         power = line_of_trials(ratios, times, logarithmic=True) if complete else Line.unknown()
         parts = (
-            saying(over_trials(TIME, [axis], times), TIME, missing="not reached"),
-            predicted(MEAN_FIELD, [axis], alone),
+            with_words(over_trials(TIME, [axis], times), TIME, missing="not reached"),
+            prediction(MEAN_FIELD, [axis], alone),
         )
         never = over_trials(NEVER, [axis], np.isnan(times).astype(np.float64))
         fits = (power.slope.dataset(EXPONENT), line.slope.dataset(SLOPE), line.offset.dataset(OFFSET))

@@ -32,7 +32,7 @@ from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, above, below, between
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
-from vitscope.measurement.trials import Along, Numbers, curves, over_trials, saying
+from vitscope.measurement.trials import Along, Numbers, curves, over_trials, with_words
 
 KINDS = ("attention", "no attention")
 CRITERIA = ("hinge", "0-1")
@@ -175,7 +175,7 @@ class SampleComplexity(AbstractNeededLab):
                 "steps needed",
                 "Steps until the hinge loss is below the threshold, with the most samples. Predicted are the powers "
                 "of the theorems through the mean of what was measured.",
-                saying(curves(STEPS, [alpha], taken, self._predicted_steps(taken, shares)), STEPS, missing=MISSING),
+                with_words(curves(STEPS, [alpha], taken, self._predicted_steps(taken, shares)), STEPS, missing=MISSING),
                 _step_power(taken["attention"], shares).slope.dataset(STEP_EXPONENT),
             ),
         }

@@ -15,12 +15,12 @@ from vitscope.labs.shallow.needed import LI
 from vitscope.labs.shallow.token_model import AbstractTokens
 from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import judged, read_mean
-from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import Estimate, above
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
-from vitscope.measurement.trials import Along, curves, over_trials, predicted
+from vitscope.measurement.trials import Along, curves, over_trials, prediction
 
 KINDS = ("all tokens", "spurious removed")
 
@@ -77,11 +77,11 @@ class SpuriousTokens(AbstractShallowLab):
 
     agreement: str = "0.5,0.7,0.8,0.9,1.0"
     """Probabilities that the spurious pattern agrees with the label in training: start:stop:count, or a list."""
-    spurious: float = bounded(0.2, SHARE)
+    spurious: float = bounded_field(0.2, SHARE)
     """Share of spurious tokens."""
     samples: int = 64
     """Training images."""
-    alpha: float = bounded(0.2, SHARE)
+    alpha: float = bounded_field(0.2, SHARE)
     """Share of relevant tokens."""
     steps: int = 200
     """Steps of training; a multiple of 20."""
@@ -132,7 +132,7 @@ class SpuriousTokens(AbstractShallowLab):
                 over_trials(
                     replace(MOST, label=f"{GAIN.label}, agreement {max(levels):g}"), [], gain[top], 1 / self.tests
                 ),
-                predicted(NOTHING, [axis], np.zeros(len(levels))),
+                prediction(NOTHING, [axis], np.zeros(len(levels))),
             ),
         }
 

@@ -24,12 +24,12 @@ from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, SUCCESS_01, Needed
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import ShallowTrial
 from vitscope.labs.verdict import advised, judged, read_mean
-from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import above
 from vitscope.measurement.quantity import Quantity
-from vitscope.measurement.trials import Along, Numbers, curves, over_trials, predicted
+from vitscope.measurement.trials import Along, Numbers, curves, over_trials, prediction
 
 ALL, RANDOM = "all", "random"
 RULES: Mapping[str, Callable[[float], AbstractKeep]] = MappingProxyType(
@@ -100,9 +100,9 @@ class TokenSparsification(AbstractNeededLab):
 
     rules: str = "oracle,least noisy,attention,magnitude,random"
     """Rules of keeping, beside all: oracle, least noisy, attention, magnitude, random, proportion."""
-    keep: float = bounded(0.5, SHARE)
+    keep: float = bounded_field(0.5, SHARE)
     """Share of the tokens that is kept."""
-    alpha: float = bounded(0.2, SHARE)
+    alpha: float = bounded_field(0.2, SHARE)
     """Share of relevant tokens."""
 
     @classmethod
@@ -134,7 +134,7 @@ class TokenSparsification(AbstractNeededLab):
         gains.append(over_trials(first, [], rates[1] - rates[0], step))
         if RANDOM in names:
             gains.append(over_trials(GAIN_ON_RANDOM, [rules], rates - rates[names.index(RANDOM)], step))
-        parts = (needed_over(NEEDED, rules, found), predicted(PREDICTED, [rules], self._theory(found)))
+        parts = (needed_over(NEEDED, rules, found), prediction(PREDICTED, [rules], self._theory(found)))
         return {
             "samples-needed": self.group("samples needed", "", *parts, *gains),
             "success-by-rule": self.group(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import xarray as xr
 
 from vitscope.measurement.claim import Verdict
-from vitscope.measurement.estimate import Estimate, needed, together
+from vitscope.measurement.estimate import Estimate, samples_needed, together
 
 FLOOR = "error_floor"
 """Attribute of a quantity: the part of its error that more trials leave as it is."""
@@ -28,7 +28,7 @@ def judged(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tuple[
     if verdict is not Verdict.UNDECIDED or not all(math.isfinite(one.mean) for one in estimates):
         return verdict, ""
     count = min(one.count for one in estimates)
-    more = needed(lambda trials: together(*(judge(one.at(trials)) for one in estimates)), count)
+    more = samples_needed(lambda trials: together(*(judge(one.at(trials)) for one in estimates)), count)
     if more is None:
         alike = not all(one.error > 0 for one in estimates)
         coarse = any(one.floor > 0 for one in estimates)

@@ -29,7 +29,7 @@ class Bounds:
         finite = isinstance(number, Integral) or math.isfinite(number)
         return finite and number > self.above and self.least <= number <= self.most
 
-    def asked(self, number: float | int) -> str:
+    def requirement(self, number: float | int) -> str:
         """What a number that is not among them should be; the far end only if it is near, or has been passed."""
         far = self.most == math.inf or (self.most > NEAR and not number > self.most)
         most = f"{self.most:g}" if isinstance(self.most, float) else f"{self.most}"
@@ -48,7 +48,7 @@ SHARE = Bounds(0, 1)
 SEED = Bounds(0, LARGEST_SEED)
 
 
-def bounded(default: Any, bounds: Bounds) -> Any:  # noqa: ANN401 - the default, as type checkers see it
+def bounded_field(default: Any, bounds: Bounds) -> Any:  # noqa: ANN401 - the default, as type checkers see it
     """A dataclass's field whose number is within these bounds, unless it is None."""
     return dataclasses.field(default=default, metadata={"bounds": bounds})
 
@@ -73,4 +73,4 @@ def check_number(name: str, given: object, bounds: Bounds, whole: bool = True) -
         raise UserError(f"{name} is {given!r:.40}; it must be {'a whole' if whole else 'a'} number.")
     number = cast("int | float", given)
     if not bounds.hold(number):
-        raise UserError(f"{name} is {given!s:.40}; it must be {bounds.asked(number)}.")
+        raise UserError(f"{name} is {given!s:.40}; it must be {bounds.requirement(number)}.")

@@ -43,7 +43,7 @@ class Claim:
     """The false-alarm rate of its test; None of a rule that is no test."""
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """What is read after the mark: the headline, or the statement."""
         return self.headline or self.statement
 

@@ -1,7 +1,7 @@
 """Lengths of time as people say them."""
 
 
-def spoken(seconds: float | int) -> str:
+def format_duration(seconds: float | int) -> str:
     """``40 s``, ``12 min``, ``2.5 h``: as finely as a length that is only estimated can be known."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

@@ -123,7 +123,7 @@ def together(*verdicts: Verdict) -> Verdict:
     return Verdict.HOLDS if set(verdicts) == {Verdict.HOLDS} else Verdict.UNDECIDED
 
 
-def needed(judge: Callable[[int], Verdict], count: int) -> int | None:
+def samples_needed(judge: Callable[[int], Verdict], count: int) -> int | None:
     """How many samples would decide what ``count`` of them do not, rounded up to two digits; None beyond `MOST`.
 
     ``judge`` gives the verdict of so many samples whose means and spreads are those seen.
@@ -158,7 +158,7 @@ def difference(after: Kept, before: Estimate) -> Kept:
     return replace(after, mean=apart[0], error=apart[1], count=apart[2])
 
 
-def scaled(estimate: Kept, factor: float) -> Kept:
+def scale(estimate: Kept, factor: float) -> Kept:
     """The mean times a factor that is known exactly."""
     return replace(estimate, mean=factor * estimate.mean, error=abs(factor) * estimate.error)
 

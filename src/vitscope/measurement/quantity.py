@@ -29,7 +29,7 @@ class Quantity:
     """Whether it is a share of images: 1 or 0 of each."""
 
 
-def labelled(
+def label_quantity(
     quantity: Quantity,
     dims: tuple[str, ...],
     mean: NDArray[np.float64],

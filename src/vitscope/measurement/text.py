@@ -10,7 +10,7 @@ def printable(text: str) -> str:
     Names of files and classes come from strangers: an escape byte would reach the terminal, and a byte that is no
     UTF-8 (an unpaired surrogate in Python) could not be written at all.
     """
-    return text if text.isprintable() else "".join(map(_shown, text))
+    return text if text.isprintable() else "".join(map(_escape, text))
 
 
 def first_line(text: str) -> str:
@@ -26,6 +26,6 @@ def reason(error: BaseException) -> str:
     return first_line(said) if said.strip() else type(error).__name__
 
 
-def _shown(character: str) -> str:
+def _escape(character: str) -> str:
     safe = character.isprintable() or unicodedata.category(character) == "Zs"
     return character if safe else character.encode("unicode_escape").decode("ascii")

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 
 Numbers = NDArray[np.float64]
 Entries = Sequence[float] | Sequence[int] | Sequence[str]
@@ -49,13 +49,13 @@ def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers, step
     squares = np.where(known, (values - mean[..., None]) ** 2, 0.0).sum(-1)
     variance = squares / np.maximum(count - 1, 1) + step**2 / 12 * (np.where(known, values, 0.0) != 0).any(-1)
     error = np.where(count > 1, np.sqrt(variance / np.maximum(count, 1)), np.nan)
-    return laid(quantity, axes, mean, error, np.asarray(count))
+    return label_axes(quantity, axes, mean, error, np.asarray(count))
 
 
-def predicted(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> xr.Dataset:
+def prediction(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> xr.Dataset:
     """A prediction: no error, no trials."""
-    found = laid(quantity, axes, values, np.full(values.shape, np.nan), np.zeros(values.shape))
-    return saying(found, quantity, predicted=[quantity.label])
+    found = label_axes(quantity, axes, values, np.full(values.shape, np.nan), np.zeros(values.shape))
+    return with_words(found, quantity, predicted=[quantity.label])
 
 
 def curves(
@@ -68,16 +68,16 @@ def curves(
     shape = tuple(len(axis.values) for axis in axes)
     parts = [over_trials(quantity, axes, values) for values in measured.values()]
     parts += [
-        predicted(quantity, axes, np.broadcast_to(values, shape).astype(np.float64)) for values in theory.values()
+        prediction(quantity, axes, np.broadcast_to(values, shape).astype(np.float64)) for values in theory.values()
     ]
     name, entries, words = Along("curve", [*measured, *theory], "Curve").coordinate
     joined = xr.concat(parts, dim=name, combine_attrs="override")
     order = (*(axis.name for axis in axes[:-1]), name, axes[-1].name)
     named = joined.assign_coords({name: (name, entries, words)}).transpose(*order)
-    return saying(named, quantity, predicted=list(theory))
+    return with_words(named, quantity, predicted=list(theory))
 
 
-def laid(
+def label_axes(
     quantity: Quantity,
     axes: Sequence[Along],
     mean: Numbers,
@@ -87,12 +87,12 @@ def laid(
 ) -> xr.Dataset:
     """A labelled array over these axes; ``counted`` is what the counts are of."""
     coords = {axis.name: axis.coordinate for axis in axes}
-    found = labelled(quantity, tuple(coords), mean, error, count.astype(np.int64), coords)
+    found = label_quantity(quantity, tuple(coords), mean, error, count.astype(np.int64), coords)
     found[f"{quantity.name}_count"].attrs["long_name"] = counted
     return found
 
 
-def saying(dataset: xr.Dataset, quantity: Quantity, **words: str | list[str]) -> xr.Dataset:
-    """The dataset with words for the page: lines that are ``predicted``, or what values that are ``missing`` are."""
+def with_words(dataset: xr.Dataset, quantity: Quantity, **words: str | list[str]) -> xr.Dataset:
+    """The dataset with words for the page: lines that are ``prediction``, or what values that are ``missing`` are."""
     dataset[quantity.name].attrs.update({name: said for name, said in words.items() if said})
     return dataset

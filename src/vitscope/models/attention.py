@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.numerics.precision import widened
+from vitscope.numerics.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Attention:
 
     def full(self) -> "Attention":
         """The same in float32 where it is in half precision, which is too coarse to measure in."""
-        q, k, v = (widened(tensor) for tensor in (self.queries, self.keys, self.values))
-        bias, gate = (None if tensor is None else widened(tensor) for tensor in (self.bias, self.gate))
+        q, k, v = (at_least_float32(tensor) for tensor in (self.queries, self.keys, self.values))
+        bias, gate = (None if tensor is None else at_least_float32(tensor) for tensor in (self.bias, self.gate))
         scores, weights = (_widened(mixing) for mixing in (self.mix_scores, self.mix_weights))
         return replace(self, queries=q, keys=k, values=v, bias=bias, gate=gate, mix_scores=scores, mix_weights=weights)
 
@@ -79,7 +79,7 @@ class Attention:
 
 
 def _widened(mixing: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-    return None if mixing is None else (widened(mixing[0]), widened(mixing[1]))
+    return None if mixing is None else (at_least_float32(mixing[0]), at_least_float32(mixing[1]))
 
 
 def _mixed(

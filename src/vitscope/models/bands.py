@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 BANDS = 5
 """Horizontal, and as many vertical bands; odd, so that their edges are not those of the cells of usual grids."""
@@ -53,7 +53,7 @@ def moved(values: Float[Tensor, "pictures ..."], channel: int) -> Movement:
     others = [axis for axis in range(1, change.ndim) if axis != channel]
     apart = change - change.mean(others, keepdim=True)
     lengths = [torch.linalg.vector_norm(one, dim=channel).flatten(1) for one in (change, apart)]
-    return doubled(torch.stack(lengths)).cpu().numpy()
+    return to_float64(torch.stack(lengths)).cpu().numpy()
 
 
 def agreement(

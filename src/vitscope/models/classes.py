@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractLibrary, Outputs
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 
 def outputs_of(
@@ -51,7 +51,7 @@ def refuse_probabilities(name: str, rows: Float[Tensor, "images classes"]) -> No
 
     They are if each lies between 0 and 1, and those of every picture sum to 1 within rounding.
     """
-    values, rounding = doubled(rows), max(4 * torch.finfo(rows.dtype).eps, 1e-5)
+    values, rounding = to_float64(rows), max(4 * torch.finfo(rows.dtype).eps, 1e-5)
     if bool(((values >= 0) & (values <= 1)).all()) and bool(((values.sum(1) - 1).abs() <= rounding).all()):
         raise UserError(
             f"{name} returns probabilities (from 0 to 1, their sum 1), and a loss is computed from logits: leave its "

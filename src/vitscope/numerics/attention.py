@@ -50,7 +50,7 @@ def mean_pairwise_cosine(unit_sum: Float[Tensor, "*rows dim"], count: int) -> Fl
     return (unit_sum.square().sum(-1) - count) / (count * (count - 1))
 
 
-def ascending(weights: Float[Tensor, "*rows keys"]) -> Float[Tensor, "*rows keys"]:
+def sort_rows(weights: Float[Tensor, "*rows keys"]) -> Float[Tensor, "*rows keys"]:
     """Each row sorted, smallest first (on a CPU by NumPy, whose vectorised sort is several times faster)."""
     if weights.device.type == "cpu":
         return torch.from_numpy(np.sort(weights.numpy(), axis=-1))

@@ -29,7 +29,7 @@ def filter_normalised(direction: Float[Tensor, "..."], weights: Float[Tensor, ".
     """
     if weights.ndim < 2:
         return torch.zeros_like(weights)
-    return _scaled(direction.to(weights).flatten(1), weights.flatten(1), 1).reshape(weights.shape)
+    return _scale(direction.to(weights).flatten(1), weights.flatten(1), 1).reshape(weights.shape)
 
 
 def column_normalised(direction: Float[Tensor, "..."], weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -41,10 +41,10 @@ def column_normalised(direction: Float[Tensor, "..."], weights: Float[Tensor, ".
     """
     if weights.ndim < 2:
         return torch.zeros_like(weights)
-    return _scaled(direction.to(weights), weights, 0)
+    return _scale(direction.to(weights), weights, 0)
 
 
-def _scaled(direction: Tensor, weights: Tensor, axis: int) -> Tensor:
+def _scale(direction: Tensor, weights: Tensor, axis: int) -> Tensor:
     """The direction with its norms along ``axis`` made those of the weights; zero where either is."""
     wanted = torch.linalg.vector_norm(weights, dim=axis, keepdim=True)
     found = torch.linalg.vector_norm(direction, dim=axis, keepdim=True)

@@ -7,15 +7,15 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 
-def transformed(values: Float[Tensor, "..."], axes: tuple[int, ...]) -> Complex[Tensor, "..."]:
+def fourier_transform(values: Float[Tensor, "..."], axes: tuple[int, ...]) -> Complex[Tensor, "..."]:
     """The discrete Fourier transform along some axes; of nothing it is nothing, which Intel's MKL will not compute."""
     if not values.numel():
         return values.to(torch.promote_types(values.dtype, torch.complex64))
     return torch.fft.fftn(values, dim=axes)
 
 
-def restored(spectrum: Complex[Tensor, "..."], axes: tuple[int, ...]) -> Float[Tensor, "..."]:
-    """The real values whose :func:`transformed` this is."""
+def inverse_fourier_transform(spectrum: Complex[Tensor, "..."], axes: tuple[int, ...]) -> Float[Tensor, "..."]:
+    """The real values whose :func:`fourier_transform` this is."""
     return torch.fft.ifftn(spectrum, dim=axes).real if spectrum.numel() else spectrum.real
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 
 def square_band(height: int, width: int, centre: float | int, half_width: float | int) -> Bool[Tensor, "height width"]:
@@ -44,7 +44,7 @@ def transfer(band: Bool[Tensor, "height width"]) -> Float[Tensor, "height width"
     One where the band holds a frequency and its negative, a half where it holds one of the two, else zero.
     """
     negative = band.flip((0, 1)).roll((1, 1), (0, 1))
-    return (doubled(band) + doubled(negative)) / 2
+    return (to_float64(band) + to_float64(negative)) / 2
 
 
 def energy_share(band: Bool[Tensor, "height width"]) -> float:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 Product = Callable[[Float[Tensor, " size"]], Float[Tensor, " size"]]
 """A vector times a symmetric matrix."""
@@ -72,14 +72,14 @@ def extreme_eigenpairs(
     for _ in range(min(steps, 10 * start.numel())):
         krylov.extend()
         values, weights, bounds = krylov.ritz()
-        chosen = _wanted(values.numel(), top, ends)
+        chosen = _wanted_places(values.numel(), top, ends)
         enough = krylov.size > wanted or krylov.complete
         if krylov.complete or (enough and bool((bounds[chosen] <= 0.9 * tolerance * values.abs().max()).all())):
             break
         if krylov.size == rows:
-            krylov.restart(_kept(values.numel(), top, ends))
+            krylov.restart(_places_to_keep(values.numel(), top, ends))
     values, weights, _ = krylov.ritz()
-    return _verified(krylov, product, values, weights, top, ends)
+    return _verify(krylov, product, values, weights, top, ends)
 
 
 def norm(vectors: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch"]:
@@ -118,7 +118,7 @@ class Krylov:
         alpha = (basis[j] * vector).sum()
         vector -= alpha * basis[j]
         vector, corrections = self._orthogonal(vector, j + 1)
-        self.projected[j, j] = doubled(alpha).cpu() + doubled(corrections[j]).cpu()
+        self.projected[j, j] = to_float64(alpha).cpu() + to_float64(corrections[j]).cpu()
         self.size += 1
         if not self.complete:
             self._append(vector)
@@ -204,24 +204,24 @@ class Chains:
         beside = torch.stack(self._beside, 1)[:, :-1]
         rows = torch.diag_embed(torch.stack(self._diagonal, 1))
         rows = rows + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
-        return float(torch.linalg.eigvalsh(doubled(rows).cpu()).max())
+        return float(torch.linalg.eigvalsh(to_float64(rows).cpu()).max())
 
 
-def _wanted(count: int, top: int, ends: Ends) -> list[int]:
+def _wanted_places(count: int, top: int, ends: Ends) -> list[int]:
     """Places of the wanted Ritz values among ``count`` ascending ones."""
     low = range(min(top, count)) if ends != "largest" else range(0)
     high = range(max(count - top, 0), count) if ends != "smallest" else range(0)
     return sorted({*low, *high})
 
 
-def _kept(count: int, top: int, ends: Ends) -> list[int]:
+def _places_to_keep(count: int, top: int, ends: Ends) -> list[int]:
     """What survives a restart: the wanted ones, and as many of their neighbours as half of the other rows."""
-    wanted = len(_wanted(count, top, ends))
+    wanted = len(_wanted_places(count, top, ends))
     spare = (count - wanted) // 2
-    return _wanted(count, top + (spare // 2 if ends == "both" else spare), ends)
+    return _wanted_places(count, top + (spare // 2 if ends == "both" else spare), ends)
 
 
-def _verified(
+def _verify(
     krylov: Krylov,
     product: Product,
     values: Float64[Tensor, " size"],
@@ -232,14 +232,14 @@ def _verified(
     pairs: dict[str, Eigenpairs] = {}
     count, products = values.numel(), krylov.products
     for end in ("largest", "smallest"):
-        places = _wanted(count, top, end) if ends in ("both", end) else []
+        places = _wanted_places(count, top, end) if ends in ("both", end) else []
         found = krylov.vectors(weights[:, places])
         found = found / norm(found)[:, None]
         images = torch.stack([product(vector) for vector in found]) if places else found
         quotients = (found * images).sum(1)
-        residuals = doubled(norm(images - quotients[:, None] * found)).cpu()
+        residuals = to_float64(norm(images - quotients[:, None] * found)).cpu()
         products += len(places)
-        quotients = doubled(quotients).cpu()
+        quotients = to_float64(quotients).cpu()
         order = quotients.argsort(descending=end == "largest")
         pairs[end] = Eigenpairs(quotients[order], found[order.to(found.device)], residuals[order])
     return Extremes(pairs["largest"], pairs["smallest"], float(values.abs().max()), products)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Moments:
 
     def merge(self, other: "Moments") -> "Moments":
         """The moments of both sets of samples together."""
-        count, mean, delta, weight = _pooled(self.count, self.mean, other.count, other.mean)
+        count, mean, delta, weight = _pool(self.count, self.mean, other.count, other.mean)
         return Moments(count, mean, self.squares + other.squares + delta.square() * weight)
 
     @property
     def standard_error(self) -> Float[Tensor, " size"]:
         """Standard error of the mean, sqrt(M / (n - 1) / n); NaN below two samples."""
-        count = doubled(self.count)
+        count = to_float64(self.count)
         return torch.where(self.count > 1, (self.squares / (count - 1) / count).sqrt(), torch.nan)
 
     @property
@@ -55,16 +55,16 @@ class Scatter:
 
     def merge(self, other: "Scatter") -> "Scatter":
         """The scatter of both sets of rows together."""
-        count, mean, delta, weight = _pooled(self.count, self.mean, other.count, other.mean)
+        count, mean, delta, weight = _pool(self.count, self.mean, other.count, other.mean)
         return Scatter(count, mean, self.products + other.products + torch.outer(delta, delta) * weight)
 
 
-def _pooled(
+def _pool(
     count: Int[Tensor, "*n"], mean: Float[Tensor, " size"], more: Int[Tensor, "*n"], other: Float[Tensor, " size"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Count and mean of two sets together, the difference of their means, and what its square adds to deviations."""
     total = count + more
-    share = doubled(more) / total.clamp(min=1)
+    share = to_float64(more) / total.clamp(min=1)
     delta = torch.where((count > 0) & (more > 0), other - mean, 0.0)
     finite = torch.where(count > 0, mean, other) + delta * share
     pooled = torch.where(delta.isfinite(), finite, mean + other)  # infinite, or NaN of both infinities
@@ -73,7 +73,7 @@ def _pooled(
 
 def scatter(rows: Float[Tensor, "rows dim"]) -> Scatter:
     """The scatter of these rows, none of which may be NaN. Cost: one product of ``rows x dim x dim``."""
-    values = doubled(rows)
+    values = to_float64(rows)
     mean = values.mean(0)
     centred = values - mean
     return Scatter(torch.tensor(len(values), device=rows.device), mean, centred.T @ centred)
@@ -81,7 +81,7 @@ def scatter(rows: Float[Tensor, "rows dim"]) -> Scatter:
 
 def moments(samples: Float[Tensor, "samples size"]) -> Moments:
     """The moments of ``samples`` over their first axis; NaN entries are left out."""
-    values = doubled(samples)
+    values = to_float64(samples)
     seen = ~values.isnan()
     count = seen.sum(0)
     mean = torch.where(seen, values, 0.0).sum(0) / count.clamp(min=1)

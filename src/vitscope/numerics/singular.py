@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vitscope.numerics.lanczos import Chains
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 FAILURE = 1e-6
 """The probability with which a probable bound fails, at most."""
@@ -82,7 +82,7 @@ def largest(
     u, values, right = torch.linalg.svd(operator.apply(basis), full_matrices=False)
     kept = min(count, len(values))
     left = u[:, :kept].T @ basis
-    return Singular(doubled(values[:kept]), left, right[:kept], float(values[0]), 1.0)
+    return Singular(to_float64(values[:kept]), left, right[:kept], float(values[0]), 1.0)
 
 
 def norm_bound(
@@ -112,7 +112,7 @@ def norm_bound(
         if attempt > 0:
             found = largest(operator, len(found.left) + 4, found.left, generator, rounds=4)
         basis = torch.linalg.qr(found.left.T).Q.T
-        basis, top, coupling = _apart(operator, basis, found.values)
+        basis, top, coupling = _split_basis(operator, basis, found.values)
         whole = len(basis) == operator.left
         bound = top if whole else _with_rest(operator, basis, top, coupling, generator, tolerance, steps, square)
         before, square = square, min(square, bound)
@@ -121,7 +121,7 @@ def norm_bound(
     return Singular(found.values[:1], found.left[:1], found.right[:1], sqrt(square), FAILURE)
 
 
-def _apart(
+def _split_basis(
     operator: Operator, basis: Float[Tensor, "basis left"], values: Float64[Tensor, " basis"]
 ) -> tuple[Float[Tensor, "some left"], float, float]:
     """So many of the first vectors as bound the norm best, the squared norm on them, and their coupling to the rest.
@@ -136,12 +136,12 @@ def _apart(
         part = (inside[:count, :count] + inside[:count, :count].T) / 2
         top = float(torch.linalg.eigvalsh(part)[-1])
         coupling = sqrt(max(float(torch.linalg.eigvalsh(squares[:count, :count] - part @ part.T)[-1]), 0.0))
-        found.append((_joined(top, following**2, coupling), count, top, coupling))
+        found.append((_join(top, following**2, coupling), count, top, coupling))
     _, count, top, coupling = min(found)
     return basis[:count], top, coupling
 
 
-def _joined(top: float, rest: float, coupling: float) -> float:
+def _join(top: float, rest: float, coupling: float) -> float:
     """The largest eigenvalue of two blocks, at most, by their own and the norm of what couples them."""
     return (top + rest) / 2 + hypot((top - rest) / 2, coupling)
 
@@ -173,7 +173,7 @@ def _with_rest(
         missed = 0.0 if step == operator.left else (unlucky / (2 * step - 1)) ** 2
         below = max(chains.largest(), 0.0)
         remaining = below / (1 - missed) if missed < 1 else float("inf")
-        square, least = _joined(top, remaining, coupling), _joined(top, below, coupling)
+        square, least = _join(top, remaining, coupling), _join(top, below, coupling)
         if square <= max(top * (1 + tolerance), least) * (1 + tolerance) or least >= known:
             break
     return square
@@ -181,7 +181,7 @@ def _with_rest(
 
 def orthonormal(rows: Float[Tensor, "rows size"], tolerance: float = 1e-7) -> Float[Tensor, "rank size"]:
     """An orthonormal basis of the span of rows, without those directions that are all but in the span of others."""
-    _, values, basis = torch.linalg.svd(normalize(doubled(rows), dim=1), full_matrices=False)
+    _, values, basis = torch.linalg.svd(normalize(to_float64(rows), dim=1), full_matrices=False)
     return basis[values > tolerance * values[:1]].to(rows)
 
 
@@ -197,7 +197,7 @@ def _of_matrix(matrix: Float[Tensor, "short right"], basis: Float[Tensor, "short
     """By the Gram matrix of the smaller side, exact up to the rounding of ``matrix``'s precision."""
     wide = matrix.shape[0] <= matrix.shape[1]
     rows = matrix if wide else matrix.T
-    squares, vectors = torch.linalg.eigh(doubled(rows @ rows.T))
+    squares, vectors = torch.linalg.eigh(to_float64(rows @ rows.T))
     kept = min(count, len(squares))
     values = squares.flip(0)[:kept].clamp(min=0).sqrt()
     short = vectors.flip(1)[:, :kept].T.to(matrix)

@@ -17,7 +17,7 @@ _INSIDE = ("__wrapped__", "__func__", "func", "fget", "fset", "fdel")
 """Where a decorated function, a property or a partial keeps what it calls."""
 
 
-def versioned(value: object) -> Mapping[str, str]:
+def code_version(value: object) -> Mapping[str, str]:
     """What a run's spec has to say of a value besides its fields: the digest of its class' code, if it is foreign.
 
     The project's own classes have none. It covers the functions and constants of the class and of its foreign bases,
@@ -48,9 +48,9 @@ class _CodeReader:
         self.seen.add(id(cls))
         for name, member in sorted(vars(cls).items()):
             if not name.startswith("__") or isinstance(member, FunctionType) or _inside(member):
-                yield f"{name}: {self.said(member, cls.__module__)}"
+                yield f"{name}: {self.describe(member, cls.__module__)}"
 
-    def said(self, value: Any, module: str) -> str:  # noqa: ANN401 - whatever code may name
+    def describe(self, value: Any, module: str) -> str:  # noqa: ANN401 - whatever code may name
         """What a value is, that code of this module names."""
         if isinstance(value, _PLAIN):
             return repr(value)
@@ -81,27 +81,27 @@ class _CodeReader:
         home = str(function.__globals__.get("__name__"))
         held = [*map(_content, function.__closure__ or ()), function.__defaults__, function.__kwdefaults__]
         if not self._is_near(home, module):
-            return f"{_name(function)} {[self.said(one, module) for one in (*held, *_inside(function))]}"
-        named = _named(function.__code__)
+            return f"{_name(function)} {[self.describe(one, module) for one in (*held, *_inside(function))]}"
+        named = _names_in(function.__code__)
         spaces = [function.__globals__]
         for space in (function.__globals__.get(name) for name in named):
             if isinstance(space, ModuleType) and self._is_near(space.__name__, home):
                 spaces.append(vars(space))
         found = [(name, space[name]) for name in named for space in spaces if name in space]
-        known = [f"{name}: {self.said(one, home)}" for name, one in found]
-        return f"{self._code(function.__code__, home)} {[self.said(one, home) for one in held]} {known}"
+        known = [f"{name}: {self.describe(one, home)}" for name, one in found]
+        return f"{self._code(function.__code__, home)} {[self.describe(one, home) for one in held]} {known}"
 
     def _code(self, code: CodeType, module: str) -> str:
-        constants = [self.said(one, module) for one in code.co_consts]
+        constants = [self.describe(one, module) for one in code.co_consts]
         return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
 
     def _collection(self, values: Any, module: str) -> str:  # noqa: ANN401 - any collection
         if isinstance(values, Set):
-            return repr(sorted(self.said(one, module) for one in cast("Set[Any]", values)))
+            return repr(sorted(self.describe(one, module) for one in cast("Set[Any]", values)))
         if isinstance(values, Mapping):
             pairs = cast("Mapping[Any, Any]", values).items()
-            return repr([(self.said(name, module), self.said(one, module)) for name, one in pairs])
-        return f"{type(values).__name__} {[self.said(one, module) for one in values]}"
+            return repr([(self.describe(name, module), self.describe(one, module)) for name, one in pairs])
+        return f"{type(values).__name__} {[self.describe(one, module) for one in values]}"
 
     def _object(self, value: Any, module: str) -> str:  # noqa: ANN401 - any object
         """Its class, and what it holds: the numbers of an array, fields, what it calls."""
@@ -119,7 +119,7 @@ class _CodeReader:
             held += [value.__self__]
         elif dataclasses.is_dataclass(cls):
             held += [getattr(value, one.name, None) for one in dataclasses.fields(cls)]
-        return f"{_name(cls)} {getattr(value, '__name__', '')} {[self.said(one, module) for one in held]}"
+        return f"{_name(cls)} {getattr(value, '__name__', '')} {[self.describe(one, module) for one in held]}"
 
     def _is_near(self, other: str | None, module: str) -> bool:
         return other is not None and (other == module or _package(other) == self.package)
@@ -149,9 +149,9 @@ def _numbers(value: Any) -> "np.ndarray | None":  # noqa: ANN401 - any object
     return None if numbers.dtype == object else numbers
 
 
-def _named(code: CodeType) -> tuple[str, ...]:
+def _names_in(code: CodeType) -> tuple[str, ...]:
     """The names in a code and in those within it, in order, each once."""
-    inner = (name for one in code.co_consts if isinstance(one, CodeType) for name in _named(one))
+    inner = (name for one in code.co_consts if isinstance(one, CodeType) for name in _names_in(one))
     return tuple(dict.fromkeys((*code.co_names, *inner)))
 
 

@@ -30,7 +30,7 @@ def held(folder: str | os.PathLike[str], advice: str = "give another --out") -> 
         yield
         return
     made = not os.path.exists(place)
-    lock = _locked(place, folder, advice)
+    lock = _lock(place, folder, advice)
     _mine[place] = (thread, lock)
     try:
         sweep(Path(place))
@@ -45,7 +45,7 @@ def held(folder: str | os.PathLike[str], advice: str = "give another --out") -> 
                 os.rmdir(place)  # unless something is in it
 
 
-def _locked(place: str, folder: str | os.PathLike[str], advice: str) -> int:
+def _lock(place: str, folder: str | os.PathLike[str], advice: str) -> int:
     """The lock file, open and locked."""
     while True:
         try:
@@ -79,11 +79,11 @@ def _locked(place: str, folder: str | os.PathLike[str], advice: str) -> int:
         os.close(lock)  # its last holder has just removed it
 
 
-def _let_go() -> None:
+def _release_all() -> None:
     """In a forked process: it holds nothing, and must not keep a lock when its parent dies."""
     for _, lock in _mine.values():
         os.close(lock)
     _mine.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release_all)

@@ -65,7 +65,9 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> type[T]:
         if name not in self:
-            raise UserError(f"There is no {self.kind} named {name!r}{nearest(name, self)}; there are: {listed(self)}.")
+            raise UserError(
+                f"There is no {self.kind} named {name!r}{nearest(name, self)}; there are: {list_names(self)}."
+            )
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
@@ -130,11 +132,11 @@ class Registry(Generic[T]):
         _refuse_partial(whose, cls, self.base)
         if cast(Any, cls).name != name:
             raise UserError(f"{whose} has the attribute name = {cast(Any, cls).name!r}; make both names the same.")
-        if self.settled and (required := _required(cls)):
+        if self.settled and (required := _required_fields(cls)):
             raise UserError(f"{whose} has fields without a default: {', '.join(required)}.")
 
 
-def chosen(given: object, *registries: Registry[Any]) -> tuple[Any, ...]:
+def resolve_names(given: object, *registries: Registry[Any]) -> tuple[Any, ...]:
     """The values that names, classes or values of these registries stand for: one of them, or several, each once.
 
     ``UserError`` for what stands for none, and for two that differ and have the same name.
@@ -152,30 +154,32 @@ def value_of(one: object, *registries: Registry[Any]) -> Any:  # noqa: ANN401 - 
     """The value that a name or a class of these registries stands for at its default settings, or the value itself."""
     kind, bases = registries[0].kind, tuple(registry.base for registry in registries if registry.base)
     if isinstance(one, str):
-        return _of_class(_named(one, registries))
+        return _of_class(_class_named(one, registries))
     if isinstance(one, type) and issubclass(one, bases) and not inspect.isabstract(one):
         return _of_class(one)
     if isinstance(one, bases):
         _refuse_partial(type(one).__name__, type(one), next(base for base in bases if isinstance(one, base)))
         return one
     shown = one.__name__ if isinstance(one, type) else f"{one!r:.60}"
-    names = listed(sorted(name for registry in registries for name in registry))
+    names = list_names(sorted(name for registry in registries for name in registry))
     raise UserError(f"{shown} is no {kind}; give a name, a class or a value: the names are {names}.")
 
 
-def _named(name: str, registries: tuple[Registry[Any], ...]) -> type:
+def _class_named(name: str, registries: tuple[Registry[Any], ...]) -> type:
     known = {one: registry for registry in registries for one in registry}
     if name not in known:
         others = [one.kind for one in _REGISTRIES if one.base and name in one]
         kinds = " and ".join(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind in sorted(others))
         hint = f" (it is {kinds})" if kinds else nearest(name, known)
-        raise UserError(f"There is no {registries[0].kind} named {name!r}{hint}; there are: {listed(sorted(known))}.")
+        raise UserError(
+            f"There is no {registries[0].kind} named {name!r}{hint}; there are: {list_names(sorted(known))}."
+        )
     return known[name][name]
 
 
 def _of_class(cls: type[Any]) -> object:
     """The class at its default settings."""
-    if required := _required(cls):
+    if required := _required_fields(cls):
         settings = ", ".join(f"{name}=..." for name in required)
         raise UserError(f"{cls.__name__} has no default settings; give a value: {cls.__name__}({settings}).")
     return cls()
@@ -183,20 +187,20 @@ def _of_class(cls: type[Any]) -> object:
 
 def _refuse_partial(whose: str, cls: type, base: type) -> None:
     """Raise ``UserError`` for a class of this base that lacks something without which its values are of no use."""
-    if lacking := _lacking(cls, base):
+    if lacking := _missing_members(cls, base):
         raise UserError(f"{whose} lacks {', '.join(lacking)}, which {base.__name__} asks for.")
     if "__dataclass_fields__" not in vars(cls):
         raise UserError(f"{whose} is no dataclass: put @dataclass(frozen=True) right above the class.")
 
 
-def _required(cls: type[Any]) -> list[str]:
+def _required_fields(cls: type[Any]) -> list[str]:
     """The fields that have no default."""
     absent = dataclasses.MISSING
     fields = dataclasses.fields(cls)
     return [one.name for one in fields if one.init and one.default is absent and one.default_factory is absent]
 
 
-def _lacking(cls: type, base: type) -> list[str]:
+def _missing_members(cls: type, base: type) -> list[str]:
     """What a class of this base does not define: methods, and class attributes that the base only declares."""
     declared = {
         name
@@ -213,7 +217,7 @@ def is_own(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def listed(names: Iterable[str]) -> str:
+def list_names(names: Iterable[str]) -> str:
     """Names as a sentence ends with them."""
     return ", ".join(names) or "none"
 
@@ -231,14 +235,14 @@ def load_plugins() -> None:
 
     One that cannot be imported is told in one sentence, a :class:`PluginWarning`, and nothing of it stays registered.
     """
-    for plugin in _installed():
+    for plugin in _installed_plugins():
         if plugin not in _TRIED:
             _TRIED.add(plugin)
             _load(plugin)
 
 
 @cache
-def _installed() -> tuple[EntryPoint, ...]:
+def _installed_plugins() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=PLUGINS))
 
 

@@ -16,7 +16,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.measurement.quantity import BESIDE, headline
 from vitscope.runs.frame import quantities, tidy, wide
-from vitscope.runs.schema import parsed
+from vitscope.runs.schema import parse
 from vitscope.runs.shown import html_table
 from vitscope.runs.spec import Spec
 
@@ -40,7 +40,7 @@ class Run:
 
         ``UserError`` for what the run does not hold, with the reason or what it holds.
         """
-        dataset, quantity = self._found(name)
+        dataset, quantity = self._find(name)
         return dataset[quantity] if quantity else headline(dataset)
 
     def __contains__(self, name: object) -> bool:
@@ -74,7 +74,7 @@ class Run:
         """
         if name is None:
             return tidy(self.measured)
-        dataset, quantity = self._found(name)
+        dataset, quantity = self._find(name)
         if APART in dataset.attrs and not quantity:
             return wide(name, dataset)
         own = [f"{quantity}{end}" for end in ("", *BESIDE) if f"{quantity}{end}" in dataset]
@@ -88,7 +88,7 @@ class Run:
         store = importlib.import_module("vitscope.runs.store")  # by name: the store is written in terms of runs
         return store.place(path).write(self)
 
-    def _found(self, name: str) -> tuple[xr.Dataset, str]:
+    def _find(self, name: str) -> tuple[xr.Dataset, str]:
         """The group and the quantity of ``group`` or ``group/quantity``."""
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
             raise UserError(f"{name!r:.40} is no name; this run holds {', '.join(self) or 'nothing'}.")
@@ -113,37 +113,37 @@ class Run:
     @property
     def spec(self) -> Spec:
         """What was asked."""
-        return cast(Spec, parsed("spec", self.tree.attrs["spec"]))
+        return cast(Spec, parse("spec", self.tree.attrs["spec"]))
 
     @property
     def provenance(self) -> Mapping[str, object]:
         """Versions, machine, time."""
-        return self._said("provenance", {})
+        return self._attribute("provenance", {})
 
     @property
     def skipped(self) -> Mapping[str, str]:
         """Diagnostics that were asked for and could not be had, with the reason."""
-        return self._said("skipped", {})
+        return self._attribute("skipped", {})
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the reader must know beside the numbers: images left out and why."""
-        return tuple(self._said("notes", []))
+        return tuple(self._attribute("notes", []))
 
     @property
     def anatomy(self) -> tuple[Mapping[str, str | int], ...]:
         """The units in order: unit, kind, stage, block."""
-        return tuple(self._said("anatomy", []))
+        return tuple(self._attribute("anatomy", []))
 
     @property
     def claims(self) -> tuple[Claim, ...]:
         """What the findings' rules made of the numbers, in the order in which they are shown."""
-        return tuple(self._said("claims", []))
+        return tuple(self._attribute("claims", []))
 
     @property
     def beside(self) -> Mapping[str, str]:
         """Names and SHA-256 digests of the files that were written with it, into the same folder."""
-        return self._said("beside", {})
+        return self._attribute("beside", {})
 
     def with_beside(self, digests: Mapping[str, str]) -> "Run":
         """The same run with these files beside it."""
@@ -154,9 +154,9 @@ class Run:
         stored = [{**asdict(claim), **{name: getattr(claim, name).value for name in _WORDS}} for claim in claims]
         return self._with("claims", stored)
 
-    def _said(self, name: str, otherwise: Any) -> Any:  # noqa: ANN401 - what the schema says
+    def _attribute(self, name: str, otherwise: Any) -> Any:  # noqa: ANN401 - what the schema says
         """What an attribute of the root holds, if it is there."""
-        return parsed(name, self.tree.attrs[name]) if name in self.tree.attrs else otherwise
+        return parse(name, self.tree.attrs[name]) if name in self.tree.attrs else otherwise
 
     def _with(self, name: str, stored: object) -> "Run":
         tree = self.tree.copy()

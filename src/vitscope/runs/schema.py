@@ -21,7 +21,7 @@ _KINDS: Mapping[str, Any] = {
 """Attributes that are JSON, and what is in it."""
 
 
-def parsed(name: str, text: object) -> Any:  # noqa: ANN401 - what _KINDS says
+def parse(name: str, text: object) -> Any:  # noqa: ANN401 - what _KINDS says
     """An attribute of a run's root; ``ValueError`` for one that is not what it must be."""
     if not isinstance(text, str):
         raise ValueError(f"{name} is no text")
@@ -34,10 +34,10 @@ def check(attributes: Mapping[str, object]) -> None:
         raise ValueError("it has no spec, as runs have")
     for name in _KINDS.keys() & attributes.keys():
         try:
-            parsed(name, attributes[name])
+            parse(name, attributes[name])
         except ValueError as error:
             raise ValueError(f"its {name} is not what a run's is") from error
-    counts = (attributes.get("images", 0), parsed("spec", attributes["spec"]).model.get("parameters", 0))
+    counts = (attributes.get("images", 0), parse("spec", attributes["spec"]).model.get("parameters", 0))
     if not all(isinstance(count, Integral) for count in counts):
         raise ValueError("it counts images or parameters in something else than numbers")
 

@@ -15,12 +15,12 @@ class DamagedWarning(UserWarning):
     """A file that is damaged, and what is done without it."""
 
 
-def sealed_part(content: bytes, place: str) -> bytes:
+def seal_part(content: bytes, place: str) -> bytes:
     """A part with the seal of its content and of its ``place``: of which question it is, and which piece of it."""
     return _seal(content, place) + content
 
 
-def opened_part(stored: bytes, place: str) -> bytes:
+def open_part(stored: bytes, place: str) -> bytes:
     """The content of a part. Raises :class:`Damaged` if it is not whole, or is of another place."""
     seal, content = stored[:_SIZE], stored[_SIZE:]
     if seal != _seal(content, place):
@@ -28,7 +28,7 @@ def opened_part(stored: bytes, place: str) -> bytes:
     return content
 
 
-def sealed(content: bytes) -> bytes:
+def seal(content: bytes) -> bytes:
     """A file with a seal behind its content, where formats that know their own length do not look."""
     return content + f"\nvitscope sha256 {hashlib.sha256(content).hexdigest()}\n".encode()
 

@@ -21,7 +21,7 @@ from vitscope.measurement.text import printable, reason
 from vitscope.runs.hold import held
 from vitscope.runs.run import Run
 from vitscope.runs.schema import check
-from vitscope.runs.seal import Damaged, DamagedWarning, check_seal, digest, opened_part, sealed, sealed_part
+from vitscope.runs.seal import Damaged, DamagedWarning, check_seal, digest, open_part, seal, seal_part
 from vitscope.runs.spec import Spec
 from vitscope.runs.whole import sweep, write_whole
 
@@ -131,7 +131,7 @@ class RunFolder:
                 _write(files, posixpath.join(path, name), content)
             stored = run.with_beside({name: digest(content) for name, content in (beside or {}).items()})
             try:
-                _write(files, target, sealed(_netcdf(stored)), new=True)
+                _write(files, target, seal(_netcdf(stored)), new=True)
             except FileExistsError as error:
                 raise UserError(refusal) from error
             for spec in (run.spec, *steps):
@@ -150,7 +150,7 @@ class RunFolder:
         """Keep a piece of an unfinished run of this question, sealed."""
         files, path = self._open()
         place = posixpath.join(_PARTIAL, spec.address, name)
-        _write(files, posixpath.join(path, place), sealed_part(content, place))
+        _write(files, posixpath.join(path, place), seal_part(content, place))
 
     @_reaching
     def parts(
@@ -170,7 +170,7 @@ class RunFolder:
                 continue
             try:
                 place = posixpath.join(_PARTIAL, spec.address, name)
-                found[name] = read(opened_part(_content(files, posixpath.join(folder, name)), place))
+                found[name] = read(open_part(_content(files, posixpath.join(folder, name)), place))
             except Exception:  # whatever is wrong with it
                 damaged.append(name)
         if damaged:
@@ -236,14 +236,14 @@ def find_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run]]:
 
     One that cannot be read is left out, and a warning says why.
     """
-    for path, run in listed_runs(url):
+    for path, run in list_runs(url):
         if isinstance(run, Run):
             yield path, run
         else:
             warnings.warn(str(run), DamagedWarning, stacklevel=2)
 
 
-def listed_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run | UserError]]:
+def list_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run | UserError]]:
     """The same with what is wrong with those that cannot be read."""
     files, path = file_system(os.fspath(url))
     try:

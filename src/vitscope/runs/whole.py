@@ -34,7 +34,7 @@ def atomic_file(path: Path) -> Generator[IO[bytes]]:
     if files := [parent for parent in path.parents if parent.is_file()]:
         raise UserError(f"{path} cannot be written: {files[0]} is a file, not a folder; give another place.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _waiting(path) as file:
+    with _open_beside(path) as file:
         try:
             yield file
             file.flush()
@@ -68,7 +68,7 @@ def sweep(folder: Path) -> None:
             path.unlink()
 
 
-def _waiting(path: Path) -> IO[bytes]:
+def _open_beside(path: Path) -> IO[bytes]:
     """A file beside ``path`` under a name of its own, locked for as long as it is open."""
     while True:
         name = path.parent / f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.whole import atomic_file
 
 MEANS = (
@@ -40,7 +40,7 @@ def metrics(rows: Sequence[Mapping[str, float]]) -> xr.Dataset:
     coords = {"epoch": np.arange(1, len(rows) + 1)}
     present = [quantity for quantity in MEANS if rows and quantity.name in rows[0]]
     parts = [
-        labelled(
+        label_quantity(
             quantity,
             ("epoch",),
             _column(rows, quantity.name),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args, get_origin
 
-from vitscope.measurement.bounds import COUNT, LARGEST, Bounds, bounded, check_bounds
+from vitscope.measurement.bounds import COUNT, LARGEST, Bounds, bounded_field, check_bounds
 from vitscope.measurement.errors import UserError
 
 Crop = Literal["auto", "padded", "resized", "none"]
@@ -23,17 +23,17 @@ class Recipe:
     model: str | None = None
     """``vit-micro`` (if nothing is said and there is no start), ``vit-tiny``, ``vit-small``, ``vit-base``, or
     ``timm/NAME`` such as ``timm/resnet18_cifar``."""
-    image: int | None = bounded(None, COUNT)
+    image: int | None = bounded_field(None, COUNT)
     """Side of the input in pixels; the model's own where absent."""
     channels: Literal[1, 3] | None = None
     """1 for grey images, 3 for colour; 3 if nothing is said, or the start's own."""
-    patch: int | None = bounded(None, COUNT)
+    patch: int | None = bounded_field(None, COUNT)
     """Side of a patch in pixels; the model's own where absent."""
-    depth: int | None = bounded(None, Bounds(1, 10_000))
+    depth: int | None = bounded_field(None, Bounds(1, 10_000))
     """Number of blocks of the project's own ViT; its size's where absent."""
     pool: Literal["class", "average"] | None = None
     """What the project's own ViT classifies: its class token or the mean patch; its size's where absent."""
-    registers: int | None = bounded(None, Bounds(0, LARGEST))
+    registers: int | None = bounded_field(None, Bounds(0, LARGEST))
     """Number of register tokens of the project's own ViT; its size's where absent."""
     epochs: int = 10
     """Passes over the images."""
@@ -45,7 +45,7 @@ class Recipe:
     """Learning rate at the end of the cosine."""
     warmup: float = 1.0
     """Epochs over which the learning rate rises from 0, step by step."""
-    layer_decay: float = bounded(1.0, Bounds(above=0, most=1))
+    layer_decay: float = bounded_field(1.0, Bounds(above=0, most=1))
     """Factor of the learning rate from each layer to the one below it, from the head down; 1 for one rate."""
     freeze: tuple[str, ...] = ()
     """Weights that stay as they are: patterns of their names, such as ``blocks.0.*``, or ``all-but-head``."""

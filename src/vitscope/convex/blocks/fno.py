@@ -13,7 +13,7 @@ from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, FeatureLe
 from vitscope.convex.estimator import AbstractConvexClassifier, AbstractConvexRegressor
 from vitscope.convex.layer import AbstractNeurons
 from vitscope.measurement.errors import UserError
-from vitscope.numerics.fourier import restored, transformed
+from vitscope.numerics.fourier import fourier_transform, inverse_fourier_transform
 
 
 @final
@@ -113,12 +113,12 @@ class AbstractFourier(AbstractBlock):
         """``(..., tokens, dim)`` to ``(..., *grid, dim)``."""
         grid = self.grid or (signal.shape[-2],)
         axes = tuple(range(-1 - len(grid), -1))
-        return transformed(signal.unflatten(-2, grid), axes)
+        return fourier_transform(signal.unflatten(-2, grid), axes)
 
     def _signal(self, spectrum: Tensor) -> Tensor:
         """Back to ``(..., tokens, dim)``; real, as every signal here is."""
         axes = tuple(range(-1 - len(self.grid or (0,)), -1))
-        return restored(spectrum, axes).flatten(axes[0], -2)
+        return inverse_fourier_transform(spectrum, axes).flatten(axes[0], -2)
 
     def _check(self, tokens: int) -> None:
         if self.grid is not None and prod(self.grid) != tokens:

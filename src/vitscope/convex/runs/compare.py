@@ -25,9 +25,9 @@ from vitscope.convex.solver import Step
 from vitscope.engine.plan import Plan
 from vitscope.engine.question import Answer
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
-from vitscope.measurement.estimate import Estimate, above, needed, rate_of
+from vitscope.measurement.estimate import Estimate, above, rate_of, samples_needed
 from vitscope.measurement.exact import change_of, contrast
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
@@ -142,7 +142,7 @@ class CompareQuestion(AbstractPiecewiseQuestion):
             several = self.seeds > 1
             errors = values.std(1, ddof=1) / np.sqrt(self.seeds) if several else np.zeros(len(values))
             counts = np.full(len(values), self.seeds if several else 0)
-            return labelled(quantity, ("head_kind",), values.mean(1), errors, counts, coords)
+            return label_quantity(quantity, ("head_kind",), values.mean(1), errors, counts, coords)
 
         gaps = np.array([max(one.relative_gap for one in several) for several in each.values()])
         parts = [
@@ -206,7 +206,9 @@ def attention_claim(heads: Mapping[str, tuple[Rights, float]]) -> Sequence[Claim
     rate = rate_of(1)
     verdict, (low, high) = above(change, 0.0, rate), change.interval(rate)
     headline, advice = _words(verdict, best, rival)
-    if verdict is Verdict.UNDECIDED and (more := needed(lambda n: above(change.at(n), 0.0, rate), change.count)):
+    if verdict is Verdict.UNDECIDED and (
+        more := samples_needed(lambda n: above(change.at(n), 0.0, rate), change.count)
+    ):
         advice += f" About {more:,} test images would decide it, if they are like these (--test-limit {more})."
     claim = Claim(
         name="attention-like-heads-win",

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 
 RESAMPLES = 1000
 """Bootstrap samples of the test images."""
@@ -48,7 +48,7 @@ def exact(
 ) -> xr.Dataset:
     """A quantity that is computed and not estimated: its error is 0 and it is over no samples."""
     mean = np.where(np.isfinite(values), np.asarray(values, dtype=np.float64), np.nan)
-    return labelled(quantity, dims, mean, np.zeros(mean.shape), np.zeros(mean.shape, np.int64), coords)
+    return label_quantity(quantity, dims, mean, np.zeros(mean.shape), np.zeros(mean.shape, np.int64), coords)
 
 
 def number(quantity: Quantity, value: float) -> xr.Dataset:
@@ -75,9 +75,9 @@ def accuracy(
     errors = np.array([resampled(one, seed).std(ddof=1) for one in right])
     counts = np.array([len(one) for one in right])
     if not axis:
-        return labelled(quantity, (), means.squeeze(), errors.squeeze(), counts.squeeze(), {})
+        return label_quantity(quantity, (), means.squeeze(), errors.squeeze(), counts.squeeze(), {})
     name, entries = axis
-    return labelled(quantity, (str(name),), means, errors, counts, {str(name): entries})
+    return label_quantity(quantity, (str(name),), means, errors, counts, {str(name): entries})
 
 
 def effective_rank(values: NDArray[np.float64]) -> float:

@@ -29,7 +29,7 @@ from vitscope.engine.curvature.sample import LossSample
 from vitscope.engine.reading.failure import failures_told
 from vitscope.engine.work.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.bounds import check_bounds
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.registry import Registry
 
 GRAPH, PRODUCT = 3.0, 6.0
@@ -341,5 +341,5 @@ def by_part(
     """A labelled quantity along the parts and its own axes; of the whole model, without the axis of parts."""
     if [part.kind for part in parts] == ["model"]:
         mean, error, count = numbers
-        return labelled(quantity, dims, np.asarray(mean[0]), np.asarray(error[0]), np.asarray(count[0]), coords)
-    return labelled(quantity, ("part", *dims), *numbers, {**coordinates(parts), **coords})
+        return label_quantity(quantity, dims, np.asarray(mean[0]), np.asarray(error[0]), np.asarray(count[0]), coords)
+    return label_quantity(quantity, ("part", *dims), *numbers, {**coordinates(parts), **coords})

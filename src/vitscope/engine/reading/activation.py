@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
-from vitscope.numerics.attention import ascending, row_entropy
-from vitscope.numerics.precision import widened
+from vitscope.numerics.attention import row_entropy, sort_rows
+from vitscope.numerics.precision import at_least_float32
 
 
 class ActivationKind(Enum):
@@ -40,7 +40,7 @@ class FeatureMap:
     @classmethod
     def of(cls, stream: Stream) -> "FeatureMap":
         """The stream's patches and their grid; half precision is widened, which is too coarse to measure in."""
-        return cls(widened(stream.patches), stream.grid)
+        return cls(at_least_float32(stream.patches), stream.grid)
 
     @cached_property
     def centred(self) -> Float[Tensor, "batch cells channels"]:
@@ -63,7 +63,7 @@ class Predictions:
     @cached_property
     def log_probabilities(self) -> Float[Tensor, "batch classes"]:
         """Log-softmax of the logits."""
-        return widened(self.logits).log_softmax(-1)
+        return at_least_float32(self.logits).log_softmax(-1)
 
     @cached_property
     def finite(self) -> Bool[Tensor, " batch"]:
@@ -269,7 +269,7 @@ class RowSample:
     @cached_property
     def ordered(self) -> Float[Tensor, "batch windows heads queries keys"]:
         """Every row sorted, smallest first."""
-        return ascending(self.weights)
+        return sort_rows(self.weights)
 
     def over_queries(self, per_row: Float[Tensor, "batch windows heads queries"]) -> Float[Tensor, "batch heads"]:
         """Mean over windows and these queries."""

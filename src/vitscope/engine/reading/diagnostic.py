@@ -15,7 +15,7 @@ from torch import Tensor
 from vitscope.engine.reading.activation import ActivationKind, AttentionRows, Every, FeatureMap, Predictions
 from vitscope.engine.reading.fold import Means, Observations
 from vitscope.measurement.bounds import check_bounds
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.models.unit import Place
 from vitscope.runs.registry import Registry
 
@@ -143,7 +143,7 @@ def over_depth(means: Means, scene: Scene, quantities: tuple[Quantity, ...]) -> 
         columns = [_filled(layers, {at: one(at, quantity.name) for at in means.layers(quantity.name)}) for one in read]
         dims = ("layer",) if quantity.axis is None else ("layer", quantity.axis)
         coords = {} if quantity.axis is None else {quantity.axis: np.arange(columns[0].shape[1])}
-        result = result.assign(labelled(quantity, dims, columns[0], columns[1], columns[2], coords))
+        result = result.assign(label_quantity(quantity, dims, columns[0], columns[1], columns[2], coords))
     return result
 
 
@@ -151,7 +151,7 @@ def plainly(means: Means, quantities: tuple[Quantity, ...]) -> xr.Dataset:
     """Quantities of the whole model, without an axis."""
     result = xr.Dataset()
     for quantity in (quantity for quantity in quantities if means.layers(quantity.name)):
-        result = result.assign(labelled(quantity, (), *means.parts(0, quantity.name), {}))
+        result = result.assign(label_quantity(quantity, (), *means.parts(0, quantity.name), {}))
     return result
 
 

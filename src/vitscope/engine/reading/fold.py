@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitscope.numerics.moments import Moments, moments
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 
 Observations = Mapping[tuple[int, str], Float[Tensor, "batch ..."]]
 """Per-image numbers of one batch, by layer and quantity."""
@@ -88,5 +88,5 @@ def _of(observations: Observations) -> Means:
     slots: list[Slot] = []
     for (layer, quantity), values in observations.items():
         slots.append(Slot(layer, quantity, tuple(values.shape[1:]), slots[-1].stop if slots else 0))
-    flat = torch.cat([doubled(values).reshape(len(values), -1).cpu() for values in observations.values()], dim=1)
+    flat = torch.cat([to_float64(values).reshape(len(values), -1).cpu() for values in observations.values()], dim=1)
     return Means(tuple(slots), moments(flat))

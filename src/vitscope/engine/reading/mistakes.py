@@ -12,7 +12,7 @@ from PIL import Image
 from vitscope.data import Images
 from vitscope.data.decode import BrokenImage
 from vitscope.engine.reading.scores import NOTHING, Scores
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.run import APART
 
 MISTAKES = "mistakes"
@@ -57,7 +57,9 @@ def _by_class(scores: Scores, classes: Sequence[str] | None) -> xr.Dataset:
         "classes": ("classes", present, {"long_name": _CLASSES}),
         **_names("classes_name", present, classes, "classes"),
     }
-    return labelled(_ACCURACY, ("classes",), np.array([one.mean() for one in samples]), np.array(error), count, coords)
+    return label_quantity(
+        _ACCURACY, ("classes",), np.array([one.mean() for one in samples]), np.array(error), count, coords
+    )
 
 
 def _pairs(scores: Scores, classes: Sequence[str] | None) -> xr.Dataset:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.engine.reading.activation import Predictions
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 from vitscope.runs.run import APART
 
 SCORES = "predictions"
@@ -60,8 +60,8 @@ class Scores:
             batch.indices.cpu(),
             predictions.labels.cpu(),
             torch.where(predictions.finite, best.indices, NOTHING).cpu(),
-            doubled(torch.where(predictions.finite, best.values.exp(), torch.nan)).cpu(),
-            doubled(predictions.loss).cpu(),
+            to_float64(torch.where(predictions.finite, best.values.exp(), torch.nan)).cpu(),
+            to_float64(predictions.loss).cpu(),
             torch.where(predictions.finite, predictions.rank, UNKNOWN).cpu(),
         )
 

@@ -34,7 +34,7 @@ from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject
 from vitscope.models.unit import Place, UnitKind
 from vitscope.numerics.moments import Moments
-from vitscope.numerics.precision import widened
+from vitscope.numerics.precision import at_least_float32
 
 CHUNK = 1 << 20
 """Attention weights made at a time: few enough to stay in the cache, many enough to keep two cores busy."""
@@ -241,7 +241,7 @@ class Reading(AbstractObserver):
         readers = any(diagnostic.reads is ActivationKind.ATTENTION for diagnostic in self.diagnostics)
         if self._stream.kept is not None or not readers:
             return attention.context()
-        norms = torch.linalg.vector_norm(widened(self._stream.tokens), dim=-1)
+        norms = torch.linalg.vector_norm(at_least_float32(self._stream.tokens), dim=-1)
         own, attention = attention.queries.dtype, attention.full()
         geometry = Geometry.of(attention, self.image)
         step = max(1, CHUNK // (attention.queries.shape[1:-1].numel() * attention.keys.shape[-2]))

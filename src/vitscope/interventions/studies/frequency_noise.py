@@ -11,7 +11,7 @@ from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.frequency_noise import Energy, FrequencyNoise, Shape, Units
-from vitscope.measurement.bounds import SIZE, Bounds, bounded
+from vitscope.measurement.bounds import SIZE, Bounds, bounded_field
 from vitscope.measurement.ranges import parse_numbers
 from vitscope.models.subject import Subject
 
@@ -49,9 +49,9 @@ class FrequencyNoiseStudy(AbstractStudy):
 
     bands: str = "0.1:0.9:9"
     """Centres of the bands, in units of pi radians a pixel: start:stop:count, or a list."""
-    strength: float | None = bounded(None, SIZE)
+    strength: float | None = bounded_field(None, SIZE)
     """The paper's epsilon (0.7 unless given), or with equal energy the root mean square (0.25 unless given)."""
-    width: float = bounded(0.2, Bounds(above=0, most=100))
+    width: float = bounded_field(0.2, Bounds(above=0, most=100))
     """Half the width of a band, in radians."""
     shape: Shape = "square"
     """square as in the paper, or ring."""

@@ -25,7 +25,7 @@ from vitscope.interventions.direction import (
     settled,
 )
 from vitscope.interventions.weight_displacement import WeightDisplacement
-from vitscope.measurement.bounds import LARGEST, SIZE, Bounds, bounded
+from vitscope.measurement.bounds import LARGEST, SIZE, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
@@ -33,7 +33,7 @@ from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.feed import input_like
 from vitscope.models.rewritten import parameters_of
 from vitscope.models.subject import Subject, Unwatched
-from vitscope.numerics.precision import doubled
+from vitscope.numerics.precision import to_float64
 from vitscope.numerics.sample_size import sample_size, upper_deviation
 
 _LEVEL = 0.95
@@ -73,17 +73,17 @@ class LossLandscape(AbstractStudy):
 
     grid_size: int = field(default=21, metadata={"flag": "grid", "bounds": Bounds(2, 10_001)})
     """Points along each direction; an odd number has the model itself at the centre."""
-    extent: float = bounded(1.0, Bounds(above=0, most=1e6))
+    extent: float = bounded_field(1.0, Bounds(above=0, most=1e6))
     """Largest distance along each direction, to either side."""
     directions: Literal["filter-normalised", "park-kim", "hessian"] = "filter-normalised"
     """Scaled to the norm of each filter (Li et al.), over the first axis (Park and Kim), or eigenvectors."""
     towards: str | None = None
     """A checkpoint of the same model to which the first direction leads."""
-    weight_decay: float = bounded(0.05, SIZE)
+    weight_decay: float = bounded_field(0.05, SIZE)
     """Of the L2 term, which is shown apart."""
-    error: float | None = bounded(None, Bounds(above=0, most=1e6))
+    error: float | None = bounded_field(None, Bounds(above=0, most=1e6))
     """Largest standard error of the mean loss, in nats; all images are used where it is not given."""
-    pilot: int = bounded(64, Bounds(8, LARGEST))
+    pilot: int = bounded_field(64, Bounds(8, LARGEST))
     """Images that tell how many are needed."""
     seed: int = 0
     """Of the directions and the choice of images."""
@@ -196,8 +196,8 @@ def _losses(subject: Subject, batches: Sequence[Batch]) -> Float[torch.Tensor, "
     found: list[torch.Tensor] = []
     with torch.no_grad():
         for batch in batches:
-            logits = doubled(subject.anatomy.walk(batch.pixels.to(device), Unwatched())).cpu()
-            targets = batch.labels if batch.targets is None else doubled(batch.targets)
+            logits = to_float64(subject.anatomy.walk(batch.pixels.to(device), Unwatched())).cpu()
+            targets = batch.labels if batch.targets is None else to_float64(batch.targets)
             assert targets is not None, "unlabelled images were refused"
             found.append(functional.cross_entropy(logits, targets, reduction="none"))
     return torch.cat(found)
@@ -232,7 +232,9 @@ def _inner_products(
 ) -> Float[np.ndarray, "3 3"]:
     """Of a parameter and its part of both directions with one another, in float64."""
     zero = torch.zeros_like(weights)
-    rows = torch.stack([doubled(one).reshape(-1) for one in (weights, first.get(name, zero), second.get(name, zero))])
+    rows = torch.stack(
+        [to_float64(one).reshape(-1) for one in (weights, first.get(name, zero), second.get(name, zero))]
+    )
     return (rows @ rows.T).cpu().numpy()
 
 

@@ -17,7 +17,7 @@ from vitscope.engine.reading.operations import counted_operations
 from vitscope.interventions.token_keep import TokenKeep, kept_count
 from vitscope.interventions.token_merge import TokenMerge
 from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAttention, ByNorm, Worst
-from vitscope.measurement.bounds import COUNT, bounded
+from vitscope.measurement.bounds import COUNT, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
@@ -71,7 +71,7 @@ class TokenKeepStudy(AbstractStudy):
     """Shares of the patch tokens: start:stop:count, or a list."""
     by: str = "attention"
     """attention, norm, random, worst, merge; several with commas between."""
-    layer: int | None = bounded(None, COUNT)
+    layer: int | None = bounded_field(None, COUNT)
     """From which unit on; the first attention unit past a third of the units unless given."""
     seed: int = 0
     """Of the random ranking."""

@@ -9,7 +9,7 @@ from vitscope.labs.lab import AbstractLab
 from vitscope.labs.masked.areas import HUANG, pairs_of
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.training import MaskedTrial
-from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.trials import log_spaced
 
 
@@ -22,7 +22,7 @@ class AbstractMaskedLab(AbstractLab[MaskedTrial]):
 
     clusters: int = 3
     """Clusters of images, K; each has its own partition into areas."""
-    masked_share: float = bounded(0.75, SHARE)
+    masked_share: float = bounded_field(0.75, SHARE)
     """Share of the patches that is hidden, gamma."""
     low: float = 1.0
     """Least strength of an area, Lo."""

@@ -17,7 +17,7 @@ from vitscope.labs.shallow.planting import Planting
 from vitscope.labs.shallow.shallow_vit import ShallowVit
 from vitscope.labs.shallow.token_model import AbstractTokens, TokenModel
 from vitscope.labs.shallow.trial import ShallowTrial
-from vitscope.measurement.bounds import SHARE, bounded
+from vitscope.measurement.bounds import SHARE, bounded_field
 
 EVERY = 20
 """Steps between two evaluations of a trial that ends when it has learned."""
@@ -39,7 +39,7 @@ class AbstractShallowLab(AbstractLab[ShallowTrial]):
     """Tokens of an image."""
     patterns: int = 10
     """Patterns, and entries of a token; of planted images the leading directions that the initial model knows."""
-    confusion: float = bounded(0.05, SHARE)
+    confusion: float = bounded_field(0.05, SHARE)
     """Share of tokens with the pattern of the other label."""
     noise: float = 0.2
     """Largest distance of a token from its pattern, tau; of planted images the root of its mean square."""

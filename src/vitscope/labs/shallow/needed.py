@@ -13,7 +13,7 @@ from vitscope.labs.shallow.trial import TrialOutcome
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.ranges import parse_numbers
-from vitscope.measurement.trials import Along, Numbers, laid, saying
+from vitscope.measurement.trials import Along, Numbers, label_axes, with_words
 
 LI = (
     "Li, Wang, Liu, Chen: A theoretical understanding of shallow vision transformers: learning, generalization, and "
@@ -117,13 +117,15 @@ def needed_curves(
     known = [(one.middle, one.error, np.full(len(one.middle), one.trials)) for one in measured.values()]
     beside = [(one, np.full(len(one), np.nan), np.zeros(len(one), dtype=np.int64)) for one in theory.values()]
     mean, error, count = (np.stack(parts) for parts in zip(*known, *beside, strict=True))
-    return saying(laid(quantity, [kinds, axis], mean, error, count), quantity, predicted=list(theory), missing=MISSING)
+    return with_words(
+        label_axes(quantity, [kinds, axis], mean, error, count), quantity, predicted=list(theory), missing=MISSING
+    )
 
 
 def needed_over(quantity: Quantity, axis: Along, found: Needed) -> xr.Dataset:
     """Needed samples over one axis, with bootstrap errors."""
     count = np.full(len(found.middle), found.trials)
-    return saying(laid(quantity, [axis], found.middle, found.error, count), quantity, missing=MISSING)
+    return with_words(label_axes(quantity, [axis], found.middle, found.error, count), quantity, missing=MISSING)
 
 
 def steps_of(outcomes: Sequence[TrialOutcome]) -> Mapping[str, Numbers]:

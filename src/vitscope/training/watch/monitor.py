@@ -17,7 +17,7 @@ from vitscope.engine.measure import AsMeasurable, Measurement
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 from vitscope.measurement.errors import UserError
-from vitscope.runs.registry import chosen
+from vitscope.runs.registry import resolve_names
 from vitscope.runs.run import Run
 from vitscope.training.watch.pace import Pace, Turn
 from vitscope.training.watch.scalar import Scalar, scalars
@@ -66,7 +66,7 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.every, self.budget)
-        self.diagnostics = chosen(self.diagnostics, DIAGNOSTICS, CURVATURES)
+        self.diagnostics = resolve_names(self.diagnostics, DIAGNOSTICS, CURVATURES)
         if not self.diagnostics:
             raise UserError("There is nothing to watch; give at least one diagnostic, such as AttentionEntropy().")
         if self.batch_size < 1:
