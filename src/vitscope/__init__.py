@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from vitscope.models.pixels import PixelInput
     from vitscope.runs.run import Run
     from vitscope.runs.store import RunFolder, read_run
+    from vitscope.training.recipe import Recipe
+    from vitscope.training.train import train
 
 __version__ = "0.1.0"
 
@@ -37,6 +39,7 @@ _HOMES = {
     "PixelInput": "vitscope.models.pixels",
     "Plan": "vitscope.engine.plan",
     "Run": "vitscope.runs.run",
+    "Recipe": "vitscope.training.recipe",
     "RunFolder": "vitscope.runs.store",
     "UserError": "vitscope.measurement.errors",
     "carry_out": "vitscope.engine.question",
@@ -48,11 +51,13 @@ _HOMES = {
     "measure": "vitscope.engine.measure",
     "read_run": "vitscope.runs.store",
     "study": "vitscope.engine.study",
+    "train": "vitscope.training.train",
 }
 
 __all__ = [
     "PixelInput",
     "Plan",
+    "Recipe",
     "Run",
     "RunFolder",
     "UserError",
@@ -69,6 +74,7 @@ __all__ = [
     "read_run",
     "report",
     "study",
+    "train",
 ]
 
 

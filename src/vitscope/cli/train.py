@@ -21,6 +21,8 @@ from vitscope.training.recipe import Recipe
 if TYPE_CHECKING:
     from vitscope.data import Images
     from vitscope.models.subject import Subject
+    from vitscope.training.hook import AbstractHook
+    from vitscope.training.objective import AbstractObjective
     from vitscope.training.observer import AbstractTrainingObserver
 
 TEST_SPLITS = ("test", "validation", "val")
@@ -35,6 +37,14 @@ def train_on(
     start: Annotated[
         str | None, typer.Option("--from", help="Begin with the weights of this training's folder, or this checkpoint.")
     ] = None,
+    distil: Annotated[
+        str | None, typer.Option(help="Learn from this model: a name (with its trained weights), folder or checkpoint.")
+    ] = None,
+    distil_weights: Annotated[str | None, typer.Option(help="Weights of the model to learn from.")] = None,
+    temperature: Annotated[float, typer.Option(help="Temperature of the distillation.")] = 2.0,
+    distil_share: Annotated[float, typer.Option(help="Share of the loss that the model to learn from has.")] = 0.5,
+    keep_zeros: Annotated[bool, typer.Option("--keep-zeros", help="Weights that begin as zero stay zero.")] = False,
+    patience: Annotated[int | None, typer.Option(help="End after so many epochs that are no better.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to train on; train where there is one.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split to test on; test or validation if there.")] = None,
     limit: Annotated[int | None, typer.Option(help="Train on so many images, of each class in proportion.")] = None,
@@ -50,13 +60,15 @@ def train_on(
     watch_images: Annotated[int, typer.Option(help="Take them on so many images, of those to test on.")] = 64,
     **recipe: object,
 ) -> None:
-    """Train a model on labelled images, test it after each epoch, and keep its weights.
+    """Train a model on images, test it once at the end, and keep its weights and the run.
 
-    It begins with random weights, or with those of --weights, --pretrained or --from.
+    It begins with random weights, or with those of --weights, --pretrained or --from. With --validation, a share of the
+    images chooses the epoch.
     """
     settings = made(Recipe, recipe)
     refuse_absent(weights, "--weights")
     refuse_absent(start, "--from")
+    refuse_absent(distil_weights, "--distil-weights")
     if "://" in out:
         raise UserError(f"--out is {out}, but a training is kept on this machine; give a folder.")
     refuse_absent(images, "--images")
@@ -66,6 +78,8 @@ def train_on(
         from vitscope.training.train import train as trained
 
         settings, begun = _start(settings, pretrained, weights, start)
+        teacher = None if distil is None else _teacher(distil, distil_weights, temperature, distil_share)
+        hooks = _hooks(keep_zeros, patience)
         read = partial(_images, images, label=label, root=root, bits=bits, max_pixels=max_pixels, max_broken=max_broken)
         shown = read((split,) if split else ("train", None), "--split", limit=limit, seed=settings.seed)
         splits = (test_split,) if test_split else (*TEST_SPLITS, None)
@@ -76,7 +90,18 @@ def train_on(
         hint(f"{images} has no split to test on; the training goes untested.")
     try:
         tested = None if shown.name == test.name else test
-        result = trained(settings, shown, Path(out), tested, resume, observer, begun)
+        result = trained(
+            settings,
+            shown,
+            Path(out),
+            tested,
+            resume,
+            observer,
+            begun,
+            objective=teacher,
+            hooks=hooks,
+            command=command_line(),
+        )
     except KeyboardInterrupt:
         _say_what_is_kept(Path(out), resume)
     for note in result.notes:
@@ -106,6 +131,25 @@ def _start(
     if settings.model is None:
         raise UserError(f"{given[0]} is given without a model; name the one whose weights they are, such as timm/NAME.")
     return settings, load(settings.model, pretrained=pretrained, weights=weights)
+
+
+def _teacher(model: str, weights: str | None, temperature: float, share: float) -> "AbstractObjective":
+    """The distillation from this model."""
+    from vitscope.models.load import load
+    from vitscope.training.objectives.distillation import Distillation
+
+    file = Path(model) / "model.safetensors"
+    own = file if file.is_file() and not (Path(model) / "config.json").is_file() else model
+    named = not (Path(model).exists() or model == "digits")
+    teacher = load(own, weights=weights, pretrained=named and weights is None)
+    return Distillation(teacher, temperature, share)
+
+
+def _hooks(keep_zeros: bool, patience: int | None) -> "list[AbstractHook]":
+    from vitscope.training.hooks.early_stop import EarlyStop
+    from vitscope.training.hooks.keep_zeros import KeepZeros
+
+    return [*([KeepZeros()] if keep_zeros else []), *([] if patience is None else [EarlyStop(patience)])]
 
 
 def _say_what_is_kept(folder: Path, resume: bool) -> NoReturn:

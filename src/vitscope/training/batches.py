@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from vitscope.data.augmentation import DRAWS
 from vitscope.training.augmentation import Augmentation
+from vitscope.training.objective import TrainingBatch
 from vitscope.training.pixels import Pixels
 
 
@@ -104,3 +106,15 @@ def augmented_batches(
         generator=torch.Generator().manual_seed(0),  # drawn from by the loader itself, for nothing that is used here
     )
     return iter(loader)
+
+
+def as_batch(
+    pixels: Pixels, indices: Int[np.ndarray, " batch"], classes: tuple[str, ...], device: torch.device
+) -> TrainingBatch:
+    """These images as they are, with one-hot targets if they have labels: a batch of an evaluation."""
+    images = pixels.input.normalised(torch.from_numpy(pixels.read(indices)).to(device))
+    if not pixels.labelled:
+        return TrainingBatch(images, None, None, pixels.input, classes)
+    labels = torch.from_numpy(pixels.labels[indices]).to(device)
+    targets = functional.one_hot(labels, len(classes)).to(torch.float32)
+    return TrainingBatch(images, labels, targets, pixels.input, classes)

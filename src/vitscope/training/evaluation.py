@@ -1,37 +1,47 @@
-"""Accuracy and likelihood on test images, between epochs."""
+"""The figures of an objective on images, between epochs."""
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
-from torch.nn import functional
+from torch import Tensor, nn
 
+from vitscope.training.batches import as_batch
+from vitscope.training.objective import AbstractObjective
 from vitscope.training.parameters import evaluating
 from vitscope.training.pixels import Pixels
 
 
-def evaluate(module: nn.Module, pixels: Pixels, batch: int, fabric: Fabric) -> dict[str, float]:
-    """``test_accuracy`` and ``test_nll`` with standard errors and counts; devices share the images.
+def evaluate(
+    module: nn.Module,
+    pixels: Pixels,
+    classes: tuple[str, ...],
+    objective: AbstractObjective,
+    batch: int,
+    fabric: Fabric,
+) -> dict[str, float]:
+    """The mean of each of the objective's figures, with its standard error and count; devices share the images.
 
     The module is in evaluation mode meanwhile, and each of its parts in the mode it was in afterwards.
     """
-    sums = torch.zeros(4, dtype=torch.float64, device=fabric.device if fabric.device.type != "mps" else "cpu")
-    rows = np.arange(fabric.global_rank, len(pixels), fabric.world_size)
+    names: tuple[str, ...] = ()
+    wide = torch.float64 if fabric.device.type != "mps" else torch.float32
+    sums, rows = torch.zeros(0, 2, dtype=wide), np.arange(fabric.global_rank, len(pixels), fabric.world_size)
+    count = torch.tensor(float(len(rows)), dtype=wide, device=fabric.device)
     with evaluating(module), torch.inference_mode(), fabric.autocast():
-        for start in range(0, len(rows), batch):
+        for start in range(0, max(len(rows), 1), batch):
             indices = rows[start : start + batch]
-            images = pixels.input.normalised(torch.from_numpy(pixels.read(indices)).to(fabric.device))
-            labels = torch.from_numpy(pixels.labels[indices]).to(fabric.device)
-            logits = module(images).float()
-            nll = functional.cross_entropy(logits, labels, reduction="none").to(sums.device, torch.float64)
-            right = (logits.argmax(1) == labels).sum()
-            sums += torch.stack([right.to(sums), nll.sum(), nll.square().sum(), torch.tensor(float(len(nll))).to(sums)])
-    reduced = fabric.all_reduce(sums, reduce_op="sum")
-    assert isinstance(reduced, torch.Tensor)
-    right, total, squares, count = reduced.tolist()
-    accuracy, nll = right / count, total / count
-    variances = {"test_accuracy": accuracy * (1 - accuracy), "test_nll": max(0.0, squares / count - nll**2)}
-    row = {"test_accuracy": accuracy, "test_nll": nll}
-    for name, variance in variances.items():
-        row |= {f"{name}_error": (variance / max(1.0, count - 1)) ** 0.5, f"{name}_count": count}
+            found = objective.evaluate(module, as_batch(pixels, indices, classes, fabric.device))
+            names = tuple(found)
+            values = torch.stack([one.to(wide) for one in found.values()])
+            here = torch.stack([values.sum(1), values.square().sum(1)], 1)
+            sums = here if len(sums) == 0 else sums + here
+    total, counted = (fabric.all_reduce(one, reduce_op="sum") for one in (sums, count))
+    assert isinstance(total, Tensor)
+    assert isinstance(counted, Tensor)
+    row: dict[str, float] = {}
+    for name, (first, second) in zip(names, total.tolist(), strict=True):
+        number = float(counted)
+        mean = first / number
+        variance = max(0.0, second / number - mean**2)
+        row |= {name: mean, f"{name}_error": (variance / max(1.0, number - 1)) ** 0.5, f"{name}_count": number}
     return row

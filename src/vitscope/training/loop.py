@@ -2,65 +2,46 @@
 
 import copy
 import dataclasses
+import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional
 
-from vitscope.data.image import Images
 from vitscope.measurement.errors import UserError
 from vitscope.models.build import build_model, head_names
 from vitscope.models.checkpoint import Checkpoint, save_checkpoint
-from vitscope.models.pixels import PixelInput
-from vitscope.models.start import Start
+from vitscope.models.load import load
+from vitscope.models.subject import Subject
 from vitscope.training.augmentation import Augmentation, derived_seed, mixed, step_seeded
 from vitscope.training.batches import Plan, augmented_batches
 from vitscope.training.evaluation import evaluate
-from vitscope.training.metrics import metrics, save_metrics
-from vitscope.training.observer import AbstractTrainingObserver, Silent, Step
-from vitscope.training.parameters import freeze, parameter_groups, set_training
+from vitscope.training.hook import Epoch
+from vitscope.training.metrics import VALIDATION, metrics, save_metrics
+from vitscope.training.objective import TrainingBatch
+from vitscope.training.observer import Silent, Step
+from vitscope.training.optimizers import make_optimizer, rates
+from vitscope.training.parameters import freeze, set_training
 from vitscope.training.pixels import Pixels, pixels
 from vitscope.training.recipe import Recipe
-from vitscope.training.schedule import averaging_decay, learning_rate
+from vitscope.training.schedule import averaging_decay
 from vitscope.training.state import METRICS, WEIGHTS, State, read_state, save_state
+from vitscope.training.task import Task
 
 _STEP, _WEIGHTS = 1, 2  # what a derived seed is for
-
-
-@dataclass(frozen=True)
-class Task:
-    """A training, all decided: its recipe, what its model is made with, its images, and where it is kept."""
-
-    recipe: Recipe
-    arguments: dict[str, object]
-    classes: tuple[str, ...]
-    input: PixelInput
-    crop: str
-    images: Images
-    test: Images | None
-    folder: Path
-    observer: AbstractTrainingObserver
-    start: Start | None = None
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        assert self.recipe.model is not None, "a recipe is resolved before it is followed"
-        return self.recipe.model
 
 
 def run(fabric: Fabric, task: Task) -> None:
     """Train on this device, from the last saved state on, and leave weights and metrics in the folder."""
     recipe, cache = task.recipe, task.recipe.cache_gib * 2**30
-    shown = pixels(task.images, task.input, cache)
-    test = None if task.test is None else pixels(task.test, task.input, cache)
+    shown = pixels(task.images, task.input, cache, task.given)
+    validation = None if task.validation is None else pixels(task.validation, task.input, cache)
     plan = _plan(recipe, len(shown), fabric)
-    training = _Training(fabric, task, plan, test)
+    training = _Training(fabric, task, plan, shown.labelled, validation)
     observer = task.observer if fabric.is_global_zero else Silent()
     batches = augmented_batches(
         shown,
@@ -74,6 +55,8 @@ def run(fabric: Fabric, task: Task) -> None:
     try:
         observer.begin(plan.steps, training.step)
         for images, labels in batches:
+            if training.ended:
+                break
             step = training.advance(images, labels)
             if training.step % plan.steps_per_epoch == 0:
                 observer.step(step)
@@ -113,7 +96,8 @@ class _Training:
     fabric: Fabric
     task: Task
     plan: Plan
-    test: Pixels | None
+    labelled: bool
+    validation: Pixels | None
     step: int = 0
     losses: list[Tensor] = field(default_factory=list[Tensor])
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
@@ -121,14 +105,21 @@ class _Training:
     advanced: bool = False
     rate: float = 0.0
     """Learning rate of the last step, before any layer's share of it."""
+    best: dict[str, Tensor] | None = None
+    """The weights of the best epoch so far, if validation images choose it."""
+    ended: bool = False
+    """Whether a hook has ended the training."""
 
     def __post_init__(self) -> None:
         recipe, fabric = self.task.recipe, self.fabric
         self.module = _module(self.task)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.module, recipe.weight_decay, recipe.layer_decay))
+        self.optimizer = make_optimizer(recipe, self.module)
+        self.rate_of = rates(recipe, self.plan.steps_per_epoch)
         # What fabric returns are wrappers, for the forward pass and the step; weights are read from what they wrap.
         wrapped: tuple[Any, Any] = fabric.setup(self.module, self.optimizer)
         self.forward, self.stepper = wrapped
+        begun = (hook.begin(self.module) for hook in self.task.hooks)
+        self.after_step = tuple(done for done in begun if done is not None)
         self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
         set_training(self.module)
         self.began = time.monotonic()
@@ -144,30 +135,37 @@ class _Training:
     def advance(self, images: Tensor, labels: Tensor) -> Step:
         """Make one step with these bytes and labels."""
         recipe, plan, device = self.task.recipe, self.plan, self.fabric.device
-        warmup = round(recipe.warmup * plan.steps_per_epoch)
-        rate = learning_rate(self.step, plan.steps, warmup, recipe.learning_rate, recipe.final_learning_rate)
+        self.rate = self.rate_of(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("scale", 1.0)  # states of older versions have none
+            group["lr"] = self.rate * group.get("scale", 1.0)  # states of older versions have none
         with step_seeded(derived_seed(recipe.seed, _STEP, self.step, plan.rank), device):
-            inputs = self.task.input.normalised(images.to(device, non_blocking=True))
-            inputs, targets = mixed(recipe, inputs, labels.to(device, non_blocking=True), len(self.task.classes))
-            loss = functional.cross_entropy(self.forward(inputs), targets)
+            loss = self.task.objective.loss(self.forward, self._batch(images, labels))
             self.fabric.backward(loss)
         if recipe.clip:
             # A gradient that is not finite is the loss scaler's to skip, or shows in the loss.
             self.fabric.clip_gradients(self.forward, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)
-        self.rate = rate
         self.stepper.step()
         self.stepper.zero_grad()
+        for done in self.after_step:
+            done()
         self._update_average()
         self.losses.append(loss.detach())
         self.step += 1
         self.advanced = True
         epoch = (self.step - 1) // plan.steps_per_epoch
-        return Step(self.step, plan.steps, epoch, plan.epochs, self.losses[-1], rate)
+        return Step(self.step, plan.steps, epoch, plan.epochs, self.losses[-1], self.rate)
+
+    def _batch(self, images: Tensor, labels: Tensor) -> TrainingBatch:
+        """What the objective is given of these bytes and labels."""
+        task, device = self.task, self.fabric.device
+        inputs = task.input.normalised(images.to(device, non_blocking=True))
+        known = labels.to(device, non_blocking=True)
+        inputs, targets = mixed(task.recipe, inputs, known, len(task.classes))
+        own, shares = (known, targets) if self.labelled else (None, None)
+        return TrainingBatch(inputs, own, shares, task.input, task.classes)
 
     def finish_epoch(self) -> dict[str, float]:
-        """Test, write weights and metrics, save the state; the epoch's row of the metrics."""
+        """Judge, write weights and metrics, save the state; the epoch's row of the metrics."""
         losses = self._gathered_losses()
         self._synchronise_buffers()
         row = {
@@ -175,14 +173,44 @@ class _Training:
             "train_loss_error": float(losses.std() / len(losses) ** 0.5) if len(losses) > 1 else 0.0,
             "train_loss_count": float(len(losses)),
         }
-        if self.test is not None:
-            row |= evaluate(self.result, self.test, self.task.recipe.batch, self.fabric)
+        if self.validation is not None:
+            row |= self._judge(self.validation)
         row |= {"learning_rate": self.rate, "seconds": time.monotonic() - self.began}
         self.history.append(row)
         self.losses, self.began = [], time.monotonic()
+        if self.validation is not None and best_epoch(self.history, self.task) == len(self.history):
+            self.best = {name: one.detach().cpu().clone() for name, one in self.result.state_dict().items()}
         self._publish()
+        self._finish_hooks()
         self.save()  # last: a state says that all before it is written
         return row
+
+    def _judge(self, validation: Pixels) -> dict[str, float]:
+        task = self.task
+        found = evaluate(self.result, validation, task.classes, task.objective, task.recipe.batch, self.fabric)
+        return {f"{VALIDATION}_{name}": value for name, value in found.items()}
+
+    def _finish_hooks(self) -> None:
+        """Let the hooks do what they do after an epoch, and end the training if one says so."""
+        task = self.task
+        if self.fabric.is_global_zero:
+            epoch = Epoch(len(self.history), tuple(self.history), self._subject, task.folder)
+            for hook in task.hooks:
+                hook.finish_epoch(epoch)
+        self.ended = self._ends()
+
+    def _ends(self) -> bool:
+        objective = self.task.objective
+        figure = f"{VALIDATION}_{objective.figures[0].name}"
+        return bool(self.history) and any(hook.ends(self.history, figure, objective.larger) for hook in self.task.hooks)
+
+    def _subject(self) -> Subject:
+        """A copy of what is saved, as a subject."""
+        task = self.task
+        with torch.random.fork_rng(devices=[]):
+            module = build_model(task.model, task.arguments, task.classes)
+        module.load_state_dict(self.result.state_dict())
+        return load(module, input=task.input, classes=task.classes, name=task.model)
 
     def restore_results(self) -> None:
         """Write weights and metrics of a finished training that was resumed and made no step: they may be damaged."""
@@ -203,6 +231,7 @@ class _Training:
             losses=losses,
             seconds=time.monotonic() - self.began,
             history=self.history,
+            best=self.best,
         )
         save_state(state, self.task.folder)
 
@@ -219,6 +248,8 @@ class _Training:
         if state.scaler:
             self.fabric.strategy.precision.load_state_dict(dict(state.scaler))
         self.step, self.history = state.step, state.history
+        self.best = None if state.best is None else dict(state.best)
+        self.ended = self._ends()
         self.losses = list(state.losses.unbind())
         self.began = time.monotonic() - state.seconds
 
@@ -258,11 +289,24 @@ class _Training:
         if not self.fabric.is_global_zero:
             return
         task = self.task
-        save_metrics(metrics(self.history), task.folder / METRICS)
+        save_metrics(metrics(self.history, task.objective.figures), task.folder / METRICS)
         training = {"recipe": dataclasses.asdict(task.recipe), "images": task.images.name}
         if task.start is not None:
             training |= {"start": {"fingerprint": task.start.fingerprint, "notes": task.start.notes}}
         training |= {"epochs": len(self.history), "last_epoch": self.history[-1]}
-        weights = self.result.state_dict()
+        training |= {"best_epoch": best_epoch(self.history, task)} if self.best is not None else {}
+        weights = self.result.state_dict() if self.best is None else self.best
         checkpoint = Checkpoint(weights, task.model, task.arguments, task.classes, task.input, training)
         save_checkpoint(checkpoint, task.folder / WEIGHTS)
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], task: Task) -> int:
+    """The epoch (from 1) whose weights are kept: the first with the best figure of the validation images, or the last.
+
+    A figure that is not a number is the worst.
+    """
+    figure = f"{VALIDATION}_{task.objective.figures[0].name}"
+    if figure not in history[0]:
+        return len(history)
+    values = [row[figure] if task.objective.larger else -row[figure] for row in history]
+    return 1 + max(range(len(values)), key=lambda place: -math.inf if math.isnan(values[place]) else values[place])

@@ -1,6 +1,7 @@
 """What a training is like from epoch to epoch, as an xarray Dataset that is written whole or not at all."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,36 +10,32 @@ import xarray as xr
 from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.whole import atomic_file
 
-MEANS = (
-    Quantity(
-        "train_loss",
-        "training loss",
-        "nat",
-        "Mean cross-entropy of the epoch's steps, with augmentation, mixing and label smoothing on; the standard error "
-        "is over the steps.",
-        "Smaller fits the training images better.",
-    ),
-    Quantity(
-        "test_accuracy", "test accuracy", "1", "Share of the test images whose class is predicted.", "Larger is better."
-    ),
-    Quantity(
-        "test_nll",
-        "test negative log-likelihood",
-        "nat",
-        "Mean cross-entropy of the test images, without augmentation.",
-        "Smaller is better.",
-    ),
+LOSS = Quantity(
+    "train_loss",
+    "training loss",
+    "1",
+    "Mean loss of the epoch's steps, with augmentation, mixing and label smoothing on; the standard error is over the "
+    "steps.",
+    "Smaller fits the training images better.",
 )
+VALIDATION = "validation"
+"""How the figures of validation images begin."""
+TESTED = {"accuracy": "top1", "nll": "nll"}
+"""Figures of the test images, and what the diagnostic ``accuracy`` calls them."""
 PLAIN = {
     "learning_rate": {"long_name": "learning rate", "units": "1", "meaning": "Learning rate of the epoch's last step."},
     "seconds": {"long_name": "seconds", "units": "s", "meaning": "Time the epoch took, its test included."},
 }
 
 
-def metrics(rows: Sequence[Mapping[str, float]]) -> xr.Dataset:
-    """The rows, one of each epoch, along the axis ``epoch`` (from 1)."""
+def metrics(rows: Sequence[Mapping[str, float]], figures: Sequence[Quantity]) -> xr.Dataset:
+    """The rows, one of each epoch, along the axis ``epoch`` (from 1); ``figures`` are the objective's.
+
+    Figures of validation images are called ``validation_accuracy``, say.
+    """
     coords = {"epoch": np.arange(1, len(rows) + 1)}
-    present = [quantity for quantity in MEANS if rows and quantity.name in rows[0]]
+    judged = [replace(one, name=f"{VALIDATION}_{one.name}", label=f"{VALIDATION} {one.label}") for one in figures]
+    present = [quantity for quantity in (LOSS, *judged) if rows and quantity.name in rows[0]]
     parts = [
         label_quantity(
             quantity,
@@ -52,6 +49,17 @@ def metrics(rows: Sequence[Mapping[str, float]]) -> xr.Dataset:
     ]
     plain = {name: ("epoch", _column(rows, name), attributes) for name, attributes in PLAIN.items()}
     return xr.merge([*parts, xr.Dataset(plain, coords)])
+
+
+def with_test(dataset: xr.Dataset, accuracy: xr.Dataset) -> xr.Dataset:
+    """The metrics with ``test_accuracy`` and ``test_nll``, as the diagnostic ``accuracy`` found them at the end."""
+    found: dict[str, xr.DataArray] = {}
+    for name, own in TESTED.items():
+        for end in ("", "_error", "_count"):
+            array = accuracy[f"{own}{end}"]
+            label = f"test {array.attrs.get('long_name', name)}"
+            found[f"test_{name}{end}"] = array.drop_vars(list(array.coords)).assign_attrs(long_name=label)
+    return dataset.assign(found)
 
 
 def save_metrics(dataset: xr.Dataset, path: Path) -> None:

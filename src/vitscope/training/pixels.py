@@ -15,7 +15,7 @@ from vitscope.models.pixels import PixelInput
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Labelled images that can be read; ``cached`` holds the bytes of all, or None where each is read when asked for.
+    """Images that can be read; ``cached`` holds the bytes of all, or None where each is read when asked for.
 
     ``rows`` are the places of the readable images in ``images``: broken ones are left out.
     """
@@ -24,6 +24,8 @@ class Pixels:
     input: PixelInput
     rows: Int[np.ndarray, " count"]
     labels: Int[np.ndarray, " count"]
+    """Their classes; zeros if they have none."""
+    labelled: bool
     cached: UInt8[np.ndarray, "count height width channels"] | None
 
     def __len__(self) -> int:
@@ -36,14 +38,15 @@ class Pixels:
         return np.stack([self.input.pixels(self.images.read(int(row))) for row in self.rows[indices]])
 
 
-def pixels(images: Images, input: PixelInput, cache_bytes: float) -> Pixels:
+def pixels(
+    images: Images, input: PixelInput, cache_bytes: float, given: Int[np.ndarray, " images"] | None = None
+) -> Pixels:
     """The images, decoded now if their bytes fit into ``cache_bytes``, and read once to find the broken ones if not.
 
-    Raises ``UserError`` for images without labels, and for more broken ones than ``images`` allows.
+    ``given`` are other labels than their own. Raises ``UserError`` for more broken images than ``images`` allows.
     """
-    if images.labels is None:
-        raise UserError(f"{images.name} has no labels, which training needs; give images in class folders or a label.")
-    rows, labels = np.arange(len(images)), np.asarray(images.labels, np.int64)
+    found = images.labels if given is None else given
+    rows, labels = np.arange(len(images)), np.asarray(np.zeros(len(images)) if found is None else found, np.int64)
     channels, height, width = input.shape
     size = (height, width, channels)
     fits = len(images) * int(np.prod(size)) <= cache_bytes
@@ -61,7 +64,7 @@ def pixels(images: Images, input: PixelInput, cache_bytes: float) -> Pixels:
             images.check_broken(broken)
     if broken and cached is not None:
         cached = cached[readable]
-    return Pixels(images, input, rows[readable], labels[readable], cached)
+    return Pixels(images, input, rows[readable], labels[readable], found is not None, cached)
 
 
 def statistics(images: Images, input: PixelInput) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -34,7 +34,8 @@ class ProgressBar(AbstractTrainingObserver):
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
         """Print the epoch's figures above the bar."""
         if self._bar is not None:
-            tested = f", test accuracy {figures['test_accuracy']:.2%}" if "test_accuracy" in figures else ""
+            judged = figures.get("validation_accuracy")
+            tested = "" if judged is None else f", validation accuracy {judged:.2%}"
             text = f"epoch {number}: loss {figures['train_loss']:.3f}{tested}, {figures['seconds']:.0f} s"
             self._bar.console.print(text, highlight=False)
 

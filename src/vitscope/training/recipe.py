@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args, get_origin
 
-from vitscope.measurement.bounds import COUNT, LARGEST, Bounds, bounded_field, check_bounds
+from vitscope.measurement.bounds import COUNT, LARGEST, SHARE, Bounds, bounded, check_bounds
 from vitscope.measurement.errors import UserError
 
 Crop = Literal["auto", "padded", "resized", "none"]
@@ -35,14 +35,37 @@ class Recipe:
     """What the project's own ViT classifies: its class token or the mean patch; its size's where absent."""
     registers: int | None = bounded_field(None, Bounds(0, LARGEST))
     """Number of register tokens of the project's own ViT; its size's where absent."""
+    objective: str = "classification"
+    """What the training makes small, by its name; ``distillation`` also needs its teacher."""
+    validation: float = 0.0
+    """Share of the images, of each class alike, that is kept from training and chooses the epoch whose weights stay; 0
+    for none: the weights of the last epoch stay."""
+    label_noise: float = bounded(0.0, SHARE)
+    """Share of the training images that are given a wrong class on purpose."""
+    noise_kind: Literal["symmetric", "asymmetric"] = "symmetric"
+    """Which wrong class: any other alike, or the next one."""
+    labels_from: str | None = None
+    """File of other labels for the training images, in their order: ``.npy``, a JSON list, or one a line."""
     epochs: int = 10
     """Passes over the images."""
     batch: int = 128
     """Images in a step, on all devices together; a last, incomplete batch of an epoch is left out."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with momentum."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Whether SGD's momentum is Nesterov's."""
     learning_rate: float = 1e-3
     """Highest learning rate."""
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
     final_learning_rate: float = 1e-5
     """Learning rate at the end of the cosine."""
+    milestones: tuple[float, ...] = ()
+    """Epochs after which the learning rate of the schedule ``steps`` falls by its factor."""
+    step_factor: float = bounded(0.1, Bounds(above=0, most=1))
+    """What the learning rate of the schedule ``steps`` is multiplied by at each milestone."""
     warmup: float = 1.0
     """Epochs over which the learning rate rises from 0, step by step."""
     layer_decay: float = bounded_field(1.0, Bounds(above=0, most=1))
@@ -50,7 +73,8 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     """Weights that stay as they are: patterns of their names, such as ``blocks.0.*``, or ``all-but-head``."""
     weight_decay: float = 0.05
-    """AdamW's decoupled decay, of matrices and kernels alone: not of biases, norms, tokens, positions."""
+    """Decay of matrices and kernels alone, not of biases, norms, tokens, positions: AdamW's decoupled, SGD's in the
+    gradient."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no limit."""
     label_smoothing: float = 0.1
@@ -101,11 +125,15 @@ class Recipe:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("warmup", "weight_decay", "clip", "mixup", "cutmix", "workers", "cache_gib", "seed"):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        for name in ("label_smoothing", "drop_path", "padding", "ema"):
+        for name in ("label_smoothing", "drop_path", "padding", "ema", "validation", "momentum"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         _check("randaugment", self.randaugment, 0 <= self.randaugment <= 10, "between 0 and 10")
         _check("least_area", self.least_area, 0 < self.least_area <= 1, "above 0 and at most 1")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "above 0")
+        rates = [time for time in self.milestones if not 0 < time < self.epochs]
+        _check("milestones", ", ".join(f"{one:g}" for one in rates), not rates, f"between 0 and {self.epochs} epochs")
+        if self.labels_from is not None and self.label_noise:
+            raise UserError("label_noise and labels_from each give other labels; set one of them.")
         rate = self.final_learning_rate
         _check("final_learning_rate", rate, 0 <= rate <= self.learning_rate, f"from 0 to {self.learning_rate:g}")
         share = self.devices * (2 if self.mixes else 1)

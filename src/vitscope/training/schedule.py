@@ -1,6 +1,22 @@
 """The learning rate and the averaging of weights, as functions of the step."""
 
 import math
+from collections.abc import Sequence
+
+
+def warmed(step: int, warmup: int, highest: float) -> float | None:
+    """The rate of a linear warm-up over ``warmup`` steps, in its steps; None after it."""
+    return highest * (step + 1) / warmup if step < warmup else None
+
+
+def step_rate(step: int, steps_per_epoch: int, milestones: Sequence[float], factor: float, highest: float) -> float:
+    r"""The rate of the schedule of steps: ``highest``, times ``factor`` for each milestone (in epochs) that is behind.
+
+    .. math:: \eta_t = \eta\,f^{|\{m : t \ge m s\}|}
+
+    with s steps an epoch, as torch's ``MultiStepLR`` has it.
+    """
+    return highest * factor ** sum(step >= round(one * steps_per_epoch) for one in milestones)
 
 
 def learning_rate(step: int, steps: int, warmup: int, highest: float, final: float) -> float:
@@ -11,8 +27,8 @@ def learning_rate(step: int, steps: int, warmup: int, highest: float, final: flo
 
     The last step has the rate ``final``; a warm-up as long as the whole never comes down.
     """
-    if step < warmup:
-        return highest * (step + 1) / warmup
+    if (rate := warmed(step, warmup, highest)) is not None:
+        return rate
     progress = (step - warmup) / max(1, steps - 1 - warmup)
     return final + (highest - final) * 0.5 * (1 + math.cos(math.pi * progress))
 

@@ -18,6 +18,7 @@ from vitscope.training.recipe import Recipe
 
 STATE, RECIPE, WEIGHTS, METRICS = "state.pt", "recipe.json", "model.safetensors", "metrics.nc"
 _SEAL = "seal"
+_FACTS = {"start": "other weights", "objective": "another objective", "hooks": "other hooks"}
 _DAMAGED = "it is damaged; bring back a copy, or begin anew in another folder."
 
 
@@ -37,6 +38,8 @@ class State:
     losses: torch.Tensor
     seconds: float
     history: list[dict[str, float]]
+    best: Mapping[str, Any] | None = None
+    """The weights of the best epoch so far, if validation images choose it."""
 
 
 def save_state(state: State, folder: Path) -> None:
@@ -81,11 +84,12 @@ def kept_step(folder: Path) -> int | None:
 
 
 def claim_folder(
-    folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool, start: str | None = None
+    folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool, facts: Mapping[str, object] | None = None
 ) -> bool:
     """Make the folder this training's own, or see that it is.
 
-    ``images`` are the digests of the images that it is made with, ``start`` that of the weights it begins with.
+    ``images`` are the digests of what it is made with; ``facts`` are what else it is: its ``start``, its ``objective``
+    and its ``hooks``, if they are more than the recipe says.
 
     Returns whether it was begun before. Raises ``UserError`` where it holds a training and is not to be resumed, one of
     another recipe or other images, or one whose state is lost.
@@ -96,19 +100,21 @@ def claim_folder(
         raise UserError(f"{folder} already holds a training; resume it, or give another folder.")
     if not begun:
         asked: dict[str, object] = {"recipe": dataclasses.asdict(recipe), "images": dict(images)}
-        asked |= {} if start is None else {"start": start}
+        asked |= facts or {}
         write_whole(path, json.dumps(asked, indent=2).encode())
         return False
-    stored, known, began = _recipe(path)
+    stored, known, others = _recipe(path)
     if differing := recipe.differences(stored):
         changes = ", ".join(differing)
         raise UserError(f"{folder} was begun with another recipe ({changes}); resume with the same, or begin anew.")
     for name in (*images, *known):
         if images.get(name) != known.get(name):
-            other = "other images" if name == "training" else f"other {name} images"
+            other = {"training": "other images", "labels": "other labels"}.get(name, f"other {name} images")
             raise UserError(f"{folder} was begun with {other}; resume with the same, or begin anew.")
-    if start != began:
-        raise UserError(f"{folder} was begun with other weights; resume with the same, or begin anew.")
+    now = json.loads(json.dumps(facts or {}))
+    for name, what in _FACTS.items():
+        if now.get(name) != others.get(name):
+            raise UserError(f"{folder} was begun with {what}; resume with the same, or begin anew.")
     _refuse_lost_state(folder)
     return True
 
@@ -128,16 +134,16 @@ def _refuse_lost_state(folder: Path) -> None:
         )
 
 
-def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object], str | None]:
-    """What a training was begun with: its recipe's fields, the digests of its images, and that of its start."""
+def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object], Mapping[str, object]]:
+    """What a training was begun with: its recipe's fields, the digests of its images, and what else there is."""
     try:
         found = json.loads(path.read_bytes())
-        recipe, images, start = found["recipe"], found["images"], found.get("start")
-        if not (isinstance(recipe, dict) and isinstance(images, dict) and isinstance(start, str | None)):
+        recipe, images = found["recipe"], found["images"]
+        if not (isinstance(recipe, dict) and isinstance(images, dict)):
             raise TypeError
     except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{path} does not say what its training was begun with: {_DAMAGED}") from error
-    return cast("dict[str, object]", recipe), cast("dict[str, object]", images), start
+    return cast("dict[str, object]", recipe), cast("dict[str, object]", images), cast("dict[str, object]", found)
 
 
 def _digest(held: Mapping[str, object], recipe: bytes) -> str:

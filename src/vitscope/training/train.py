@@ -1,37 +1,74 @@
-"""``train``: from a recipe and images to weights and how they came about."""
+"""``train``: from a recipe and images to a subject, and the run of how it came about."""
 
+import hashlib
 import os
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import torch
 import xarray as xr
-from lightning_fabric import Fabric
+from jaxtyping import Int
 
 from vitscope.data.image import Images
+from vitscope.data.sampling import subset
+from vitscope.engine.plan import Plan
+from vitscope.engine.question import carry_out
 from vitscope.measurement.errors import UserError
 from vitscope.models.build import build_model, image_side
+from vitscope.models.load import load
 from vitscope.models.pixels import PixelInput
 from vitscope.models.start import start_of
 from vitscope.models.subject import Subject
 from vitscope.runs.hold import held
-from vitscope.training.loop import Task, run
+from vitscope.runs.registry import chosen, value_of
+from vitscope.runs.run import Run
+from vitscope.runs.store import RunFolder, read_run
+from vitscope.training.hook import HOOKS, AbstractHook
+from vitscope.training.noise import labels_from, noisy_labels
+from vitscope.training.objective import OBJECTIVES, AbstractObjective
 from vitscope.training.observer import AbstractTrainingObserver, Silent
 from vitscope.training.pixels import statistics
+from vitscope.training.question import TrainQuestion, finish_metrics, is_launched, launch
 from vitscope.training.recipe import Recipe
-from vitscope.training.state import METRICS, RECIPE, STATE, WEIGHTS, claim_folder
+from vitscope.training.state import METRICS, WEIGHTS
+from vitscope.training.task import Task
+
+_SPLIT = 0x73706C6974
+"""What the seed of the validation split is mixed with."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: its folder, the checkpoint in it, and its metrics along the axis ``epoch``."""
+    """A finished training: its folder, and what it holds."""
 
     folder: Path
-    weights: Path
-    metrics: xr.Dataset
     notes: tuple[str, ...] = ()
-    """What a reader of its numbers must know of how it began."""
+    """What a reader of its numbers must know of how it began and ended."""
+
+    @property
+    def weights(self) -> Path:
+        """The checkpoint, which ``vitscope.load`` takes."""
+        return self.folder / WEIGHTS
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The trained model as a subject."""
+        with torch.random.fork_rng(devices=[]):  # making a model draws its first weights
+            return load(self.weights)
+
+    @cached_property
+    def run(self) -> Run:
+        """The run: the metrics (``training``), and accuracy and predictions on the test images."""
+        return read_run(self.folder)
+
+    @cached_property
+    def metrics(self) -> xr.Dataset:
+        """Loss, figures of the validation images, learning rate and seconds of each epoch; the figures of the test."""
+        return xr.load_dataset(self.folder / METRICS, engine="h5netcdf")
 
 
 def train(
@@ -42,46 +79,115 @@ def train(
     resume: bool = False,
     observer: AbstractTrainingObserver | None = None,
     start: Subject | None = None,
+    objective: AbstractObjective | None = None,
+    hooks: str | AbstractHook | Sequence[str | AbstractHook] = (),
+    command: str = "",
 ) -> Training:
-    """Train a model on labelled images, test it on others after each epoch, and keep it in ``folder``.
+    """Train a model on images, test it on others once, at the end, and keep it in ``folder``.
 
     The model has random weights, or those of ``start``, any subject of the project's own models or of timm: its head is
     kept if its classes are those of the images in the same order, and replaced by a new one if not; its input is
     resampled to ``recipe.image`` pixels; its normalisation stays its own (:func:`~vitscope.models.start.start_of`).
 
+    ``objective`` is what is made small: the recipe's by its name, or a value such as ``Distillation(teacher)``;
+    ``hooks`` are what is done besides, by name or value: ``keep-zeros``, ``EarlyStop(patience=5)``. With
+    ``recipe.validation``, that share of the images chooses the epoch whose weights stay; else those of the last stay.
+
     The folder then holds ``model.safetensors`` (weights, architecture, classes, input, recipe), ``metrics.nc``,
-    ``recipe.json`` and ``state.pt``, each written whole or not at all. With ``resume``, a training that was ended at
-    any moment goes on from its last state, or from the beginning where there is none yet, and ends with the same
-    weights as one that was not: bit for bit on a CPU with the same number of threads, to the rounding of the kernels
-    elsewhere. Raises ``UserError`` for what cannot be trained, or resumed.
+    ``run.nc``, ``recipe.json`` and ``state.pt``, each written whole or not at all. With ``resume``, a training that was
+    ended at any moment goes on from its last state, or from the beginning where there is none yet, and ends with the
+    same weights as one that was not: bit for bit on a CPU with the same number of threads, to the rounding of the
+    kernels elsewhere. Raises ``UserError`` for what cannot be trained, or resumed.
     """
     if "://" in os.fspath(folder):
         raise UserError(
             f"A training is kept in a folder of this machine, and {os.fspath(folder)} is not; give another."
         )
-    folder, classes = Path(folder).expanduser(), _classes(images)
-    if test is not None:
-        test = test.for_classes(len(classes), images.classes)
-    task = _task(recipe, images, classes, start, test=test, folder=folder, observer=observer or Silent())
-    if _is_launched(recipe):  # another device of a training that was claimed
-        return _launched(task)
-    known = {"training": images.fingerprint, **({} if test is None else {"test": test.fingerprint})}
+    folder = Path(folder).expanduser()
+    question = _question(recipe, images, folder, test, observer or Silent(), start, objective, hooks)
+    if is_launched(recipe.devices, recipe.strategy):  # another device of a training that was claimed
+        launch(question.task)
+        return Training(folder)
+    return Training(folder, _run_of(question, resume, command).notes)
+
+
+def _run_of(question: TrainQuestion, resume: bool, command: str) -> Run:
+    """The run; if the training is finished already, whatever of its other files was lost is written again."""
+    folder, store = question.task.folder, RunFolder(str(question.task.folder))
     with held(folder):
-        begun = claim_folder(folder, task.recipe, known, resume, task.start and task.start.fingerprint)
-        try:
-            return _launched(task)
-        finally:
-            if not begun and not any((folder / name).exists() for name in (STATE, WEIGHTS)):
-                (folder / RECIPE).unlink(missing_ok=True)
+        finished = store.exists() and question.claim(resume)
+        run = carry_out(question, Plan(folder=store, resume=resume, command=command))
+        if finished:
+            launch(question.task)
+            finish_metrics(folder, run)
+    return run
 
 
-def _task(recipe: Recipe, images: Images, classes: tuple[str, ...], start: Subject | None, **rest: Any) -> Task:  # noqa: ANN401 - the fields of a task
-    """All decided: what the model is made from, and what it is shown."""
+def _question(
+    recipe: Recipe,
+    images: Images,
+    folder: Path,
+    test: Images | None,
+    observer: AbstractTrainingObserver,
+    start: Subject | None,
+    objective: AbstractObjective | None,
+    hooks: str | AbstractHook | Sequence[str | AbstractHook],
+) -> TrainQuestion:
+    if objective is not None:
+        recipe = replace(recipe, objective=objective.name)
+    aim = value_of(recipe.objective, OBJECTIVES) if objective is None else objective
+    doing = chosen(hooks, HOOKS) if hooks else ()
+    classes = aim.classes(images)
+    test = None if test is None else test.for_classes(len(classes), classes)
+    known = {"training": images.fingerprint, **({} if test is None else {"test": test.fingerprint})}
+    given = _given_labels(recipe, images, classes)
+    if recipe.labels_from is not None and given is not None:
+        known["labels"] = hashlib.sha256(given.tobytes()).hexdigest()
+    shown, validation = _split(recipe, images)
+    decided = _model(recipe, shown, classes, start)
+    task = Task(
+        **decided,
+        classes=classes,
+        images=shown,
+        validation=None if validation is None else images.take(validation),
+        given=given if given is None or validation is None else np.delete(given, validation),
+        objective=aim,
+        hooks=doing,
+        folder=folder,
+        observer=observer,
+    )
+    return TrainQuestion(task, known, test)
+
+
+def _split(recipe: Recipe, images: Images) -> tuple[Images, Int[np.ndarray, " validation"] | None]:
+    """The images to train on, and the numbers of those to choose by: of each class in proportion, by the seed."""
+    if not recipe.validation:
+        return images, None
+    count = round(recipe.validation * len(images))
+    if not 0 < count < len(images):
+        raise UserError(f"validation is {recipe.validation:g} of {len(images)} images, which is {count} of them.")
+    seed = int(np.random.SeedSequence([recipe.seed, _SPLIT]).generate_state(1)[0])
+    kept = subset(images.labels, len(images), count, seed)
+    return images.take(np.setdiff1d(np.arange(len(images)), kept)), kept
+
+
+def _given_labels(recipe: Recipe, images: Images, classes: tuple[str, ...]) -> Int[np.ndarray, " images"] | None:
+    """Other labels than the images' own, if the recipe says so."""
+    if images.labels is None or not (recipe.label_noise or recipe.labels_from):
+        return None
+    if recipe.labels_from:
+        return labels_from(recipe.labels_from, images, classes)
+    own = np.asarray(images.labels, np.int64)
+    return noisy_labels(own, classes, recipe.label_noise, recipe.noise_kind, recipe.seed)
+
+
+def _model(recipe: Recipe, images: Images, classes: tuple[str, ...], start: Subject | None) -> dict[str, Any]:
+    """What the model is made from and what it is shown: fields of a task."""
     if start is None:
         recipe = recipe.resolve()
         model, channels = cast("tuple[str, int]", (recipe.model, recipe.channels))
         plain = recipe.arguments(len(classes), (0.5,), (0.5,))
-        side = recipe.image or image_side(build_model(model, plain, classes))
+        side = recipe.image or _side(model, plain, classes)
         mean, std = statistics(images, PixelInput(side, channels, (0.5,), (0.5,)))
         begin, input = None, PixelInput(side, channels, mean, std)
         arguments = recipe.arguments(len(classes), mean, std)
@@ -91,29 +197,9 @@ def _task(recipe: Recipe, images: Images, classes: tuple[str, ...], start: Subje
         input, arguments = begin.input, dict(begin.arguments)
         recipe = recipe.resolve((begin.model, input.channels))
     crop = recipe.crop if recipe.crop != "auto" else "padded" if max(input.shape[1:]) <= 64 else "resized"
-    return Task(recipe, arguments, classes, input, crop, images, start=begin, **rest)
+    return {"recipe": recipe, "arguments": arguments, "input": input, "crop": crop, "start": begin}
 
 
-def _launched(task: Task) -> Training:
-    recipe, folder = task.recipe, task.folder
-    strategy = "auto" if recipe.devices == 1 else "ddp_spawn" if recipe.strategy == "auto" else recipe.strategy
-    fabric = Fabric(
-        accelerator=recipe.accelerator, devices=recipe.devices, strategy=strategy, precision=recipe.precision
-    )
-    fabric.launch(partial(run, task=task))
-    notes = () if task.start is None else task.start.notes
-    return Training(folder, folder / WEIGHTS, xr.load_dataset(folder / METRICS, engine="h5netcdf"), notes)
-
-
-def _is_launched(recipe: Recipe) -> bool:
-    """Whether this process is one of those after the first that run the same command, once for each device."""
-    if recipe.devices == 1 or recipe.strategy != "ddp":  # a batch system's number says nothing of them
-        return False
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0) > 0
-
-
-def _classes(images: Images) -> tuple[str, ...]:
-    if images.labels is None:
-        raise UserError(f"{images.name} has no labels, which training needs; give class folders or a label column.")
-    return images.classes or tuple(str(label) for label in range(int(images.labels.max()) + 1))
+def _side(model: str, arguments: dict[str, object], classes: tuple[str, ...]) -> int:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return image_side(build_model(model, arguments, classes))

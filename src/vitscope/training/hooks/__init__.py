@@ -1,0 +1,1 @@
+"""The hooks of trainings, one in a file."""

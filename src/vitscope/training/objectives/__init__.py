@@ -1,0 +1,1 @@
+"""The objectives of trainings, one in a file."""
