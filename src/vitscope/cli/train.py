@@ -9,6 +9,7 @@ import typer
 
 from vitscope.cli.checkup import chosen, named
 from vitscope.cli.flags import made, with_flags
+from vitscope.cli.learning import Learning, checkpoint_in
 from vitscope.cli.paths import refuse_absent
 from vitscope.cli.request import first_split
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
@@ -21,9 +22,8 @@ from vitscope.training.recipe import Recipe
 if TYPE_CHECKING:
     from vitscope.data import Images
     from vitscope.models.subject import Subject
-    from vitscope.training.hook import AbstractHook
-    from vitscope.training.objective import AbstractObjective
     from vitscope.training.observer import AbstractTrainingObserver
+    from vitscope.training.train import Training
 
 TEST_SPLITS = ("test", "validation", "val")
 """Where the images for testing are looked for, in this order."""
@@ -37,14 +37,6 @@ def train_on(
     start: Annotated[
         str | None, typer.Option("--from", help="Begin with the weights of this training's folder, or this checkpoint.")
     ] = None,
-    distil: Annotated[
-        str | None, typer.Option(help="Learn from this model: a name (with its trained weights), folder or checkpoint.")
-    ] = None,
-    distil_weights: Annotated[str | None, typer.Option(help="Weights of the model to learn from.")] = None,
-    temperature: Annotated[float, typer.Option(help="Temperature of the distillation.")] = 2.0,
-    distil_share: Annotated[float, typer.Option(help="Share of the loss that the model to learn from has.")] = 0.5,
-    keep_zeros: Annotated[bool, typer.Option("--keep-zeros", help="Weights that begin as zero stay zero.")] = False,
-    patience: Annotated[int | None, typer.Option(help="End after so many epochs that are no better.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to train on; train where there is one.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Split to test on; test or validation if there.")] = None,
     limit: Annotated[int | None, typer.Option(help="Train on so many images, of each class in proportion.")] = None,
@@ -65,10 +57,9 @@ def train_on(
     It begins with random weights, or with those of --weights, --pretrained or --from. With --validation, a share of the
     images chooses the epoch.
     """
-    settings = made(Recipe, recipe)
+    settings, learning = made(Recipe, recipe), made(Learning, recipe)
     refuse_absent(weights, "--weights")
     refuse_absent(start, "--from")
-    refuse_absent(distil_weights, "--distil-weights")
     if "://" in out:
         raise UserError(f"--out is {out}, but a training is kept on this machine; give a folder.")
     refuse_absent(images, "--images")
@@ -78,37 +69,33 @@ def train_on(
         from vitscope.training.train import train as trained
 
         settings, begun = _start(settings, pretrained, weights, start)
-        teacher = None if distil is None else _teacher(distil, distil_weights, temperature, distil_share)
-        hooks = _hooks(keep_zeros, patience)
+        objective, hooks = learning.objective(), learning.hooks()
         read = partial(_images, images, label=label, root=root, bits=bits, max_pixels=max_pixels, max_broken=max_broken)
         shown = read((split,) if split else ("train", None), "--split", limit=limit, seed=settings.seed)
         splits = (test_split,) if test_split else (*TEST_SPLITS, None)
         test = read(splits, "--test-split")
         few = None if watch is None else read(splits, "--test-split", limit=watch_images)
         observer = _observer(watch, watch_every, watch_budget, few, out)
-    if shown.name == test.name:
+    tested = None if shown.name == test.name else test
+    if tested is None:
         hint(f"{images} has no split to test on; the training goes untested.")
+    how: dict[str, Any] = {"objective": objective, "hooks": hooks, "command": command_line()}
     try:
-        tested = None if shown.name == test.name else test
-        result = trained(
-            settings,
-            shown,
-            Path(out),
-            tested,
-            resume,
-            observer,
-            begun,
-            objective=teacher,
-            hooks=hooks,
-            command=command_line(),
-        )
+        result = trained(settings, shown, Path(out), tested, resume, observer, begun, **how)
     except KeyboardInterrupt:
         _say_what_is_kept(Path(out), resume)
+    _show(result, images, tested)
+
+
+def _show(result: "Training", source: str, test: "Images | None") -> None:
+    """Say what must be known of it, the accuracy on the test images, and where the weights are."""
     for note in result.notes:
         hint(note)
+    if result.run.accuracy is not None:
+        stdout().print(f"test accuracy {result.run.accuracy}", highlight=False)
     stdout().print(printable(str(result.weights)), style="bold", soft_wrap=True, highlight=False)
-    place = "" if shown.name == test.name else f" --split {test.name.rpartition('/')[2]}"
-    hint(f"next: vitscope checkup {result.weights} --images {images}{place}")
+    place = "" if test is None else f" --split {test.name.rpartition('/')[2]}"
+    hint(f"next: vitscope checkup {result.weights} --images {source}{place}")
 
 
 def _start(
@@ -124,32 +111,11 @@ def _start(
     from vitscope.models.load import load
 
     if start is not None or (named and not given):
-        path = Path(start or cast(str, settings.model))
-        file = path / "model.safetensors"
-        own = file if file.is_file() and not (path / "config.json").is_file() else path
+        own = checkpoint_in(start or cast(str, settings.model))
         return replace(settings, model=None if start is None else settings.model), load(own)
     if settings.model is None:
         raise UserError(f"{given[0]} is given without a model; name the one whose weights they are, such as timm/NAME.")
     return settings, load(settings.model, pretrained=pretrained, weights=weights)
-
-
-def _teacher(model: str, weights: str | None, temperature: float, share: float) -> "AbstractObjective":
-    """The distillation from this model."""
-    from vitscope.models.load import load
-    from vitscope.training.objectives.distillation import Distillation
-
-    file = Path(model) / "model.safetensors"
-    own = file if file.is_file() and not (Path(model) / "config.json").is_file() else model
-    named = not (Path(model).exists() or model == "digits")
-    teacher = load(own, weights=weights, pretrained=named and weights is None)
-    return Distillation(teacher, temperature, share)
-
-
-def _hooks(keep_zeros: bool, patience: int | None) -> "list[AbstractHook]":
-    from vitscope.training.hooks.early_stop import EarlyStop
-    from vitscope.training.hooks.keep_zeros import KeepZeros
-
-    return [*([KeepZeros()] if keep_zeros else []), *([] if patience is None else [EarlyStop(patience)])]
 
 
 def _say_what_is_kept(folder: Path, resume: bool) -> NoReturn:
@@ -193,4 +159,4 @@ def _images(source: str, splits: tuple[str | None, ...], flag: str, **options: A
         raise UserError(str(error).replace("--split", flag)) from error
 
 
-train = with_flags(train_on, Recipe)
+train = with_flags(train_on, Recipe, Learning)

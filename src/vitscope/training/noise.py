@@ -75,12 +75,13 @@ def flips(images: Images, given: Int[np.ndarray, " images"]) -> xr.Dataset:
     )
 
 
-def _read(path: Path) -> list[object]:
+def _read(path: Path) -> Sequence[object]:
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False).ravel().tolist()
         text = path.read_text()
-        lines = [line for line in text.splitlines() if line.strip()]
-        return list(json.loads(text)) if path.suffix == ".json" else lines
+        if path.suffix == ".json":
+            return list(json.loads(text))
+        return [line for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read as labels ({reason(error)}); give .npy, .json or a text.") from error
