@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from vitscope.models.subject import Subject
-from vitscope.runs.code import versioned
+from vitscope.runs.code import code_version
 from vitscope.runs.registry import Registry
 
 
@@ -37,7 +37,7 @@ class AbstractHook(ABC):
 
     def facts(self) -> dict[str, object]:
         """Its name and settings, as part of what the training is; with the version of foreign code."""
-        return {"name": self.name, **asdict(self), **versioned(self)}  # pyright: ignore[reportArgumentType]
+        return {"name": self.name, **asdict(self), **code_version(self)}  # pyright: ignore[reportArgumentType]
 
     def begin(self, module: nn.Module) -> Callable[[], None] | None:
         """What is done after each step, on each device; None for nothing.

@@ -12,7 +12,7 @@ from vitscope.data.image import Images
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.models.pixels import PixelInput
-from vitscope.runs.code import versioned
+from vitscope.runs.code import code_version
 from vitscope.runs.registry import Registry
 
 Forward = Callable[[Tensor], Tensor]
@@ -61,7 +61,7 @@ class AbstractObjective(ABC):
 
     def facts(self) -> dict[str, object]:
         """Its name and settings, as what a training is; with the version of code that is not the project's."""
-        return {"name": self.name, **asdict(self), **versioned(self)}  # pyright: ignore[reportArgumentType]
+        return {"name": self.name, **asdict(self), **code_version(self)}  # pyright: ignore[reportArgumentType]
 
     @abstractmethod
     def loss(self, forward: Forward, batch: TrainingBatch) -> Float[Tensor, ""]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args, get_origin
 
-from vitscope.measurement.bounds import COUNT, LARGEST, SHARE, Bounds, bounded, check_bounds
+from vitscope.measurement.bounds import COUNT, LARGEST, SHARE, Bounds, bounded_field, check_bounds
 from vitscope.measurement.errors import UserError
 
 Crop = Literal["auto", "padded", "resized", "none"]
@@ -40,7 +40,7 @@ class Recipe:
     validation: float = 0.0
     """Share of the images, of each class alike, that is kept from training and chooses the epoch whose weights stay; 0
     for none: the weights of the last epoch stay."""
-    label_noise: float = bounded(0.0, SHARE)
+    label_noise: float = bounded_field(0.0, SHARE)
     """Share of the training images that are given a wrong class on purpose."""
     noise_kind: Literal["symmetric", "asymmetric"] = "symmetric"
     """Which wrong class: any other alike, or the next one."""
@@ -64,7 +64,7 @@ class Recipe:
     """Learning rate at the end of the cosine."""
     milestones: tuple[float, ...] = ()
     """Epochs after which the learning rate of the schedule ``steps`` falls by its factor."""
-    step_factor: float = bounded(0.1, Bounds(above=0, most=1))
+    step_factor: float = bounded_field(0.1, Bounds(above=0, most=1))
     """What the learning rate of the schedule ``steps`` is multiplied by at each milestone."""
     warmup: float = 1.0
     """Epochs over which the learning rate rises from 0, step by step."""

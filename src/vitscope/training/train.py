@@ -24,7 +24,7 @@ from vitscope.models.pixels import PixelInput
 from vitscope.models.start import start_of
 from vitscope.models.subject import Subject
 from vitscope.runs.hold import held
-from vitscope.runs.registry import chosen, value_of
+from vitscope.runs.registry import resolve_names, value_of
 from vitscope.runs.run import Run
 from vitscope.runs.store import RunFolder, read_run
 from vitscope.training.hook import HOOKS, AbstractHook
@@ -136,7 +136,7 @@ def _question(
     if objective is not None:
         recipe = replace(recipe, objective=objective.name)
     aim = value_of(recipe.objective, OBJECTIVES) if objective is None else objective
-    doing = chosen(hooks, HOOKS) if hooks else ()
+    doing = resolve_names(hooks, HOOKS) if hooks else ()
     classes = aim.classes(images)
     test = None if test is None else test.for_classes(len(classes), classes)
     known = {"training": images.fingerprint, **({} if test is None else {"test": test.fingerprint})}

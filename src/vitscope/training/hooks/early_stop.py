@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.measurement.bounds import COUNT, bounded, check_bounds
+from vitscope.measurement.bounds import COUNT, bounded_field, check_bounds
 from vitscope.measurement.errors import UserError
 from vitscope.training.hook import HOOKS, AbstractHook
 
@@ -18,7 +18,7 @@ class EarlyStop(AbstractHook):
     The figure is the one that chooses the epoch. The learning rate follows the epochs of the recipe all the same.
     """
 
-    patience: int = bounded(3, COUNT)
+    patience: int = bounded_field(3, COUNT)
     """Epochs without a better figure after which the training ends."""
 
     name = "early-stop"

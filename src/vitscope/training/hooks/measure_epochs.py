@@ -6,7 +6,7 @@ from typing import final
 from vitscope.data.image import Images
 from vitscope.engine.measure import AsMeasurable, Measurement, measure
 from vitscope.engine.plan import Plan
-from vitscope.measurement.bounds import COUNT, bounded, check_bounds
+from vitscope.measurement.bounds import COUNT, bounded_field, check_bounds
 from vitscope.training.hook import HOOKS, AbstractHook, Epoch
 
 
@@ -23,7 +23,7 @@ class MeasureEpochs(AbstractHook):
     """On what they are measured; never on the test images, unless they may be seen more than once."""
     diagnostics: tuple[AsMeasurable, ...]
     """As ``measure`` takes them: names or values."""
-    every: int = bounded(1, COUNT)
+    every: int = bounded_field(1, COUNT)
     """Epochs from one measurement to the next."""
 
     name = "measure-epochs"

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitscope.data.image import Images
-from vitscope.measurement.bounds import SHARE, Bounds, bounded, check_bounds
+from vitscope.measurement.bounds import SHARE, Bounds, bounded_field, check_bounds
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
 from vitscope.models.baked import baked
 from vitscope.models.catalogue import composition_of
 from vitscope.models.edit import with_edits
 from vitscope.models.subject import Subject
-from vitscope.runs.code import versioned
+from vitscope.runs.code import code_version
 from vitscope.training.objective import OBJECTIVES, AbstractObjective, Forward, TrainingBatch
 from vitscope.training.objectives.classification import ACCURACY, NLL, class_figures
 
@@ -53,9 +53,9 @@ class Distillation(AbstractObjective):
 
     teacher: Subject
     """Any subject with a classifier, its edits included; it is not changed."""
-    temperature: float = bounded(2.0, Bounds(above=0, most=1000))
+    temperature: float = bounded_field(2.0, Bounds(above=0, most=1000))
     """T: larger ones weigh the classes more alike."""
-    weight: float = bounded(0.5, SHARE)
+    weight: float = bounded_field(0.5, SHARE)
     """w: the teacher's share of the loss; the labels have the rest."""
 
     name = "distillation"
@@ -100,7 +100,7 @@ class Distillation(AbstractObjective):
         teacher = {"name": self.teacher.name, "fingerprint": self.teacher.fingerprint}
         edits = {"edits": [repr(edit) for edit in self.teacher.edits]} if self.teacher.edits else {}
         settings = {"temperature": self.temperature, "weight": self.weight}
-        return {"name": self.name, "teacher": {**teacher, **edits}, **settings, **versioned(self)}
+        return {"name": self.name, "teacher": {**teacher, **edits}, **settings, **code_version(self)}
 
     def loss(self, forward: Forward, batch: TrainingBatch) -> Float[Tensor, ""]:
         """The weighted sum."""
