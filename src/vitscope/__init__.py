@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from vitscope.runs.store import RunFolder, read_run
     from vitscope.training.recipe import Recipe
     from vitscope.training.train import train
+    from vitscope.training.trials import Grid, trials
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Grid": "vitscope.training.trials",
     "PixelInput": "vitscope.models.pixels",
     "Plan": "vitscope.engine.plan",
     "Run": "vitscope.runs.run",
@@ -52,9 +54,11 @@ _HOMES = {
     "read_run": "vitscope.runs.store",
     "study": "vitscope.engine.study",
     "train": "vitscope.training.train",
+    "trials": "vitscope.training.trials",
 }
 
 __all__ = [
+    "Grid",
     "PixelInput",
     "Plan",
     "Recipe",
@@ -75,6 +79,7 @@ __all__ = [
     "report",
     "study",
     "train",
+    "trials",
 ]
 
 

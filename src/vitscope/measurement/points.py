@@ -15,6 +15,8 @@ from vitscope.measurement.ranges import parse_numbers
 from vitscope.measurement.trials import Along, Entries
 
 Value = bool | int | float | str
+_AXIS = {"image": "image_side", "batch": "batch_size"}
+"""Axes of settings whose own names are those of other axes."""
 
 
 @final
@@ -41,8 +43,8 @@ class Points:
     def axes(self) -> list[Along]:
         """The axes of a result."""
         return [
-            Along(name, cast(Entries, [_entry(one) for one in values]), AXES.get(name, name.replace("_", " ")))
-            for name, values in self.values.items()
+            Along(axis, cast(Entries, [_entry(one) for one in values]), AXES.get(axis, axis.replace("_", " ")))
+            for axis, values in ((_AXIS.get(name, name), values) for name, values in self.values.items())
         ]
 
     def stack(self, datasets: Sequence[xr.Dataset]) -> xr.Dataset:

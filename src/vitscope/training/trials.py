@@ -1,0 +1,262 @@
+"""``trials``: trainings at every point of a grid over the recipe, each by several seeds, as one run."""
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, final
+
+import xarray as xr
+
+from vitscope.data import Images
+from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
+from vitscope.engine.question import AbstractQuestion, Answer, carry_out
+from vitscope.engine.work.work import AbstractResult, AbstractWork, Advance, Amount, Shard
+from vitscope.measurement.bounds import COUNT, check_number
+from vitscope.measurement.errors import UserError
+from vitscope.measurement.points import Points, Value, parse_points
+from vitscope.models.subject import Subject
+from vitscope.runs.provenance import provenance
+from vitscope.runs.run import Run, make_run
+from vitscope.runs.spec import Spec
+from vitscope.training.observer import Silent, Step
+from vitscope.training.recipe import FREE, Recipe
+from vitscope.training.train import train
+from vitscope.training.trial_results import Trials, describe_trials, judge_trials
+
+FOLDER = "trials"
+"""Where the trainings of a grid are kept, in the folder of its run."""
+
+
+@final
+@dataclass(frozen=True)
+class Grid:
+    """A recipe, and the values of some of its fields that are tried in every combination.
+
+    ``Grid(Recipe(epochs=5), images, {"learning_rate": (5e-4, 1e-3)})``. ``test`` are the images that each finished
+    training is tested on; ``start`` is what all trainings begin from, random weights if it is None.
+    """
+
+    recipe: Recipe
+    images: Images
+    values: Mapping[str, tuple[Value, ...]] = field(default_factory=dict[str, tuple[Value, ...]])
+    test: Images | None = None
+    start: Subject | None = None
+
+    def __post_init__(self) -> None:
+        known = [one.name for one in fields(Recipe) if one.name not in (*FREE, "seed")]
+        for name, values in self.values.items():
+            if name not in known:
+                more = "; seeds=3 gives several seeds" if name == "seed" else ""
+                raise UserError(f"A grid cannot vary {name}; it can vary: {', '.join(known)}{more}.")
+            if not values:
+                raise UserError(f"{name} has no values; give one or several.")
+        _ = self.recipes  # which refuses what does not go together
+
+    @property
+    def points(self) -> Points:
+        """Every combination of the values."""
+        return Points(self.values)
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The recipe at each point."""
+        return tuple(replace(self.recipe, **settings) for settings in self.points.settings)
+
+
+def parse_grid(texts: Iterable[str]) -> Mapping[str, tuple[Value, ...]]:
+    """The values of a grid that is written as text: ``learning_rate=5e-4,1e-3 mixup=0,0.8``."""
+    given: dict[str, str] = {}
+    for one in texts:
+        name, equals, values = one.partition("=")
+        if not equals or not values or name in given:
+            raise UserError(f"--grid takes settings and values once each, as in learning_rate=5e-4,1e-3; not {one!r}.")
+        given[name.strip().replace("-", "_")] = values
+    names = {one.name: one.name for one in fields(Recipe) if one.name not in (*FREE, "seed")}
+    return parse_points("A recipe", Recipe, names, given).values
+
+
+def trials(grid: Grid, seeds: int = 1, plan: Plan | None = None) -> Run:
+    """Trainings at every point of the grid, each by ``seeds`` seeds from the recipe's own on, as one run.
+
+    Every point has the same seeds, and a seed the same order of images, so that points are compared in pairs. The run
+    has ``trials`` (along the grid's axes and ``seed``, errors over images), ``learning-curves`` (along ``point`` and
+    ``epoch``, errors over seeds) and ``trial-differences`` (each point less the first, by seed and by image); its
+    claim says whether one point is the best. The plan's executor shares the trainings out; with a folder each is kept
+    in ``trials/POINT-SEED``, goes on within itself when resumed, and its weights are there. Cost: that of all
+    trainings. Raises ``UserError`` for a grid that does not fit the recipe.
+    """
+    return carry_out(TrialsQuestion(grid, seeds), check_plan(plan))
+
+
+@final
+@dataclass(frozen=True)
+class TrialsQuestion(AbstractQuestion):
+    """A grid of trainings by several seeds."""
+
+    grid: Grid
+    seeds: int = 1
+    counted: ClassVar[str] = "passes over an image"
+
+    def __post_init__(self) -> None:
+        check_number("seeds", self.seeds, COUNT)
+
+    @property
+    def title(self) -> str:
+        """What it is called while it is answered."""
+        return "Trials"
+
+    @property
+    def name(self) -> str:
+        """The model that is trained."""
+        return self.grid.recipe.model or (self.grid.start.name if self.grid.start else "vit-micro")
+
+    def make_spec(self) -> Spec:
+        """The recipe without what the grid varies, the grid, the seeds, the images and the start."""
+        grid = self.grid
+        model: dict[str, object] = {"name": self.name}
+        if grid.start is not None:
+            model["fingerprint"] = grid.start.fingerprint
+        plain = {name: value for name, value in asdict(grid.recipe).items() if name not in (*FREE, *grid.values)}
+        varied = {name: list(values) for name, values in grid.values.items()}
+        images: dict[str, object] = {"name": grid.images.name, "count": len(grid.images)}
+        images["of"] = f"images of {grid.images.name}"
+        images |= {"labels": grid.images.label_source, "fingerprint": grid.images.fingerprint}
+        if grid.test is not None:
+            images["test"] = grid.test.fingerprint
+        return Spec("trials", model, images, {"recipe": plain, "grid": varied, "seeds": self.seeds})
+
+    def work(self, plan: Plan) -> "TrialWork":
+        """What executors carry out."""
+        folder = None if plan.store is None else plan.store.url
+        if folder is not None and "://" in folder:
+            raise UserError(f"Trainings are kept in a folder of this machine, and {folder} is not; give another.")
+        first = self.grid.recipe.seed
+        each = [(recipe, first + seed) for recipe in self.grid.recipes for seed in range(self.seeds)]
+        recipes = tuple(replace(recipe, seed=seed) for recipe, seed in each)
+        return TrialWork(recipes, self.grid.images, self.grid.test, self.grid.start, folder, self.seeds)
+
+    @property
+    def total(self) -> Amount:
+        """The passes of an image through the model that all trainings make."""
+        return self.seeds * sum(recipe.epochs * len(self.grid.images) for recipe in self.grid.recipes)
+
+    def kept(self, plan: Plan) -> Amount:
+        """What finished trainings took; those under way are kept too, to their last saved state."""
+        return count_kept(self.work(plan), self.spec, plan)
+
+    def answer(self, plan: Plan) -> Answer:
+        """The run of all trainings, with its claim."""
+        began = time.perf_counter()
+        work = self.work(plan)
+        work.refuse_begun(plan.resume)
+        found = fold_work(work, self.spec, plan, self.total)
+        outcomes = [found[shard] for shard in sorted(found, key=lambda shard: shard.start)]
+        seeds = [self.grid.recipe.seed + number for number in range(self.seeds)]
+        all_trials = Trials(self.grid.points, seeds, [outcome.groups for outcome in outcomes])
+        groups, notes = describe_trials(all_trials)
+        origin = provenance(time.perf_counter() - began, plan.command)
+        if self.grid.test is None:
+            notes = (*notes, "No test images were given: accuracies are those of the validation images.")
+        run = make_run(self.spec, groups, len(self.grid.images), provenance=origin, notes=notes)
+        return Answer(run.with_claims(judge_trials(all_trials)))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Outcome(AbstractResult):
+    """What a training came to: the groups of its run."""
+
+    groups: Mapping[str, xr.Dataset]
+
+    @property
+    def done(self) -> int:
+        """One training."""
+        return 1
+
+    def to_bytes(self) -> bytes:
+        """NetCDF."""
+        return bytes(xr.DataTree.from_dict(dict(self.groups)).to_netcdf(engine="h5netcdf"))
+
+
+@final
+@dataclass(frozen=True)
+class TrialWork(AbstractWork[Outcome]):
+    """Trainings, one a shard, the longest first; point after point, seeds fastest."""
+
+    recipes: tuple[Recipe, ...]
+    images: Images
+    test: Images | None
+    start: Subject | None
+    folder: str | None
+    seeds: int
+
+    @cached_property
+    def costs(self) -> tuple[int, ...]:
+        """The passes of an image through the model that each training makes."""
+        return tuple(recipe.epochs * len(self.images) for recipe in self.recipes)
+
+    def shards(self) -> tuple[Shard, ...]:
+        """One for each training."""
+        order = sorted(range(len(self.recipes)), key=lambda number: -self.costs[number])
+        return tuple(Shard(number, number + 1) for number in order)
+
+    def passes(self, shard: Shard) -> Amount:
+        """What the training costs."""
+        return self.costs[shard.start]
+
+    def place(self, number: int) -> Path | None:
+        """The folder of a training; None if nothing is kept."""
+        name = f"{number // self.seeds + 1:03d}-seed-{self.recipes[number].seed}"
+        return None if self.folder is None else Path(self.folder, FOLDER, name)
+
+    def refuse_begun(self, resume: bool) -> None:
+        """Raise ``UserError`` if trainings are kept and are not to be gone on with: they are never trained over."""
+        begun = self.folder is not None and os.path.isdir(Path(self.folder, FOLDER))
+        if begun and not resume:
+            raise UserError(f"{self.folder} already holds trainings of a grid; resume them, or give another folder.")
+
+    def fold(self, shard: Shard, advance: Advance) -> Outcome:
+        """Train one; go on if it was begun."""
+        kept = self.place(shard.start)
+        with tempfile.TemporaryDirectory() if kept is None else nullcontext(str(kept)) as folder:
+            watch = _Counting(advance, len(self.images))
+            recipe = self.recipes[shard.start]
+            made = train(recipe, self.images, folder, self.test, True, watch, self.start)
+            groups = {"training": made.metrics.load()}
+            if "predictions" in made.run:
+                groups["predictions"] = made.run.tree["predictions"].to_dataset()
+            return Outcome(groups)
+
+    def read(self, content: bytes) -> Outcome:
+        """The outcome whose ``to_bytes`` these are."""
+        with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
+            return Outcome({name: node.to_dataset() for name, node in tree.load().children.items()})
+
+
+class _Counting(Silent):
+    """Tells the progress how many images have passed, epoch by epoch exactly."""
+
+    def __init__(self, advance: Advance, images: int) -> None:
+        self._advance, self._images, self._told = advance, images, 0.0
+
+    def begin(self, steps: int, done: int) -> None:
+        """What was done before counts too."""
+        self._steps = steps
+        self._tell(done)
+
+    def step(self, step: Step) -> None:
+        """One step more."""
+        self._tell(step.number, step.epochs)
+
+    def _tell(self, made: int, epochs: int | None = None) -> None:
+        self._epochs = epochs or getattr(self, "_epochs", 0)
+        now = made / self._steps * self._epochs * self._images
+        if now > self._told:
+            self._advance(now - self._told)
+            self._told = now
