@@ -58,8 +58,8 @@ def entries(values: xr.DataArray, dim: str) -> list[str]:
 
 
 def shortened(text: str) -> str:
-    """A label that fits beside an axis."""
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
+    """A label that fits beside an axis: its beginning and its end, by which labels of one kind differ."""
+    return text if len(text) <= _SHORT else f"{text[: _SHORT // 2 - 1]}…{text[-_SHORT // 2 :]}"
 
 
 def unit_axes(values: xr.DataArray, cells: int) -> tuple[str, ...]:

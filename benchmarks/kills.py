@@ -1,0 +1,145 @@
+"""Commands that are killed at random moments and resumed, beside the same commands left alone.
+
+``python benchmarks/kills.py train trials contrast head --times 20`` runs each command once to its end, then kills it so
+many times at a random moment (SIGKILL, to the whole process group) and resumes it, in turn until it ends, and compares
+every array of the run and every weight that it left. Prints a line for each, and exits with the number that differ.
+What a killed command leaves behind (temporary files, processes) counts as a difference.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from safetensors.numpy import load_file
+
+VITSCOPE = [sys.executable, "-c", "from vitscope.cli import main; main()"]
+SMALL = ["--images", "digits", "--image", "8", "--channels", "1", "--patch", "4", "--depth", "1", "--batch", "32"]
+TRAIN = ["train", "vit-micro", *SMALL, "--epochs", "3", "--save-every", "5", "--limit", "256"]
+HEAD = [
+    "digits",
+    "--images",
+    "digits",
+    "--limit",
+    "200",
+    "--test-limit",
+    "50",
+    "--pool",
+    "2",
+    "--width",
+    "8",
+    "--gates",
+    "4",
+]
+COMMANDS = {
+    "train": TRAIN,
+    "trials": [*TRAIN, "--grid", "learning_rate=5e-4,1e-3", "--seeds", "2", "--validation", "0.2"],
+    "contrast": ["contrast", "digits", "--against", "digits", "--images", "digits", "--batch-size", "16"],
+    "head": ["head", "fit", *HEAD],
+    "path": ["head", "path", *HEAD, "--betas", "4"],
+}
+PLAIN = {"seconds", "fit_seconds"}
+"""Times, which no two runs have in common."""
+
+
+def main() -> None:
+    """Kill and resume each command so many times."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commands", nargs="+", choices=COMMANDS)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    chance, wrong = random.Random(arguments.seed), 0
+    for name in arguments.commands:
+        with tempfile.TemporaryDirectory() as place:
+            began = time.perf_counter()
+            whole = Path(place, "whole")
+            run(COMMANDS[name], whole, place)
+            seconds = time.perf_counter() - began
+            equal = 0
+            for number in range(arguments.times):
+                folder = Path(place, str(number))
+                kills = killed(COMMANDS[name], folder, place, chance, seconds)
+                why = difference(whole, folder, place)
+                equal += not why
+                wrong += bool(why)
+                print(f"{name} {number + 1}: killed {kills} times, {why or 'equal'}", flush=True)
+            print(f"{name}: {equal} of {arguments.times} equal, {seconds:.1f} s when left alone", flush=True)
+    sys.exit(wrong)
+
+
+def command(words: list[str], folder: Path, *more: str) -> list[str]:
+    """The command line; features of heads are kept beside its run."""
+    features = ["--features", str(folder / "features")] if words[0] == "head" else []
+    return [*VITSCOPE, *words, "--out", str(folder), *features, *more]
+
+
+def run(words: list[str], folder: Path, place: str, *more: str) -> None:
+    """Run the command to its end."""
+    done = subprocess.run(command(words, folder, *more), cwd=place, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+
+
+def killed(words: list[str], folder: Path, place: str, chance: random.Random, seconds: float) -> int:
+    """Kill the command at one to three random moments, then let it end; returns how often it was killed."""
+    times = chance.randint(1, 3)
+    for number in range(times):
+        more = ["--resume"] if number else []
+        process = subprocess.Popen(
+            command(words, folder, *more),
+            cwd=place,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.wait(chance.uniform(0.2, 1.0) * seconds)
+            return number  # it came to its end before
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    run(words, folder, place, "--resume")
+    return times
+
+
+def difference(whole: Path, folder: Path, place: str) -> str:
+    """What two folders do not have in common; nothing if they are equal."""
+    found = [{str(path.relative_to(each)) for path in each.rglob("*") if path.is_file()} for each in (whole, folder)]
+    if found[0] != found[1]:
+        return f"other files: {sorted(found[0] ^ found[1])[:5]}"
+    for name in sorted(found[0]):
+        if name.endswith(".safetensors") and (why := tensors_differ(whole / name, folder / name)):
+            return f"{name}: {why}"
+        if name.endswith(".nc") and (why := numbers_differ(whole / name, folder / name)):
+            return f"{name}: {why}"
+    processes = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=False).stdout
+    return f"processes left: {processes.split()}" if processes else ""
+
+
+def tensors_differ(one: Path, other: Path) -> str:
+    """The first tensor that differs."""
+    first, second = load_file(one), load_file(other)
+    return next((name for name in first if not np.array_equal(first[name], second.get(name))), "")
+
+
+def numbers_differ(one: Path, other: Path) -> str:
+    """The first array that differs, times apart."""
+    trees = [xr.open_datatree(path, engine="h5netcdf").load() for path in (one, other)]
+    for name, node in trees[0].to_dict().items():
+        for variable in node.data_vars:
+            same = trees[1][f"{name}/{variable}"].identical(node[variable])
+            if not same and not PLAIN & {str(variable).removesuffix("_error").removesuffix("_count")}:
+                return f"{name}/{variable}"
+    return ""
+
+
+if __name__ == "__main__":
+    main()
