@@ -1,0 +1,94 @@
+"""Trials: the trainings that they are made of, in pairs, whoever carries them out and whenever they are interrupted."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import vitscope
+from vitscope import Grid, Plan, UserError
+from vitscope.engine.work.executor import Processes
+from vitscope.training.recipe import Recipe
+from vitscope.training.train import train
+from vitscope.training.trials import TrialsQuestion, parse_grid
+
+RECIPE = Recipe("vit-micro", image=8, patch=4, channels=1, depth=1, epochs=2, batch=16, validation=0.25)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return tuple(vitscope.images("digits", split=split, limit=64) for split in ("train", "test"))
+
+
+@pytest.fixture(scope="module")
+def grid(digits):
+    return Grid(RECIPE, digits[0], {"learning_rate": (1e-3, 2e-3)}, digits[1])
+
+
+@pytest.fixture(scope="module")
+def run(grid):
+    return vitscope.trials(grid, seeds=2)
+
+
+def same(one, other):
+    return all(
+        xr.Dataset.identical(node.to_dataset(), other.tree[name].to_dataset())
+        for name, node in one.tree.children.items()
+    )
+
+
+def test_a_trial_is_the_training_by_itself(run, digits, tmp_path):
+    alone = train(Recipe(**{**vars(RECIPE), "learning_rate": 2e-3, "seed": 1}), digits[0], tmp_path, digits[1])
+    right = alone.run.tree["predictions"].to_dataset()
+    share = float((right["predicted"] == right["label"]).mean())
+    assert float(run["trials"].sel(learning_rate=2e-3, seed="seed 1")) == pytest.approx(share)
+
+
+def test_the_tree_has_the_axes_of_the_grid_and_the_seed(run):
+    assert run["trials"].dims == ("learning_rate", "seed")
+    assert run["learning-curves/validation_accuracy"].dims == ("point", "epoch")
+    assert [claim.name for claim in run.claims] == ["best-point"]
+
+
+def test_workers_give_the_same(run, grid):
+    assert same(run, vitscope.trials(grid, seeds=2, plan=Plan(executor=Processes(2))))
+
+
+def test_an_interrupt_keeps_finished_trainings_and_the_state_of_the_one_under_way(run, grid, tmp_path):
+    class Stop:
+        def __call__(self, done, total):
+            if done > 1.5 * total / 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vitscope.trials(grid, seeds=2, plan=Plan(folder=tmp_path, progress=Stop()))
+    question = TrialsQuestion(grid, 2)
+    assert question.kept(Plan(folder=tmp_path)) == question.total / 4
+    with pytest.raises(UserError, match="already holds trainings of a grid; resume them"):
+        vitscope.trials(grid, seeds=2, plan=Plan(folder=tmp_path))
+    seen = []
+    again = vitscope.trials(
+        grid, seeds=2, plan=Plan(folder=tmp_path, resume=True, progress=lambda done, total: seen.append(done / total))
+    )
+    assert same(run, again)
+    assert seen[0] == 0.25
+    assert np.all(np.diff(seen) >= 0)
+    assert seen[-1] == pytest.approx(1)
+    assert len(list((tmp_path / "trials").glob("*/model.safetensors"))) == 4
+
+
+def test_what_a_grid_cannot_vary_is_named(digits):
+    with pytest.raises(UserError, match=r"A grid cannot vary seed; .*seeds=3 gives several seeds"):
+        Grid(RECIPE, digits[0], {"seed": (0, 1)})
+    with pytest.raises(UserError, match="learning_rate has no values"):
+        Grid(RECIPE, digits[0], {"learning_rate": ()})
+    with pytest.raises(UserError, match="learning_rate is -1"):
+        Grid(RECIPE, digits[0], {"learning_rate": (-1.0,)})
+    with pytest.raises(UserError, match=r"no setting 'learning_rat'.*learning_rate"):
+        parse_grid(["learning_rat=1"])
+
+
+def test_a_grid_is_read_from_text():
+    assert parse_grid(["learning-rate=1e-3,2e-3", "mixup=0,0.8"]) == {
+        "learning_rate": (1e-3, 2e-3),
+        "mixup": (0.0, 0.8),
+    }
