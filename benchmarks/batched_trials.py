@@ -1,8 +1,7 @@
 """Several models of one shape trained in one computation (``torch.func.vmap``), beside one after the other.
 
-``python benchmarks/batched_trials.py`` times forward and backward passes of vit-micro for 1, 2 and 4 seeds in both ways,
-in turn, at the sizes of CIFAR-10 and of the embedded digits. Trials train their models one by one: see the ratios in
-``docs/benchmarks.md``.
+``python benchmarks/batched_trials.py`` times forward and backward passes of small ViTs for 2 and 4 seeds in both ways, in
+turn, at the sizes of CIFAR-10 and of the embedded digits.
 """
 
 import argparse
@@ -40,7 +39,7 @@ def compare(config: VitConfig, seeds: int, batch: int, steps: int = 8) -> float:
     labels = torch.randint(config.classes, (seeds, batch))
     skeleton = models[0]
 
-    def loss(parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor):  # noqa: ANN202
+    def loss(parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor):
         return functional.cross_entropy(functional_call(skeleton, (parameters, buffers), (x,)), y)
 
     parameters, buffers = stack_module_state(models)
@@ -62,7 +61,7 @@ def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     functional.cross_entropy(model(x), y).backward()
 
 
-def timed(run, steps: int) -> float:  # noqa: ANN001
+def timed(run, steps: int) -> float:
     """Seconds of so many steps, after one that is not counted."""
     run()
     began = time.perf_counter()

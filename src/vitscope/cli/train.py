@@ -14,6 +14,7 @@ from vitscope.cli.paths import refuse_absent
 from vitscope.cli.request import first_split
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
+from vitscope.cli.trials import TrialRequest, train_grid
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 from vitscope.models.names import refuse_unknown
@@ -57,7 +58,9 @@ def train_on(
     It begins with random weights, or with those of --weights, --pretrained or --from. With --validation, a share of the
     images chooses the epoch.
     """
-    settings, learning = made(Recipe, recipe), made(Learning, recipe)
+    settings, learning, trial = made(Recipe, recipe), made(Learning, recipe), made(TrialRequest, recipe)
+    if trial and watch is not None:
+        raise UserError("--watch is for one training; leave out --grid and --seeds, or --watch.")
     refuse_absent(weights, "--weights")
     refuse_absent(start, "--from")
     if "://" in out:
@@ -79,6 +82,9 @@ def train_on(
     tested = None if shown.name == test.name else test
     if tested is None:
         hint(f"{images} has no split to test on; the training goes untested.")
+    if trial:
+        train_grid(trial, settings, shown, tested, begun, objective, hooks, out, resume)
+        return
     how: dict[str, Any] = {"objective": objective, "hooks": hooks, "command": command_line()}
     try:
         result = trained(settings, shown, Path(out), tested, resume, observer, begun, **how)
@@ -159,4 +165,4 @@ def _images(source: str, splits: tuple[str | None, ...], flag: str, **options: A
         raise UserError(str(error).replace("--split", flag)) from error
 
 
-train = with_flags(train_on, Recipe, Learning)
+train = with_flags(train_on, Recipe, Learning, TrialRequest)

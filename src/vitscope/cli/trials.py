@@ -9,7 +9,13 @@ from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
 
 if TYPE_CHECKING:
-    from vitscope.training.trials import Grid
+    from collections.abc import Sequence
+
+    from vitscope.data import Images
+    from vitscope.models.subject import Subject
+    from vitscope.training.hook import AbstractHook
+    from vitscope.training.objective import AbstractObjective
+    from vitscope.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,21 @@ class TrialRequest:
         return Workers(self.at_once, self.on)
 
 
-def train_grid(request: TrialRequest, grid: "Grid", out: str, resume: bool) -> None:
+def train_grid(
+    request: TrialRequest,
+    recipe: "Recipe",
+    images: "Images",
+    test: "Images | None",
+    start: "Subject | None",
+    objective: "AbstractObjective | None",
+    hooks: "Sequence[AbstractHook]",
+    out: str,
+    resume: bool,
+) -> None:
     """Carry out the trainings, keep them and their run in ``out``, write its page, and show both."""
     from vitscope.engine.plan import Plan
-    from vitscope.training.trials import TrialsQuestion
+    from vitscope.training.trials import Grid, TrialsQuestion, parse_grid
 
+    grid = Grid(recipe, images, parse_grid(request.grid), test, start, objective, tuple(hooks))
     plan = Plan(executor=request.workers.executor, resume=resume, command=command_line())
     answer(TrialsQuestion(grid, request.seeds), "trials", out, plan)

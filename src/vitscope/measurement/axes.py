@@ -26,7 +26,6 @@ AXES: Mapping[str, str] = MappingProxyType(
         "part": "unit or module whose weights are differentiated by",
         "eigenvalue": "value of a Hessian eigenvalue",
         "run": "run that is compared",
-        "subject": "model that is compared",
         "beta": "weight of a convex head's penalty, as a share of the largest that leaves any head",
         "head_kind": "kind of convex head",
         "convex_head": "head of a trained convex head, 1 is the largest",

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float64
 
-from vitscope.measurement.claim import Claim, Kind, Verdict
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.crossed import Crossed, crossed_difference
 from vitscope.measurement.estimate import above, needed, rate_of
 from vitscope.measurement.points import Points
@@ -103,14 +103,14 @@ def judge_trials(trials: Trials) -> tuple[Claim, ...]:
 def _claim(best: str, other: str, change: Crossed, verdict: Verdict, rate: float) -> Claim:
     low, high = change.interval(rate)
     said = {
-        Verdict.HOLDS: (Kind.GOOD, f"Take {best}: it beats every other point.", ""),
+        Verdict.HOLDS: (ClaimKind.GOOD, f"Take {best}: it beats every other point.", ""),
         Verdict.FAILS: (
-            Kind.LOOK,
+            ClaimKind.LOOK,
             f"Validation chose {best}, but {other} does better on the test images.",
             "Hold out more images for validation, and choose again.",
         ),
         Verdict.UNDECIDED: (
-            Kind.LOOK,
+            ClaimKind.LOOK,
             f"Validation chose {best}, but these trainings do not tell it from {other}.",
             _more(change, rate),
         ),

@@ -24,6 +24,8 @@ from vitscope.models.subject import Subject
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
+from vitscope.training.hook import AbstractHook
+from vitscope.training.objective import AbstractObjective
 from vitscope.training.observer import Silent, Step
 from vitscope.training.recipe import FREE, Recipe
 from vitscope.training.train import train
@@ -39,7 +41,8 @@ class Grid:
     """A recipe, and the values of some of its fields that are tried in every combination.
 
     ``Grid(Recipe(epochs=5), images, {"learning_rate": (5e-4, 1e-3)})``. ``test`` are the images that each finished
-    training is tested on; ``start`` is what all trainings begin from, random weights if it is None.
+    training is tested on; ``start`` is what all trainings begin from, random weights if it is None; ``objective`` and
+    ``hooks`` are as for :func:`vitscope.train`.
     """
 
     recipe: Recipe
@@ -47,6 +50,8 @@ class Grid:
     values: Mapping[str, tuple[Value, ...]] = field(default_factory=dict[str, tuple[Value, ...]])
     test: Images | None = None
     start: Subject | None = None
+    objective: AbstractObjective | None = None
+    hooks: tuple[AbstractHook, ...] = ()
 
     def __post_init__(self) -> None:
         known = [one.name for one in fields(Recipe) if one.name not in (*FREE, "seed")]
@@ -129,7 +134,12 @@ class TrialsQuestion(AbstractQuestion):
         images |= {"labels": grid.images.label_source, "fingerprint": grid.images.fingerprint}
         if grid.test is not None:
             images["test"] = grid.test.fingerprint
-        return Spec("trials", model, images, {"recipe": plain, "grid": varied, "seeds": self.seeds})
+        settings: dict[str, object] = {"recipe": plain, "grid": varied, "seeds": self.seeds}
+        if grid.objective is not None:
+            settings["objective"] = grid.objective.facts()
+        if grid.hooks:
+            settings["hooks"] = [hook.facts() for hook in grid.hooks]
+        return Spec("trials", model, images, settings)
 
     def work(self, plan: Plan) -> "TrialWork":
         """What executors carry out."""
@@ -139,7 +149,7 @@ class TrialsQuestion(AbstractQuestion):
         first = self.grid.recipe.seed
         each = [(recipe, first + seed) for recipe in self.grid.recipes for seed in range(self.seeds)]
         recipes = tuple(replace(recipe, seed=seed) for recipe, seed in each)
-        return TrialWork(recipes, self.grid.images, self.grid.test, self.grid.start, folder, self.seeds)
+        return TrialWork(self.grid, recipes, folder, self.seeds)
 
     @property
     def total(self) -> Amount:
@@ -189,17 +199,15 @@ class Outcome(AbstractResult):
 class TrialWork(AbstractWork[Outcome]):
     """Trainings, one a shard, the longest first; point after point, seeds fastest."""
 
+    grid: Grid
     recipes: tuple[Recipe, ...]
-    images: Images
-    test: Images | None
-    start: Subject | None
     folder: str | None
     seeds: int
 
     @cached_property
     def costs(self) -> tuple[int, ...]:
         """The passes of an image through the model that each training makes."""
-        return tuple(recipe.epochs * len(self.images) for recipe in self.recipes)
+        return tuple(recipe.epochs * len(self.grid.images) for recipe in self.recipes)
 
     def shards(self) -> tuple[Shard, ...]:
         """One for each training."""
@@ -225,9 +233,18 @@ class TrialWork(AbstractWork[Outcome]):
         """Train one; go on if it was begun."""
         kept = self.place(shard.start)
         with tempfile.TemporaryDirectory() if kept is None else nullcontext(str(kept)) as folder:
-            watch = _Counting(advance, len(self.images))
-            recipe = self.recipes[shard.start]
-            made = train(recipe, self.images, folder, self.test, True, watch, self.start)
+            grid, watch = self.grid, _Counting(advance, len(self.grid.images))
+            made = train(
+                self.recipes[shard.start],
+                grid.images,
+                folder,
+                grid.test,
+                resume=True,
+                observer=watch,
+                start=grid.start,
+                objective=grid.objective,
+                hooks=grid.hooks,
+            )
             groups = {"training": made.metrics.load()}
             if "predictions" in made.run:
                 groups["predictions"] = made.run.tree["predictions"].to_dataset()
