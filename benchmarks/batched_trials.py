@@ -1,7 +1,7 @@
 """Several models of one shape trained in one computation (``torch.func.vmap``), beside one after the other.
 
-``python benchmarks/batched_trials.py`` times forward and backward passes of small ViTs for 2 and 4 seeds in both ways, in
-turn, at the sizes of CIFAR-10 and of the embedded digits.
+``python benchmarks/batched_trials.py`` times forward and backward passes of small ViTs for 2 and 4 seeds in both ways,
+in turn, at the sizes of CIFAR-10 and of the embedded digits.
 """
 
 import argparse

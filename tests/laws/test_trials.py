@@ -40,7 +40,7 @@ def test_a_trial_is_the_training_by_itself(run, digits, tmp_path):
     alone = train(Recipe(**{**vars(RECIPE), "learning_rate": 2e-3, "seed": 1}), digits[0], tmp_path, digits[1])
     right = alone.run.tree["predictions"].to_dataset()
     share = float((right["predicted"] == right["label"]).mean())
-    assert float(run["trials"].sel(learning_rate=2e-3, seed="seed 1")) == pytest.approx(share)
+    assert float(run["trials"].sel(learning_rate=2e-3, seed="1")) == pytest.approx(share)
 
 
 def test_the_tree_has_the_axes_of_the_grid_and_the_seed(run):

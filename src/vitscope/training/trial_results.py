@@ -172,7 +172,7 @@ def _by_seed(trials: Trials) -> xr.Dataset:
 
 
 def _read_point(trials: Trials, point: int) -> xr.Dataset:
-    seed = {"seed": ("seed", [f"seed {one}" for one in trials.seeds], {"long_name": "seed"})}
+    seed = {"seed": ("seed", [str(one) for one in trials.seeds], {"long_name": "seed"})}
     groups = [one["predictions"] for one in trials.at(point)]
     columns = {_ACCURACY: [_right(one) for one in groups], _NLL: [one["loss"].values for one in groups]}
     parts = [_over_images(quantity, values, seed) for quantity, values in columns.items()]
@@ -210,7 +210,8 @@ def _curves(trials: Trials) -> xr.Dataset:
     parts: list[xr.Dataset] = []
     for name in names:
         said = first[name].attrs
-        quantity = Quantity(name, said["long_name"], said["units"], said["meaning"], said["better"])
+        meaning = str(said["meaning"]).partition("; the standard error")[0].rstrip(".")
+        quantity = Quantity(name, said["long_name"], said["units"], f"{meaning}.", said["better"])
         values = np.full((len(trials.names), epochs[0], len(trials.seeds)), np.nan)
         for point in range(len(trials.names)):
             for seed, one in enumerate(trials.at(point)):

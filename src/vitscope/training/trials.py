@@ -133,7 +133,7 @@ class TrialsQuestion(AbstractQuestion):
         images["of"] = f"images of {grid.images.name}"
         images |= {"labels": grid.images.label_source, "fingerprint": grid.images.fingerprint}
         if grid.test is not None:
-            images["test"] = grid.test.fingerprint
+            images |= {"test": grid.test.name, "fingerprint": f"{grid.images.fingerprint} {grid.test.fingerprint}"}
         settings: dict[str, object] = {"recipe": plain, "grid": varied, "seeds": self.seeds}
         if grid.objective is not None:
             settings["objective"] = grid.objective.facts()
