@@ -11,9 +11,9 @@ from jaxtyping import Float64
 
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.crossed import Crossed, crossed_difference
-from vitscope.measurement.estimate import above, needed, rate_of
+from vitscope.measurement.estimate import above, rate_of, samples_needed
 from vitscope.measurement.points import Points
-from vitscope.measurement.quantity import Quantity, labelled
+from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.measurement.trials import Along, over_trials
 
 _QUESTION = "Which recipe is best?"
@@ -148,7 +148,7 @@ def _more(change: Crossed, rate: float) -> str:
             rate,
         )
 
-    more = needed(judge, change.seeds)
+    more = samples_needed(judge, change.seeds)
     if more is None or more > 1000:
         return "No number of seeds would tell them apart on these test images: take the cheaper one."
     return f"About {more} seeds would decide it, if they are like these (--seeds {more})."
@@ -187,7 +187,7 @@ def _read_point(trials: Trials, point: int) -> xr.Dataset:
     if len(found) > 1:
         spread = found.std(ddof=1)
         error = spread / np.sqrt(2 * (len(found) - 1))
-        parts.append(labelled(deviation, (), np.array(spread), np.array(error), np.array(len(found)), {}))
+        parts.append(label_quantity(deviation, (), np.array(spread), np.array(error), np.array(len(found)), {}))
     return xr.merge(parts, combine_attrs="override")
 
 
@@ -195,7 +195,7 @@ def _over_images(quantity: Quantity, rows: Sequence[np.ndarray], coords: Mapping
     finite = [row[np.isfinite(row)].astype(np.float64) for row in rows]
     mean = np.array([row.mean() if len(row) else np.nan for row in finite])
     error = np.array([row.std(ddof=1) / np.sqrt(len(row)) if len(row) > 1 else np.nan for row in finite])
-    return labelled(quantity, ("seed",), mean, error, np.array([len(row) for row in finite]), coords)
+    return label_quantity(quantity, ("seed",), mean, error, np.array([len(row) for row in finite]), coords)
 
 
 def _curves(trials: Trials) -> xr.Dataset:
@@ -236,7 +236,7 @@ def _differences(trials: Trials) -> xr.Dataset:
     coords = {"point": ("point", trials.names[1:], {"long_name": f"Point of the grid, less {trials.names[0]}"})}
     means, errors = (np.array([getattr(one, name) for one in changes]) for name in ("mean", "error"))
     counts = np.array([one.count for one in changes])
-    found = labelled(_DIFFERENCE, ("point",), means, errors, counts, coords)
+    found = label_quantity(_DIFFERENCE, ("point",), means, errors, counts, coords)
     ends = np.array([one.interval(0.05) for one in changes])
     plain: dict[str, Any] = {
         f"accuracy_difference_{end}": ("point", ends[:, place], {"long_name": f"{end} end of the 95 % interval"})
