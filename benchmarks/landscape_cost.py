@@ -26,7 +26,8 @@ from torch.nn import functional
 
 import vitscope
 from vitscope.data import Images
-from vitscope.engine.study import study, touched
+from vitscope.engine.study import study
+from vitscope.engine.studying import apply_setting
 from vitscope.interventions.studies.loss_landscape import LossLandscape
 from vitscope.models.pixels import PixelInput
 
@@ -151,7 +152,7 @@ def main() -> None:
     shown(f"vitscope, error {asked.error:g}", counter.stop())
     found = run.tree["loss-landscape-accuracy"].to_dataset()
     grid = asked_for.grid(subject, images, vitscope.Plan())
-    moved = [touched(subject, setting).module for setting in grid.settings if setting is not None]
+    moved = [apply_setting(subject, setting).module for setting in grid.settings if setting is not None]
     with torch.no_grad():
         losses = [float(functional.cross_entropy(one(batch.pixels), batch.labels)) for one in moved]
     whole = np.array(losses).reshape(grid.shape)

@@ -230,7 +230,16 @@ SABOTAGES = [
         FOLDERS,
     ),
     ("models/transformers/folder.py", "inside = [key for key in over if _part_of(model, key)]", "inside = []", MUTATED),
-    ("engine/study.py", "values - intact[key]", "values", STUDY),
+    ("engine/reading/diagnostic.py", "else values - before[key]", "else values", STUDY),
+    (
+        "interventions/studies/loss_landscape.py",
+        "permutation(len(images))[:count]",
+        "permutation(len(images))[-count:]",
+        "tests/references/test_landscape.py",
+    ),
+    ("engine/studying.py", "if hand.block != block:", "if True:", STUDY),
+    ("engine/studying.py", "if hand.stretch != stretch:", "if False:", STUDY),
+    ("engine/studying.py", "len(result.silent) == len(self.blocks[shard.block]) + 1", "True", STUDY),
     ("engine/study.py", "for walk in range(1, len(settings) + 1)", "for walk in range(len(settings))", STUDY),
     (
         "engine/reading/together.py",

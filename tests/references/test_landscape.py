@@ -164,6 +164,27 @@ def test_as_many_images_as_the_error_asks_for(linear, shown):
     assert any("standard error of 0.12 nats" in note for note in run.notes)
 
 
+def test_the_pilots_images_are_the_first_measured_and_directions_are_found_once(linear, shown, monkeypatch):
+    found, drawn = [], []
+    directions, deviation = LossLandscape._directions, LossLandscape._deviation
+    monkeypatch.setattr(
+        LossLandscape, "_directions", lambda own, *given: found.append(given) or directions(own, *given)
+    )
+    monkeypatch.setattr(
+        LossLandscape,
+        "_deviation",
+        lambda own, subject, some, *given: drawn.append(some) or deviation(own, subject, some, *given),
+    )
+    grid, measured = LossLandscape(grid_size=3, error=0.12, pilot=20).lay_out(linear, shown, Plan())
+    assert len(found) == len(drawn) == 1
+    assert len(grid.settings) == 9
+    assert 20 < len(measured) < 60
+    assert set(drawn[0].positions) < set(measured.positions)
+    fewer = LossLandscape(grid_size=3, error=100.0, pilot=20).lay_out(linear, shown, Plan())[1]
+    assert 1 < len(fewer) < 20
+    assert set(fewer.positions) < set(drawn[-1].positions)
+
+
 class Rooted(Linear):
     """Logits that are not finite for weights on one side of these."""
 

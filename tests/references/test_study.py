@@ -13,10 +13,10 @@ from vitscope import Plan, RunFolder, images, load, measure
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.attention_entropy import AttentionEntropy
 from vitscope.diagnostics.feature_variance import FeatureVariance
-from vitscope.engine import study as study_module
+from vitscope.engine import studying
 from vitscope.engine.grid import Axis, Grid
 from vitscope.engine.reading import together
-from vitscope.engine.study import study
+from vitscope.engine.study import resolve_study, study
 from vitscope.engine.work.executor import Processes
 from vitscope.interventions.bypass import staying
 from vitscope.interventions.frequency_noise import FrequencyNoise
@@ -150,7 +150,7 @@ def test_a_mixed_grid_equals_plain_passes(small, digits, mixed):
             assert found["entropy"].isnull().all()
             assert (found["entropy_count"] == 0).all()
             continue
-        subject = study_module.touched(small, setting)
+        subject = studying.apply_setting(small, setting)
         alone = measure(subject, digits, [AttentionEntropy()], Plan(batch_size=1)).tree["attention-entropy"]
         layers = alone.to_dataset()["layer"].values
         np.testing.assert_allclose(found["entropy"].sel(layer=layers), alone["entropy"], rtol=1e-9)
@@ -159,8 +159,7 @@ def test_a_mixed_grid_equals_plain_passes(small, digits, mixed):
 
 
 def test_blocks_of_settings_give_the_same(small, digits, mixed, monkeypatch):
-    monkeypatch.setattr(study_module, "WALKS_PER_BLOCK", 1)
-    monkeypatch.setattr(study_module, "MODULES_PER_BLOCK", 1)
+    monkeypatch.setattr(studying, "WALKS_PER_BLOCK", 1)
     again = study(small, digits, mixed_grid(), [Accuracy(), AttentionEntropy()], Plan(batch_size=1))
     assert_same(again.tree, mixed)
 
@@ -193,10 +192,9 @@ class Stopped(Exception):
 
 
 def test_an_interrupted_study_goes_on_where_it_was(small, digits, mixed, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "WALKS_PER_BLOCK", 1)
-    monkeypatch.setattr(study_module, "MODULES_PER_BLOCK", 1)
+    monkeypatch.setattr(studying, "WALKS_PER_BLOCK", 1)
     diagnostics, folded = [Accuracy(), AttentionEntropy()], []
-    fold = study_module.StudyWork.fold
+    fold = studying.StudyWork.fold
 
     def counted(work, shard, advance):
         folded.append(shard)
@@ -206,7 +204,7 @@ def test_an_interrupted_study_goes_on_where_it_was(small, digits, mixed, tmp_pat
         if done > total // 2:
             raise Stopped
 
-    monkeypatch.setattr(study_module.StudyWork, "fold", counted)
+    monkeypatch.setattr(studying.StudyWork, "fold", counted)
     plan = Plan(batch_size=1, folder=RunFolder(str(tmp_path)), progress=stop)
     with pytest.raises(Stopped):
         study(small, digits, mixed_grid(), diagnostics, plan)
@@ -219,6 +217,69 @@ def test_an_interrupted_study_goes_on_where_it_was(small, digits, mixed, tmp_pat
     assert len(folded) == shards + 1  # the one that was interrupted is done again
     assert ends[0][0] > 0
     assert ends[-1][0] == ends[-1][1]
+
+
+def heavy_grid(count: int = 4) -> Grid:
+    """Settings with weights of their own, but for one."""
+    shares = [number / 10 for number in range(1, count + 1)]
+    settings = (*((WeightPrune(share),) for share in shares), (Lesion((2,)),))
+    return Grid((Axis("keep", tuple(range(count + 1)), "any"),), settings)
+
+
+@pytest.fixture
+def makings(monkeypatch):
+    """The shares of the prunings that are carried out."""
+    seen: list[float] = []
+    prune = WeightPrune.__call__
+    monkeypatch.setattr(WeightPrune, "__call__", lambda own, subject: seen.append(own.sparsity) or prune(own, subject))
+    return seen
+
+
+def test_each_subject_is_made_once_and_each_image_read_once_for_all_of_them(small, digits, makings):
+    """Six images in batches of one are two shards; every subject was once made for each of them, and once more."""
+    read = []
+    transform = small.preprocessing.transform
+
+    class Reading:
+        def __call__(self, picture):
+            read.append(picture)
+            return transform(picture)
+
+    subject = replace(small, preprocessing=replace(small.preprocessing, transform=Reading()))
+    whole = study(subject, digits, heavy_grid(), [Accuracy()], Plan(batch_size=1))
+    assert sorted(makings) == [0.1, 0.2, 0.3, 0.4]
+    looked_at = 2 + 2  # the first two images are looked at beforehand; each batch reads one ahead at most
+    assert len(read) <= 2 * COUNT + looked_at  # once for the settings that walk together, once for all others
+    for index in range(4):
+        alone = measure(WeightPrune((index + 1) / 10)(small), digits, [Accuracy()], Plan(batch_size=1))
+        found = whole.tree["grid-accuracy"].to_dataset().isel(keep=index)
+        assert float(found["nll"]) == float(alone["accuracy/nll"]), "bit for bit"
+
+
+def test_a_stretch_of_images_that_is_kept_is_as_long_as_memory_allows(small, digits, makings, monkeypatch):
+    whole = study(small, digits, heavy_grid(), [Accuracy()], Plan(batch_size=1))
+    makings.clear()
+    monkeypatch.setattr(studying, "HELD", 4 * 4 * 64)  # the pixels of one shard: four images of 8 x 8
+    again = study(small, digits, heavy_grid(), [Accuracy()], Plan(batch_size=1))
+    assert sorted(makings) == sorted([0.1, 0.2, 0.3, 0.4] * 2)
+    xr.testing.assert_identical(again.tree["grid-accuracy"].to_dataset(), whole.tree["grid-accuracy"].to_dataset())
+
+
+def test_a_piece_that_was_cut_in_another_way_is_done_again(small, digits, tmp_path):
+    """Several settings with weights of their own were one block before; their piece has the name of another now."""
+    plan = Plan(batch_size=6, folder=RunFolder(str(tmp_path)), resume=True)
+    question = resolve_study(small, digits, heavy_grid(), [Accuracy()], plan)
+    work = question.work(6)
+    results = {shard: work.fold(shard, lambda _: None) for shard in work.shards()}
+    lights = next(shard for shard in results if shard.block == 4)
+    one, other = (work.read(results[lights].to_bytes()) for _ in range(2))
+    merged = replace(one, states=one.states + other.states, silent=one.silent + other.silent)
+    for shard in results:
+        assert plan.store is not None
+        plan.store.write_part(question.spec, f"batch-6-{shard.name}", merged.to_bytes())
+    assert question.kept(plan) == 0
+    run = study(small, digits, heavy_grid(), [Accuracy()], plan)
+    assert_same(run.tree, study(small, digits, heavy_grid(), [Accuracy()], Plan(batch_size=6)).tree)
 
 
 def test_every_shape_at_every_unit_is_a_grid_of_two_axes(small, digits):

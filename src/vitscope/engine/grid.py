@@ -110,10 +110,9 @@ class AbstractStudy(ABC):
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """The grid for this subject. ``images`` and ``plan`` are for what must be known of the data beforehand."""
 
-    def chosen(self, subject: Subject, images: Images, plan: Plan) -> Images:
-        """The images on which every setting is measured: all of them, unless the study needs fewer."""
-        del subject, plan
-        return images
+    def lay_out(self, subject: Subject, images: Images, plan: Plan) -> tuple[Grid, Images]:
+        """The grid, and the images on which every setting is measured: all of them, unless the study needs fewer."""
+        return self.grid(subject, images, plan), images
 
     @abstractmethod
     def diagnostics(self) -> tuple[AnyDiagnostic, ...]:

@@ -1,5 +1,6 @@
 """``Plan``: how work is carried out, and the fold of work by a plan, which keeps and finds finished shards."""
 
+import math
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -81,7 +82,7 @@ def fold_work(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount)
     def advance(more: Amount) -> None:
         nonlocal done
         done += more
-        plan.progress(done, total)
+        plan.progress(total if math.isclose(done, total) else done, total)  # sums of shares are rounded
 
     missing = [shard for shard in shards if shard not in results]
     with plan.held(), closing(plan.executor.fold(work, missing, advance)) as finished:
@@ -106,4 +107,5 @@ def _read_parts(work: AbstractWork[Result], spec: Spec, shards: Sequence[Shard],
     if plan.store is None or not plan.resume:
         return {}
     names = {_part_name(shard, plan): shard for shard in shards}
-    return {names[name]: result for name, result in plan.store.parts(spec, work.read, names).items()}
+    found = {names[name]: result for name, result in plan.store.parts(spec, work.read, names).items()}
+    return {shard: result for shard, result in found.items() if work.fits(shard, result)}

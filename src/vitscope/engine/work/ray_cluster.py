@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from types import ModuleType
-from typing import final
+from typing import Any, final
 
 from vitscope.engine.work.executor import ATTEMPTS, AbstractExecutor
 from vitscope.engine.work.parcel import packed, unpacked
@@ -64,7 +65,13 @@ def _got(ray: ModuleType, reference: object, shard: Shard) -> bytes:
 
 
 def _fold_remotely(content: bytes, shard: Shard) -> bytes:
-    return unpacked(content).fold(shard, lambda _: None).to_bytes()
+    return _unpacked_once(content).fold(shard, lambda _: None).to_bytes()
+
+
+@lru_cache(maxsize=1)
+def _unpacked_once(content: bytes) -> AbstractWork[Any]:
+    """The work, which keeps between the shards of this process what it has at hand."""
+    return unpacked(content)
 
 
 def _ray() -> ModuleType:

@@ -82,6 +82,11 @@ class AbstractWork(ABC, Generic[Result]):
     def read(self, content: bytes) -> Result:
         """The result whose ``to_bytes`` these are."""
 
+    def fits(self, shard: Shard, result: Result) -> bool:
+        """Whether a kept result can be the shard's, and was not cut in another way by another version."""
+        del shard, result
+        return True
+
 
 @dataclass(frozen=True)
 class AbstractSubjectWork(AbstractWork[Result]):

@@ -59,7 +59,8 @@ class LossLandscape(AbstractStudy):
 
     With ``error``, a pilot of images at corners, edges and centre tells how many images bring the standard error of
     the mean loss, as an estimate of that of all the images given, to ``error`` nats at the worst of these points; that
-    many, drawn at random, are measured at every point. Cost: a forward pass of each of them for each point.
+    many, drawn at random, the pilot's first, are measured at every point. Cost: a forward pass of each of them for each
+    point.
     """
 
     name = "loss-landscape"
@@ -101,23 +102,34 @@ class LossLandscape(AbstractStudy):
 
     def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
         """The weights displaced to every point."""
+        del plan
+        return self._grid(subject, *self._directions(subject, images))
+
+    def lay_out(self, subject: Subject, images: Images, plan: Plan) -> tuple[Grid, Images]:
+        """The weights displaced to every point, and all images or as many at random as the error asks for."""
+        if images.labels is None:
+            raise UserError(
+                f"{images.name} has no labels, and a loss needs them; give class folders or a label column."
+            )
         first, second = self._directions(subject, images)
+        return self._grid(subject, first, second), self._sampled(subject, images, plan, first, second)
+
+    def _grid(self, subject: Subject, first: GivenDirection, second: GivenDirection) -> Grid:
         axes = self._axes(first, second)
         places = [(float(alpha), float(beta)) for alpha, beta in points(axes)]
         settings = tuple((WeightDisplacement(first, second, alpha, beta),) for alpha, beta in places)
         return Grid(axes, settings, _norms(subject, first, second, places, self.weight_decay))
 
-    def chosen(self, subject: Subject, images: Images, plan: Plan) -> Images:
-        """All images, or as many at random as the error asks for."""
-        if images.labels is None:
-            raise UserError(
-                f"{images.name} has no labels, and a loss needs them; give class folders or a label column."
-            )
+    def _sampled(
+        self, subject: Subject, images: Images, plan: Plan, first: GivenDirection, second: GivenDirection
+    ) -> Images:
+        """All images, or as many at random as the error asks for; the pilot's are the first of them."""
         if self.error is None or len(images) <= self.pilot:
             return images
-        deviation = upper_deviation(self._pilot_deviation(subject, images, plan), self.pilot, _LEVEL)
+        shown = _at_random(images, self.pilot, self.seed)
+        deviation = upper_deviation(self._deviation(subject, shown, plan, first, second), self.pilot, _LEVEL)
         count = sample_size(deviation, self.error, len(images))
-        return images if count == len(images) else _at_random(images, count, self.seed, 0)
+        return images if count == len(images) else _at_random(images, count, self.seed)
 
     def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
         """The mean loss, and how often it is right."""
@@ -168,13 +180,14 @@ class LossLandscape(AbstractStudy):
     def _towards(self, subject: Subject, path: str) -> GivenDirection:
         return settled(TowardsWeights(read_checkpoint(Path(path)).weights, Path(path).name), subject)
 
-    def _pilot_deviation(self, subject: Subject, images: Images, plan: Plan) -> float:
+    def _deviation(
+        self, subject: Subject, shown: Images, plan: Plan, first: GivenDirection, second: GivenDirection
+    ) -> float:
         """Largest standard deviation of the loss over the pilot's images, of nine points of the plane.
 
-        The pilot is drawn by itself, so that how many images are measured does not depend on which they are.
+        These images are the first to be measured, as in Stein's two stages (Annals of Mathematical Statistics 1945):
+        the error that is reported is of all that are measured, and the pilot tells their number by its spread alone.
         """
-        first, second = self._directions(subject, images)
-        shown = _at_random(images, self.pilot, self.seed, 1)
         batches = list(shown.batches(subject.preprocessing.transform, plan.batch_size))
         steps = (-self.extent, 0.0, self.extent)
         deviations: list[float] = []
@@ -184,9 +197,9 @@ class LossLandscape(AbstractStudy):
         return max(deviations, key=lambda one: np.inf if np.isnan(one) else one)
 
 
-def _at_random(images: Images, count: int, seed: int, purpose: int) -> Images:
-    """So many of the images, each as likely as any other, whatever its class."""
-    chosen = np.random.default_rng([seed, purpose, len(images)]).permutation(len(images))[:count]
+def _at_random(images: Images, count: int, seed: int) -> Images:
+    """So many of the images, each as likely as any other, whatever its class; fewer are the first of more."""
+    chosen = np.random.default_rng([seed, 0, len(images)]).permutation(len(images))[:count]
     return images.take(np.sort(chosen))
 
 
