@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from vitscope import Plan, images, load, measure
 from vitscope.cli import app
 from vitscope.diagnostics import default_diagnostics
+from vitscope.engine.question import carry_out
 from vitscope.engine.work.ray_cluster import RayCluster
 from vitscope.labs.experiment import Experiment
 from vitscope.models.own.vit import Vit, VitConfig
