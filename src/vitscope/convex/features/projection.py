@@ -60,4 +60,4 @@ def principal_components(batches: Iterable[Float[Tensor, "rows dim"]], width: in
     components = ascending[:, ::-1]
     largest = components[np.abs(components).argmax(0), np.arange(width)]
     signed = components * np.where(largest < 0, -1.0, 1.0)
-    return Projection(found.mean.cpu().float().clone(), torch.tensor(signed, dtype=torch.float32))
+    return Projection(found.mean.cpu().float().clone(), torch.tensor(signed, dtype=torch.float32).contiguous())
