@@ -1,4 +1,4 @@
-"""``vitscope head`` killed at random moments, and resumed: are the results those of an undisturbed run?
+"""``vitscope head`` killed at random moments and resumed, beside undisturbed runs.
 
     OMP_NUM_THREADS=1 python benchmarks/head_kills.py [--rounds 20] [--seed 0] [--only fit]
 

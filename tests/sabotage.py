@@ -66,7 +66,11 @@ CERTIFICATE, CONE, PROGRAMS, BLOCKS, GATES = (
     "tests/references/test_convex_relu.py",
 )
 SOLVERS, ESTIMATORS = "tests/laws/test_convex_solver_laws.py", "tests/references/test_convex_estimators.py"
-HEAD_RUNS, HEAD_KIND = "tests/known/test_head_runs.py", "tests/end_to_end/test_head_kind.py"
+HEAD_RUNS, HEAD_KIND, FEATURES = (
+    "tests/known/test_head_runs.py",
+    "tests/end_to_end/test_head_kind.py",
+    "tests/known/test_features.py",
+)
 TRAINING, SCHEDULE, AUGMENTED = (
     "tests/laws/test_training.py",
     "tests/known/test_schedule.py",
@@ -276,6 +280,10 @@ SABOTAGES = [
     ("convex/cone.py", "(maps[cone, 0].numpy(), -maps[cone, 0].numpy())", "(maps[cone, 0].numpy(),)", CONE),
     ("convex/cone.py", "nnls(-normals.T, point)", "nnls(normals.T, point)", CONE),
     ("convex/relu_norm.py", "max(float(values[:1].sum()), sure or 0.0)", "float(values[:1].sum())", GATES),
+    ("convex/features/store.py", "if part.digest == digest(_read_rows(file, part, shape))", "if True", FEATURES),
+    ("convex/features/projection.py", "dtype=torch.float32).contiguous()", "dtype=torch.float32)", FEATURES),
+    ("convex/features/work.py", "rows[places] = tokens", "rows[: len(places)] = tokens", FEATURES),
+    ("convex/features/extract.py", 'or (store.path / "partial").exists()', "", FEATURES),
     ("convex/solvers/greedy.py", "if not search.certain and", "if False and", SOLVERS),
     ("convex/runs/settings.py", 'if "grid" in block.options():', "if False:", HEAD_RUNS),
     ("convex/block.py", "return (gradient * tokens).sum(2)", "return gradient.sum(2)", HEAD_RUNS),

@@ -22,6 +22,7 @@ from vitscope.convex.features import store as stores
 from vitscope.convex.features.extractor import averaged
 from vitscope.convex.features.projection import Projection, principal_components
 from vitscope.data import images as opened
+from vitscope.engine.work.executor import InProcess, Processes
 from vitscope.interventions.lesion import Lesion
 from vitscope.interventions.token_keep import TokenKeep
 from vitscope.measurement.errors import UserError
@@ -252,7 +253,7 @@ def test_an_interrupted_pass_goes_on_at_its_batch(tmp_path, batch_size):
     with pytest.raises(Interrupted):  # told of the fit 0, 16, 18, of the pass 18, 22, 26
         extract(subject, images, recipe, folder=tmp_path, batch_size=4, progress=interrupting_after(6))
     left = {path.name for path in (tmp_path / whole.address).iterdir()}
-    assert left == {"tokens.npy", "projection.safetensors", "progress.json"}
+    assert left == {"tokens.part", "projection.safetensors", "partial"}
     stem.images = 0
     found = extract(subject, images, recipe, folder=tmp_path, batch_size=batch_size)
     assert stem.images == 3 * 2 + 18 - 8 // batch_size * batch_size
@@ -260,14 +261,19 @@ def test_an_interrupted_pass_goes_on_at_its_batch(tmp_path, batch_size):
 
 
 def test_rows_are_in_the_file_before_they_are_counted(tmp_path):
-    seen = []
+    (subject, _), (images, _), seen = identity(), colours(10), []
+    whole = extract(subject, images, folder=tmp_path / "whole")
+    header = (tmp_path / "whole" / whole.address / "tokens.npy").stat().st_size - whole.tokens.nbytes
 
     def progress(done, total):
-        for path in tmp_path.glob("*/progress.json"):
-            seen.append(path.with_name("tokens.npy").stat().st_size - json.loads(path.read_text())["bytes"])
+        for path in tmp_path.glob("*/tokens.part"):
+            counted = sorted(int(part.name.split("-")[2]) for part in path.parent.glob("partial/*/images-*"))
+            rows = np.frombuffer(path.read_bytes()[header:], np.float32).reshape(-1, 16, 3)
+            seen.append(counted)
+            np.testing.assert_allclose(rows[: counted[-1]], whole.tokens[: counted[-1]], rtol=1e-5, atol=1e-6)
 
-    extract(identity()[0], colours(10)[0], folder=tmp_path, batch_size=4, progress=progress)
-    assert seen == [0, 0, 0]
+    extract(subject, images, folder=tmp_path, batch_size=4, progress=progress)
+    assert seen == [[4], [4, 8], [4, 8, 10]]
 
 
 def test_rows_that_were_not_counted_are_written_anew(tmp_path):
@@ -276,7 +282,7 @@ def test_rows_that_were_not_counted_are_written_anew(tmp_path):
     whole = extract(subject, images, folder=tmp_path / "whole", batch_size=4)
     with pytest.raises(Interrupted):
         extract(subject, images, folder=tmp_path, batch_size=4, progress=interrupting_after(2))
-    with open(tmp_path / whole.address / "tokens.npy", "ab") as file:
+    with open(tmp_path / whole.address / "tokens.part", "ab") as file:
         file.write(b"\xff" * 5000)  # more than all rows there will be
     found = extract(subject, images, folder=tmp_path, batch_size=4)
     np.testing.assert_array_equal(found.tokens, whole.tokens)
@@ -290,7 +296,7 @@ def test_counted_rows_that_are_gone_are_computed_again(tmp_path):
     whole = extract(subject, images, folder=tmp_path / "whole")
     with pytest.raises(Interrupted):
         extract(subject, images, folder=tmp_path, batch_size=4, progress=interrupting_after(3))
-    with open(tmp_path / whole.address / "tokens.npy", "r+b") as file:
+    with open(tmp_path / whole.address / "tokens.part", "r+b") as file:
         file.truncate(300)
     np.testing.assert_array_equal(extract(subject, images, folder=tmp_path, batch_size=4).tokens, whole.tokens)
 
@@ -313,6 +319,54 @@ def test_an_interrupt_at_the_end_costs_nothing(tmp_path, monkeypatch):
     stem.images = 0
     found = extract(subject, images, folder=tmp_path, batch_size=2)
     assert (stem.images, found.tokens.shape) == (3 * 2, (5, 16, 3))
+
+
+@pytest.mark.parametrize("calls", [4, 6])
+def test_a_pass_that_goes_on_gives_the_same_to_the_last_bit(tmp_path, calls):
+    subject, images, recipe = small_vit(), colours(18, 32, 32)[0], TokenRecipe(width=5)
+    whole = extract(subject, images, recipe, folder=tmp_path / "whole", batch_size=4)
+    with pytest.raises(Interrupted):  # after the fit, and after two batches
+        extract(subject, images, recipe, folder=tmp_path, batch_size=4, progress=interrupting_after(calls))
+    found = extract(subject, images, recipe, folder=tmp_path, batch_size=4)
+    np.testing.assert_array_equal(found.tokens, whole.tokens)
+
+
+def test_workers_give_the_same_rows_wherever_images_are_missing(tmp_path):
+    images, subject = broken_images(tmp_path / "pictures"), small_vit()
+    alone, shared = (
+        extract(subject, images, folder=tmp_path / name, batch_size=2, executor=executor)
+        for name, executor in (("alone", InProcess()), ("shared", Processes(2)))
+    )
+    np.testing.assert_allclose(shared.tokens, alone.tokens, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(shared.positions, [1, 2, 4, 5, 6])
+    assert shared.broken == alone.broken
+    assert len(shared.broken) == 2
+
+
+@pytest.mark.parametrize("missing", [(), (0, 3)])
+@pytest.mark.parametrize("last", ["features.json", "partial"])
+def test_a_kill_at_the_very_end_leaves_nothing_behind(tmp_path, monkeypatch, missing, last):
+    subject, stem = identity()
+    images = broken_images(tmp_path / "pictures", missing=missing)
+    whole = extract(subject, images, folder=tmp_path / "whole", batch_size=2)
+    write, drop = stores.write_whole, stores.shutil.rmtree
+
+    def killed(path, *given, **named):
+        if path.name == last:
+            raise Interrupted
+        return write(path, *given) if given else drop(path, **named)
+
+    monkeypatch.setattr(stores, "write_whole", killed)
+    monkeypatch.setattr(stores.shutil, "rmtree", killed)
+    with pytest.raises(Interrupted):
+        extract(subject, images, folder=tmp_path, batch_size=2)
+    monkeypatch.undo()
+    stem.images = 0
+    found = extract(subject, images, folder=tmp_path, batch_size=2)
+    assert stem.images == (6 if last == "features.json" else 0)
+    np.testing.assert_array_equal(found.tokens, whole.tokens)
+    names = [{path.name for path in (folder / whole.address).iterdir()} for folder in (tmp_path, tmp_path / "whole")]
+    assert names[0] == names[1] == {"tokens.npy", "features.json"}
 
 
 def test_a_full_disk_is_said_and_gone_on_from(tmp_path):
@@ -339,11 +393,11 @@ def test_a_disk_that_will_not_do_is_said_before_anything(tmp_path, monkeypatch):
         extract(identity()[0], colours()[0], folder=tmp_path)
 
 
-def broken_images(folder, max_broken=3):
+def broken_images(folder, max_broken=3, missing=(0, 3)):
     folder.mkdir()
     for number, value in enumerate(np.arange(7) * 30):
         Image.new("RGB", (4, 4), (int(value), 0, 255)).save(folder / f"{number}.png")
-    for number in (0, 3):
+    for number in missing:
         (folder / f"{number}.png").write_bytes(b"no picture")
     return opened(folder, max_broken=max_broken)
 

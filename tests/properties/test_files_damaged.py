@@ -222,6 +222,11 @@ def test_a_head(sound, tmp_path):
         named(lambda: load(path), path)
 
 
+def interrupt_after_8(done, total):
+    if total - done <= 4:
+        raise KeyboardInterrupt
+
+
 def test_a_store_of_features(tmp_path):
     subject = load_model(Vit(VitConfig(image=8, channels=1, patch=4, dim=8, depth=1, heads=2)), name="small")
     shown = images("digits", split="test", limit=12)
@@ -238,10 +243,12 @@ def test_a_store_of_features(tmp_path):
             again = named(lambda: extract(subject, shown, TokenRecipe(width=3), folder=tmp_path), folder)
             assert again is None or np.array_equal(again.tokens, whole), "features were changed without a word"
         (folder / name).write_bytes(content)
-    (folder / "features.json").unlink()
-    for spoiled in (b"", b"{}", b"[1]", b'{"images": "x", "left_out": [], "bytes": 0}', b"\xff"):
-        (folder / "progress.json").write_bytes(spoiled)
-        with pytest.warns(DamagedWarning, match=r"progress\.json is damaged"):
-            again = extract(subject, shown, TokenRecipe(width=3), folder=tmp_path)
-        assert np.allclose(again.tokens, whole, atol=1e-5)
+    for spoiled in (b"", b"{}", b"[1]", b'{"start": "x", "stop": 4, "left_out": [], "digest": ""}', b"\xff"):
         (folder / "features.json").unlink()
+        with pytest.raises(KeyboardInterrupt):
+            extract(subject, shown, TokenRecipe(width=3), folder=tmp_path, batch_size=4, progress=interrupt_after_8)
+        (part,) = folder.glob("partial/*/images-4-8")
+        part.write_bytes(spoiled)
+        with pytest.warns(DamagedWarning, match="images-4-8 is damaged"):
+            again = extract(subject, shown, TokenRecipe(width=3), folder=tmp_path, batch_size=4)
+        assert np.allclose(again.tokens, whole, atol=1e-5)

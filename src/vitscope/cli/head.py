@@ -21,6 +21,7 @@ from vitscope.runs.whole import local_path
 if TYPE_CHECKING:
     from vitscope.convex.runs.data import HeadData
     from vitscope.data import Images
+    from vitscope.engine.plan import Plan
     from vitscope.runs.run import Run
 
 _KINDS = f"One of {', '.join(own_names('Convex heads'))}, or one of a plugin."
@@ -68,7 +69,8 @@ def fit_head(
     settings, request = made(HeadSettings, fields), made(Request, fields)
     weight = parse_beta(beta)
     settings.check((known_kind(kind),), weight)
-    data = _data(request, made(HeadRequest, fields))
+    plan = request.plan(made(Workers, fields).checked())
+    data = _data(request, made(HeadRequest, fields), plan)
     from vitscope.convex.runs.fit import FitQuestion
     from vitscope.convex.saved import HEAD_FILE
 
@@ -77,7 +79,7 @@ def fit_head(
     def show(run: "Run", page: str) -> None:
         print_fit(run, str(Path(page).with_name(HEAD_FILE)), page)
 
-    answer(question, "heads", request.out, request.plan(Workers()), show)
+    answer(question, "heads", request.out, plan, show)
 
 
 def head_path(
@@ -90,11 +92,12 @@ def head_path(
     """
     settings, request = made(HeadSettings, fields), made(Request, fields)
     settings.check((known_kind(kind),))
-    data = _data(request, made(HeadRequest, fields))
+    plan = request.plan(made(Workers, fields).checked())
+    data = _data(request, made(HeadRequest, fields), plan)
     from vitscope.convex.runs.path import PathQuestion
 
     question = PathQuestion(data, settings, kind, request.seed, request.device)
-    answer(question, "heads", request.out, request.plan(Workers()), print_path)
+    answer(question, "heads", request.out, plan, print_path)
 
 
 def compare_heads(
@@ -113,11 +116,12 @@ def compare_heads(
     if seeds < 1:
         raise UserError(f"--seeds takes a number from 1, not {seeds}.")
     settings.check(chosen)
-    data = _data(request, made(HeadRequest, fields))
+    plan = request.plan(made(Workers, fields).checked())
+    data = _data(request, made(HeadRequest, fields), plan)
     from vitscope.convex.runs.compare import CompareQuestion
 
     question = CompareQuestion(data, settings, chosen, seeds, request.seed, request.device)
-    answer(question, "heads", request.out, request.plan(Workers()), print_comparison)
+    answer(question, "heads", request.out, plan, print_comparison)
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -130,7 +134,7 @@ def known_kind(name: str) -> str:
     return find("Convex heads", name, "kind of head").name
 
 
-def _data(request: Request, head: HeadRequest) -> "HeadData":
+def _data(request: Request, head: HeadRequest, plan: "Plan") -> "HeadData":
     """The tokens of the training and the test images, extracted where they are not kept yet."""
     with waiting("Loading the model and the images"):
         from vitscope.convex.features import TokenRecipe
@@ -155,6 +159,7 @@ def _data(request: Request, head: HeadRequest) -> "HeadData":
                 batch_size=request.batch_size,
                 seed=request.seed,
                 progress=progress,
+                executor=plan.executor,
             )
     except KeyboardInterrupt:
         state = f"tokens of {done[0]} of {done[1]} images are kept in {head.features}"
@@ -185,9 +190,11 @@ head = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_UNUSED = ("augment", "workers")
+_UNUSED = ("augment",)
 _NOT_OF_A_PATH = ("ensemble", "validation")
 """What a path has no use for: it is of one draw of gates, and nothing is chosen."""
-head.command("fit")(with_flags(fit_head, HeadRequest, HeadSettings, Request, without=_UNUSED))
-head.command("path")(with_flags(head_path, HeadRequest, HeadSettings, Request, without=(*_UNUSED, *_NOT_OF_A_PATH)))
-head.command("compare")(with_flags(compare_heads, HeadRequest, HeadSettings, Request, without=_UNUSED))
+head.command("fit")(with_flags(fit_head, HeadRequest, HeadSettings, Request, Workers, without=_UNUSED))
+head.command("path")(
+    with_flags(head_path, HeadRequest, HeadSettings, Request, Workers, without=(*_UNUSED, *_NOT_OF_A_PATH))
+)
+head.command("compare")(with_flags(compare_heads, HeadRequest, HeadSettings, Request, Workers, without=_UNUSED))

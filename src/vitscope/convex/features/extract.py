@@ -2,30 +2,27 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitscope.convex.features.extractor import (
-    TokenExtractor,
-    TokenShape,
-    input_like,
-    kept_tokens,
-    last_stream,
-    token_shape,
-)
+from vitscope.convex.features.extractor import TokenExtractor, input_like, kept_tokens, last_stream, token_shape
 from vitscope.convex.features.projection import Projection, principal_components
 from vitscope.convex.features.recipe import TokenRecipe
-from vitscope.convex.features.store import PROJECTION, Features, Store, Walked
-from vitscope.data import Batch, Images
+from vitscope.convex.features.store import PROJECTION, Features, Part, Store
+from vitscope.convex.features.work import RowsWork, refuse_unfinite
+from vitscope.data import Broken, Images
 from vitscope.engine.measure import subject_spec
 from vitscope.engine.plan import Progress, silent
+from vitscope.engine.work.executor import AbstractExecutor, InProcess
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 from vitscope.runs.hold import held
@@ -50,6 +47,7 @@ def extract(
     batch_size: int = 64,
     seed: int = 0,
     progress: Progress = silent,
+    executor: AbstractExecutor | None = None,
 ) -> Features:
     """Token features of the images, from ``folder/<address>/`` if they are there, else computed and kept there.
 
@@ -58,8 +56,9 @@ def extract(
     the images, drawn by ``seed``. The address is a hash of the model's weights, edits and units, of the images'
     content and labels, of the recipe, and of where the projection comes from: sample and seed, or its own content.
 
-    An interrupt, a full disk or a crash loses one batch at most: the next call goes on from there, with any
-    ``batch_size``, which changes the features by rounding only. Images that cannot be read get no row and are named
+    An interrupt, a full disk or a crash loses the batches under way: the next call goes on from there, with any
+    ``batch_size``, which changes the features by rounding only. ``executor`` carries the batches out, this process by
+    default. Images that cannot be read get no row and are named
     in ``broken``, up to the images' own ``max_broken``. The subject is not changed. ``progress`` is told the images
     done and their total, those of the fit included. Cost: one pass of the model over the images without its tail, the
     sample once more with ``width``, memory for a batch, ``images x tokens x dim`` float32 on disk; for finished
@@ -71,11 +70,12 @@ def extract(
     if batch_size < 1:
         raise UserError(f"The batch size is {batch_size}; it must be at least 1.")
     extraction = _Extraction(subject, images, _recipe(subject, recipe, extractor), extractor, seed)
-    store = Store(local_path(folder, "Features are") / extraction.spec.address)
-    if not store.finished:
-        with held(store.path, "give another folder for the features"):
+    store = Store(local_path(folder, "Features are") / extraction.spec.address, extraction.spec)
+    if not store.finished or (store.path / "partial").exists():
+        with held(store.path, "give another folder for the features"), store.folder.held():
             if not store.finished:  # by whoever held it before
-                extraction.fill(store, batch_size, progress)
+                extraction.fill(store, batch_size, executor or InProcess(), progress)
+            store.drop_parts()
     return store.read(subject, extraction.recipe)
 
 
@@ -131,24 +131,24 @@ class _Extraction:
         projection = fitted if self.given is None else self.given.fingerprint
         return subject_spec("features", self.subject, self.images, {**asdict(self.recipe), "projection": projection})
 
-    def fill(self, store: Store, batch_size: int, progress: Progress) -> None:
+    def fill(self, store: Store, batch_size: int, executor: AbstractExecutor, progress: Progress) -> None:
         """Compute what the store has not yet, and finish it."""
-        started = time.perf_counter()
+        started, count = time.perf_counter(), len(self.images)
         shape = token_shape(self.subject, self.recipe)
-        done = store.walked()
-        done = done.back_to(done.images // batch_size * batch_size if done.images < len(self.images) else done.images)
+        parts = store.read_parts(shape)
         try:
             store.path.mkdir(parents=True, exist_ok=True)
-            store.refuse_without_room(shape.row_bytes * (len(self.images) - done.images))
-            extractor = TokenExtractor(self.subject, self.recipe, self._projection(store, progress))
-            walked = self._pass(store, extractor, shape, done, batch_size, progress)
+            store.refuse_without_room(shape.row_bytes * (count - int(_covered(parts, count).sum())))
+            projection = self._projection(store, progress)
+            work = RowsWork(self.subject, self.images, self.recipe, projection, shape, batch_size)
+            self._pass(store, work, parts, executor, progress)
             origin = json.loads(provenance(time.perf_counter() - started, ""))
-            store.finish({"spec": asdict(self.spec), "provenance": origin}, walked, self.images, shape)
+            store.finish({"spec": asdict(self.spec), "provenance": origin}, parts, self.images, shape)
         except OSError as error:
             raise UserError(
                 f"The features in {store.path} cannot be written ({error.strerror or error}) after "
-                f"{store.walked().images} of {len(self.images)} images; put that right and extract again, which goes "
-                "on from there."
+                f"{_covered(parts, count).sum()} of {count} images; put that right and extract again, which goes on "
+                "from there."
             ) from error
 
     def _projection(self, store: Store, progress: Progress) -> Projection | None:
@@ -172,48 +172,42 @@ class _Extraction:
                 with torch.inference_mode():
                     stream = last_stream(self.subject.anatomy, batch.pixels.to(like.device, like.dtype))
                     tokens = kept_tokens(stream, recipe)
-                self._refuse_unfit(tokens, None, batch)
+                refuse_unfinite(tokens, self.subject, self.images.name)
                 yield tokens.flatten(0, 1)
             done += len(batch) + len(batch.broken)
             progress(done, total)
 
     def _pass(
-        self,
-        store: Store,
-        extractor: TokenExtractor,
-        shape: TokenShape,
-        walked: Walked,
-        batch_size: int,
-        progress: Progress,
-    ) -> Walked:
-        """Rows of all images that are not done, batch by batch."""
-        like, total = input_like(self.subject), self.sample + len(self.images)
-        progress(self.sample + walked.images, total)
-        transform, first = self.subject.preprocessing.transform, -(-walked.images // batch_size)
-        with store.rows(len(self.images), shape) as rows:
-            for batch in self.images.batches(transform, batch_size, first):
-                tokens = torch.empty(0, shape.tokens, shape.dim)
-                if len(batch):
-                    with torch.inference_mode():
-                        tokens = extractor(batch.pixels.to(like.device, like.dtype)).cpu()
-                self._refuse_unfit(tokens, shape, batch)
-                after = walked.after(len(batch) + len(batch.broken), batch.indices.tolist(), batch.broken)
-                self.images.check_broken(after.broken)
-                rows.put(tokens.numpy(), walked, after)
-                walked = after
-                progress(self.sample + walked.images, total)
-        if not walked.rows:
-            raise UserError(f"None of the {len(self.images)} images of {self.images.name} could be read.")
-        return walked
+        self, store: Store, work: RowsWork, parts: list[Part], executor: AbstractExecutor, progress: Progress
+    ) -> None:
+        """Rows of all images that no part vouches for; the new parts are added to those given."""
+        images, total = self.images, self.sample + len(self.images)
+        covered = _covered(parts, len(images))
+        images_of = {
+            shard: slice(shard.start * work.batch_size, shard.stop * work.batch_size) for shard in work.shards()
+        }
+        missing = [shard for shard, some in images_of.items() if not covered[some].all()]
+        done = len(images) - sum(len(covered[images_of[shard]]) for shard in missing)
+        progress(self.sample + done, total)
+        with closing(executor.fold(work, missing, lambda _: None)) as finished:
+            for _, rows in finished:
+                parts.append(store.put(rows, len(images), work.shape))
+                images.check_broken(_broken(parts))
+                done += rows.done
+                progress(self.sample + done, total)
+        if len(_broken(parts)) == len(images):
+            raise UserError(f"None of the {len(images)} images of {images.name} could be read.")
 
-    def _refuse_unfit(self, tokens: Float[Tensor, "batch tokens dim"], shape: TokenShape | None, batch: Batch) -> None:
-        name = self.images.name
-        if shape is not None and tokens.shape[1:] != (shape.tokens, shape.dim):
-            given = " x ".join(map(str, batch.pixels.shape[1:]))
-            wanted = " x ".join(map(str, self.subject.preprocessing.shape))
-            raise UserError(f"The images of {name} come out as {given}, where {self.subject.name} says {wanted}.")
-        if not tokens.isfinite().all():
-            raise UserError(
-                f"{self.subject.name} gives features that are not finite for images of {name}; "
-                "load it in float32, or with sound weights."
-            )
+
+def _covered(parts: Iterable[Part], images: int) -> Bool[np.ndarray, " images"]:
+    """Which images parts vouch for."""
+    covered = np.zeros(images, dtype=bool)
+    for part in parts:
+        covered[part.start : part.stop] = True
+    return covered
+
+
+def _broken(parts: Iterable[Part]) -> tuple[Broken, ...]:
+    """The images that could not be read, each once."""
+    found = {one.index: Broken(one.name, one.reason) for part in parts for one in part.left_out}
+    return tuple(found[index] for index in sorted(found))

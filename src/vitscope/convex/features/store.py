@@ -1,12 +1,10 @@
-"""The store of token features: rows appended to a file, how far they go beside it, and what they are at the end."""
+"""The store of token features: rows in a file, parts that vouch for them, and what they are in the end."""
 
 import hashlib
 import json
 import os
 import shutil
-import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,16 +16,19 @@ from jaxtyping import Float32, Int64
 from vitscope.convex.features.extractor import TokenExtractor, TokenShape
 from vitscope.convex.features.projection import Projection, read_projection
 from vitscope.convex.features.recipe import TokenRecipe
+from vitscope.convex.features.work import Rows
 from vitscope.data import Broken, Images
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
 from vitscope.models.subject import Subject
 from vitscope.runs.schema import read_as
-from vitscope.runs.seal import DamagedWarning
+from vitscope.runs.seal import digest
+from vitscope.runs.spec import Spec
+from vitscope.runs.store import RunFolder
 from vitscope.runs.whole import atomic_file, write_whole
 
 TOKENS, LABELS, PROJECTION = "tokens.npy", "labels.npy", "projection.safetensors"
-FINISHED, PROGRESS = "features.json", "progress.json"
+FINISHED, UNFINISHED = "features.json", "tokens.part"
 
 
 @final
@@ -66,34 +67,6 @@ class Features:
 
 @final
 @dataclass(frozen=True)
-class Walked:
-    """How far a pass has come: the images that are done, and those of them that could not be read, by number."""
-
-    images: int = 0
-    left_out: tuple[tuple[int, Broken], ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return self.images - len(self.left_out)
-
-    @property
-    def broken(self) -> tuple[Broken, ...]:
-        """The images that could not be read."""
-        return tuple(broken for _, broken in self.left_out)
-
-    def back_to(self, images: int) -> "Walked":
-        """The pass when this many images were done."""
-        return Walked(images, tuple((index, broken) for index, broken in self.left_out if index < images))
-
-    def after(self, images: int, kept: Sequence[int], broken: Sequence[Broken]) -> "Walked":
-        """The pass after the next ``images``, of which the numbers ``kept`` have rows."""
-        missing = sorted(set(range(self.images, self.images + images)) - set(kept))
-        return Walked(self.images + images, (*self.left_out, *zip(missing, broken, strict=True)))
-
-
-@final
-@dataclass(frozen=True)
 class _LeftOut:
     """An image without a row, as it is stored."""
 
@@ -104,12 +77,13 @@ class _LeftOut:
 
 @final
 @dataclass(frozen=True)
-class _Progress:
-    """What ``progress.json`` says."""
+class Part:
+    """Images whose rows are on the disk: from ``start`` up to ``stop``, those without a row, and the rows' digest."""
 
-    images: int
+    start: int
+    stop: int
     left_out: list[_LeftOut]
-    bytes: int
+    digest: str
 
 
 @final
@@ -129,14 +103,16 @@ class _Finished:
 @final
 @dataclass(frozen=True)
 class Store:
-    """One store's folder: finished once ``features.json`` is there, to be resumed from ``progress.json`` before.
+    """One store's folder: finished once ``features.json`` is there; before, rows and the parts that vouch for them.
 
-    Files other than the rows are written whole or not at all. Rows are written by ordinary writes and not through the
-    memory map, under which a full disk would end the process without a word; ``progress.json`` counts them once they
-    are on the disk.
+    Row ``i`` of ``tokens.part`` is image ``i``; when all are there it becomes ``tokens.npy``, without the rows of
+    images that could not be read. Rows are written by ordinary writes and not through the memory map, under which a
+    full disk would end the process without a word. A part (a sealed file, as a run's parts are) is written once its
+    rows are on the disk. All other files are written whole or not at all.
     """
 
     path: Path
+    spec: Spec
 
     @property
     def finished(self) -> bool:
@@ -156,7 +132,6 @@ class Store:
         except (OSError, ValueError, KeyError) as error:
             why = reason(error)
             raise UserError(f"The features in {self.path} are damaged ({why}); delete that folder.") from error
-        left_out = _read(facts.left_out)
         return Features(
             tokens=tokens,
             labels=labels,
@@ -165,32 +140,14 @@ class Store:
             classes=None if facts.classes is None else tuple(facts.classes),
             extractor=TokenExtractor(subject, recipe, projection),
             address=self.path.name,
-            positions=np.delete(np.arange(facts.images), [index for index, _ in left_out]),
-            broken=tuple(broken for _, broken in left_out),
+            positions=np.delete(np.arange(facts.images), [one.index for one in facts.left_out]),
+            broken=tuple(Broken(one.name, one.reason) for one in facts.left_out),
         )
 
     def projection(self) -> Projection | None:
         """The projection kept here, or None."""
         path = self.path / PROJECTION
         return read_projection(path) if path.is_file() else None
-
-    def walked(self) -> Walked:
-        """How far an interrupted pass came; not at all where there are not the rows that it counted.
-
-        A warning names a file that does not say it.
-        """
-        path, tokens = self.path / PROGRESS, self.path / TOKENS
-        if not path.is_file() or not tokens.is_file():
-            return Walked()
-        try:
-            facts = cast(_Progress, read_as(_Progress, path.read_bytes()))
-            if not 0 <= len(facts.left_out) <= facts.images or facts.bytes < 0:
-                raise ValueError("it counts what cannot be")
-        except ValueError:
-            warnings.warn(f"{path} is damaged; all images are read again.", DamagedWarning, stacklevel=2)
-            return Walked()
-        whole = tokens.stat().st_size >= facts.bytes
-        return Walked(facts.images, _read(facts.left_out)) if whole else Walked()
 
     def refuse_without_room(self, size: int) -> None:
         """Raise ``UserError`` where the disk has not ``size`` bytes left."""
@@ -201,87 +158,95 @@ class Store:
                 "or keep less with a smaller pool or width."
             )
 
-    @contextmanager
-    def rows(self, images: int, shape: TokenShape) -> Generator["Rows"]:
-        """The file of rows, to write in; made if it is not there."""
-        path = self.path / TOKENS
-        with open(path, "r+b" if path.exists() else "x+b") as file:
-            yield Rows(self, file, images, shape)
+    @property
+    def folder(self) -> RunFolder:
+        """The folder as that of a run, which keeps parts."""
+        return RunFolder(str(self.path))
 
-    def finish(self, facts: dict[str, object], walked: Walked, images: Images, shape: TokenShape) -> None:
-        """Write what the rows are, ``features.json`` last; for a pass that has come to its end."""
-        with self.rows(walked.rows, shape) as rows:
-            rows.close()
+    def read_parts(self, shape: TokenShape) -> list[Part]:
+        """The parts that an interrupted attempt left, without those whose rows are not as they were written."""
+        if not self._rows.is_file():
+            return []
+        found = self.folder.parts(self.spec, lambda content: cast(Part, read_as(Part, content)))
+        with open(self._rows, "rb") as file:
+            return [part for part in found.values() if part.digest == digest(_read_rows(file, part, shape))]
+
+    def put(self, rows: Rows, images: int, shape: TokenShape) -> Part:
+        """Keep rows, and then the part that vouches for them."""
+        content = rows.tokens.contiguous().numpy().tobytes()
+        left_out = [_LeftOut(place, **asdict(broken)) for place, broken in rows.left_out]
+        part = Part(rows.start, rows.start + rows.done, left_out, digest(content))
+        with open(self._rows, "r+b" if self._rows.exists() else "x+b") as file:
+            file.write(_header(images, shape))
+            file.seek(rows.start * shape.row_bytes, os.SEEK_CUR)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.folder.write_part(self.spec, f"images-{part.start}-{part.stop}", json.dumps(asdict(part)).encode())
+        return part
+
+    def finish(self, facts: dict[str, object], parts: Sequence[Part], images: Images, shape: TokenShape) -> None:
+        """Write the tokens and what they are, ``features.json`` last; for parts of all images."""
+        left_out = sorted(
+            {one.index: one for part in parts for one in part.left_out}.values(), key=lambda one: one.index
+        )
+        kept = np.delete(np.arange(len(images)), [one.index for one in left_out])
+        if left_out:
+            self._write_some(kept, shape)
+        else:
+            os.truncate(self._rows, len(_header(len(images), shape)) + len(images) * shape.row_bytes)
+            self._rows.rename(self.path / TOKENS)
         if images.labels is not None:
-            kept = np.delete(images.labels, [index for index, _ in walked.left_out])
             with atomic_file(self.path / LABELS) as file:
-                np.save(file, kept.astype(np.int64))
+                np.save(file, images.labels[kept].astype(np.int64))
         known = {
             "grid": shape.grid,
             "prefix": shape.prefix,
             "classes": images.classes,
             "labelled": images.labels is not None,
             "images": len(images),
-            "left_out": _stored(walked.left_out),
+            "left_out": [asdict(one) for one in left_out],
             "digests": {
                 name: self._digest(name) for name in (TOKENS, LABELS, PROJECTION) if (self.path / name).is_file()
             },
         }
         write_whole(self.path / FINISHED, json.dumps({**facts, **known}, indent=2).encode())
-        (self.path / PROGRESS).unlink(missing_ok=True)
+
+    def drop_parts(self) -> None:
+        """Remove what a finished store has no more use for."""
+        shutil.rmtree(self.path / "partial", ignore_errors=True)
+        for name in (UNFINISHED, "progress.json"):  # the second one is of earlier versions
+            (self.path / name).unlink(missing_ok=True)
+
+    @property
+    def _rows(self) -> Path:
+        """The file of rows; tokens that a killed process has just put in order are taken back for it."""
+        rows, tokens = self.path / UNFINISHED, self.path / TOKENS
+        if not rows.exists() and tokens.exists() and not self.finished:
+            tokens.rename(rows)
+        return rows
+
+    def _write_some(self, kept: Int64[np.ndarray, " kept"], shape: TokenShape) -> None:
+        """Write the tokens as those rows alone, a few at a time."""
+        rows = np.lib.format.open_memmap(self._rows, mode="r")
+        with atomic_file(self.path / TOKENS) as file:
+            file.write(_header(len(kept), shape))
+            for some in np.array_split(kept, max(1, len(kept) // 256)):
+                file.write(rows[some].tobytes())
 
     def _digest(self, name: str) -> str:
         with open(self.path / name, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@final
-@dataclass(frozen=True)
-class Rows:
-    """``tokens.npy`` while it is written: a header for ``images`` rows, and rows put at their places."""
-
-    store: Store
-    file: BinaryIO
-    images: int
-    shape: TokenShape
-
-    def put(self, tokens: Float32[np.ndarray, "batch tokens dim"], walked: Walked, after: Walked) -> None:
-        """Write the rows that follow those of ``walked``; the pass has then come to ``after``."""
-        header = len(self._header)
-        self.file.seek(header + walked.rows * self.shape.row_bytes)
-        self.file.write(np.ascontiguousarray(tokens).data)
-        self._flush()
-        known = {
-            "images": after.images,
-            "left_out": _stored(after.left_out),
-            "bytes": header + after.rows * self.shape.row_bytes if after.rows else 0,
-        }
-        write_whole(self.store.path / PROGRESS, json.dumps(known).encode())
-
-    def close(self) -> None:
-        """Write the header and cut off what lies behind the last row."""
-        header = self._header
-        self.file.seek(0)
-        self.file.write(header)
-        self.file.truncate(len(header) + self.images * self.shape.row_bytes)
-        self._flush()
-
-    def _flush(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    @property
-    def _header(self) -> bytes:
-        """NumPy's header, which is of the same length for any number of rows."""
-        content = BytesIO()
-        shape = (self.images, self.shape.tokens, self.shape.dim)
-        np.lib.format.write_array_header_1_0(content, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        return content.getvalue()
+def _read_rows(file: BinaryIO, part: Part, shape: TokenShape) -> bytes:
+    file.seek(len(_header(0, shape)) + part.start * shape.row_bytes)
+    return file.read((part.stop - part.start) * shape.row_bytes)
 
 
-def _stored(left_out: Sequence[tuple[int, Broken]]) -> list[dict[str, object]]:
-    return [{"index": index, **asdict(broken)} for index, broken in left_out]
-
-
-def _read(stored: Sequence[_LeftOut]) -> tuple[tuple[int, Broken], ...]:
-    return tuple((one.index, Broken(one.name, one.reason)) for one in stored)
+def _header(images: int, shape: TokenShape) -> bytes:
+    """NumPy's header, which is of the same length for any number of rows."""
+    content = BytesIO()
+    known = {"descr": "<f4", "fortran_order": False, "shape": (images, shape.tokens, shape.dim)}
+    np.lib.format.write_array_header_1_0(content, known)
+    return content.getvalue()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from vitscope.convex.features.extractor import token_shape
 from vitscope.data import Images
 from vitscope.engine.measure import subject_spec
 from vitscope.engine.plan import Progress, silent
+from vitscope.engine.work.executor import AbstractExecutor
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
 from vitscope.runs.spec import Spec
@@ -115,25 +116,17 @@ def head_data(
     batch_size: int,
     seed: int,
     progress: Progress = silent,
+    executor: AbstractExecutor | None = None,
 ) -> HeadData:
     """The features of both sides, from ``folder`` or computed and kept there, one side after the other."""
-    recipe = fitting(subject, recipe)
-    training = extract(
-        subject, images.training, recipe, folder=folder, batch_size=batch_size, seed=seed, progress=progress
-    )
-    test = extract(
-        subject,
-        images.test,
-        folder=folder,
-        extractor=training.extractor,
-        batch_size=batch_size,
-        seed=seed,
-        progress=progress,
-    )
+    recipe = fit_recipe(subject, recipe)
+    take = partial(extract, folder=folder, batch_size=batch_size, seed=seed, progress=progress, executor=executor)
+    training = take(subject, images.training, recipe)
+    test = take(subject, images.test, extractor=training.extractor)
     return HeadData(subject, images, recipe, training, test)
 
 
-def fitting(subject: Subject, recipe: TokenRecipe) -> TokenRecipe:
+def fit_recipe(subject: Subject, recipe: TokenRecipe) -> TokenRecipe:
     """The recipe with its pool and width taken as upper bounds: a model that has less keeps what it has."""
     own = token_shape(subject, TokenRecipe(prefix=recipe.prefix))
     pool = recipe.pool if recipe.pool is not None and recipe.pool < max(own.grid) else None
