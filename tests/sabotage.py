@@ -194,7 +194,7 @@ SABOTAGES = [
     ("convex/features/store.py", "facts.digests[name] != self._digest(name)", "False", SPOILED),
     ("training/state.py", "    if not whole:\n", "    if False:\n", SPOILED),
     ("training/train.py", '{"training": images.fingerprint,', '{"training": "",', TRAINING),
-    ("training/train.py", "(folder / RECIPE).unlink(missing_ok=True)", "pass", TRAINING),
+    ("training/question.py", "(folder / RECIPE).unlink(missing_ok=True)", "pass", TRAINING),
     ("engine/work/executor.py", "waiting.appendleft(shard)", "pass", WORKERS),
     ("engine/work/executor.py", "tries[shard] += 1", "tries.update(workers[w].shard for w in workers)", WORKERS),
     ("engine/work/crew.py", "wait([parent.sentinel])", "threading.Event().wait()", WORKERS),
