@@ -5,7 +5,7 @@
 ``vitscope train`` on the embedded digits, with drop path, an average of the weights, label noise and a validation split
 that chooses the epoch, is started anew in a folder of its own, killed with SIGKILL after a random time, and resumed,
 which may be killed again, until it ends by itself. Counted are the folders whose weights, figures and predictions are
-bitwise those of the training that was left alone, and in which nothing is left behind (temporary files, locks, workers).
+bitwise those of the training that was left alone, and in which nothing is left behind (temporary files, locks).
 Exits with the number of those that are not.
 """
 

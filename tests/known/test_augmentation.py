@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vitscope.data.augmentation import randaugment, randaugmented
 from vitscope.data.load import images
 from vitscope.models.pixels import PixelInput
 from vitscope.training.augmentation import Augmentation, mixed, step_seeded
@@ -35,6 +36,14 @@ def test_a_padded_crop_in_the_middle_is_the_image():
 def test_a_padded_crop_is_a_shift_filled_with_the_mean(top, left, corner):
     found = augmentation("padded").batch(IMAGE, draws(top=top, left=left), SEEDS)
     assert tuple(found[0, :2, :2, 0].flatten()) == corner
+
+
+def test_every_magnitude_of_randaugment_changes_pictures():
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+    for magnitude in range(1, 11):
+        policy = randaugment(magnitude, 4, (128, 128, 128))
+        changed = [randaugmented(policy, pixels, seed) for seed in range(60)]
+        assert any(not np.array_equal(one, pixels) for one in changed)
 
 
 def test_half_of_the_images_are_mirrored_left_to_right():

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -35,12 +37,21 @@ def randaugment(magnitude: int, side: int, fill: tuple[int, ...]) -> Policy:
     """RandAugment (Cubuk et al. 2020) by timm: two operations of ``magnitude``, standard deviation 1.
 
     ``side`` is that of the pictures, of which it moves them by at most 0.45; ``fill`` the colour of what they do not
-    reach. What it returns draws from global states: call it within :func:`python_seeded`.
+    reach. Posterising keeps at least one bit: below a magnitude of 2.5 timm would keep none, at which Pillow fails. What
+    it returns draws from global states: call it within :func:`python_seeded`.
     """
     from timm.data.auto_augment import rand_augment_transform
 
     settings = {"translate_const": int(0.45 * side), "img_mean": fill[0] if len(fill) == 1 else fill}
-    return rand_augment_transform(f"rand-m{magnitude}-n2-mstd1.0", settings)
+    policy: Any = rand_augment_transform(f"rand-m{magnitude}-n2-mstd1.0", settings)
+    for operation in policy.ops:
+        if operation.name == "Posterize":
+            operation.level_fn = partial(_at_least_one, operation.level_fn)
+    return policy
+
+
+def _at_least_one(level: Callable[..., tuple[int]], magnitude: float, hparams: object) -> tuple[int]:
+    return (max(1, level(magnitude, hparams)[0]),)
 
 
 def randaugmented(
