@@ -37,7 +37,7 @@ def randaugment(magnitude: int, side: int, fill: tuple[int, ...]) -> Policy:
     """RandAugment (Cubuk et al. 2020) by timm: two operations of ``magnitude``, standard deviation 1.
 
     ``side`` is that of the pictures, of which it moves them by at most 0.45; ``fill`` the colour of what they do not
-    reach. Posterising keeps at least one bit: below a magnitude of 2.5 timm would keep none, at which Pillow fails. What
+    reach. Posterising keeps at least one bit: below magnitude 2.5 timm would keep none, and Pillow fails. What
     it returns draws from global states: call it within :func:`python_seeded`.
     """
     from timm.data.auto_augment import rand_augment_transform
