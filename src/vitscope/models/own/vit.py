@@ -97,7 +97,7 @@ class DropPath(nn.Module):
         """The branch, scaled to keep its mean."""
         if not self.training or self.rate == 0:
             return x
-        return x * x.new_empty(len(x), 1, 1).bernoulli_(1 - self.rate) / (1 - self.rate)
+        return x * (x.new_empty(len(x), 1, 1).bernoulli_(1 - self.rate) / (1 - self.rate))
 
 
 class Block(nn.Module):
