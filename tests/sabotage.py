@@ -67,6 +67,7 @@ CERTIFICATE, CONE, PROGRAMS, BLOCKS, GATES = (
 )
 SOLVERS, ESTIMATORS = "tests/laws/test_convex_solver_laws.py", "tests/references/test_convex_estimators.py"
 HEAD_RUNS, HEAD_KIND = "tests/known/test_head_runs.py", "tests/end_to_end/test_head_kind.py"
+CROSSED, GRID = "tests/known/test_crossed.py", "tests/laws/test_trials.py"
 TRAINING, SCHEDULE, AUGMENTED = (
     "tests/laws/test_training.py",
     "tests/known/test_schedule.py",
@@ -170,7 +171,7 @@ SABOTAGES = [
     ("engine/reading/diagnostic.py", "- observations[before, quantity]", "", CHANGES),
     ("engine/reading/fold.py", "self.merge(_of(observations))", "self", LAWS),
     ("engine/reading/shard.py", "norms[start : start + step]", "norms[:step]", LAWS),
-    ("engine/measure.py", "if shard not in results", "", STORE),
+    ("engine/plan.py", "if shard not in results", "", STORE),
     ("runs/spec.py", 'if key != "weights"', "", STORE),
     ("engine/measure.py", '"units": [place.name for place in subject.places],', "", STORE),
     ("runs/whole.py", "os.replace(file.name, path)", "os.rename(file.name, f'{path}x')", STORE),
@@ -190,7 +191,7 @@ SABOTAGES = [
     ("convex/features/store.py", "facts.digests[name] != self._digest(name)", "False", SPOILED),
     ("training/state.py", "    if not whole:\n", "    if False:\n", SPOILED),
     ("training/train.py", '{"training": images.fingerprint,', '{"training": "",', TRAINING),
-    ("training/train.py", "(folder / RECIPE).unlink(missing_ok=True)", "pass", TRAINING),
+    ("training/question.py", "(folder / RECIPE).unlink(missing_ok=True)", "pass", TRAINING),
     ("engine/work/executor.py", "waiting.appendleft(shard)", "pass", WORKERS),
     ("engine/work/executor.py", "tries[shard] += 1", "tries.update(workers[w].shard for w in workers)", WORKERS),
     ("engine/work/crew.py", "wait([parent.sentinel])", "threading.Event().wait()", WORKERS),
@@ -230,7 +231,19 @@ SABOTAGES = [
         FOLDERS,
     ),
     ("models/transformers/folder.py", "inside = [key for key in over if _part_of(model, key)]", "inside = []", MUTATED),
-    ("engine/study.py", "values - intact[key]", "values", STUDY),
+    ("engine/reading/diagnostic.py", "values - before[key]", "values", STUDY),
+    ("engine/question.py", "if held.spec.address == spec.address:", "if True:", STORE),
+    ("engine/question.py", "plan.store.write(run, answer.steps, answer.beside)", "pass", STORE),
+    ("measurement/crossed.py", "over_seeds if seeds > 1 else 0.0", "0.0", CROSSED),
+    ("measurement/crossed.py", "freedom = (a + b) ** 2", "freedom = 1e9 * (a + b) ** 2", CROSSED),
+    ("training/trial_results.py", "trials.validation.mean(1).argmax()", "trials.validation.mean(1).argmin()", CROSSED),
+    (
+        "training/trials.py",
+        "tuple(replace(recipe, seed=seed) for recipe, seed in each)",
+        "tuple(one for one, _ in each)",
+        GRID,
+    ),
+    ("training/trials.py", "work.refuse_begun(plan.resume)", "pass", GRID),
     ("engine/study.py", "for walk in range(1, len(settings) + 1)", "for walk in range(len(settings))", STUDY),
     (
         "engine/reading/together.py",
