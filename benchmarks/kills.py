@@ -23,21 +23,8 @@ from safetensors.numpy import load_file
 VITSCOPE = [sys.executable, "-c", "from vitscope.cli import main; main()"]
 SMALL = ["--images", "digits", "--image", "8", "--channels", "1", "--patch", "4", "--depth", "1", "--batch", "32"]
 TRAIN = ["train", "vit-micro", *SMALL, "--epochs", "3", "--save-every", "5", "--limit", "256"]
-HEAD = [
-    "digits",
-    "--images",
-    "digits",
-    "--limit",
-    "200",
-    "--test-limit",
-    "50",
-    "--pool",
-    "2",
-    "--width",
-    "8",
-    "--gates",
-    "4",
-]
+FEW = ["digits", "--images", "digits", "--limit", "200"]
+HEAD = [*FEW, "--test-limit", "50", "--pool", "2", "--width", "8", "--gates", "4"]
 COMMANDS = {
     "train": TRAIN,
     "trials": [*TRAIN, "--grid", "learning_rate=5e-4,1e-3", "--seeds", "2", "--validation", "0.2"],
@@ -132,11 +119,13 @@ def tensors_differ(one: Path, other: Path) -> str:
 
 def numbers_differ(one: Path, other: Path) -> str:
     """The first array that differs, times apart."""
-    trees = [xr.open_datatree(path, engine="h5netcdf").load() for path in (one, other)]
-    for name, node in trees[0].to_dict().items():
+    trees = [xr.open_datatree(path, engine="h5netcdf").load().to_dict() for path in (one, other)]
+    if trees[0].keys() != trees[1].keys():
+        return f"other groups: {sorted(trees[0].keys() ^ trees[1].keys())}"
+    for name, node in trees[0].items():
         for variable in node.data_vars:
-            same = trees[1][f"{name}/{variable}"].identical(node[variable])
-            if not same and not PLAIN & {str(variable).removesuffix("_error").removesuffix("_count")}:
+            plain = str(variable).removesuffix("_error").removesuffix("_count") in PLAIN
+            if not plain and not node[variable].identical(trees[1][name].get(variable)):
                 return f"{name}/{variable}"
     return ""
 

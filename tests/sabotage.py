@@ -71,6 +71,7 @@ HEAD_RUNS, HEAD_KIND, FEATURES = (
     "tests/end_to_end/test_head_kind.py",
     "tests/known/test_features.py",
 )
+CROSSED, GRID = "tests/known/test_crossed.py", "tests/laws/test_trials.py"
 TRAINING, SCHEDULE, AUGMENTED = (
     "tests/laws/test_training.py",
     "tests/known/test_schedule.py",
@@ -174,7 +175,7 @@ SABOTAGES = [
     ("engine/reading/diagnostic.py", "- observations[before, quantity]", "", CHANGES),
     ("engine/reading/fold.py", "self.merge(_of(observations))", "self", LAWS),
     ("engine/reading/shard.py", "norms[start : start + step]", "norms[:step]", LAWS),
-    ("engine/measure.py", "if shard not in results", "", STORE),
+    ("engine/plan.py", "if shard not in results", "", STORE),
     ("runs/spec.py", 'if key != "weights"', "", STORE),
     ("engine/measure.py", '"units": [place.name for place in subject.places],', "", STORE),
     ("runs/whole.py", "os.replace(file.name, path)", "os.rename(file.name, f'{path}x')", STORE),
@@ -244,6 +245,18 @@ SABOTAGES = [
     ("engine/studying.py", "if hand.block != block:", "if True:", STUDY),
     ("engine/studying.py", "if hand.stretch != stretch:", "if False:", STUDY),
     ("engine/studying.py", "len(result.silent) == len(self.blocks[shard.block]) + 1", "True", STUDY),
+    ("engine/question.py", "if held.spec.address == spec.address:", "if True:", STORE),
+    ("engine/question.py", "plan.store.write(run, answer.steps, answer.beside)", "pass", STORE),
+    ("measurement/crossed.py", "over_seeds if seeds > 1 else 0.0", "0.0", CROSSED),
+    ("measurement/crossed.py", "freedom = (a + b) ** 2", "freedom = 1e9 * (a + b) ** 2", CROSSED),
+    ("training/trial_results.py", "trials.validation.mean(1).argmax()", "trials.validation.mean(1).argmin()", CROSSED),
+    (
+        "training/trials.py",
+        "tuple(replace(recipe, seed=seed) for recipe, seed in each)",
+        "tuple(one for one, _ in each)",
+        GRID,
+    ),
+    ("training/trials.py", "work.refuse_begun(plan.resume)", "pass", GRID),
     ("engine/study.py", "for walk in range(1, len(settings) + 1)", "for walk in range(len(settings))", STUDY),
     (
         "engine/reading/together.py",

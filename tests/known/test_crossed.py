@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 
 from vitscope.measurement.crossed import crossed_difference
@@ -21,6 +22,9 @@ def test_it_is_the_root_of_both_errors_squared():
     assert (found.mean, found.count, found.seeds) == (0.375, 4, 2)
     assert (found.over_images, found.over_seeds) == (pytest.approx(images), pytest.approx(seeds))
     assert found.error == pytest.approx(math.hypot(images, seeds))
+    freedom = (images**2 + seeds**2) ** 2 / (images**4 / 3 + seeds**4 / 1)
+    reach = float(scipy.stats.t.ppf(0.975, freedom)) * found.error
+    assert found.interval(0.05) == pytest.approx((0.375 - reach, 0.375 + reach))
 
 
 def test_one_seed_decides_nothing():
