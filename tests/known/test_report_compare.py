@@ -19,11 +19,11 @@ from vitscope.cli import app
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity, label_quantity
-from vitscope.report import compare
+from vitscope.report import compare, report
 from vitscope.report.comparison import difference, difference_tables, differences, joined
 from vitscope.report.drawing import drawings
 from vitscope.report.measured import measured
-from vitscope.report.pairing import pair
+from vitscope.report.pairing import pair, pair_models
 from vitscope.report.side import sides
 from vitscope.report.side_by_side import CompareView
 from vitscope.runs.run import Run
@@ -290,6 +290,23 @@ def test_runs_that_are_right_on_the_same_images_say_so():
     )
     assert "right on the same images" in first
     assert "differs by 1.000 nats, by the same on every image" in loss
+
+
+def test_the_page_of_a_run_of_several_models_says_the_same(tmp_path):
+    """The scores of two models in one run, as a contrast keeps them."""
+    scores = [run.tree["predictions"].to_dataset() for run in (BEFORE, AFTER)]
+    joined_scores = xr.concat(scores, xr.IndexVariable("subject", ["one", "other"]), combine_attrs="override")
+    run = a_run({"predictions": joined_scores})
+    spec = json.loads(run.tree.attrs["spec"])
+    spec["model"] = {"name": "one against other", "subjects": {"one": {"family": "f", "parameters": 1234}, "other": {}}}
+    run.tree.attrs["spec"] = json.dumps(spec)
+    (alone,) = pair_models(run)
+    assert alone.sentences == pair(sides([BEFORE, AFTER])).found[0].sentences
+    html = unescape(report(run, tmp_path / "page.html").read_text())
+    assert alone.sentences[0] in html
+    assert "f, 1,234 parameters" in html
+    assert "No findings were drawn" not in html
+    assert pair_models(BEFORE) == ()
 
 
 def test_the_terminal_says_it_too_beside_the_path(tmp_path):

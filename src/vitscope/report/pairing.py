@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -149,6 +150,29 @@ def pair(compared: Sequence[Side]) -> Pairings:
         else:
             each.append(Pairing(names[0], name, *_aligned(_scores(first.run), _scores(other.run))))
     return Pairings(tuple(each), tuple(dict.fromkeys(refusals)))
+
+
+def pair_models(run: Run) -> tuple[Pairing, ...]:
+    """The first model of a run of several with each of the others; none for a run that holds no scores of several."""
+    if SCORES not in run or "subject" not in _scores(run).dims:
+        return ()
+    scores = _scores(run)
+    first, *others = map(str, scores["subject"].values)
+    of = {name: scores.sel(subject=name) for name in (first, *others)}
+    return tuple(Pairing(first, other, of[first], of[other]) for other in others)
+
+
+def subjects_of(run: Run) -> dict[str, str]:
+    """What each model of a run of several is, by its label; empty for a run of one."""
+    models = run.spec.model.get("subjects")
+    if not isinstance(models, Mapping):
+        return {}
+    found: dict[str, str] = {}
+    for label, model in cast(Mapping[str, Mapping[str, object]], models).items():
+        edits = model.get("edits", ())
+        parts = (model.get("family"), f"{model.get('parameters', 0):,} parameters", model.get("input"), edits)
+        found[label] = ", ".join(str(part) for part in parts if part)
+    return found
 
 
 def _spoken(compared: Sequence[Side]) -> list[str]:

@@ -18,6 +18,7 @@ from vitscope.report.drawing.drawing import MARGIN_TOP
 from vitscope.report.measured import MeasuredQuantity, listed, measured
 from vitscope.report.mistakes import MistakesView, mistakes_of
 from vitscope.report.number import amount
+from vitscope.report.pairing import Pairing, pair_models, subjects_of
 from vitscope.report.strip import Strip, strip
 from vitscope.report.table import Table, tables
 from vitscope.report.text import definition
@@ -42,7 +43,7 @@ QUESTIONS = (
 """Their order on the page; others come before them, in the order of the run."""
 _LONGEST_SETTING = 400
 """Characters of a setting on the page; the run holds all of it."""
-_SAID = ("name", "count", "of", "fingerprint", "units")
+_SAID = ("name", "count", "of", "fingerprint", "units", "subjects")
 """Facts that are said elsewhere, or are no facts for a reader."""
 _FIRST = ("family", "weights", "parameters", "input")
 """The order of the facts; the spec's own is alphabetical."""
@@ -181,9 +182,16 @@ class RunView:
     def facts(self) -> tuple[tuple[str, str], ...]:
         """Model and images in the words of the spec; its settings where there is no model that has weights."""
         spec = self.run.spec
-        settings = {} if "fingerprint" in spec.model else spec.settings
+        several = subjects_of(self.run)
+        settings = {} if "fingerprint" in spec.model or several else spec.settings
         shown = sorted((*_items(spec.model), *_items(spec.images), *_items(settings)), key=_importance)
-        return tuple((name.replace("_", " "), value) for name, value in shown if name not in _SAID)
+        facts = ((name.replace("_", " "), value) for name, value in shown if name not in _SAID)
+        return (*several.items(), *facts)
+
+    @cached_property
+    def pairings(self) -> tuple[Pairing, ...]:
+        """The first model compared with each of the others, in a run of several."""
+        return pair_models(self.run)
 
     @cached_property
     def diagnostics(self) -> tuple[DiagnosticView, ...]:
@@ -212,6 +220,8 @@ class RunView:
     def findings(self) -> tuple[FindingGroup, ...]:
         """What somebody who uses the model can act on, then what is about the theory; where that is all, that."""
         claims = foremost(self.run.claims)
+        if not claims and self.pairings:
+            return ()
         about = [claim for claim in claims if claim.kind is not ClaimKind.THEORY]
         theory = [claim for claim in claims if claim.kind is ClaimKind.THEORY]
         problems, looks = (sum(claim.kind is kind for claim in claims) for kind in (ClaimKind.PROBLEM, ClaimKind.LOOK))

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from vitscope.report.axis import entries
+from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import token
 from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, named, numbers, scale_type
 from vitscope.report.drawing.series import Style, styles
@@ -41,7 +41,7 @@ class RunDots(AbstractDrawing):
     @property
     def how_to_read(self) -> str:
         """Dots, whiskers."""
-        return "A dot: the mean of one run. Whisker: ± 1 standard error."
+        return f"A dot: the mean of one {axis_name(self.quantities[0].mean, 'run')}. Whisker: ± 1 standard error."
 
     @property
     def _rows(self) -> list[tuple[str, Style, NDArray[np.float64]]]:
