@@ -35,9 +35,9 @@ from torch.nn import functional
 from vitscope.convex.block import BLOCKS, Sizes, Term
 from vitscope.convex.blocks.attention import Attention
 from vitscope.convex.blocks.linear import Linear
+from vitscope.convex.certificate import largest_beta
 from vitscope.convex.gates import terms
 from vitscope.convex.loss import CrossEntropy
-from vitscope.convex.path import largest_beta
 from vitscope.convex.problem import Problem
 from vitscope.convex.solver import Solution, solve
 

@@ -9,14 +9,14 @@ import torch
 from vitscope.convex.block import Sizes
 from vitscope.convex.blocks.attention import Attention
 from vitscope.convex.blocks.linear import Linear
-from vitscope.convex.certificate import Certificate, certify
+from vitscope.convex.certificate import Certificate, certify, largest_beta
 from vitscope.convex.gates import terms
-from vitscope.convex.heads import Factors, Heads, from_lifted
+from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import CrossEntropy, Squared
-from vitscope.convex.path import largest_beta, path
-from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.solver import solve
+from vitscope.convex.solvers.lifted import from_lifted
+from vitscope.convex.solvers.parts.polish import polish
 
 GENERATOR = torch.Generator
 
@@ -141,12 +141,3 @@ def test_advice_says_what_is_known_and_what_to_do():
     assert "100 %" in loose.advice
     assert "slack 1.7" in loose.advice
     assert "unknown share" in Certificate(2.0, -1.0, "exact", 1.7, 3).advice
-
-
-def test_a_path_stops_where_it_is_told_to():
-    given, _ = orthonormal(0.2)
-    betas = [0.9 * largest_beta(given) * 0.7**k for k in range(6)]
-    found = path(given, betas, stop=lambda solution: solution.heads.count >= 2)
-    assert 1 < len(found) < 6
-    assert found[-1].heads.count >= 2
-    assert found[-2].heads.count < 2

@@ -15,9 +15,10 @@ from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.linear import Linear
 from vitscope.convex.blocks.mlp import Mlp
 from vitscope.convex.gates import checked_activation, split, terms
-from vitscope.convex.heads import Factors, Heads, from_lifted
+from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import CrossEntropy, Squared
 from vitscope.convex.problem import Problem
+from vitscope.convex.solvers.lifted import from_lifted
 from vitscope.measurement.errors import UserError
 
 ALL = slice(None)

@@ -6,10 +6,10 @@ import torch
 from convex_problems import LOSSES, problem
 
 from vitscope.convex.block import BLOCKS
-from vitscope.convex.growth import fresh, grown, sized
-from vitscope.convex.path import largest_beta
+from vitscope.convex.certificate import largest_beta
 from vitscope.convex.pulled import largest_pairs, pulled
 from vitscope.convex.solvers.greedy import Greedy
+from vitscope.convex.solvers.parts.growth import fresh, grown, sized
 
 every_block = pytest.mark.parametrize("block", list(BLOCKS))
 every_loss = pytest.mark.parametrize("loss", LOSSES)

@@ -11,13 +11,13 @@ from vitscope.convex.certificate import Certificate, dual_value
 from vitscope.convex.gates import terms
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import Squared
-from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
-from vitscope.convex.restricted import restricted, whole
-from vitscope.convex.search import decomposed, followed
 from vitscope.convex.solver import Progress, chosen, solve
 from vitscope.convex.solvers.greedy import Greedy
 from vitscope.convex.solvers.lifted import LiftedFista, thresholded
+from vitscope.convex.solvers.parts.polish import polish
+from vitscope.convex.solvers.parts.restricted import restricted, whole
+from vitscope.convex.solvers.parts.search import decomposed, followed
 
 CASES = [(block, gates, loss) for block in BLOCKS for gates in (None, 2) for loss in LOSSES]
 

@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitscope.convex.block import BLOCKS
-from vitscope.convex.certificate import Certificate, certify
+from vitscope.convex.certificate import Certificate, certify, largest_beta
 from vitscope.convex.heads import Factors, Heads
-from vitscope.convex.path import largest_beta, path
-from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.pulled import pulled
-from vitscope.convex.restricted import is_whole, restricted
 from vitscope.convex.solver import SOLVERS, Progress, Step, solve
 from vitscope.convex.solvers.greedy import Greedy
+from vitscope.convex.solvers.parts.polish import polish
+from vitscope.convex.solvers.parts.restricted import is_whole, restricted
 from vitscope.measurement.errors import UserError
 from vitscope.runs.registry import import_all
 
@@ -174,7 +173,10 @@ def test_without_memory_for_features_greedy_goes_on_by_burer_monteiro():
 def test_warm_starts_along_a_path_reach_what_cold_ones_reach(solver):
     asked = problem("fno", 2, "cross-entropy")
     betas = [largest_beta(asked) * share for share in (0.7, 0.3, 0.1)]
-    warm = path(asked, betas, solver=solver, tol=1e-6, max_passes=5000)
+    warm, start = [], None
+    for beta in betas:
+        warm.append(solve(asked.with_beta(beta), start, solver=solver, tol=1e-6, max_passes=5000))
+        start = warm[-1].heads
     for beta, each in zip(betas, warm, strict=True):
         cold = solve(asked.with_beta(beta), solver=solver, tol=1e-6, max_passes=5000)
         assert each.certificate.primal == pytest.approx(cold.certificate.primal, rel=2e-6)

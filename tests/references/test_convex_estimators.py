@@ -28,10 +28,12 @@ REGRESSORS = [name for name in ESTIMATORS if name.endswith("Regressor")]
 EXCEPTIONS = {
     "check_do_not_raise_errors_in_init_or_set_params": "the type checker of these tests refuses wrong types at once; "
     "without it any value is stored and refused in fit",
-    "check_class_weight_classifiers": "an attention head of one token is odd and has no intercept: a weight of 1e7 "
-    "cannot make it give one class everywhere",
 }
 OWN = {
+    "ConvexAttentionClassifier": {
+        "check_class_weight_classifiers": "an attention head of one token is odd and has no intercept: a weight of 1e7 "
+        "cannot make it give one class everywhere",
+    },
     "ConvexBlockFnoClassifier": {
         "check_classifiers_train": "with two groups a class sees one of the two entries, and one is not enough",
         "check_fit2d_1feature": "one entry cannot be split into two groups, which the error says in its own words",

@@ -19,10 +19,10 @@ from vitscope.convex.certificate import certify
 from vitscope.convex.gates import terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import CrossEntropy, Squared
-from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.relu_norm import climbed, relu_norms
 from vitscope.convex.solver import solve
+from vitscope.convex.solvers.parts.polish import polish
 from vitscope.convex.solvers.relu import Relu, tidy
 from vitscope.runs.registry import import_all
 

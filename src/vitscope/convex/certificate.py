@@ -106,6 +106,21 @@ def certify(problem: Problem, heads: Heads) -> Certificate:
     return Certificate(primal, dual_value(precise, outputs, norm), kind, norm / problem.beta, heads.count)
 
 
+def largest_beta(problem: Problem) -> float:
+    r"""The least beta at which no heads are optimal: :math:`\max_t \lVert T_t^*(\nabla \ell(0)) \rVert_2`.
+
+    Cost: that of a certificate.
+    """
+    none = problem.no_heads()
+    residual = problem.gradient(problem.outputs(none))
+    if problem.relu:
+        return relu_bound(problem, residual, none)[0]
+    return max(
+        norm_bound(pulled(problem, residual, t), factors.left, torch.Generator().manual_seed(t)).bound
+        for t, factors in enumerate(none.terms)
+    )
+
+
 def dual_value(problem: Problem, outputs: Float[Tensor, "images rows outputs"], norm: float) -> float:
     """The best dual value of the loss's gradient at these outputs, ``norm`` being the largest of its adjoint images."""
     feasible = problem.beta / norm if norm > 0 else inf

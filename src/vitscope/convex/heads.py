@@ -63,17 +63,6 @@ class Factors:
         return upper_left @ upper_right.T, left, right
 
 
-def from_lifted(lifted: Float[Tensor, "left inner_outputs"], inner: int, tolerance: float = 1e-12) -> Factors:
-    """The heads of a lifted variable by its singular value decomposition: balanced, as many as its rank.
-
-    Source: Sahiner et al. 2022, the reconstruction after theorem 3.1.
-    """
-    u, values, v = torch.linalg.svd(lifted, full_matrices=False)
-    kept = values > tolerance * values[0].clamp(min=torch.finfo(values.dtype).tiny)
-    roots = values[kept].sqrt()
-    return Factors((u[:, kept] * roots).T.contiguous(), (v[kept] * roots[:, None]).unflatten(1, (inner, -1)))
-
-
 @dataclass(frozen=True, eq=False)
 class Heads:
     """The heads of every term of a problem, in the order of its terms."""

@@ -11,9 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from vitscope.convex.certificate import largest_beta
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import AbstractLoss, CrossEntropy, Squared
-from vitscope.convex.path import largest_beta
 from vitscope.convex.problem import Problem
 from vitscope.convex.solver import Solution, Step, solve
 from vitscope.convex.tokens import Tokens

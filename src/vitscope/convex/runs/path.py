@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 from jaxtyping import Float64, Int
 
+from vitscope.convex.certificate import largest_beta
 from vitscope.convex.heads import Factors, Heads
-from vitscope.convex.path import largest_beta
 from vitscope.convex.problem import Problem
 from vitscope.convex.runs.fit import (
     EFFECTIVE_RANK,

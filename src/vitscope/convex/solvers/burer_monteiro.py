@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from vitscope.convex.certificate import dual_value
-from vitscope.convex.growth import grown
-from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.pulled import largest_pairs, pulled
 from vitscope.convex.solver import SOLVERS, AbstractSolver, Progress, Stopped
+from vitscope.convex.solvers.parts.growth import grown
+from vitscope.convex.solvers.parts.polish import polish
 
 
 @SOLVERS.add("burer-monteiro")

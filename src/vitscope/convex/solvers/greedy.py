@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vitscope.convex.certificate import dual_value, relative_gap
-from vitscope.convex.growth import fresh, sized
 from vitscope.convex.heads import Factors, Heads
-from vitscope.convex.polish import Polished, polish
 from vitscope.convex.problem import Problem
-from vitscope.convex.restricted import Restricted, feature_bytes, restricted, whole
-from vitscope.convex.scaling import scaling
-from vitscope.convex.search import Search, decomposed, followed
 from vitscope.convex.solver import SOLVERS, AbstractSolver, Progress, Stopped
 from vitscope.convex.solvers.burer_monteiro import BurerMonteiro
+from vitscope.convex.solvers.parts.growth import fresh, sized
+from vitscope.convex.solvers.parts.polish import Polished, polish
+from vitscope.convex.solvers.parts.restricted import Restricted, feature_bytes, restricted, whole
+from vitscope.convex.solvers.parts.scaling import scaling
+from vitscope.convex.solvers.parts.search import Search, decomposed, followed
 
 LATE = 1e-3
 """The relative gap from which on the space keeps what the heads of the round before spanned."""

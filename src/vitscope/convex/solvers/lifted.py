@@ -10,11 +10,11 @@ from torch import Tensor
 
 from vitscope.convex.block import AbstractJoint
 from vitscope.convex.certificate import dual_value
-from vitscope.convex.heads import Factors, Heads, from_lifted
+from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.problem import Problem
 from vitscope.convex.pulled import SIDE
-from vitscope.convex.restricted import Restricted, feature_bytes, whole
 from vitscope.convex.solver import SOLVERS, AbstractSolver, Progress, Stopped
+from vitscope.convex.solvers.parts.restricted import Restricted, feature_bytes, whole
 from vitscope.measurement.errors import UserError
 
 Lifted = Sequence[Float[Tensor, "_ _ _"]]
@@ -155,6 +155,17 @@ def thresholded(
     u, values, v = torch.linalg.svd(matrices, full_matrices=False)
     lowered = (values - threshold).clamp(min=0)
     return (u * lowered.unsqueeze(1)) @ v, lowered.sum()
+
+
+def from_lifted(lifted: Float[Tensor, "left inner_outputs"], inner: int, tolerance: float = 1e-12) -> Factors:
+    """The heads of a lifted variable by its singular value decomposition: balanced, as many as its rank.
+
+    Source: Sahiner et al. 2022, the reconstruction after theorem 3.1.
+    """
+    u, values, v = torch.linalg.svd(lifted, full_matrices=False)
+    kept = values > tolerance * values[0].clamp(min=torch.finfo(values.dtype).tiny)
+    roots = values[kept].sqrt()
+    return Factors((u[:, kept] * roots).T.contiguous(), (v[kept] * roots[:, None]).unflatten(1, (inner, -1)))
 
 
 def _heads(problem: Problem, point: _Point) -> Heads:

@@ -8,12 +8,12 @@ import torch
 from torch.nn.functional import normalize
 
 from vitscope.convex.certificate import dual_value
-from vitscope.convex.growth import grown
 from vitscope.convex.heads import Factors, Heads
-from vitscope.convex.polish import polish
 from vitscope.convex.problem import Problem
 from vitscope.convex.relu_norm import ReluNorm, relu_norms
 from vitscope.convex.solver import SOLVERS, AbstractSolver, Progress, Stopped
+from vitscope.convex.solvers.parts.growth import grown
+from vitscope.convex.solvers.parts.polish import polish
 
 
 @SOLVERS.add("relu")

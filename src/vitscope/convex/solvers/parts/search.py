@@ -10,7 +10,7 @@ from torch import Tensor
 from vitscope.convex.certificate import dual_value, relative_gap
 from vitscope.convex.heads import Heads
 from vitscope.convex.pulled import largest_pairs, pulled
-from vitscope.convex.restricted import Point, Restricted, is_whole
+from vitscope.convex.solvers.parts.restricted import Point, Restricted, is_whole
 from vitscope.numerics.singular import Singular, dense, largest
 
 SPARE = 4

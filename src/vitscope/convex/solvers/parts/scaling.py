@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vitscope.convex.heads import Factors, Heads
-from vitscope.convex.restricted import Restricted
+from vitscope.convex.solvers.parts.restricted import Restricted
 
 SAMPLE = 1024
 """Rows of images, evenly spaced, of which moments are taken."""
