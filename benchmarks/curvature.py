@@ -39,7 +39,7 @@ import torch
 from torch.nn import functional
 
 import vitscope
-from vitscope.engine.curvature.hessian import minibatch_hessian, shadow
+from vitscope.engine.curvature.hessian import minibatch_hessian, trainable_copy
 from vitscope.numerics.lanczos import extreme_eigenpairs
 from vitscope.numerics.spectral_density import lanczos_quadrature
 
@@ -100,7 +100,7 @@ class Contest:
 
     def vitscope(self, batch, end):
         """Our pairs and products."""
-        hessian = minibatch_hessian(shadow(self.subject, "float32"), batch)
+        hessian = minibatch_hessian(trainable_copy(self.subject, "float32"), batch)
         generator = torch.Generator().manual_seed(0)
         found = extreme_eigenpairs(
             hessian.product, hessian.start(generator), generator, TOP, end, self.arguments.tolerance
@@ -148,7 +148,7 @@ class Contest:
 
     def settle(self, batch, end):
         """The steps, in tens, that each end by itself needs for the tolerance; untimed."""
-        hessian = minibatch_hessian(shadow(self.subject, "float32"), batch)
+        hessian = minibatch_hessian(trainable_copy(self.subject, "float32"), batch)
         steps = {}
         for name in ("largest", "smallest") if end == "both" else (end,):
             generator = torch.Generator().manual_seed(0)
@@ -171,7 +171,7 @@ class Contest:
 
     def judge(self, batch):
         """The product that all residuals are computed by, and the spectral norm."""
-        hessian = minibatch_hessian(shadow(self.subject, "float32"), batch)
+        hessian = minibatch_hessian(trainable_copy(self.subject, "float32"), batch)
         generator = torch.Generator().manual_seed(1)
         found = extreme_eigenpairs(hessian.product, hessian.start(generator), generator, 1, tolerance=1e-3)
         return hessian.product, found.norm
@@ -263,7 +263,7 @@ def density(contest, batches, installed, steps, vectors):
 
 
 def quadratures(contest, batch, steps, vectors):
-    hessian = minibatch_hessian(shadow(contest.subject, "float32"), batch)
+    hessian = minibatch_hessian(trainable_copy(contest.subject, "float32"), batch)
     generator = torch.Generator().manual_seed(0)
     for _ in range(vectors):
         lanczos_quadrature(hessian.product, hessian.start(generator), steps, generator, steps)

@@ -17,7 +17,7 @@ import time
 
 import torch
 
-from vitscope.labs.masked.clusters import ClusteredPatches, concatenated
+from vitscope.labs.masked.clusters import ClusteredPatches, concatenate
 from vitscope.labs.masked.position_attention import at_zero, reconstruction_gradient
 
 SETTINGS = (ClusteredPatches(100, 3, 80, 4), ClusteredPatches(100, 3, 20, 8))
@@ -76,7 +76,7 @@ def contest(setting, dtype, arguments):
         for trial in drawn:
             result, spent = timed(ambient, rows, [tokens(setting, partition, samples) for samples in trial])
             peer += spent
-        together = [concatenated(list(step)) for step in zip(*drawn, strict=True)]
+        together = [concatenate(list(step)) for step in zip(*drawn, strict=True)]
         start = at_zero(partition.expand(arguments.trials, -1, -1), setting.areas, dtype)
         model, own = timed(reduced, start, together)
         seconds.append((peer, own))

@@ -30,7 +30,7 @@ import vitscope
 from vitscope.diagnostics import default_diagnostics
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS
-from vitscope.models.own_forward import called, gap
+from vitscope.models.own_forward import call_module, gap
 from vitscope.models.subject import Composition, Unwatched
 
 SIDES = (64, 128)
@@ -134,7 +134,7 @@ def examined(build):
         images = probe(subject)
         with torch.inference_mode():
             difference = gap(
-                subject.anatomy.walk(images, Unwatched()), called(module, images, arguments(module, images))
+                subject.anatomy.walk(images, Unwatched()), call_module(module, images, arguments(module, images))
             )
         run = vitscope.measure(subject, pictures(subject), default_diagnostics())
     except UserError as error:

@@ -13,7 +13,7 @@ import timm
 import torch
 from torchvision import models
 
-from vitscope.models.architectures import INDEX, Architecture, described
+from vitscope.models.architectures import INDEX, Architecture, architecture_entry
 
 _HEADS = ("head", "fc", "classifier", "heads")
 """Where torchvision has its classifiers; timm's models say it themselves."""
@@ -42,7 +42,7 @@ def architecture(name: str, build: Callable[[], Any]) -> Architecture:
         module = build()
     said = (getattr(module, "pretrained_cfg", None) or {}).get("classifier")
     heads = (said,) if isinstance(said, str) else tuple(said or _HEADS)
-    return described(name, {key: tuple(value.shape) for key, value in module.state_dict().items()}, heads)
+    return architecture_entry(name, {key: tuple(value.shape) for key, value in module.state_dict().items()}, heads)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
 
-from vitscope.cli.described import registered
+from vitscope.cli.described import registered_entries
 from vitscope.cli.entry import Entry
 from vitscope.cli.index import INDEX
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent / "reference"
 
 def files() -> dict[Path, str]:
     """The text of every file that is written."""
-    entries = registered()
+    entries = registered_entries()
     made = {f"{kind.lower().replace(' ', '-')}.md": page(kind, named) for kind, named in entries.items()}
     links = "\n".join(f"* [{kind}]({name})" for kind, name in zip(entries, made, strict=True))
     made["README.md"] = f"# Reference\n\nGenerated from the registries by `docs/generate.py`.\n\n{links}\n"

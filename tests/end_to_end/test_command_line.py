@@ -20,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vitscope.cli import app
-from vitscope.cli.checkup import chosen, deepened
+from vitscope.cli.checkup import choose_diagnostics, deepen
 from vitscope.cli.workers import Workers
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.work.executor import AbstractExecutor, InProcess, Processes
@@ -480,19 +480,19 @@ def test_other_workers_are_refused(workers: Workers, said: str) -> None:
     ],
 )
 def test_only_and_skip_choose_diagnostics(only: str | None, skip: str | None, names: list[str]) -> None:
-    assert [diagnostic.name for diagnostic in chosen(only, skip)] == names
-    assert len(chosen(None, "accuracy")) == len(chosen(None, None)) - 1
+    assert [diagnostic.name for diagnostic in choose_diagnostics(only, skip)] == names
+    assert len(choose_diagnostics(None, "accuracy")) == len(choose_diagnostics(None, None)) - 1
 
 
 def test_a_deep_checkup_leaves_out_what_is_skipped_and_has_its_own_settings() -> None:
     def names(only: str | None, skip: str | None) -> tuple[list[str], list[str]]:
-        diagnostics, studies = deepened(chosen(only, skip, deep=True), skip)
+        diagnostics, studies = deepen(choose_diagnostics(only, skip, deep=True), skip)
         return [one.name for one in diagnostics], [one.name for one in studies]
 
     assert names("accuracy", None) == (["accuracy", "hessian-spectrum"], ["lesion", "frequency-noise", "token-keep"])
     assert names("accuracy", "hessian-spectrum,lesion") == (["accuracy"], ["frequency-noise", "token-keep"])
     assert names("hessian-spectrum", None)[0] == ["hessian-spectrum"]
-    (curvature,), _ = deepened(chosen("hessian-spectrum", None, deep=True), None)
+    (curvature,), _ = deepen(choose_diagnostics("hessian-spectrum", None, deep=True), None)
     assert curvature == deep()[0][0]
 
 

@@ -84,7 +84,7 @@ def test_the_same_run_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interrupt_says_how_to_go_on_and_what_is_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, calls = MaskedPhases.carried_out, []
+    whole, calls = MaskedPhases.run_trials, []
 
     def interrupted(self: MaskedPhases, trials):
         calls.append(len(trials))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitscope.data.augmentation import randaugment, randaugmented
+from vitscope.data.augmentation import apply_randaugment, randaugment
 from vitscope.data.load import images
 from vitscope.models.pixels import PixelInput
 from vitscope.training.augmentation import Augmentation, mixed, step_seeded
@@ -42,7 +42,7 @@ def test_every_magnitude_of_randaugment_changes_pictures():
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
     for magnitude in range(1, 11):
         policy = randaugment(magnitude, 4, (128, 128, 128))
-        changed = [randaugmented(policy, pixels, seed) for seed in range(60)]
+        changed = [apply_randaugment(policy, pixels, seed) for seed in range(60)]
         assert any(not np.array_equal(one, pixels) for one in changed)
 
 

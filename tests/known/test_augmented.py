@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms.functional import pil_to_tensor
 
 from vitscope.data import images
-from vitscope.data.augmentation import python_seeded, random_part, shifted
+from vitscope.data.augmentation import python_seeded, random_part, shift_crops
 from vitscope.data.augmented import STRONG, WEAK, Augmentation, Augmenting
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.measure import measure
@@ -78,7 +78,7 @@ def test_half_are_mirrored_and_the_others_as_they_are():
 
 def test_a_shift_is_filled_with_grey():
     image = np.arange(12, dtype=np.uint8).reshape(1, 2, 6, 1)
-    found = shifted(image, np.array([[0.0, 0.0, 0.99]]), 0.5, (118,))
+    found = shift_crops(image, np.array([[0.0, 0.0, 0.99]]), 0.5, (118,))
     assert found[0, :, :, 0].tolist() == [[118] * 6, [3, 4, 5, 118, 118, 118]]
 
 
@@ -139,7 +139,7 @@ def test_mixup_weights_have_betas_moments():
 
 
 def test_a_cut_has_the_area_of_its_share():
-    areas = [Augmenting(Augmentation(mixup=0.0), 0).mixed(torch.zeros(1, 64, 64), torch.ones(1, 64, 64), i)
+    areas = [Augmenting(Augmentation(mixup=0.0), 0).mix(torch.zeros(1, 64, 64), torch.ones(1, 64, 64), i)
              for i in range(50)]  # fmt: skip
     for cut, share in areas:
         assert float(cut.mean()) == pytest.approx(1 - share)
@@ -207,4 +207,4 @@ def test_what_is_no_augmentation_is_refused(fields):
 def test_images_of_different_sizes_cannot_be_mixed():
     small, large = Augmenting(STRONG), torch.zeros(3, 4, 4)
     with pytest.raises(UserError, match="3x2x4 and 3x4x4"):
-        small.mixed(torch.zeros(3, 2, 4), large, 0)
+        small.mix(torch.zeros(3, 2, 4), large, 0)

@@ -22,10 +22,10 @@ from torchvision import models
 from vitscope import PixelInput, load
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import Size
-from vitscope.models.architectures import resembling
-from vitscope.models.classes import labelled
-from vitscope.models.made import Asked, _head_note, made_from_module
-from vitscope.models.recorded import class_names, recorded, unfollowed
+from vitscope.models.architectures import nearest_architectures
+from vitscope.models.classes import label_outputs
+from vitscope.models.made import Asked, _head_note, make_from_module
+from vitscope.models.recorded import class_names, ignored_input, read_record
 from vitscope.models.sized import _SIDES, Named, _side, size_of
 from vitscope.models.timm.construction import show_as
 from vitscope.models.timm.library import Timm
@@ -200,12 +200,12 @@ def test_torchvisions_pictures_have_the_size_that_was_asked_or_said(tmp_path):
     assert "and the size of the input (64 x 64) are that of a" in " ".join(subject.notes)
     assert any("a says of its pictures mean = array([0.1, 0.2, 0.3]): that is not" in note for note in subject.notes)
     told = {"model": "resnet18", "val_crop_size": 224, "val_resize_size": 256, "interpolation": "bilinear"}
-    said = recorded({"args": argparse.Namespace(**told)})
+    said = read_record({"args": argparse.Namespace(**told)})
     assert said.image == (224, 224)
-    assert not unfollowed(tmp_path, said, Torchvision.preprocessing(module))
-    said = recorded({"args": argparse.Namespace(**told | {"val_resize_size": 232, "interpolation": "bicubic"})})
-    assert "crop_pct = 0.96" in unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
-    assert "interpolation = 'bicubic'" in unfollowed(tmp_path, said, Torchvision.preprocessing(module))[0]
+    assert not ignored_input(tmp_path, said, Torchvision.preprocessing(module))
+    said = read_record({"args": argparse.Namespace(**told | {"val_resize_size": 232, "interpolation": "bicubic"})})
+    assert "crop_pct = 0.96" in ignored_input(tmp_path, said, Torchvision.preprocessing(module))[0]
+    assert "interpolation = 'bicubic'" in ignored_input(tmp_path, said, Torchvision.preprocessing(module))[0]
 
 
 def test_torchvisions_transformers_are_built_for_the_size():
@@ -264,7 +264,9 @@ def test_the_nearest_architecture_is_named(tmp_path):
 def test_the_index_has_the_names_and_shapes_of_the_library(name, classes):
     with torch.device("meta"):
         module = timm.create_model(name, num_classes=classes)
-    words, exact = resembling({key: tuple(value.shape) for key, value in module.state_dict().items()}, most=9)
+    words, exact = nearest_architectures(
+        {key: tuple(value.shape) for key, value in module.state_dict().items()}, most=9
+    )
     assert exact
     assert f"timm/{name}" in words.split(" or ")
 
@@ -424,7 +426,7 @@ FOUR = ("dog", "cat", "ant", "bee")
     ],
 )
 def test_classes_are_called_what_the_file_calls_them(content):
-    assert labelled(4, class_names(content)).names == FOUR
+    assert label_outputs(4, class_names(content)).names == FOUR
 
 
 def test_names_of_classes_that_differ_or_cannot_be_put_in_order_are_left_out(loaded, tmp_path):
@@ -465,9 +467,9 @@ def test_another_architecture_than_the_files_is_said(loaded):
 
 
 def test_names_that_timm_has_replaced_are_known():
-    assert recorded({"arch": "resnet18d_in22k"}).names == ()
-    assert recorded({"arch": "tf_efficientnet_b0_ns"}).names == ("timm/tf_efficientnet_b0.ns_jft_in1k",)
-    assert recorded({"arch": "vit_tiny_patch16_224.of_our_own"}).names == (NAME,)
+    assert read_record({"arch": "resnet18d_in22k"}).names == ()
+    assert read_record({"arch": "tf_efficientnet_b0_ns"}).names == ("timm/tf_efficientnet_b0.ns_jft_in1k",)
+    assert read_record({"arch": "vit_tiny_patch16_224.of_our_own"}).names == (NAME,)
 
 
 HALF = (0.5, 0.5, 0.5)
@@ -486,10 +488,10 @@ def test_what_a_trainer_was_told_of_pictures_is_read_in_any_type(told, mean):
     settings = {"model_name": "vit_tiny_patch16_224"}
     for content in ({"args": argparse.Namespace(**settings, **told)}, {"hparams": settings | told}, settings | told):
         module = small()
-        show_as(module, recorded(content).shown)
+        show_as(module, read_record(content).shown)
         assert module.pretrained_cfg["mean"] in (mean, mean[:1])
         assert module.pretrained_cfg["interpolation"] == "bicubic"
-    assert not recorded({"mean": [0.1]}).shown
+    assert not read_record({"mean": [0.1]}).shown
 
 
 @pytest.mark.parametrize(
@@ -556,13 +558,13 @@ NORMED, SHADOW = normed(0), {name: value.detach() for name, value in normed(1).n
 )
 def test_an_average_of_parameters_has_the_raw_buffers(tmp_path, content, place):
     torch.save(content, tmp_path / "w.pt")
-    made = made_from_module(normed(2), Asked(weights=tmp_path / "w.pt"))
+    made = make_from_module(normed(2), Asked(weights=tmp_path / "w.pt"))
     state = made.module.state_dict()
     assert all(torch.equal(state[name], value) for name, value in SHADOW.items())
     assert torch.equal(state["1.running_mean"], NORMED[1].running_mean)
     assert f"the averaged ones ({place})" in made.notes[0]
     assert "their buffers are the raw ones' (1.running_mean, 1.running_var)" in made.notes[0]
-    raw = made_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False))
+    raw = make_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False))
     assert torch.equal(raw.module.state_dict()["0.weight"], NORMED[0].weight)
 
 
@@ -579,9 +581,9 @@ def test_an_average_of_parameters_has_the_raw_buffers(tmp_path, content, place):
 )
 def test_averages_that_cannot_be_taken_are_told_of(tmp_path, beside, place):
     torch.save({"model": NORMED.state_dict(), **beside}, tmp_path / "w.pt")
-    notes = made_from_module(normed(2), Asked(weights=tmp_path / "w.pt")).notes
+    notes = make_from_module(normed(2), Asked(weights=tmp_path / "w.pt")).notes
     assert [f"also holds averages ({place})" in note for note in notes] == ([False, True] if place else [False])
-    assert len(made_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False)).notes) == 1
+    assert len(make_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False)).notes) == 1
 
 
 def test_names_of_earlier_versions_of_timm_are_changed_to_todays(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from vitscope.labs.masked.clusters import ClusteredPatches, concatenated
+from vitscope.labs.masked.clusters import ClusteredPatches, concatenate
 from vitscope.measurement.errors import UserError
 
 LIMIT = 4.5
@@ -87,7 +87,7 @@ def test_strength_moments_are_integrals(power, low, high):
 def test_a_second_mask_is_of_the_same_image():
     setting = ClusteredPatches(12, 4, 4, 2, low=0.5, high=2.0)
     samples = setting.draw(COUNT, generator(3))
-    other = setting.masked_anew(samples, generator(4))
+    other = setting.mask_again(samples, generator(4))
     assert torch.equal(other.clusters, samples.clusters)
     assert torch.equal(other.strengths, samples.strengths)
     agrees(other.visible[0, :, 0] & samples.visible[0, :, 0], 1 / 16, 15 / 256)
@@ -99,7 +99,7 @@ def test_a_generator_decides_everything():
     assert torch.equal(one.visible, same.visible)
     assert torch.equal(one.strengths, same.strengths)
     assert not torch.equal(one.visible, other.visible)
-    both = concatenated([one, other])
+    both = concatenate([one, other])
     assert both.visible.shape == (2, 4, 100)
     assert torch.equal(both.strengths[1], other.strengths[0])
 

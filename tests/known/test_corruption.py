@@ -16,7 +16,7 @@ import vitscope
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.study import study
 from vitscope.interventions.common_corruptions import blur, digital, noise, weather
-from vitscope.interventions.common_corruptions.catalogue import FUNCTIONS, corrupted
+from vitscope.interventions.common_corruptions.catalogue import FUNCTIONS, corrupt
 from vitscope.interventions.common_corruptions.severity import KINDS, parameters, scale_for
 from vitscope.interventions.corruption import CorruptedPictures, Corruption, Kind
 from vitscope.interventions.studies.corruption import CorruptionStudy
@@ -48,12 +48,12 @@ def test_every_kind_keeps_size_and_bytes_at_every_level_of_every_scale(kind, sha
     before = image.copy()
     for scale in SCALES:
         for severity in range(1, 6):
-            found = corrupted(image, kind, severity, rng(), scale)
+            found = corrupt(image, kind, severity, rng(), scale)
             assert found.shape == shape
             assert found.dtype == np.uint8
     assert np.array_equal(image, before)
-    assert not np.array_equal(corrupted(image, kind, 5, rng(), "imagenet"), image)
-    assert np.array_equal(corrupted(image, kind, 5, rng()), corrupted(image, kind, 5, rng()))
+    assert not np.array_equal(corrupt(image, kind, 5, rng(), "imagenet"), image)
+    assert np.array_equal(corrupt(image, kind, 5, rng()), corrupt(image, kind, 5, rng()))
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -73,7 +73,7 @@ def test_every_kind_keeps_size_and_bytes_at_every_level_of_every_scale(kind, sha
 def test_a_higher_level_changes_more(kind, scale):
     image = picture(96, 96)
     changes = [
-        np.abs(corrupted(image, kind, severity, rng(), scale).astype(float) - image).mean() for severity in range(1, 6)
+        np.abs(corrupt(image, kind, severity, rng(), scale).astype(float) - image).mean() for severity in range(1, 6)
     ]
     assert changes == sorted(changes)
     assert changes[0] < changes[-1]
@@ -132,9 +132,9 @@ def test_defocus_is_the_mean_over_a_disc():
 def test_blurs_leave_a_flat_picture():
     for kind in ("glass_blur", "motion_blur", "zoom_blur", "elastic_transform", "pixelate", "contrast"):
         for severity in (1, 5):
-            found = corrupted(flat(90, 48), kind, severity, rng(), "imagenet").astype(int)
+            found = corrupt(flat(90, 48), kind, severity, rng(), "imagenet").astype(int)
             assert np.abs(found - 90).max() <= 1, kind
-    assert np.abs(corrupted(flat(90, 48), "defocus_blur", 5, rng(), "imagenet").astype(int) - 90).max() <= 2
+    assert np.abs(corrupt(flat(90, 48), "defocus_blur", 5, rng(), "imagenet").astype(int) - 90).max() <= 2
 
 
 def test_motion_is_half_a_gaussian_along_its_line():
@@ -167,7 +167,7 @@ def test_glass_takes_colours_from_within_reach():
 
 def test_zoom_is_the_mean_of_magnified_centres():
     image = picture(16, 24, 1)
-    halved = blur.magnified(image.astype(float), 2)
+    halved = blur.magnify(image.astype(float), 2)
     np.testing.assert_allclose(halved, ndimage.zoom(image[4:12, 6:18].astype(float), (2, 2, 1), order=1))
     found = blur.zoom_blur(image, (2.5, 1.0), rng())  # factors 1 and 2, and the picture itself
     np.testing.assert_allclose(found, (2.0 * image + halved) / 3)
@@ -335,7 +335,7 @@ def test_pixels_are_corrupted_before_the_normalisation(channels):
     intact = subject(channels)
     pictured = Image.fromarray(image if channels == 3 else image[..., 0])
     found = walked(Corruption("contrast", 5)(intact), intact.preprocessing.transform(pictured)[None])[0]
-    after = corrupted(image, "contrast", 5, rng())
+    after = corrupt(image, "contrast", 5, rng())
     expected = intact.preprocessing.transform(Image.fromarray(after if channels == 3 else after[..., 0]))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 

@@ -5,12 +5,12 @@ import torch
 
 from vitscope.diagnostics import default_diagnostics
 
-CASES = [(diagnostic, known) for diagnostic in default_diagnostics() for known in diagnostic.known()]
+CASES = [(diagnostic, known) for diagnostic in default_diagnostics() for known in diagnostic.known_answers()]
 
 
 @pytest.mark.parametrize("diagnostic", default_diagnostics(), ids=lambda d: d.name)
 def test_has_a_known_answer(diagnostic):
-    assert diagnostic.known()
+    assert diagnostic.known_answers()
 
 
 @pytest.mark.parametrize(("diagnostic", "known"), CASES, ids=[f"{d.name}: {k.why}" for d, k in CASES])

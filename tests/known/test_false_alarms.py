@@ -185,7 +185,7 @@ def test_exponents_of_needed_samples_keep_the_rate(
     alpha, wrong = np.array(shares), 0
     for _ in range(draws):
         reached = np.log2(sizes)[:, None] >= thresholds(random, 2.0, alpha, trials, spread)
-        slope = vitscope.labs.shallow.needed.needed(sizes.tolist(), reached).power(1 / alpha).slope
+        slope = vitscope.labs.shallow.needed.samples_needed_at(sizes.tolist(), reached).power(1 / alpha).slope
         wrong += misses(Estimate(slope.value, slope.error, trials).interval(RATE), 2.0)
     assert wrong <= most(draws)
 

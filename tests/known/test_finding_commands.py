@@ -10,13 +10,13 @@ import typer
 from finding_runs import number, run_of
 
 from vitscope.cli import app
-from vitscope.cli.flags import made
+from vitscope.cli.flags import make_settings
 from vitscope.cli.request import Request
 from vitscope.data import images
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.engine.plan import Plan
 from vitscope.findings.checkup import findings
-from vitscope.findings.command import SWITCHES, UNKNOWN, VALUES, examined, filled
+from vitscope.findings.command import SWITCHES, UNKNOWN, VALUES, examined_flags, fill_in
 from vitscope.findings.finding import AbstractFinding
 from vitscope.findings.negative_curvature import NegativeCurvature
 from vitscope.findings.random_weights import RandomWeights
@@ -51,7 +51,7 @@ def test_what_a_finding_advises_can_be_typed(finding: AbstractFinding) -> None:
         typed = command.replace("{examined}", "digits").replace("{needed}", "40").replace("LAYER,LAYER", "3,4")
         names, values = parsed(typed)
         if names[0] == "study":  # the flags' values are some of the study's
-            assert made(studies[names[1]], values).grid(*SHOWN, Plan()).settings
+            assert make_settings(studies[names[1]], values).grid(*SHOWN, Plan()).settings
 
 
 def test_a_command_that_is_not_there_is_noticed() -> None:
@@ -85,16 +85,16 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
 def test_the_model_and_the_images_are_those_of_the_runs_own_command(command: str, said: str) -> None:
     run = run_of()
     run.tree.attrs["provenance"] = json.dumps({"command": command})
-    assert examined(run) == said
-    assert filled("`vitscope study lesion {examined} --of head`", run) == (
+    assert examined_flags(run) == said
+    assert fill_in("`vitscope study lesion {examined} --of head`", run) == (
         f"`vitscope study lesion {said} --of head`" if said else "`vitscope study lesion --of head`"
     )
-    assert filled("Nothing.", run) == "Nothing."
+    assert fill_in("Nothing.", run) == "Nothing."
 
 
 def test_without_a_command_placeholders_stand() -> None:
-    assert filled("`vitscope checkup {examined}`", run_of()) == f"`vitscope checkup {UNKNOWN}`"
-    assert filled("`vitscope checkup {examined}`", None) == f"`vitscope checkup {UNKNOWN}`"
+    assert fill_in("`vitscope checkup {examined}`", run_of()) == f"`vitscope checkup {UNKNOWN}`"
+    assert fill_in("`vitscope checkup {examined}`", None) == f"`vitscope checkup {UNKNOWN}`"
 
 
 def test_no_flag_that_says_what_is_examined_is_lost() -> None:

@@ -385,7 +385,7 @@ def test_of_several_the_one_that_stays_open_is_named() -> None:
     found = reading.some_above(reading.read_entries(run_of(("x", layers)), "x/norm_ratio"), 2.0, 0.01)
     assert found.judgement("units").obstacle.startswith("No number of images decides it, for what was measured after")
 
-    assert not reading.judged_above(Bounded(0.5, 0.0, 4), 0.5, 0.01, "").obstacle
+    assert not reading.judge_above(Bounded(0.5, 0.0, 4), 0.5, 0.01, "").obstacle
     split = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.2, 0.2), "attention-smooths")
     assert split.advice.startswith("More images cannot decide it: 1 of 2 attention units lower it")
     within = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.11, 0.2), "attention-smooths")

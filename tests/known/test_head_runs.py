@@ -29,7 +29,7 @@ from vitscope.measurement.exact import clopper_pearson
 from vitscope.measurement.quantity import Quantity
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.pictures import Pictures
-from vitscope.report.measured import measured
+from vitscope.report.measured import quantities_of
 from vitscope.report.strip import strip
 
 QUANTITY = Quantity("some", "Some quantity", "1", "What it says.")
@@ -229,7 +229,7 @@ def test_pictures_and_what_lies_over_them_are_one_figure() -> None:
     )
     over = Quantity("over", "Over it", "1", "What it says.")
     weights = exact(over, np.ones((2, 3, 4, 4)), ("example", "convex_head", "height", "width"), names)
-    groups = drawings(measured("some-group", xr.merge([pixels, weights])), strip(()))
+    groups = drawings(quantities_of("some-group", xr.merge([pixels, weights])), strip(()))
     ((drawing,),) = groups
     assert isinstance(drawing, Pictures)
     shown = drawing.interactive().to_plotly_json()
@@ -241,5 +241,5 @@ def test_pictures_and_what_lies_over_them_are_one_figure() -> None:
 
 def test_an_axis_says_that_it_is_logarithmic() -> None:
     beta = {"beta": ("beta", [1e-3, 1e-1, 1.0], {"scale": "log"})}
-    ((drawing,),) = drawings(measured("group", exact(QUANTITY, np.arange(3.0), ("beta",), beta)), strip(()))
+    ((drawing,),) = drawings(quantities_of("group", exact(QUANTITY, np.arange(3.0), ("beta",), beta)), strip(()))
     assert drawing.interactive().to_plotly_json()["layout"]["xaxis"]["type"] == "log"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitscope.data.decode import DEFAULT, BrokenImage, Decoding, decode, displayed, eight_bit, from_array
+from vitscope.data.decode import DEFAULT, BrokenImage, Decoding, as_displayed, decode, eight_bit, from_array
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -150,5 +150,5 @@ def test_arrays_become_pictures_of_their_size(shape: tuple[int, ...], mode: str)
 
 def test_showing_leaves_the_image_given_as_it_is() -> None:
     image = Image.new("LA", (2, 2), (5, 0))
-    displayed(image, DEFAULT)
+    as_displayed(image, DEFAULT)
     assert (image.mode, image.getpixel((0, 0))) == ("LA", (5, 0))

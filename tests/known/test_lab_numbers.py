@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vitscope.labs.fit import line_of_trials
-from vitscope.labs.shallow.needed import needed, sample_sizes, through
-from vitscope.labs.verdict import judged
+from vitscope.labs.shallow.needed import sample_sizes, samples_needed_at, through
+from vitscope.labs.verdict import judge_all
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import Estimate, above, below, between, together
@@ -65,7 +65,7 @@ def test_verdicts_together() -> None:
     ],
 )
 def test_what_is_undecided_says_how_many_trials_it_takes(estimate: Estimate, said: str) -> None:
-    verdict, advice = judged(lambda one: above(one, 0.0, 0.01), estimate)
+    verdict, advice = judge_all(lambda one: above(one, 0.0, 0.01), estimate)
     assert verdict is (Verdict.HOLDS if estimate.mean > 5 else Verdict.UNDECIDED)
     assert said in advice
     assert bool(advice) == bool(said)
@@ -78,7 +78,7 @@ def rates(*successes: int, trials: int = 4) -> np.ndarray:
 
 def test_needed_samples_lie_between_those_tried() -> None:
     reached = np.stack([rates(0, 1, 3, 4), rates(0, 0, 1, 1), rates(3, 4, 4, 4), rates(2, 0, 4, 4)])
-    found = needed((8, 16, 32, 64), reached)
+    found = samples_needed_at((8, 16, 32, 64), reached)
     assert found.middle[0] == pytest.approx(16 * math.sqrt(2))
     assert math.isnan(found.middle[1])
     assert found.middle[2] == 8
@@ -88,14 +88,14 @@ def test_needed_samples_lie_between_those_tried() -> None:
 
 def test_seeds_are_drawn_and_not_trials() -> None:
     reached = np.repeat(rates(0, 2, 4)[None], 5, axis=0)  # what a seed can do at one setting it can do at all
-    found = needed((8, 16, 32), reached)
+    found = samples_needed_at((8, 16, 32), reached)
     assert found.middle.tolist() == pytest.approx([16] * 5)
     assert (found.resampled == found.resampled[:, :1]).all()
     assert np.unique(found.resampled).size > 1
 
 
 def test_the_place_between_two_numbers_is_not_known_better_than_that() -> None:
-    found = needed((8, 32, 64), np.stack([rates(0, 4, 4), rates(0, 0, 4)]))
+    found = samples_needed_at((8, 32, 64), np.stack([rates(0, 4, 4), rates(0, 0, 4)]))
     assert found.resampled.std(0).max() < 1e-9
     spread = found.middle * np.log([4, 2]) / math.sqrt(12)
     assert found.error.tolist() == pytest.approx(spread.tolist())

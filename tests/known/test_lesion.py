@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from vitscope import PixelInput, Plan, images, load
-from vitscope.engine.curvature.hessian import shadow
+from vitscope.engine.curvature.hessian import trainable_copy
 from vitscope.engine.study import study
 from vitscope.interventions import all_interventions
 from vitscope.interventions.attention_shape import AttentionShape
-from vitscope.interventions.bypass import Mean, staying
+from vitscope.interventions.bypass import Mean, irremovable_layers
 from vitscope.interventions.head_lesion import HeadLesion, mean_contexts
 from vitscope.interventions.lesion import Lesion, mean_branches
 from vitscope.interventions.studies import all_studies
@@ -166,7 +166,7 @@ def test_a_mean_of_other_images_does_not_fit(vit):
 def test_downsampling_and_computing_shortcuts_are_refused_and_named():
     timm = pytest.importorskip("timm", reason="timm is not installed")
     resnet = load(timm.create_model("resnet18", num_classes=3, layers=(1, 2, 1, 1), channels=(64, 8, 16, 16)))
-    why = {resnet.places[layer - 1].name: reason for layer, reason in staying(resnet).items()}
+    why = {resnet.places[layer - 1].name: reason for layer, reason in irremovable_layers(resnet).items()}
     assert why == {
         "layer2.0": "it is downsampling",
         "layer3.0": "it is downsampling",
@@ -177,7 +177,7 @@ def test_downsampling_and_computing_shortcuts_are_refused_and_named():
     (note,) = LesionStudy().notes(resnet)
     assert note == "Never left out, because it is downsampling: layer2.0 (2), layer3.0 (4), layer4.0 (5)."
     bottlenecks = load(timm.create_model("resnet50", num_classes=3, layers=(2, 1, 1, 1), channels=(8, 8, 8, 8)))
-    assert staying(bottlenecks)[1] == "its shortcut is not the identity"
+    assert irremovable_layers(bottlenecks)[1] == "its shortcut is not the identity"
     with pytest.raises(UserError, match="has no attention that can be read"):
         AttentionShape()(bottlenecks)
 
@@ -210,7 +210,7 @@ def plain() -> Subject:
 
 
 def test_a_plain_modules_blocks_are_tried_and_left_out_by_hooks_for_one_call(plain):
-    assert staying(plain) == {2: "its shortcut is not the identity", 4: "it is downsampling"}
+    assert irremovable_layers(plain) == {2: "its shortcut is not the identity", 4: "it is downsampling"}
     pixels, module = noise(2, 3, 8, 8), plain.module
     expected = nn.Sequential(module[0], module[1], *module[2][1:], *module[3:])
     subject = Lesion((1,))(plain)
@@ -224,7 +224,7 @@ def test_a_plain_modules_blocks_are_tried_and_left_out_by_hooks_for_one_call(pla
     with pytest.raises(UserError, match=r"Layer 4 of plain \(2\.3\) cannot be left out: it is downsampling\."):
         Lesion((4,))(plain)
     with pytest.raises(UserError, match="leave out whole blocks"):
-        HeadLesion(((1, (0,)),)).applied(plain.anatomy)
+        HeadLesion(((1, (0,)),)).apply(plain.anatomy)
 
 
 class Overwriting(nn.Module):
@@ -242,7 +242,7 @@ class Overwriting(nn.Module):
 def test_a_block_that_overwrites_its_input_is_not_taken_for_a_residual_one():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(Overwriting()), nn.Flatten(), nn.Linear(144, 3))
     subject = load(module, input=pixels_of(8), units=("1.0",))
-    assert staying(subject) == {1: "its shortcut is not the identity"}
+    assert irremovable_layers(subject) == {1: "its shortcut is not the identity"}
     with pytest.raises(UserError, match="has no residual unit that can be left out"):
         LesionStudy().grid(subject, images(np.zeros((1, 8, 8, 3), "uint8")), Plan())
 
@@ -277,7 +277,7 @@ class Calling(nn.Module):
 def test_blocks_that_are_given_more_than_their_input_are_left_out(named):
     module = Calling(Given(), Given(), named=named)
     subject = load(module, input=pixels_of(8))
-    assert not staying(subject)
+    assert not irremovable_layers(subject)
     pixels = noise(2, 3, 8, 8).float()
     with torch.inference_mode():
         entering = module.stem(pixels)
@@ -301,13 +301,13 @@ def test_blocks_that_compute_their_weights_are_tried_without_them(norm):
     module = Calling(Given(norm), Given())
     subject = load(module, input=pixels_of(8))
     before = walked(subject, noise(2, 3, 8, 8).float())
-    assert not staying(subject)
+    assert not irremovable_layers(subject)
     assert torch.equal(walked(subject, noise(2, 3, 8, 8).float()), before)
 
 
 def test_a_block_that_cannot_be_tried_is_told_apart_from_one_that_is_not_residual():
     subject = load(Calling(Given(), Given(raises=True)), input=pixels_of(8))
-    assert staying(subject) == {2: "whether it is residual could not be tried (no weights)"}
+    assert irremovable_layers(subject) == {2: "whether it is residual could not be tried (no weights)"}
     alone = load(Calling(Given(raises=True)), input=pixels_of(8))
     with pytest.raises(UserError, match=r"can be left out: whether it is residual could not be tried \(no weights\)"):
         LesionStudy().grid(alone, images(np.zeros((1, 8, 8, 3), "uint8")), Plan())
@@ -317,7 +317,7 @@ def test_a_module_that_holds_a_lock_is_said_not_to_be_copied():
     module = Calling(Given())
     module.lock = threading.Lock()
     subject = load(module, input=pixels_of(8))
-    for copy in (lambda: WeightPrune(0.5)(subject), lambda: shadow(subject, "float32")):
+    for copy in (lambda: WeightPrune(0.5)(subject), lambda: trainable_copy(subject, "float32")):
         with pytest.raises(UserError, match=r"Calling cannot be copied .*: let it hold no lock"):
             copy()
 

@@ -8,7 +8,7 @@ from PIL import Image
 from vitscope.data.load import images
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import Outputs
-from vitscope.models.own.library import Own, sized_vit
+from vitscope.models.own.library import Own, make_vit
 from vitscope.models.own.vit import Vit, VitConfig
 from vitscope.models.pixels import PixelInput
 
@@ -18,7 +18,7 @@ def test_parameters_of_vit_micro_by_hand():
     norms, qkv, proj, mlp = 2 * 2 * 64, 64 * 192 + 192, 64 * 64 + 64, 64 * 256 + 256 + 256 * 64 + 64
     head = 2 * 64 + 64 * 10 + 10
     expected = patches + prefix + positions + 6 * (norms + qkv + proj + mlp) + head
-    assert sum(p.numel() for p in sized_vit("vit-micro", {}, None).parameters()) == expected == 307_978
+    assert sum(p.numel() for p in make_vit("vit-micro", {}, None).parameters()) == expected == 307_978
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
         (lambda: VitConfig(image=30), "image/patch is 30/4; the first must be a multiple of the second."),
         (lambda: VitConfig(dim=65), "dim/heads is 65/4; the first must be a multiple of the second."),
         (lambda: VitConfig(dim=66, heads=3), "dim is 66; it must be a multiple of 4."),
-        (lambda: sized_vit("vit-huge", {}, None), "named 'vit-huge'; there are: vit-micro,"),
-        (lambda: sized_vit("vit-micro", {"width": 3}, None), "vit-micro takes no argument 'width'"),
+        (lambda: make_vit("vit-huge", {}, None), "named 'vit-huge'; there are: vit-micro,"),
+        (lambda: make_vit("vit-micro", {"width": 3}, None), "vit-micro takes no argument 'width'"),
         (lambda: Own.create("vit-micro", True), "vit-micro has no pretrained weights; train it with"),
         (lambda: Own.create("vit", False), "vitscope has no model named 'vit'; it has: digits, vit-micro"),
         (

@@ -22,7 +22,7 @@ from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.report import compare, report
 from vitscope.report.comparison import difference, difference_tables, differences, joined
 from vitscope.report.drawing import drawings
-from vitscope.report.measured import measured
+from vitscope.report.measured import quantities_of
 from vitscope.report.pairing import pair, pair_models
 from vitscope.report.side import sides
 from vitscope.report.side_by_side import CompareView
@@ -62,7 +62,7 @@ def two_models_of_different_depth() -> tuple[Run, Run]:
 
 def test_unlike_models_are_aligned_by_relative_depth(unlike):
     view = CompareView(sides(unlike))
-    quantities = measured("d", joined(view.sides, "d", view.exact))
+    quantities = quantities_of("d", joined(view.sides, "d", view.exact))
     ((lines,),) = drawings(quantities, view.strip)
     *_, first, second = lines.interactive().to_plotly_json()["data"]
     assert not view.exact
@@ -75,7 +75,7 @@ def test_unlike_models_are_aligned_by_relative_depth(unlike):
 def test_alike_models_are_aligned_by_layer_on_the_strip():
     runs = [a_run({"d": titled(values("x", [0, 1, 2, 3, 4], layer=range(5)))}, f"m{i}") for i in range(2)]
     view = CompareView(sides(runs))
-    ((lines,),) = drawings(measured("d", joined(view.sides, "d", view.exact)), view.strip)
+    ((lines,),) = drawings(quantities_of("d", joined(view.sides, "d", view.exact)), view.strip)
     assert view.exact
     assert type(lines).__name__ == "DepthLines"
     assert lines.interactive().to_plotly_json()["data"][-1]["x"] == [0, 1, 2, 3, 4]
@@ -105,7 +105,7 @@ def test_heads_become_their_mean_whose_error_is_at_most_the_mean_of_theirs():
 def test_differences_are_from_the_first_run_with_independent_errors():
     runs = [a_run({"d": titled(values("x", mean, error))}, "m") for mean, error in ((1, 0.3), (2, 0.4), (0.5, 0.4))]
     compared = sides(runs)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=True)), pair(compared).errors)
+    (table,) = difference_tables(compared, quantities_of("d", joined(compared, "d", exact=True)), pair(compared).errors)
     assert table.header[-2:] == ("b − a", "c − a")
     assert table.rows[0][-2:] == ("+1.00 ± 0.50", "−0.50 ± 0.50")
     (row,) = csv.DictReader(io.StringIO(table.csv))
@@ -115,7 +115,9 @@ def test_differences_are_from_the_first_run_with_independent_errors():
 
 def test_over_relative_depth_quarters_are_compared(unlike):
     compared = sides(unlike)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=False)), pair(compared).errors)
+    (table,) = difference_tables(
+        compared, quantities_of("d", joined(compared, "d", exact=False)), pair(compared).errors
+    )
     assert [(row[0], row[1], row[2], row[3]) for row in table.rows] == [
         ("second", "2.00 ± 0.30", "11.00 ± 0.30", "+9.00 ± 0.42"),
         ("last", "4.00 ± 0.30", "12.00 ± 0.30", "+8.00 ± 0.42"),
@@ -125,7 +127,9 @@ def test_over_relative_depth_quarters_are_compared(unlike):
 def test_a_quarter_holds_the_units_that_end_in_it():
     groups = {"d": titled(values("x", [100, 1, 2, 3, 4, 5], layer=range(6)))}
     compared = sides([a_run(groups, anatomy=tuple({**SHORT[0], "block": i} for i in range(5)))] * 2)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=False)), pair(compared).errors)
+    (table,) = difference_tables(
+        compared, quantities_of("d", joined(compared, "d", exact=False)), pair(compared).errors
+    )
     means = [("first", "1.00"), ("second", "2.00"), ("third", "3.00"), ("last", "4.50")]
     assert [(row[0], row[1].split(" ")[0]) for row in table.rows] == means
 
@@ -133,7 +137,7 @@ def test_a_quarter_holds_the_units_that_end_in_it():
 def test_on_an_axis_of_their_own_only_common_places_are_compared():
     runs = [a_run({"d": titled(values("x", [1, 2], keep=keep))}) for keep in ([0.1, 0.5], [0.5, 1.0])]
     compared = sides(runs)
-    (table,) = difference_tables(compared, measured("d", joined(compared, "d", exact=True)), pair(compared).errors)
+    (table,) = difference_tables(compared, quantities_of("d", joined(compared, "d", exact=True)), pair(compared).errors)
     assert [(row[0], row[-1]) for row in table.rows] == [("0.5", "−1.00 ± 0.42")]
 
 
@@ -168,7 +172,7 @@ def test_the_step_that_a_callback_noted_names_the_run(tmp_path):
     view = CompareView(sides(found))
     assert [side.label for side in view.sides] == ["step 100", "step 200"]
     assert view.title == "m from step 100 to step 200"
-    ((course,),) = drawings(measured("d", joined(view.sides, "d", view.exact)), view.strip)
+    ((course,),) = drawings(quantities_of("d", joined(view.sides, "d", view.exact)), view.strip)
     assert course.interactive().to_plotly_json()["data"][0]["mode"] == "lines+markers"
 
 
@@ -237,7 +241,7 @@ def test_runs_over_the_same_images_are_compared_image_by_image():
 def test_paired_errors_stand_on_the_page_and_in_its_table():
     compared = sides([BEFORE, AFTER])
     view = CompareView(compared)
-    quantities = measured("accuracy", joined(compared, "accuracy", exact=True))
+    quantities = quantities_of("accuracy", joined(compared, "accuracy", exact=True))
     (table,) = difference_tables(compared, quantities, view.pairings.errors)
     top1, nll = csv.DictReader(io.StringIO(table.csv))
     right, loss = view.pairings.found[0].right, view.pairings.found[0].loss

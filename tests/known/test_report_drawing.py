@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from report_run import ANATOMY, dataset
 
 from vitscope.report.drawing import drawings
-from vitscope.report.drawing.drawing import beside, broken
-from vitscope.report.measured import measured
+from vitscope.report.drawing.drawing import beside, break_lines
+from vitscope.report.measured import quantities_of
 from vitscope.report.strip import strip
 
 STRIP = strip(ANATOMY)
@@ -28,12 +28,12 @@ STRIP = strip(ANATOMY)
     ],
 )
 def test_axes_decide_the_drawing(dims, expected):
-    groups = drawings(measured("any-name", dataset("quantity", *dims)), STRIP)
+    groups = drawings(quantities_of("any-name", dataset("quantity", *dims)), STRIP)
     assert [type(drawing).__name__ for group in groups for drawing in group] == expected
 
 
 def test_a_model_of_unknown_anatomy_has_no_strip_to_draw_on():
-    ((drawing,),) = drawings(measured("any", dataset("quantity", "layer")), strip(()))
+    ((drawing,),) = drawings(quantities_of("any", dataset("quantity", "layer")), strip(()))
     assert type(drawing).__name__ == "CoordinateLines"
     assert not drawing.over_depth
 
@@ -44,13 +44,13 @@ def test_quantities_of_one_axis_and_unit_share_a_figure():
         compat="override",
         join="outer",
     )
-    names = [[q.name for q in group[0].quantities] for group in drawings(measured("any", several), STRIP)]
+    names = [[q.name for q in group[0].quantities] for group in drawings(quantities_of("any", several), STRIP)]
     assert names == [["a", "b"], ["c"]]
 
 
 @pytest.mark.parametrize("dims", [("layer",), ("layer", "head"), ("layer", "frequency")])
 def test_figures_over_depth_share_range_and_margins_with_the_strip(dims):
-    drawing = drawings(measured("any", dataset("quantity", *dims)), STRIP)[0][0]
+    drawing = drawings(quantities_of("any", dataset("quantity", *dims)), STRIP)[0][0]
     layout = drawing.interactive().to_plotly_json()["layout"]
     assert drawing.over_depth
     assert tuple(layout["xaxis"]["range"]) == STRIP.bounds == (-0.5, 5.5)
@@ -61,7 +61,7 @@ def test_figures_over_depth_share_range_and_margins_with_the_strip(dims):
 
 
 def test_the_band_is_one_standard_error_wide():
-    ((line,),) = drawings(measured("any", dataset("quantity", "layer")), STRIP)
+    ((line,),) = drawings(quantities_of("any", dataset("quantity", "layer")), STRIP)
     band, _ = line.interactive().to_plotly_json()["data"]
     assert band["x"] == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0]
     assert band["y"] == pytest.approx([0.35, 1.35, 2.35, 3.35, 4.35, 3.85, 2.85, 1.85, 0.85, -0.15])
@@ -71,7 +71,7 @@ def test_a_head_that_a_unit_does_not_have_has_no_dot():
     padded = dataset("quantity", "layer", "head")
     padded["quantity"][1:, 2] = np.nan
     padded["quantity"][0, :] = np.nan
-    ((dots,),) = drawings(measured("any", padded), STRIP)
+    ((dots,),) = drawings(quantities_of("any", padded), STRIP)
     line, points = dots.interactive().to_plotly_json()["data"]
     assert points["y"] == pytest.approx([3.1, 4.1, 6.1, 7.1, 9.1, 10.1, 12.1, 13.1])
     assert points["x"] == pytest.approx([0.85, 1.15, 1.85, 2.15, 2.85, 3.15, 3.85, 4.15])
@@ -90,7 +90,7 @@ def test_a_probability_axis_has_a_diagonal_and_shares_are_bars():
     shares = dataset("share", "confidence_bin")
     shares["share"][:] = [0.25, 0.75]
     both = xr.merge([dataset("value", "confidence_bin"), shares], compat="override", join="outer")
-    ((drawing,),) = drawings(measured("any", both), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", both), STRIP)
     bars, diagonal, line = drawing.interactive().to_plotly_json()["data"]
     assert (bars["type"], bars["y"]) == ("bar", [0.25, 0.75])
     assert (diagonal["x"], diagonal["y"]) == ([0, 1], [0, 1])
@@ -104,7 +104,7 @@ def test_values_that_span_decades_get_a_logarithmic_axis(values, kind):
     wide = dataset("quantity", "layer")
     wide["quantity"][:] = values
     wide["quantity_error"][:] = np.nan
-    ((line,),) = drawings(measured("any", wide), STRIP)
+    ((line,),) = drawings(quantities_of("any", wide), STRIP)
     assert line.interactive().to_plotly_json()["layout"]["yaxis"]["type"] == kind
 
 
@@ -112,14 +112,14 @@ def test_values_that_span_decades_get_a_logarithmic_axis(values, kind):
 def test_a_map_of_both_signs_is_two_sided_about_zero(values, middle):
     signed = dataset("quantity", "layer", "frequency")
     signed["quantity"][:] = np.array(values, dtype=float)[:, None]
-    drawing = drawings(measured("any", signed), STRIP)[0][0]
+    drawing = drawings(quantities_of("any", signed), STRIP)[0][0]
     assert drawing.interactive().to_plotly_json()["data"][0].get("zmid") == middle
 
 
 def test_a_quantity_without_a_single_value_is_left_out():
     empty = dataset("quantity", "layer")
     empty["quantity"][:] = np.nan
-    assert measured("any", empty) == ()
+    assert quantities_of("any", empty) == ()
 
 
 def test_stages_label_the_strip_and_blocks_where_there_is_one_stage():
@@ -132,7 +132,7 @@ def test_a_logarithmic_axis_goes_up_a_heat_map_in_equal_factors():
     quantity = dataset("quantity", "epoch", "frequency").assign_coords(
         frequency=("frequency", [4, 8, 16, 32], {"scale": "log"})
     )
-    drawing = drawings(measured("any", quantity), STRIP)[0][0]
+    drawing = drawings(quantities_of("any", quantity), STRIP)[0][0]
     axis = drawing.interactive().to_plotly_json()["layout"]["yaxis"]
     assert axis["type"] == "log"
     assert list(axis["tickvals"]) == [4, 8, 16, 32]
@@ -147,7 +147,7 @@ def test_a_logarithmic_axis_goes_up_a_heat_map_in_equal_factors():
 
 
 def test_a_heat_map_of_one_column_has_a_column():
-    drawing = drawings(measured("any", dataset("quantity", "epoch", "frequency").isel(epoch=[0])), STRIP)[0][0]
+    drawing = drawings(quantities_of("any", dataset("quantity", "epoch", "frequency").isel(epoch=[0])), STRIP)[0][0]
     axes = plt.figure().add_subplot()
     drawing.paint(axes)
     assert axes.collections[0].get_coordinates()[0, :, 0].tolist() == pytest.approx([0.5, 1.5])
@@ -167,7 +167,7 @@ def theory_beside(dim: str, *more: str) -> xr.Dataset:
 
 
 def test_a_prediction_is_dashed_and_has_no_markers():
-    ((drawing,),) = drawings(measured("any", theory_beside("epoch")), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", theory_beside("epoch")), STRIP)
     line, guess = drawing.interactive().to_plotly_json()["data"]
     assert (line["mode"], line["line"]["dash"]) == ("lines+markers", "solid")
     assert (guess["mode"], guess["line"]["dash"]) == ("lines", "dash")
@@ -179,7 +179,7 @@ def test_a_prediction_is_dashed_and_has_no_markers():
 
 def test_a_prediction_among_lines_is_dashed_and_has_no_markers_nor_band():
     lines = theory_beside("epoch", "frequency").assign_coords(frequency=["a", "b", "c", "guess"])
-    ((drawing,),) = drawings(measured("any", lines), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", lines), STRIP)
     traces = drawing.interactive().to_plotly_json()["data"]
     styles = {one["name"]: (one["mode"], one["line"]["dash"]) for one in traces if "name" in one}
     assert styles == {**dict.fromkeys("abc", ("lines+markers", "solid")), "guess": ("lines", "dash")}
@@ -189,7 +189,7 @@ def test_a_prediction_among_lines_is_dashed_and_has_no_markers_nor_band():
 
 def test_predictions_over_names_are_hollow():
     names = theory_beside("epoch").assign_coords(epoch=["x", "y"])
-    ((drawing,),) = drawings(measured("any", names), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", names), STRIP)
     line, guess = drawing.interactive().to_plotly_json()["data"]
     assert (line["mode"], line["marker"]["symbol"]) == ("markers", "circle")
     assert (guess["mode"], guess["marker"]["symbol"]) == ("markers", "square-open")
@@ -199,7 +199,7 @@ def test_predictions_over_names_are_hollow():
 def test_what_is_missing_is_said_in_its_place():
     lacking = theory_beside("epoch")
     lacking["measured"][1] = np.nan
-    ((drawing,),) = drawings(measured("any", lacking), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", lacking), STRIP)
     _, note = drawing.interactive().to_plotly_json()["layout"]["annotations"]
     assert (note["x"], note["text"]) == (2.0, "not<br>reached")
     lacking["guess"][0] = np.nan
@@ -212,7 +212,7 @@ AXES = [("layer",), ("layer", "head"), ("layer", "frequency"), ("confidence_bin"
 @pytest.mark.parametrize(("unit", "said"), [("1", "Label of quantity"), ("nats", "Label of quantity (nats)")])
 def test_every_figure_says_what_its_vertical_axis_or_its_colour_is_with_the_unit(unit, said):
     for dims in AXES:
-        for group in drawings(measured("any", dataset("quantity", *dims, unit=unit)), STRIP):
+        for group in drawings(quantities_of("any", dataset("quantity", *dims, unit=unit)), STRIP):
             for drawing in group:
                 layout = drawing.interactive().to_plotly_json()["layout"]
                 assert layout["annotations"][0]["text"] == said, (dims, drawing)
@@ -242,28 +242,28 @@ def test_quantities_of_one_axis_are_called_by_the_words_that_they_share(labels, 
     both = xr.merge([dataset(name, "epoch", unit="nats") for name in "ab"], compat="override", join="outer")
     for name, label in zip("ab", labels, strict=True):
         both[name].attrs["long_name"] = label
-    ((drawing,),) = drawings(measured("any", both), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", both), STRIP)
     assert drawing.interactive().to_plotly_json()["layout"]["annotations"][0]["text"] == said
     assert drawing.file == "any-a-b"
 
 
 def test_long_words_of_an_axis_stand_in_lines_as_even_as_can_be():
-    assert broken("Change of the log variance across the unit (log)", 26) == [
+    assert break_lines("Change of the log variance across the unit (log)", 26) == [
         "Change of the log variance",
         "across the unit (log)",
     ]
-    assert broken("Negative log-likelihood (nats)", 26) == ["Negative", "log-likelihood (nats)"]
-    assert (broken("", 26), broken("entropy", 26)) == ([], ["entropy"])
+    assert break_lines("Negative log-likelihood (nats)", 26) == ["Negative", "log-likelihood (nats)"]
+    assert (break_lines("", 26), break_lines("entropy", 26)) == ([], ["entropy"])
 
 
 def test_whole_numbers_have_no_ticks_between_them():
-    ((drawing,),) = drawings(measured("any", dataset("quantity", "epoch")), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", dataset("quantity", "epoch")), STRIP)
     ticks = painted(drawing).get_xticks()
     assert np.array_equal(ticks, np.round(ticks))
 
 
 def test_a_legend_stands_above_the_unit():
-    ((drawing,),) = drawings(measured("any", theory_beside("epoch")), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", theory_beside("epoch")), STRIP)
     layout = drawing.interactive().to_plotly_json()["layout"]
     assert (layout["legend"]["yref"], layout["legend"]["yanchor"]) == ("container", "top")
     assert min(layout["margin"]["t"], layout["meta"]["wide_margin"]) >= 20 + 26
@@ -273,7 +273,7 @@ def test_a_legend_stands_above_the_unit():
 def test_the_few_entries_of_a_logarithmic_axis_are_all_its_ticks(count, ticks):
     at = np.geomspace(0.1, 0.8, count).round(4)
     values = xr.Dataset({"quantity": ("alpha", at)}, coords={"alpha": ("alpha", at, {"scale": "log"})})
-    ((drawing,),) = drawings(measured("any", values), STRIP)
+    ((drawing,),) = drawings(quantities_of("any", values), STRIP)
     axis = drawing.interactive().to_plotly_json()["layout"]["xaxis"]
     assert axis["type"] == "log"
     assert (list(axis["tickvals"]) == at.tolist()) if ticks else "tickvals" not in axis

@@ -9,7 +9,7 @@ from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.report import figures
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.distribution import warp
-from vitscope.report.measured import measured
+from vitscope.report.measured import quantities_of
 from vitscope.report.page import page
 from vitscope.report.strip import strip
 
@@ -57,7 +57,7 @@ def studied(*dims: str) -> xr.Dataset:
 
 
 def shown(dataset: xr.Dataset) -> list[list[str]]:
-    groups = drawings(measured("any", dataset), STRIP)
+    groups = drawings(quantities_of("any", dataset), STRIP)
     return [[type(drawing).__name__ for drawing in group] for group in groups]
 
 
@@ -88,7 +88,7 @@ def test_axes_decide_the_drawing(dims, expected):
 
 
 def test_a_lesion_stands_on_the_strip_at_its_layer_and_others_have_a_gap():
-    ((stems,),) = drawings(measured("any", values("quantity", "lesion")), STRIP)
+    ((stems,),) = drawings(quantities_of("any", values("quantity", "lesion")), STRIP)
     layout, (points,) = (stems.interactive().to_plotly_json()[part] for part in ("layout", "data"))
     assert (points["x"], points["y"], points["mode"]) == ([1, 2, 4], [1, 2, 3], "markers")
     assert tuple(layout["xaxis"]["range"]) == STRIP.bounds
@@ -97,17 +97,17 @@ def test_a_lesion_stands_on_the_strip_at_its_layer_and_others_have_a_gap():
 
 
 def test_a_part_that_is_no_unit_is_left_out():
-    ((stems,),) = drawings(measured("any", values("quantity", "part")), STRIP)
+    ((stems,),) = drawings(quantities_of("any", values("quantity", "part")), STRIP)
     assert stems.interactive().to_plotly_json()["data"][0]["x"] == [1, 3]
 
 
 def test_an_axis_over_units_of_an_unknown_anatomy_is_an_axis_like_others():
-    ((lines,),) = drawings(measured("any", values("quantity", "lesion")), strip(()))
+    ((lines,),) = drawings(quantities_of("any", values("quantity", "lesion")), strip(()))
     assert type(lines).__name__ == "CoordinateLines"
 
 
 def test_the_change_comes_first_then_the_quantity_and_what_is_intact_is_their_reference():
-    change, quantity, intact = measured("any", studied("lesion"))
+    change, quantity, intact = quantities_of("any", studied("lesion"))
     assert [one.name for one in (change, quantity, intact)] == ["x_change", "x", "x_intact"]
     assert (change.is_change, quantity.is_change, intact.is_intact) == (True, False, True)
     (first,), (second,) = drawings((change, quantity, intact), STRIP)
@@ -120,21 +120,21 @@ def test_the_change_comes_first_then_the_quantity_and_what_is_intact_is_their_re
 
 def test_a_quantity_that_is_called_change_by_its_diagnostic_is_no_change_from_the_intact():
     own = xr.merge([values("log_change", "lesion"), values("log_change_intact")], compat="override")
-    assert [one.is_change for one in measured("any", own)] == [False, False]
+    assert [one.is_change for one in quantities_of("any", own)] == [False, False]
 
 
 def test_of_a_landscape_the_quantity_comes_before_its_change():
-    assert [one.name for one in measured("any", studied("first", "second"))] == ["x", "x_change", "x_intact"]
+    assert [one.name for one in quantities_of("any", studied("first", "second"))] == ["x", "x_change", "x_intact"]
 
 
 def test_a_groups_headline_comes_first():
     two = xr.merge([studied("keep"), values("y", "keep"), values("y_intact")], compat="override")
-    names = [one.name for one in measured("any", two.assign_attrs(headline="y"))]
+    names = [one.name for one in quantities_of("any", two.assign_attrs(headline="y"))]
     assert names[:3] == ["y", "x_change", "x"]
 
 
 def test_lines_of_several_settings_carry_their_errors_as_bands_and_are_told_apart():
-    ((lines,),) = drawings(measured("any", values("quantity", "ranking", "keep")), STRIP)
+    ((lines,),) = drawings(quantities_of("any", values("quantity", "ranking", "keep")), STRIP)
     low, _, first, second = lines.interactive().to_plotly_json()["data"]
     assert low["y"] == [1.5, 2.5, 3.5, 2.5, 1.5, 0.5]
     assert low["fillcolor"] == "var(--series-0-faint)"
@@ -149,7 +149,7 @@ def test_lines_of_several_settings_carry_their_errors_as_bands_and_are_told_apar
 def test_a_landscape_over_decades_has_a_logarithmic_colour_scale(low, high, ticks):
     heights = np.full((3, 3), high)
     heights[1, 1] = low
-    contour = drawings(measured("any", values("q", "first", "second", numbers=heights)), STRIP)[0][0]
+    contour = drawings(quantities_of("any", values("q", "first", "second", numbers=heights)), STRIP)[0][0]
     shown, centre = contour.interactive().to_plotly_json()["data"]
     assert shown["z"][1][1] == pytest.approx(low if ticks is None else -1)
     marks = shown["colorbar"].get("ticktext")
@@ -160,13 +160,13 @@ def test_a_landscape_over_decades_has_a_logarithmic_colour_scale(low, high, tick
 
 def test_the_first_direction_goes_across():
     heights = np.array([[1.0, 2.0, 3.0]] * 3)
-    contour = drawings(measured("any", values("q", "first", "second", numbers=heights)), STRIP)[0][0]
+    contour = drawings(quantities_of("any", values("q", "first", "second", numbers=heights)), STRIP)[0][0]
     assert contour.interactive().to_plotly_json()["data"][0]["z"] == [[1, 1, 1], [2, 2, 2], [3, 3, 3]]
 
 
 def test_eigenvalues_are_pooled_and_told_apart_by_sign():
     numbers = np.array([[9.0, 3.0, -1.0], [8.0, -2.0, -1.0], [7.0, 2.0, 1.0], [6.0, np.nan, 1.0]])
-    ((spread,),) = drawings(measured("any", values("q", "minibatch", "rank", numbers=numbers)), STRIP)
+    ((spread,),) = drawings(quantities_of("any", values("q", "minibatch", "rank", numbers=numbers)), STRIP)
     down, down_rug, up, up_rug = spread.interactive().to_plotly_json()["data"]
     assert sorted(down_rug["x"]) == [-2, -1, -1]
     assert sorted(up_rug["x"]) == [1, 1, 2, 3, 6, 7, 8, 9]
@@ -191,7 +191,7 @@ def test_a_logarithmic_axis_is_in_decades_of_its_threshold():
 
 def test_a_density_over_decades_has_a_logarithmic_axis_and_is_cut():
     x = np.linspace(-1, 1, 101)
-    ((curve,),) = drawings(measured("any", values("q", "eigenvalue", numbers=np.exp(-200 * x**2))), STRIP)
+    ((curve,),) = drawings(quantities_of("any", values("q", "eigenvalue", numbers=np.exp(-200 * x**2))), STRIP)
     drawn = curve.interactive().to_plotly_json()
     assert drawn["layout"]["yaxis"]["type"] == "log"
     assert drawn["data"][0]["mode"] == "lines"
@@ -200,7 +200,7 @@ def test_a_density_over_decades_has_a_logarithmic_axis_and_is_cut():
 
 
 def test_small_multiples_share_their_scale_and_say_which_they_are():
-    group = drawings(measured("any", values("q", "lesion", "layer", "severity")), STRIP)[0]
+    group = drawings(quantities_of("any", values("q", "lesion", "layer", "severity")), STRIP)[0]
     maps = [drawing.interactive().to_plotly_json()["data"][0] for drawing in group]
     assert {(one["zmin"], one["zmax"]) for one in maps} == {(1, 75)}
     assert [drawing.quantities[0].entry for drawing in group] == [f"severity {i}" for i in range(1, 6)]

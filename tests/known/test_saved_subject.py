@@ -8,7 +8,7 @@ from torch import nn
 
 from vitscope.data import images
 from vitscope.interventions.attention_shape import AttentionShape
-from vitscope.interventions.bypass import staying
+from vitscope.interventions.bypass import irremovable_layers
 from vitscope.interventions.direction import RandomDirection
 from vitscope.interventions.frequency_noise import FrequencyNoise
 from vitscope.interventions.head_lesion import HeadLesion, head_counts
@@ -18,7 +18,7 @@ from vitscope.interventions.weight_displacement import WeightDisplacement
 from vitscope.interventions.weight_prune import WeightPrune
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, Example
-from vitscope.models.baked import baked
+from vitscope.models.baked import bake
 from vitscope.models.catalogue import import_installed_adapters
 from vitscope.models.load import load
 from vitscope.models.pixels import PixelInput
@@ -52,7 +52,7 @@ def logits(subject, seed=1):
 def test_a_family_saves_without_a_unit_and_with_other_weights(adapter, example, tmp_path):
     subject = of_family(adapter, example)
     before = subject.fingerprint
-    free = [layer for layer in range(1, len(subject.places) + 1) if layer not in staying(subject)]
+    free = [layer for layer in range(1, len(subject.places) + 1) if layer not in irremovable_layers(subject)]
     edited = WeightPrune(0.2)(WeightDisplacement(RandomDirection(), alpha=0.1)(Lesion(tuple(free[-1:]))(subject)))
     saved = save(edited, tmp_path / "m.safetensors")
     assert len(saved.zeroed) > 0
@@ -71,7 +71,7 @@ def test_heads_that_are_left_out_are_zeros_in_the_projection(family):
     subject = of_family(adapter, example)
     several = [layer for layer, count in head_counts(subject).items() if count > 1]
     edited = HeadLesion(tuple((layer, (0,)) for layer in several[:2]))(subject)
-    module, zeroed = baked(edited)
+    module, zeroed = bake(edited)
     assert len(zeroed) == 2
     plain = Subject("y", subject.family, module, adapter.anatomy(module), subject.preprocessing, 7)
     torch.testing.assert_close(logits(plain), logits(edited), rtol=1e-4, atol=1e-5)

@@ -74,7 +74,7 @@ def built(key):
 def applied(anatomy, *keeps):
     """The anatomy after these interventions."""
     for keep in keeps:
-        anatomy = Keeping(keep).applied(anatomy)
+        anatomy = Keeping(keep).apply(anatomy)
     return anatomy
 
 

@@ -8,7 +8,13 @@ import torch
 from scipy import stats
 from torch import nn
 
-from vitscope.interventions.direction import GivenDirection, RandomDirection, TowardsWeights, scaled_to_weights, settled
+from vitscope.interventions.direction import (
+    GivenDirection,
+    RandomDirection,
+    TowardsWeights,
+    fix_direction,
+    scale_to_weights,
+)
 from vitscope.interventions.lesion import Lesion
 from vitscope.interventions.weight_displacement import WeightDisplacement
 from vitscope.interventions.weight_prune import WeightPrune
@@ -159,22 +165,22 @@ def test_directions_that_do_not_fit_are_refused(subject):
         with pytest.raises(UserError, match="The direction's"):
             WeightDisplacement(GivenDirection(tensors), alpha=1.0)(subject)
     with pytest.raises(UserError, match="no length"):
-        scaled_to_weights(GivenDirection({"head.bias": torch.zeros(5)}), subject)
+        scale_to_weights(GivenDirection({"head.bias": torch.zeros(5)}), subject)
 
 
 def test_an_eigenvector_is_made_as_long_as_the_weights(subject):
-    scaled = scaled_to_weights(GivenDirection({"head.bias": torch.ones(5)}), subject)
+    scaled = scale_to_weights(GivenDirection({"head.bias": torch.ones(5)}), subject)
     random = RandomDirection().of(subject)
     norm = sum(float(one.square().sum()) for one in random.values()) ** 0.5
     assert float(scaled.tensors["head.bias"].norm()) == pytest.approx(norm, rel=1e-5)
 
 
 def test_settings_name_directions_without_their_tensors(subject):
-    first, second = settled(RandomDirection(0), subject), settled(RandomDirection(1), subject)
+    first, second = fix_direction(RandomDirection(0), subject), fix_direction(RandomDirection(1), subject)
     words = json.dumps(WeightDisplacement(first, second, 0.5).settings)
     assert len(words) < 500
     assert words != json.dumps(WeightDisplacement(second, first, 0.5).settings)
-    assert words == json.dumps(WeightDisplacement(settled(RandomDirection(0), subject), second, 0.5).settings)
+    assert words == json.dumps(WeightDisplacement(fix_direction(RandomDirection(0), subject), second, 0.5).settings)
 
 
 def test_edits_survive_new_weights():

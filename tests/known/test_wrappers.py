@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from vitscope import PixelInput, load
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Unwatched
-from vitscope.models.unwrapped import unwrapped
+from vitscope.models.unwrapped import unwrap
 
 INPUT = PixelInput(32, 3, (0.5,), (0.5,))
 
@@ -151,7 +151,7 @@ def test_a_wrapper_is_left_as_it_is():
 
 def test_an_average_that_is_no_module_holds_one():
     average = ModelEma(small(img_size=32))
-    assert unwrapped(average)[0] is average.ema
+    assert unwrap(average)[0] is average.ema
 
 
 def hooked(module):
@@ -175,4 +175,4 @@ def traced(module):
 )
 def test_what_cannot_be_unwrapped_is_named(make, message):
     with pytest.raises(UserError, match=message):
-        unwrapped(make())
+        unwrap(make())

@@ -41,7 +41,7 @@ class Deadly(AbstractLab[int]):
         """It is small."""
         return cls()
 
-    def planned(self) -> tuple[int, ...]:
+    def plan_trials(self) -> tuple[int, ...]:
         """The seeds."""
         return tuple(range(self.trials))
 
@@ -49,14 +49,14 @@ class Deadly(AbstractLab[int]):
         """Seeds up to 4, and the others."""
         return trial > 4
 
-    def carried_out(self, trials: Sequence[int]) -> Values:
+    def run_trials(self, trials: Sequence[int]) -> Values:
         """The squares."""
         if self.mark and 3 in trials and not Path(self.mark).exists():
             Path(self.mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return {"square": np.array([one**2.0 for one in trials]), "wide": np.ones((len(trials), 2, 3))}
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """One number, and one for each trial."""
         axis = Along("step", list(range(self.trials)), "Seed")
         parts = over_trials(SQUARE, [axis], values["square"][:, None])

@@ -18,7 +18,7 @@ from vitscope.diagnostics.hessian_density import HessianDensity
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.engine.curvature.curvature import CURVATURES, AbstractCurvature, CurvatureResult, CurvatureWork, Records
-from vitscope.engine.curvature.hessian import loss_of, minibatch_hessian, shadow
+from vitscope.engine.curvature.hessian import loss_of, minibatch_hessian, trainable_copy
 from vitscope.engine.curvature.sample import LossSample
 from vitscope.engine.work.executor import AbstractExecutor, Processes
 from vitscope.measurement.axes import AXES
@@ -29,7 +29,7 @@ from vitscope.models.own.vit import Vit, VitConfig
 
 default_diagnostics()  # registers them
 import_installed_adapters()
-KNOWN = [(cls, known) for _, cls in CURVATURES.items() for known in cls.known()]
+KNOWN = [(cls, known) for _, cls in CURVATURES.items() for known in cls.known_answers()]
 SMALL = {
     "hessian-spectrum": HessianSpectrum(top=2, batch=4, batches=4, steps=12, tolerance=1e-2),
     "hessian-density": HessianDensity(steps=4, vectors=2, batch=4, batches=4, per="block", points=501),
@@ -272,7 +272,7 @@ def test_products_of_every_family_equal_a_double_backward_through_its_own_module
     if not subject.class_count:
         pytest.skip("it has no classifier")
     batch = Batch(torch.randn(2, *example.image_shape), torch.arange(2), torch.arange(2), ())
-    found = minibatch_hessian(shadow(subject, "float64"), batch)
+    found = minibatch_hessian(trainable_copy(subject, "float64"), batch)
     own = example.build().eval().double()
     own.load_state_dict(module.state_dict())
     weights = {name: weight for name, weight in own.named_parameters() if name in found.weights}
@@ -288,4 +288,4 @@ def test_products_of_every_family_equal_a_double_backward_through_its_own_module
     expected = torch.autograd.grad(inner, list(weights.values()), allow_unused=True, materialize_grads=True)
     flat = torch.cat([one.reshape(-1) for one in expected])
     torch.testing.assert_close(found.product(vector), flat, rtol=1e-6, atol=1e-8 * float(flat.abs().max()))
-    assert float(loss_of(shadow(subject, "float64"), batch).detach()) == pytest.approx(found.loss)
+    assert float(loss_of(trainable_copy(subject, "float64"), batch).detach()) == pytest.approx(found.loss)

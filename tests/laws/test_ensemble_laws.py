@@ -170,7 +170,7 @@ def sample():
 def test_rules_keep_their_share_and_something_of_every_image(rule: AbstractKeep):
     drawn = sample()
     attended = drawn.tokens.square().sum(2).softmax(1) if rule.attends else None
-    kept = rule.kept(drawn, attended, torch.Generator().manual_seed(1))
+    kept = rule.keep_mask(drawn, attended, torch.Generator().manual_seed(1))
     assert (kept.sum(1) >= 1).all()
     if hasattr(rule, "rate"):
         assert (kept.sum(1) == 5).all()
@@ -185,19 +185,19 @@ def test_rules_rank_by_what_they_say():
         (KeepByAttention(0.3), received),
         (KeepByRole(0.3), ((drawn.roles == Role.RELEVANT) | (drawn.roles == Role.CONFUSION)).float()),
     ):
-        kept = rule.kept(drawn, received, chance)
+        kept = rule.keep_mask(drawn, received, chance)
         least = scores.masked_fill(~kept, torch.inf).amin(1)
         assert (least >= scores.masked_fill(kept, -torch.inf).amax(1)).all()
-    assert torch.equal(DropSpurious().kept(drawn, None, chance), drawn.roles != Role.SPURIOUS)
-    assert KeepAll().kept(drawn, None, chance).all()
+    assert torch.equal(DropSpurious().keep_mask(drawn, None, chance), drawn.roles != Role.SPURIOUS)
+    assert KeepAll().keep_mask(drawn, None, chance).all()
 
 
 def test_oracles_raise_the_relevant_share_and_lower_the_noise_and_chance_does_neither():
     drawn = TokenModel(noise=0.3).draw(2000, torch.Generator().manual_seed(0))
     relevant = (drawn.roles == Role.RELEVANT).double()
 
-    def kept(rule):
-        found = rule.kept(drawn, None, torch.Generator().manual_seed(1)).double()
+    def keep_mask(rule):
+        found = rule.keep_mask(drawn, None, torch.Generator().manual_seed(1)).double()
         return [float((part * found).sum() / found.sum()) for part in (relevant, drawn.distances.double())]
 
     share, distance = float(relevant.mean()), float(drawn.distances.double().mean())
@@ -210,7 +210,7 @@ def test_oracles_raise_the_relevant_share_and_lower_the_noise_and_chance_does_ne
 
 def test_keeping_in_proportion_keeps_half_of_each_role_in_every_image():
     drawn = TokenModel(relevant=0.2, confusion=0.05).draw(50, torch.Generator().manual_seed(0))
-    found = KeepInProportion(0.5).kept(drawn, None, torch.Generator().manual_seed(1))
+    found = KeepInProportion(0.5).keep_mask(drawn, None, torch.Generator().manual_seed(1))
     for role, wanted in ((Role.RELEVANT, 4), (Role.CONFUSION, 1), (Role.IRRELEVANT, 15)):
         assert ((drawn.roles == role) & found).sum(1).eq(wanted).all()
     assert float(found.double().mean(0).min()) > 0.2

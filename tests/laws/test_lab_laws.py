@@ -19,7 +19,7 @@ from vitscope.measurement.axes import AXES
 from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import rate_of
-from vitscope.report.measured import listed
+from vitscope.report.measured import as_texts
 from vitscope.report.page import page
 from vitscope.report.view import RunView
 from vitscope.runs.run import Run
@@ -93,7 +93,7 @@ def test_theory_stands_beside_what_is_measured(name):
     entries = [str(one) for dataset in groups if "curve" in dataset for one in dataset["curve"].values]
     lines = [one for one in entries if "predicted" in one]
     assert beside or lines or name == "contrastive-collapse"
-    marked = {one for dataset in groups for array in dataset.values() for one in listed(array.attrs.get("predicted"))}
+    marked = {one for dataset in groups for array in dataset.values() for one in as_texts(array.attrs.get("predicted"))}
     assert set(lines) <= marked
     assert {dataset[one].attrs["long_name"] for dataset in groups for one in beside if one in dataset} <= marked
 
@@ -114,10 +114,10 @@ def test_claims_have_a_rule_with_its_threshold_and_evidence_in_the_run(name):
 @every_lab
 def test_trials_come_to_the_same_however_they_are_cut(name):
     lab = LABS[name].smoke()
-    trials = lab.planned()
+    trials = lab.plan_trials()
     first = [place for place, one in enumerate(trials) if lab.form(one) == lab.form(trials[0])][: lab.at_once]
-    together = lab.carried_out([trials[place] for place in first])
-    alone = [lab.carried_out([trials[place]]) for place in first]
+    together = lab.run_trials([trials[place] for place in first])
+    alone = [lab.run_trials([trials[place]]) for place in first]
     for one, values in together.items():
         single = np.concatenate([found[one] for found in alone])
         np.testing.assert_allclose(values, single, rtol=2e-4, atol=2e-5, equal_nan=True, err_msg=one)
@@ -128,7 +128,7 @@ def test_seeds_and_settings_decide_the_address_and_the_numbers(name):
     lab = LABS[name].smoke()
     other = dataclasses.replace(lab, seed=lab.seed + 100)
     assert Experiment(lab).spec.address != Experiment(other).spec.address
-    values = [one.carried_out(one.planned()[-2:]) for one in (lab, other)]
+    values = [one.run_trials(one.plan_trials()[-2:]) for one in (lab, other)]
     assert any(not np.array_equal(values[0][key], values[1][key], equal_nan=True) for key in values[0])
 
 

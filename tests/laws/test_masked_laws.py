@@ -135,7 +135,7 @@ def test_looking_changes_nothing_and_descent_descends(objective):
     torch.testing.assert_close(often.model.correlations.feature, once.model.correlations.feature, rtol=0, atol=0)
     generator = torch.Generator().manual_seed(9)
     samples = SMALL.draw(512, generator)
-    views = [samples, SMALL.masked_anew(samples, generator)]
+    views = [samples, SMALL.mask_again(samples, generator)]
     losses = [_loss(objective, model, views) for model in (at_zero(often.model.partition, SMALL.areas), often.model)]
     assert losses[1] < losses[0]
 

@@ -12,13 +12,13 @@ from vitscope.cli import app
 from vitscope.data import images
 from vitscope.engine.plan import Plan
 from vitscope.engine.question import carry_out
-from vitscope.engine.work.parcel import packed, unpacked
+from vitscope.engine.work.parcel import pack, unpack
 from vitscope.labs.attention_concentration import AttentionConcentration
 from vitscope.labs.experiment import Experiment, grid_of
 from vitscope.labs.initial_error import InitialError
 from vitscope.labs.sample_complexity import SampleComplexity
 from vitscope.labs.shallow.planted import Objects, Planted, PlantedTokens
-from vitscope.labs.shallow.planting import Planting, planting
+from vitscope.labs.shallow.planting import Planting, objects_to_plant
 from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.spurious_tokens import SpuriousTokens
 from vitscope.labs.token_sparsification import TokenSparsification
@@ -31,7 +31,7 @@ LABS = (SampleComplexity, InitialError, TokenSparsification, SpuriousTokens, Att
 @pytest.fixture(scope="module")
 def digits() -> Planting:
     """Four digits; the first two are threes and eights."""
-    return planting(images("digits"), (3, 8, 0, 1), patch=2)
+    return objects_to_plant(images("digits"), (3, 8, 0, 1), patch=2)
 
 
 def two(planted: Planting) -> Planting:
@@ -64,7 +64,7 @@ def test_a_lab_runs_on_planted_images(lab, digits):
     (note,) = run.notes
     assert note.startswith(f"Tokens are patches of {len(asked.lab.planted.objects.labels)} objects of digits/test")
     assert asked.spec.address != Experiment(replace(asked.lab, planted=None)).spec.address
-    assert asked.lab.planned()[0].data.places == 16
+    assert asked.lab.plan_trials()[0].data.places == 16
 
 
 def test_what_is_planted_decides_the_address_and_the_path_does_not(digits):
@@ -121,11 +121,11 @@ def test_planted_images_are_learned_better_with_a_larger_share(digits):
 def test_planted_objects_travel_to_workers_once_for_all_points(digits):
     experiment = grid_of(smoke(SampleComplexity, digits), {"tau": "0.1,0.2"})
     assert experiment.variants[0].planted is experiment.variants[1].planted
-    content = packed(experiment.work)
+    content = pack(experiment.work)
     pixels = experiment.lab.planted.objects.pixels
     assert len(content) < 2.5 * pixels.numel() * 4  # the objects, and their halves
     shard = experiment.work.shards()[0]
-    arrived, here = (work.fold(shard, lambda _: None).values for work in (unpacked(content), experiment.work))
+    arrived, here = (work.fold(shard, lambda _: None).values for work in (unpack(content), experiment.work))
     assert all(np.array_equal(arrived[name], here[name], equal_nan=True) for name in here)
 
 
@@ -135,12 +135,12 @@ def test_planted_objects_travel_to_workers_once_for_all_points(digits):
 )
 def test_what_cannot_be_planted_is_said(classes, patch, patterns, said):
     with pytest.raises(UserError, match=said):
-        planting(images("digits"), classes, patch=patch).tokens(patterns, 0.5, 0.0, 0.0)
+        objects_to_plant(images("digits"), classes, patch=patch).tokens(patterns, 0.5, 0.0, 0.0)
 
 
 def test_a_lab_with_a_spurious_share_needs_four_classes(digits):
     with pytest.raises(UserError, match="four classes with a spurious share"):
-        replace(smoke(SpuriousTokens, digits), planted=two(digits)).planned()
+        replace(smoke(SpuriousTokens, digits), planted=two(digits)).plan_trials()
 
 
 def test_images_are_planted_from_the_command_line(tmp_path, monkeypatch):
@@ -169,7 +169,7 @@ def test_images_are_planted_from_the_command_line(tmp_path, monkeypatch):
 
 def test_cifar_objects_are_learned_in_noise(real_data):
     source = images(str(real_data / "cifar10"), split="train", label="label")
-    cifar = planting(source, (0, 1), limit=400)
+    cifar = objects_to_plant(source, (0, 1), limit=400)
     lab = SampleComplexity(
         alpha="0.2,0.8", samples="128", noise=0.1, sigma=0.1, rate=0.5, steps=100, trials=4, planted=cifar
     )

@@ -24,7 +24,7 @@ LABS = all_labs()
 @pytest.mark.parametrize("name", [*LABS, "deadly"])
 def test_chunks_hold_every_trial_once_and_are_of_one_form(name):
     lab = LABS[name].smoke() if name in LABS else Deadly()
-    trials = lab.planned()
+    trials = lab.plan_trials()
     shards = Sweep(variants=(lab, lab)).shards()
     for block in (0, 1):
         own = sorted((shard for shard in shards if shard.block == block), key=lambda shard: shard.start)
@@ -52,7 +52,7 @@ class Uneven(AbstractLab[int]):
         """It is small."""
         return cls()
 
-    def planned(self) -> tuple[int, ...]:
+    def plan_trials(self) -> tuple[int, ...]:
         """The costs."""
         return self.costs
 
@@ -60,11 +60,11 @@ class Uneven(AbstractLab[int]):
         """The trial itself."""
         return float(trial)
 
-    def carried_out(self, trials: Sequence[int]) -> Values:
+    def run_trials(self, trials: Sequence[int]) -> Values:
         """The trials themselves."""
         return {"square": np.array(trials, dtype=np.float64)}
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """In their order."""
         axis = Along("step", list(range(len(self.costs))), "Trial")
         return {"squares": self.group("squares", "squares", over_trials(SQUARE, [axis], values["square"][:, None]))}
@@ -123,7 +123,7 @@ def test_an_interrupted_sweep_goes_on_at_its_chunks(tmp_path, monkeypatch):
     kept = experiment.kept(Plan(folder=folder))
     assert 0 < kept < experiment.total
     trained: list[int] = []
-    whole = type(lab).carried_out
+    whole = type(lab).run_trials
     monkeypatch.setattr(
         type(lab), "carried_out", lambda self, trials: trained.append(len(trials)) or whole(self, trials)
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vitscope.data.load import images
 from vitscope.measurement.errors import UserError
-from vitscope.models.build import build_model, restored
+from vitscope.models.build import build_model, restore_module
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.runs.hold import held
 from vitscope.training.augmentation import step_seeded
@@ -171,7 +171,7 @@ def test_matrices_and_kernels_decay_alone():
 
 def test_the_checkpoint_says_how_it_came_about(straight):
     found = read_checkpoint(straight.weights)
-    module = restored(found)
+    module = restore_module(found)
     assert found.classes == SHOWN.classes
     assert module.config.input == found.input
     assert found.input.mean[0] == pytest.approx(np.mean([np.array(SHOWN.read(i)) for i in range(24)]) / 255, abs=1e-3)
@@ -188,7 +188,9 @@ def test_metrics_are_labelled_by_epoch_and_true_of_the_saved_model(straight):
     found = read_checkpoint(straight.weights)
     (batch,) = TEST.batches(found.input, 20)
     with torch.inference_mode():
-        nll = torch.nn.functional.cross_entropy(restored(found)(batch.pixels), batch.labels, reduction="none").double()
+        nll = torch.nn.functional.cross_entropy(
+            restore_module(found)(batch.pixels), batch.labels, reduction="none"
+        ).double()
     assert metrics.test_nll.item() == pytest.approx(nll.mean().item(), rel=1e-5)
     assert metrics.test_nll_error.item() == pytest.approx(nll.std().item() / 20**0.5, rel=1e-4)
 

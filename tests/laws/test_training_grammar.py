@@ -14,7 +14,7 @@ from vitscope.data.load import images
 from vitscope.engine.measure import measure
 from vitscope.interventions.weight_prune import WeightPrune
 from vitscope.measurement.errors import UserError
-from vitscope.models.build import build_model, restored
+from vitscope.models.build import build_model, restore_module
 from vitscope.models.checkpoint import read_checkpoint
 from vitscope.models.load import load
 from vitscope.models.pixels import PixelInput
@@ -336,7 +336,7 @@ def test_the_run_of_a_training_holds_how_it_went_and_what_the_model_says_of_each
     assert run.tree["training"].to_dataset().sizes["epoch"] == 3
     (taken,) = TEST.batches(read_checkpoint(trained.weights).input, 20)
     with torch.inference_mode():
-        logits = restored(read_checkpoint(trained.weights))(taken.pixels)
+        logits = restore_module(read_checkpoint(trained.weights))(taken.pixels)
     predictions = run.tree["predictions"].to_dataset()
     assert predictions.predicted.values.tolist() == logits.argmax(1).tolist()
     assert float(run["accuracy"]) == pytest.approx((logits.argmax(1) == taken.labels).double().mean().item())

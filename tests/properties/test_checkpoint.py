@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.build import build_model, restored
+from vitscope.models.build import build_model, restore_module
 from vitscope.models.checkpoint import Checkpoint, atomic_file, read_checkpoint, save_checkpoint
 from vitscope.models.pixels import PixelInput
 
@@ -31,7 +31,7 @@ def test_a_module_comes_back_as_it_was(tmp_path, name, arguments):
     save_checkpoint(saved, tmp_path / "model.safetensors")
     found = read_checkpoint(tmp_path / "model.safetensors")
     assert (found.model, found.classes, found.input, found.training) == (name, CLASSES, pixels, {"epochs": 3})
-    again = restored(found)
+    again = restore_module(found)
     assert not again.training
     assert type(again) is type(module)
     for key, value in module.state_dict().items():
@@ -57,7 +57,7 @@ def test_a_file_of_someone_elses_has_weights_only(tmp_path):
     assert found.model is None
     assert torch.equal(found.weights["w"], torch.ones(2))
     with pytest.raises(UserError, match="does not say which model it is of; name the architecture"):
-        restored(found)
+        restore_module(found)
 
 
 @pytest.mark.parametrize("wrap", [{}, {"state_dict": 0}, {"model": 0}, {"model_state_dict": 0}])

@@ -20,7 +20,7 @@ from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.diagnostics.hessian_trace import HessianTrace
 from vitscope.engine.curvature.curvature import CurvatureProblem
 from vitscope.engine.curvature.eigenvectors import top_eigenvectors
-from vitscope.engine.curvature.hessian import MeanHessian, loss_of, minibatch_hessian, shadow, weights_of
+from vitscope.engine.curvature.hessian import MeanHessian, loss_of, minibatch_hessian, trainable_copy, weights_of
 from vitscope.engine.curvature.part import parts_of
 from vitscope.engine.curvature.sample import LossSample
 from vitscope.measurement.errors import UserError
@@ -107,7 +107,7 @@ def dense(module, batch, weight_decay=0.0, names=None):
 
 
 def problem_of(subject, batch, precision="float64", per="model"):
-    shown = shadow(subject, precision)
+    shown = trainable_copy(subject, precision)
     return CurvatureProblem(
         minibatch_hessian(shown, batch), parts_of(shown, batch, per), torch.Generator().manual_seed(0)
     )
@@ -159,10 +159,10 @@ def test_each_part_has_its_diagonal_block(case, per):
 
 def test_a_weight_belongs_to_the_unit_that_uses_it():
     subject = subject_of(vit)
-    parts = {part.name: part.weights for part in parts_of(shadow(subject, "float32"), batch_of(), "unit")}
+    parts = {part.name: part.weights for part in parts_of(trainable_copy(subject, "float32"), batch_of(), "unit")}
     assert list(parts) == ["stem", "blocks.0.attn", "blocks.0.mlp", "blocks.1.attn", "blocks.1.mlp", "tail"]
     assert {name.split(".")[2] for name in parts["blocks.1.attn"]} == {"norm1", "attn"}
-    blocks = parts_of(shadow(subject, "float32"), batch_of(), "block")
+    blocks = parts_of(trainable_copy(subject, "float32"), batch_of(), "block")
     assert [part.name for part in blocks] == ["stem", "blocks.0", "blocks.1", "tail"]
     assert blocks[1].kind == "attention+mlp"
 
@@ -186,7 +186,7 @@ def test_weight_decay_in_the_loss_shifts_every_eigenvalue_by_itself(soft):
 def test_soft_labels_are_the_losss_targets():
     subject = subject_of(vit)
     batch = batch_of(soft=True)
-    shown = shadow(subject, "float64")
+    shown = trainable_copy(subject, "float64")
     expected = -(subject.module(batch.pixels).log_softmax(1) * batch.targets).sum(1).mean()
     assert float(loss_of(shown, batch).detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
     matrix = dense(subject.module, batch)
@@ -361,7 +361,7 @@ def test_eigenvectors_of_the_mean_hessian_are_those_of_the_dense_mean():
 
 def test_the_mean_hessian_weighs_each_loss_by_its_share():
     subject = subject_of(Mlp)
-    shown, batches = shadow(subject, "float64"), (batch_of(4, seed=1), batch_of(2, seed=2))
+    shown, batches = trainable_copy(subject, "float64"), (batch_of(4, seed=1), batch_of(2, seed=2))
     mean = MeanHessian(tuple(minibatch_hessian(shown, batch) for batch in batches), (2 / 3, 1 / 3))
     matrices = [dense(subject.module, batch) for batch in batches]
     vector = torch.randn(mean.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -437,7 +437,7 @@ def test_the_users_module_is_untouched(build):
     assert set(run.tree.children) == {"hessian-spectrum", "hessian-density", "hessian-trace"}
     top_eigenvectors(subject, pictures, 1, batch=4, batches=1, tolerance=0.1)
     assert_untouched(subject.module, before)
-    assert len(weights_of(shadow(subject, "float32"))) == len(list(subject.module.parameters())) - 1
+    assert len(weights_of(trainable_copy(subject, "float32"))) == len(list(subject.module.parameters())) - 1
 
 
 def random_images():
@@ -466,7 +466,7 @@ def test_the_users_module_is_untouched_by_an_error_in_the_middle(monkeypatch):
 def test_where_no_weight_requires_gradients_all_are_differentiated_by():
     subject = subject_of(Mlp)
     subject.module.requires_grad_(False)
-    assert len(weights_of(shadow(subject, "float32"))) == len(list(subject.module.parameters()))
+    assert len(weights_of(trainable_copy(subject, "float32"))) == len(list(subject.module.parameters()))
     assert not any(weight.requires_grad for weight in subject.module.parameters())
 
 

@@ -6,14 +6,14 @@ from torchvision import models
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.catalogue import import_adapters
-from vitscope.models.names import OWN, refuse_unknown, registered
+from vitscope.models.names import OWN, refuse_unknown, registered_names
 from vitscope.models.own.vit import SIZES
 
 
 def test_the_names_in_the_source_are_the_librarys() -> None:
     import_adapters("timm")  # which adds names of its own to timm's
-    assert set(registered("timm")) == set(timm.list_models())
-    assert set(registered("torchvision")) == set(models.list_models(module=models))
+    assert set(registered_names("timm")) == set(timm.list_models())
+    assert set(registered_names("torchvision")) == set(models.list_models(module=models))
     assert ("digits", *SIZES) == OWN
 
 

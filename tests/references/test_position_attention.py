@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vitscope.labs.masked.clusters import ClusteredPatches, MaskedSamples, concatenated
+from vitscope.labs.masked.clusters import ClusteredPatches, MaskedSamples, concatenate
 from vitscope.labs.masked.contrastive import Contrastive, representation
 from vitscope.labs.masked.position_attention import (
     Correlations,
@@ -137,7 +137,7 @@ def _push(z, mass, area, own):
 @pytest.mark.parametrize("objective", [Contrastive(0.3, 0.1), Contrastive(1.0)])
 def test_contrastive_loss_and_gradient_are_those_of_the_ambient_model(setting, objective):
     partition, samples, matrix = case(setting, seed=3, count=9, scale=0.5)
-    other = setting.masked_anew(samples, torch.Generator().manual_seed(4))
+    other = setting.mask_again(samples, torch.Generator().manual_seed(4))
     features = setting.clusters * setting.areas
     matrix[:features] = 0  # never read, but the penalty would count it
     matrix.requires_grad_()
@@ -177,7 +177,7 @@ def test_a_trial_axis_changes_no_trial():
     feature = torch.cat([model.correlations.feature for model in models])
     position = torch.cat([model.correlations.position for model in models])
     together = PositionAttention(Correlations(feature, position), torch.cat([one[0] for one in cases]))
-    found = reconstruction_gradient(together.attend(concatenated([one[1] for one in cases])))
+    found = reconstruction_gradient(together.attend(concatenate([one[1] for one in cases])))
     torch.testing.assert_close(found.feature, torch.cat([one.feature for one in alone]), rtol=0, atol=1e-13)
     torch.testing.assert_close(found.position, torch.cat([one.position for one in alone]), rtol=0, atol=1e-13)
 

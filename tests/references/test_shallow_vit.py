@@ -9,10 +9,10 @@ from deeper_vit import DeeperVit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitscope.labs.shallow.attention import attention, profile, received
+from vitscope.labs.shallow.attention import attention, attention_received, profile
 from vitscope.labs.shallow.shallow_vit import ShallowVit, mean_error, mean_hinge
 from vitscope.labs.shallow.token_model import Role, TokenModel
-from vitscope.labs.shallow.weights import Weights, stacked
+from vitscope.labs.shallow.weights import Weights, stack_trials
 from vitscope.measurement.errors import UserError
 
 TOKENS, IMAGES = 12, 6
@@ -39,7 +39,7 @@ def formula(model, weights, tokens, keep):
 
 def setting(model, trials=2, seed=0, size=1.0):
     generator = torch.Generator().manual_seed(seed)
-    weights = stacked([model.initial(TOKENS, DATA.vectors, generator) for _ in range(trials)])
+    weights = stack_trials([model.initial(TOKENS, DATA.vectors, generator) for _ in range(trials)])
     weights = Weights(*(size * part.double() for part in weights.trained), weights.top.double())
     drawn = [DATA.draw(IMAGES, generator) for _ in range(trials)]
     tokens, labels, roles = (torch.stack([getattr(one, n) for one in drawn]) for n in ("tokens", "labels", "roles"))
@@ -154,7 +154,7 @@ def test_profiles_are_means_over_queries_of_a_role():
         entropy = torch.distributions.Categorical(rows).entropy().mean()
         torch.testing.assert_close(found.entropy[1, asking], entropy, equal_nan=True)
     torch.testing.assert_close(found.overall.sum(1), torch.ones(2).double())
-    torch.testing.assert_close(received(model, weights, tokens), attention(model, weights, tokens).mean(2))
+    torch.testing.assert_close(attention_received(model, weights, tokens), attention(model, weights, tokens).mean(2))
 
 
 def test_the_zero_one_error_counts_wrong_sides():

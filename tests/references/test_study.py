@@ -18,7 +18,7 @@ from vitscope.engine.grid import Axis, Grid
 from vitscope.engine.reading import together
 from vitscope.engine.study import resolve_study, study
 from vitscope.engine.work.executor import Processes
-from vitscope.interventions.bypass import staying
+from vitscope.interventions.bypass import irremovable_layers
 from vitscope.interventions.frequency_noise import FrequencyNoise
 from vitscope.interventions.lesion import Lesion
 from vitscope.interventions.studies.attention_shape import AttentionShapeStudy
@@ -90,7 +90,7 @@ def test_lesion_by_shared_prefix_equals_lesion_by_full_passes(name, pictures, mo
     monkeypatch.setattr(together, "IMAGES_TOGETHER_ON_CPU", 64)
     in_batches = study(subject, pictures, LesionStudy(), [Accuracy()], Plan(batch_size=2))  # nobody reads the streams
     xr.testing.assert_allclose(in_batches["lesion-accuracy/nll"], run["lesion-accuracy/nll"], rtol=1e-9)
-    layers = [layer for layer in range(1, len(subject.places) + 1) if layer not in staying(subject)]
+    layers = [layer for layer in range(1, len(subject.places) + 1) if layer not in irremovable_layers(subject)]
     assert run["lesion-accuracy/nll"]["lesion"].values.tolist() == layers
     for index in sorted({0, len(layers) // 2, len(layers) - 1}):
         layer = layers[index]

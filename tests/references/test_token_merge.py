@@ -141,7 +141,7 @@ def model(request):
 def test_it_is_the_papers_algorithm_in_loops(model, r, layers):
     size = model.config.image
     images = torch.randn(3, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    anatomy = Merging(TokenMerge(r, layers)).applied(ADAPTERS["vitscope/vit"].anatomy(model))
+    anatomy = Merging(TokenMerge(r, layers)).apply(ADAPTERS["vitscope/vit"].anatomy(model))
     with torch.inference_mode():
         found = anatomy.walk(images, Unwatched())
         expected = torch.stack([merged_slowly(model, image, r, layers or (1, 3, 5)) for image in images])
@@ -236,7 +236,7 @@ def test_every_family_merges_as_a_slow_walk_does(family):
     anatomy, images = family
     recorder = Recorder()
     with torch.inference_mode():
-        found = Merging(TokenMerge(3)).applied(anatomy).walk(images, recorder)
+        found = Merging(TokenMerge(3)).apply(anatomy).walk(images, recorder)
         expected = slowly(anatomy, images, 3, (1, 3))
     count = recorder.streams[0].patches.shape[1]
     assert [recorder.streams[layer].patches.shape[1] - count for layer in (1, 2, 3, 4)] == [-3, -3, -6, -6]
@@ -250,12 +250,12 @@ def test_merging_nothing_is_the_identity_where_tome_is_off_by_logits(family):
     with torch.inference_mode():
         expected = anatomy.walk(images, Unwatched())
         for merge in TokenMerge.nothing():
-            assert torch.equal(Merging(merge).applied(anatomy).walk(images, Unwatched()), expected)
+            assert torch.equal(Merging(merge).apply(anatomy).walk(images, Unwatched()), expected)
         stream = anatomy.stem(images)  # and with all that merging brings along, every token standing for one patch
         patches = stream.patches
         numbers = torch.arange(patches.shape[1]).expand(2, -1)
         stream = replace(stream, kept=numbers, merged=Merged(torch.ones_like(patches[..., 0]), numbers))
-        merging = Merging(TokenMerge(1)).applied(anatomy)
+        merging = Merging(TokenMerge(1)).apply(anatomy)
         for unit in merging.units:
             stream = (replace(unit, r=0) if "attn" in unit.place.name or "attention" in unit.place.name else unit)(
                 stream
@@ -311,4 +311,4 @@ def test_what_cannot_be_is_refused(small):
 def test_models_whose_later_units_need_the_grid_are_refused(key):
     adapter, example = CASES[key]
     with pytest.raises(UserError, match=r"attention among all patches|needs the whole grid"):
-        Merging(TokenMerge(1)).applied(adapter.anatomy(example.build().eval()))
+        Merging(TokenMerge(1)).apply(adapter.anatomy(example.build().eval()))

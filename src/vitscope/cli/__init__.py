@@ -14,7 +14,7 @@ from vitscope.cli.head import head
 from vitscope.cli.lab import lab, sweep
 from vitscope.cli.measure import Diagnostics
 from vitscope.cli.report import report
-from vitscope.cli.rim import Rim
+from vitscope.cli.rim import ErrorReportingGroup
 from vitscope.cli.runs import runs
 from vitscope.cli.show import list_entries, show
 from vitscope.cli.study import Studies
@@ -23,7 +23,7 @@ from vitscope.cli.threads import wait_passively
 from vitscope.cli.train import train
 
 app = typer.Typer(
-    cls=Rim,
+    cls=ErrorReportingGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from vitscope.cli.flags import made, with_flags
+from vitscope.cli.flags import make_settings, with_flags
 from vitscope.cli.model import ModelRequest
 from vitscope.cli.terminal import columns, stdout, waiting
 from vitscope.measurement.text import printable
@@ -18,9 +18,9 @@ _COLUMNS = ("#", "unit", "kind", "at", "grid", "tokens", "dim", "heads", "window
 _GAP = 1
 
 
-def shown(**fields: object) -> None:
+def show_units(**fields: object) -> None:
     """Show the units of a model: kind, stage, grid, tokens, channels, heads, windows, parameters."""
-    request = made(ModelRequest, fields)
+    request = make_settings(ModelRequest, fields)
     with waiting("Loading the model"):
         subject = request.subject()
         from vitscope.cli.survey import survey
@@ -81,4 +81,4 @@ def _at_dots(name: str, room: int) -> list[str]:
     return lines
 
 
-anatomy = with_flags(shown, ModelRequest, without=("crop",))
+anatomy = with_flags(show_units, ModelRequest, without=("crop",))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.flags import made, with_flags
+from vitscope.cli.flags import make_settings, with_flags
 from vitscope.cli.index import entries, find
 from vitscope.cli.request import Request, answer
 from vitscope.cli.terminal import waiting
@@ -30,34 +30,36 @@ def examine(
 
     Without arguments the embedded model is examined on the embedded images.
     """
-    request, workers = made(Request, fields), made(Workers, fields).checked()
-    named(only)
-    named(skip, deep)  # both refuse what is not there, before anything heavy is imported
+    request, workers = make_settings(Request, fields), make_settings(Workers, fields).check()
+    parse_names(only)
+    parse_names(skip, deep)  # both refuse what is not there, before anything heavy is imported
     with waiting("Loading the model and the images"):
         from vitscope.findings.checkup import Checkup
 
-        diagnostics, studies = deepened(chosen(only, skip, deep), skip) if deep else (chosen(only, skip), ())
+        diagnostics, studies = (
+            deepen(choose_diagnostics(only, skip, deep), skip) if deep else (choose_diagnostics(only, skip), ())
+        )
         plan = request.plan(workers)
         pictures, subject = request.pictures(), request.subject()
         question = Checkup.of(subject, pictures, diagnostics, studies)
     answer(question, "checkups", request.out, plan)
 
 
-def deepened(
+def deepen(
     diagnostics: "tuple[Measurable, ...]", skip: str | None
 ) -> "tuple[tuple[Measurable, ...], tuple[AbstractStudy, ...]]":
     """These and what a deep checkup has besides, at its settings: curvature and studies, but those to skip."""
     from vitscope.findings.checkup import deep
 
     curvatures, studies = deep()
-    unwanted = named(skip, deep=True)
+    unwanted = parse_names(skip, deep=True)
     measured = {one.name: one for one in (*diagnostics, *curvatures) if one.name not in unwanted}
     return tuple(measured.values()), tuple(one for one in studies if one.name not in unwanted)
 
 
-def chosen(only: str | None, skip: str | None, deep: bool = False) -> "tuple[Measurable, ...]":
+def choose_diagnostics(only: str | None, skip: str | None, deep: bool = False) -> "tuple[Measurable, ...]":
     """The diagnostics that are asked for, in the order of their names; the curvature of the loss only by its name."""
-    wanted, unwanted = named(only), named(skip, deep)
+    wanted, unwanted = parse_names(only), parse_names(skip, deep)
     from vitscope.engine.curvature.curvature import CURVATURES
     from vitscope.engine.reading.diagnostic import DIAGNOSTICS
 
@@ -67,7 +69,7 @@ def chosen(only: str | None, skip: str | None, deep: bool = False) -> "tuple[Mea
     return registry.resolve_names(names, DIAGNOSTICS, CURVATURES)
 
 
-def named(text: str | None, deep: bool = False) -> tuple[str, ...]:
+def parse_names(text: str | None, deep: bool = False) -> tuple[str, ...]:
     """The names of diagnostics in a text with commas between, and of studies if it is of a deep checkup.
 
     ``UserError`` for one that is not there.

@@ -7,14 +7,14 @@ from typing import Any
 
 from vitscope.cli.documentation import fields_of
 from vitscope.cli.entry import KINDS, Entry, home_of
-from vitscope.findings.command import filled
+from vitscope.findings.command import fill_in
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.estimate import FALSE_ALARMS, TOGETHER
 from vitscope.measurement.quantity import Quantity
 from vitscope.runs.registry import Registry
 
 
-def described(kind: str, name: str, cls: type[Any]) -> Entry:
+def describe(kind: str, name: str, cls: type[Any]) -> Entry:
     """One class in words."""
     facts = {"Findings": _finding, "Model families": _family}.get(kind, _referenced)
     return Entry(
@@ -27,12 +27,12 @@ def described(kind: str, name: str, cls: type[Any]) -> Entry:
     )
 
 
-def registered() -> dict[str, dict[str, Entry]]:
+def registered_entries() -> dict[str, dict[str, Entry]]:
     """All classes of the project's registries, by kind and name."""
     found: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS.values()}
     for registry in _registries():
         kind = KINDS[registry.kind]
-        found[kind] |= {name: described(kind, name, cls) for name, cls in registry.items()}
+        found[kind] |= {name: describe(kind, name, cls) for name, cls in registry.items()}
     return found
 
 
@@ -70,7 +70,7 @@ def _finding(cls: type[Any]) -> Iterator[tuple[str, str]]:
     yield "false alarms", share if finding.is_test else "none: the rule is no test"
     when = {Verdict.HOLDS: "if it holds", Verdict.FAILS: "if it fails", Verdict.UNDECIDED: "if undecided"}
     for verdict, outcome in finding.outcomes.each.items():
-        yield when[verdict], f"{outcome.kind.value}: {outcome.headline} {filled(outcome.advice, None)}"
+        yield when[verdict], f"{outcome.kind.value}: {outcome.headline} {fill_in(outcome.advice, None)}"
 
 
 def _family(cls: type[Any]) -> Iterator[tuple[str, str]]:

@@ -40,7 +40,7 @@ def with_flags(
     return command
 
 
-def made(cls: type[T], values: Mapping[str, object]) -> T:
+def make_settings(cls: type[T], values: Mapping[str, object]) -> T:
     """The dataclass with those of the values that are its fields; ``UserError`` for one that is no choice of its."""
     given: dict[str, object] = {}
     for field in fields_of(cls):

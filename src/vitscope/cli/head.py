@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.flags import made, with_flags
+from vitscope.cli.flags import make_settings, with_flags
 from vitscope.cli.head_summary import print_comparison, print_fit, print_path
 from vitscope.cli.index import find, own_names
 from vitscope.cli.request import Request, answer, first_split
@@ -66,11 +66,11 @@ def fit_head(
     problem, and the certificate says how far the result can be from its global optimum. An interrupted fit keeps its
     best point, and --resume goes on from there.
     """
-    settings, request = made(HeadSettings, fields), made(Request, fields)
+    settings, request = make_settings(HeadSettings, fields), make_settings(Request, fields)
     weight = parse_beta(beta)
     settings.check((known_kind(kind),), weight)
-    plan = request.plan(made(Workers, fields).checked())
-    data = _data(request, made(HeadRequest, fields), plan)
+    plan = request.plan(make_settings(Workers, fields).check())
+    data = _data(request, make_settings(HeadRequest, fields), plan)
     from vitscope.convex.runs.fit import FitQuestion
     from vitscope.convex.saved import HEAD_FILE
 
@@ -90,10 +90,10 @@ def head_path(
     The penalty falls from the largest that leaves any head to a thousandth of it; each fit begins where the one before
     ended. Finished points are kept, and --resume goes on from there.
     """
-    settings, request = made(HeadSettings, fields), made(Request, fields)
+    settings, request = make_settings(HeadSettings, fields), make_settings(Request, fields)
     settings.check((known_kind(kind),))
-    plan = request.plan(made(Workers, fields).checked())
-    data = _data(request, made(HeadRequest, fields), plan)
+    plan = request.plan(make_settings(Workers, fields).check())
+    data = _data(request, make_settings(HeadRequest, fields), plan)
     from vitscope.convex.runs.path import PathQuestion
 
     question = PathQuestion(data, settings, kind, request.seed, request.device)
@@ -112,12 +112,12 @@ def compare_heads(
     Finished fits are kept, and --resume goes on from there.
     """
     chosen = all_kinds() if kinds is None else parse_kinds(kinds)
-    settings, request = made(HeadSettings, fields), made(Request, fields)
+    settings, request = make_settings(HeadSettings, fields), make_settings(Request, fields)
     if seeds < 1:
         raise UserError(f"--seeds takes a number from 1, not {seeds}.")
     settings.check(chosen)
-    plan = request.plan(made(Workers, fields).checked())
-    data = _data(request, made(HeadRequest, fields), plan)
+    plan = request.plan(make_settings(Workers, fields).check())
+    data = _data(request, make_settings(HeadRequest, fields), plan)
     from vitscope.convex.runs.compare import CompareQuestion
 
     question = CompareQuestion(data, settings, chosen, seeds, request.seed, request.device)

@@ -24,9 +24,9 @@ def entries() -> dict[str, dict[str, Entry]]:
     found = {kind: dict(own) for kind, own in _own().items()}
     for kind, name, cls in registered_by_others():
         if kind in KINDS:
-            from vitscope.cli.described import described
+            from vitscope.cli.described import describe
 
-            found[KINDS[kind]][name] = described(KINDS[kind], name, cls)
+            found[KINDS[kind]][name] = describe(KINDS[kind], name, cls)
     return found
 
 

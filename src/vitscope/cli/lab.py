@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 import typer
 
 from vitscope.cli.entry import Entry
-from vitscope.cli.flags import made
+from vitscope.cli.flags import make_settings
 from vitscope.cli.index import entries
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import answer
@@ -60,14 +60,14 @@ class PlantedRequest:
         if self.images is None:
             return None
         from vitscope.data import images
-        from vitscope.labs.shallow.planting import planting
+        from vitscope.labs.shallow.planting import objects_to_plant
 
         parts = [part.strip() for part in self.classes.split(",")]
         if not all(part.isdecimal() for part in parts):
             raise UserError(f"--classes takes numbers of classes with commas between, as in 3,5; not {self.classes!r}.")
         found = images(self.images, split=self.split, label=self.label)
         chosen = tuple(map(int, parts))
-        return planting(found, chosen, self.limit, seed, self.side, self.patch, self.background)
+        return objects_to_plant(found, chosen, self.limit, seed, self.side, self.patch, self.background)
 
 
 class LabGroup(RegisteredGroup):
@@ -89,7 +89,7 @@ class Labs(LabGroup):
         """Run the lab."""
 
         def run(**fields: object) -> None:
-            made(Workers, fields).checked()
+            make_settings(Workers, fields).check()
             from vitscope.labs.experiment import Experiment
 
             _show(Experiment(_lab(chosen(), fields)), fields)
@@ -114,7 +114,7 @@ class Sweeps(LabGroup):
             more: Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUES]...", show_default=False)] = None,
             **fields: object,
         ) -> None:
-            made(Workers, fields).checked()
+            make_settings(Workers, fields).check()
             from vitscope.labs.experiment import grid_of
 
             _show(grid_of(_lab(chosen(), fields), _texts([*grid, *(more or ())])), fields)
@@ -132,11 +132,11 @@ def list_labs() -> None:
 
 def _lab(chosen: "type[AbstractLab[Any]]", given: Mapping[str, object]) -> "AbstractLab[Any]":
     """The lab, its images planted where some are given."""
-    lab = made(chosen, given)
+    lab = make_settings(chosen, given)
     if "planted" not in (one.name for one in fields(lab)):
         return lab
     with waiting("Reading the images"):
-        planted = made(PlantedRequest, given).planting(int(str(lab.settings["seed"])))
+        planted = make_settings(PlantedRequest, given).planting(int(str(lab.settings["seed"])))
     return replace(lab, planted=planted)  # pyright: ignore[reportCallIssue] - it has the field
 
 
@@ -144,8 +144,8 @@ def _show(experiment: "Experiment", given: Mapping[str, object]) -> None:
     """Answer, write the page, and show both in a few lines."""
     from vitscope.engine.plan import Plan
 
-    request = made(LabRequest, given)
-    plan = Plan(executor=made(Workers, given).executor, resume=request.resume, command=command_line())
+    request = make_settings(LabRequest, given)
+    plan = Plan(executor=make_settings(Workers, given).executor, resume=request.resume, command=command_line())
     answer(experiment, "labs", request.out, plan)
 
 

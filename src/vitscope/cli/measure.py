@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from vitscope.cli.entry import Entry
-from vitscope.cli.flags import made
+from vitscope.cli.flags import make_settings
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Request, answer
 from vitscope.cli.terminal import waiting
@@ -26,12 +26,12 @@ class Diagnostics(RegisteredGroup):
         """Measure it on the images, and write its page."""
 
         def measured(**fields: object) -> None:
-            request, workers = made(Request, fields), made(Workers, fields).checked()
+            request, workers = make_settings(Request, fields), make_settings(Workers, fields).check()
             with waiting("Loading the model and the images"):
                 from vitscope.findings.checkup import Checkup
 
                 plan = request.plan(workers)
-                diagnostic = made(chosen(), fields)
+                diagnostic = make_settings(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
                 question = Checkup.of(subject, pictures, (diagnostic,), ())
             answer(question, "measured", request.out, plan)

@@ -10,10 +10,10 @@ from vitscope.cli.documentation import plain
 from vitscope.cli.entry import Entry
 from vitscope.cli.flags import with_flags
 from vitscope.cli.index import entries, find
-from vitscope.cli.rim import Group
+from vitscope.cli.rim import FlagCheckingGroup
 
 
-class RegisteredGroup(Group):
+class RegisteredGroup(FlagCheckingGroup):
     """The classes of a kind as commands: flags are the fields of some requests and of the class."""
 
     kind: ClassVar[str]

@@ -165,10 +165,10 @@ def write_page(run: "Run", where: str) -> str:
 
     if "://" not in where:
         return str(report((run,), Path(where) / "page.html"))
-    from vitscope.report.page import encoded, page
+    from vitscope.report.page import encode, page
     from vitscope.runs.store import RunFolder
 
-    return RunFolder(where).write_beside("page.html", encoded(page((run,))))
+    return RunFolder(where).write_beside("page.html", encode(page((run,))))
 
 
 def _file_name(text: str) -> str:

@@ -28,7 +28,7 @@ SEVERAL = ("only", "skip", "watch")
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
 
-class Group(TyperGroup):
+class FlagCheckingGroup(TyperGroup):
     """A group of commands that takes each option once, and no empty value."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's or typer's own
@@ -52,7 +52,7 @@ def _refuse_misgiven(command: Any, ctx: Any, name: str | None, args: list[str]) 
             raise UserError(f"{shown} is given without anything in it; give a value, or leave it out.")
 
 
-class Commands(Group):
+class Commands(FlagCheckingGroup):
     """A group of commands that knows which one a mistyped name may mean."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's or typer's own
@@ -64,7 +64,7 @@ class Commands(Group):
         return super().resolve_command(ctx, args)
 
 
-class Rim(Commands):
+class ErrorReportingGroup(Commands):
     """The group of all commands, which turns what the user can mend into one line on stderr, without a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's or typer's own

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from vitscope.cli.entry import Entry
-from vitscope.cli.flags import made
+from vitscope.cli.flags import make_settings
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import Request, answer
 from vitscope.cli.terminal import waiting
@@ -26,13 +26,13 @@ class Studies(RegisteredGroup):
         """Settle the study for the model and the images, run it, and write its page."""
 
         def studied(**fields: object) -> None:
-            request, workers = made(Request, fields), made(Workers, fields).checked()
+            request, workers = make_settings(Request, fields), make_settings(Workers, fields).check()
             with waiting("Loading the model and the images"):
                 from vitscope.engine.study import resolve_study
                 from vitscope.findings.checkup import Concluded
 
                 plan = request.plan(workers)
-                chosen_study = made(chosen(), fields)
+                chosen_study = make_settings(chosen(), fields)
                 pictures, subject = request.pictures(), request.subject()
             with waiting("Preparing the study"):
                 question = Concluded(resolve_study(subject, pictures, chosen_study, None, plan))

@@ -23,7 +23,7 @@ ADVISED = ("problem", "look at this", "undecided")
 def print_summary(run: "Run", page: str) -> None:
     """What was examined, the accuracy, the weightiest findings, and where the page is."""
     table = facts()
-    for name, text in _examined(run):
+    for name, text in _subject_lines(run):
         table.add_row(name, text)
     if accuracy := accuracy_of(run):
         table.add_row("accuracy", accuracy)
@@ -44,7 +44,7 @@ def print_summary(run: "Run", page: str) -> None:
     console.print(table, highlight=False)
 
 
-def _examined(run: "Run") -> tuple[tuple[str, str], ...]:
+def _subject_lines(run: "Run") -> tuple[tuple[str, str], ...]:
     """The model and the images; without a model, what was run and how much of it."""
     model, images, count = run.spec.model, run.spec.images, run.tree.attrs["images"]
     if not _has_model(run):

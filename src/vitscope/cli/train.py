@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from vitscope.cli.checkup import chosen, named
-from vitscope.cli.flags import made, with_flags
+from vitscope.cli.checkup import choose_diagnostics, parse_names
+from vitscope.cli.flags import make_settings, with_flags
 from vitscope.cli.learning import Learning, checkpoint_in
 from vitscope.cli.paths import refuse_absent
 from vitscope.cli.request import first_split
@@ -58,7 +58,11 @@ def train_on(
     It begins with random weights, or with those of --weights, --pretrained or --from. With --validation, a share of the
     images chooses the epoch.
     """
-    settings, learning, trial = made(Recipe, recipe), made(Learning, recipe), made(TrialRequest, recipe)
+    settings, learning, trial = (
+        make_settings(Recipe, recipe),
+        make_settings(Learning, recipe),
+        make_settings(TrialRequest, recipe),
+    )
     if trial and watch is not None:
         raise UserError("--watch is for one training; leave out --grid and --seeds, or --watch.")
     refuse_absent(weights, "--weights")
@@ -67,7 +71,7 @@ def train_on(
         raise UserError(f"--out is {out}, but a training is kept on this machine; give a folder.")
     refuse_absent(images, "--images")
     refuse_unknown(settings.model or "vit-micro")
-    named(watch)  # all three refuse what is not there, before anything heavy is imported
+    parse_names(watch)  # all three refuse what is not there, before anything heavy is imported
     with waiting("Loading the images"):
         from vitscope.training.train import train as trained
 
@@ -108,15 +112,15 @@ def _start(
     settings: Recipe, pretrained: bool, weights: str | None, start: str | None
 ) -> "tuple[Recipe, Subject | None]":
     """The recipe and the subject to begin with, if there is one: a file or folder says its model itself."""
-    named = settings.model is not None and (settings.model == "digits" or Path(settings.model).exists())
+    parse_names = settings.model is not None and (settings.model == "digits" or Path(settings.model).exists())
     given = [flag for flag, on in (("--pretrained", pretrained), ("--weights", weights), ("--from", start)) if on]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} each say what to begin with; give one of them.")
-    if not (named or given):
+    if not (parse_names or given):
         return settings, None
     from vitscope.models.load import load
 
-    if start is not None or (named and not given):
+    if start is not None or (parse_names and not given):
         own = checkpoint_in(start or cast(str, settings.model))
         return replace(settings, model=None if start is None else settings.model), load(own)
     if settings.model is None:
@@ -148,7 +152,7 @@ def _observer(
     from vitscope.training.watch.monitor import Monitor
     from vitscope.training.watch.own import WatchObserver
 
-    monitor = Monitor(few, chosen(watch, None), out, every, budget)
+    monitor = Monitor(few, choose_diagnostics(watch, None), out, every, budget)
     return Several((ProgressBar(), WatchObserver(monitor)))
 
 

@@ -38,7 +38,7 @@ class TrialRequest:
                 raise UserError(f"{name} takes a number from 1, not {number}.")
         if not self and (self.at_once > 1 or self.on != "local"):
             raise UserError("--at-once and --on are for several trainings: give --grid or --seeds.")
-        self.workers.checked()
+        self.workers.check()
 
     def __bool__(self) -> bool:
         """Whether there are several trainings."""

@@ -18,7 +18,7 @@ class Workers:
     on: str = "local"
     """Where the work is done: local, ray (a Ray cluster on this machine), or ray://HOST:PORT."""
 
-    def checked(self) -> "Workers":
+    def check(self) -> "Workers":
         """Themselves. Raises ``UserError`` for a number or a place that cannot be; imports nothing heavy."""
         if self.workers < 1:
             raise UserError(f"--workers takes a number from 1, not {self.workers}.")
@@ -31,7 +31,7 @@ class Workers:
     @property
     def executor(self) -> "AbstractExecutor":
         """What carries the work out, if it can be."""
-        self.checked()
+        self.check()
         if self.on == "local":
             from vitscope.engine.work.executor import InProcess, Processes
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Shaped
 from PIL import Image
 
-from vitscope.data.decode import DEEPEST, BrokenImage, Decoding, displayed, from_array, refuse_dark
+from vitscope.data.decode import DEEPEST, BrokenImage, Decoding, as_displayed, from_array, refuse_dark
 from vitscope.data.label import NO_LABELS, SEVERAL, Labels, read_labels
 from vitscope.data.source import AbstractPictures, AbstractSource, FoundSource, SourceChoice, refuse_label, refuse_split
 from vitscope.measurement.errors import UserError
@@ -47,7 +47,7 @@ class ArrayPictures(AbstractPictures):
         """The picture."""
         value = self.values[position]
         try:
-            return displayed(value, decoding) if isinstance(value, Image.Image) else from_array(value, decoding)
+            return as_displayed(value, decoding) if isinstance(value, Image.Image) else from_array(value, decoding)
         except Exception as error:  # a lazily opened file fails here, in whatever way its decoder chooses
             raise BrokenImage(self.name(position), str(error) or type(error).__name__) from error
 
@@ -147,7 +147,7 @@ def picture_values(pixels: object, where: str, bits: int | None = None) -> Rows:
         return values
     array = _numpy(pixels)
     _check_depth([array], where, bits)
-    return _checked(_channels_last(array, isinstance(pixels, torch.Tensor), where), where)
+    return _check(_channels_last(array, isinstance(pixels, torch.Tensor), where), where)
 
 
 def _check_depth(arrays: Sequence[Samples], where: str, bits: int | None) -> None:
@@ -167,7 +167,7 @@ def one_picture(value: object, where: str) -> Samples:
     if not isinstance(value, np.ndarray | torch.Tensor):
         raise UserError(f"{where} hold a {type(value).__name__}: give Pillow images, arrays or tensors.")
     array = _numpy(value)[None]
-    return _checked(_channels_last(array, isinstance(value, torch.Tensor), where), where)[0]
+    return _check(_channels_last(array, isinstance(value, torch.Tensor), where), where)[0]
 
 
 def _numpy(pixels: object) -> Samples:
@@ -191,7 +191,7 @@ def _channels_last(array: Samples, first: bool, where: str) -> Samples:
     )
 
 
-def _checked(array: Samples, where: str) -> Samples:
+def _check(array: Samples, where: str) -> Samples:
     if array.dtype.kind not in "fiub":
         raise UserError(f"{where} hold {array.dtype} values: give uint8, or floats in [0, 1].")
     if array.size == 0 or array.dtype.name in ("bool", "uint8", "uint16"):

@@ -45,7 +45,7 @@ class ArrowPictures(AbstractEncodedPictures):
     @cached_property
     def tables(self) -> tuple[Any, ...]:
         """The column of each file, as a table."""
-        return tuple(_mapped(file).select([self.column]) for file in self.files)
+        return tuple(_map_table(file).select([self.column]) for file in self.files)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self.files, "column": self.column, "ends": self.ends}
@@ -99,7 +99,7 @@ class ArrowSource(AbstractSource):
         named = [cast("Mapping[str, object]", entry).get("filename") for entry in entries if isinstance(entry, Mapping)]
         paths = [str(root / file) for file in _strings(named, where, STATE)]
         with parsing(where, "Arrow"):
-            tables = [_mapped(path) for path in paths]
+            tables = [_map_table(path) for path in paths]
             layout = read_layout(tables[0].schema)
             column = one_image_column(layout, where)
             for table in tables:
@@ -121,7 +121,7 @@ def _cells(tables: Sequence[Any], name: str) -> list[object]:
     return cells.column(0).to_pylist()
 
 
-def _mapped(path: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _map_table(path: str) -> Any:  # noqa: ANN401 - pyarrow has no types
     """The table of an Arrow stream, mapped into memory."""
     if not os.path.isfile(path):
         raise UserError(f"{path} is no file.")

@@ -54,7 +54,7 @@ def _at_least_one(level: Callable[..., tuple[int]], magnitude: float, hparams: o
     return (max(1, level(magnitude, hparams)[0]),)
 
 
-def randaugmented(
+def apply_randaugment(
     policy: Policy, pixels: UInt8[np.ndarray, "height width channels"], seed: int
 ) -> UInt8[np.ndarray, "height width channels"]:
     """The picture after ``policy``, whose randomness follows from ``seed``. Cost: about 0.1 ms."""
@@ -64,7 +64,7 @@ def randaugmented(
         return np.asarray(policy(picture)).reshape(pixels.shape)
 
 
-def shifted(
+def shift_crops(
     pixels: UInt8[np.ndarray, "batch height width channels"],
     draws: Float[np.ndarray, "batch draws"],
     padding: float,
@@ -82,7 +82,7 @@ def shifted(
     return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def mirrored(
+def mirror_half(
     pixels: UInt8[np.ndarray, "batch height width channels"], draws: Float[np.ndarray, "batch draws"]
 ) -> UInt8[np.ndarray, "batch height width channels"]:
     """Half of the pictures left to right, the others as they are."""

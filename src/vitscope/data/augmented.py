@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from vitscope.data.augmentation import DRAWS, mirrored, randaugment, randaugmented, random_part, shifted
+from vitscope.data.augmentation import DRAWS, apply_randaugment, mirror_half, randaugment, random_part, shift_crops
 from vitscope.measurement.errors import UserError
 
 FILL = {1: (118,), 3: (124, 116, 104)}
@@ -97,7 +97,7 @@ class Augmenting:
         offset = int(self._draws(int(positions[index])).partner * (count - 1))
         return (index + 1 + min(offset, count - 2)) % count
 
-    def changed(self, picture: Image.Image, position: int) -> Image.Image:
+    def change_picture(self, picture: Image.Image, position: int) -> Image.Image:
         """The picture at ``position`` of the source, cropped, mirrored and changed by RandAugment."""
         chosen, draws = self.augmentation, self._draws(position)
         if chosen.crop == "resized":
@@ -106,14 +106,14 @@ class Augmenting:
         pixels = np.asarray(picture).reshape(1, picture.height, picture.width, -1)
         fill = FILL[pixels.shape[3]]
         if chosen.crop == "padded":
-            pixels = shifted(pixels, draws.uniforms[None], chosen.padding, fill)
-        pixels = (mirrored(pixels, draws.uniforms[None]) if chosen.flip else pixels)[0]
+            pixels = shift_crops(pixels, draws.uniforms[None], chosen.padding, fill)
+        pixels = (mirror_half(pixels, draws.uniforms[None]) if chosen.flip else pixels)[0]
         if chosen.randaugment:
             policy = randaugment(chosen.randaugment, min(picture.size), fill)
-            pixels = randaugmented(policy, pixels, draws.seed)
+            pixels = apply_randaugment(policy, pixels, draws.seed)
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
-    def mixed(
+    def mix(
         self, one: Float[Tensor, "channels height width"], other: Float[Tensor, "channels rows columns"], position: int
     ) -> tuple[Float[Tensor, "channels height width"], float]:
         """The image at ``position`` mixed with its partner, and the share of the target that it keeps."""

@@ -69,7 +69,7 @@ def _by_wnid(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
 
 def _by_spelling(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
     """Each of ours by the strictest spelling in which it is any of theirs; it must be one alone."""
-    left, right = [imagenet.described(name) for name in ours], [imagenet.described(name) for name in theirs]
+    left, right = [imagenet.describe_class(name) for name in ours], [imagenet.describe_class(name) for name in theirs]
     places: dict[int, int] = {}
     for spelling in SPELLINGS:
         waiting = [number for number in range(len(ours)) if number not in places]

@@ -56,7 +56,7 @@ DEFAULT = Decoding()
 
 
 def decode(content: bytes, name: str, decoding: Decoding) -> Image.Image:
-    """The picture in `content`, a file of one of `FORMATS`, as `displayed` shows it.
+    """The picture in `content`, a file of one of `FORMATS`, as `as_displayed` shows it.
 
     Of an animation it is the first frame. Raises `BrokenImage` for whatever keeps the picture from being shown whole:
     a truncated or foreign file, a picture of more pixels than allowed.
@@ -64,19 +64,19 @@ def decode(content: bytes, name: str, decoding: Decoding) -> Image.Image:
     if not content:
         raise BrokenImage(name, "the file is empty")
     try:
-        with _recognised(content) as image:
+        with _recognise(content) as image:
             width, height = image.size
             if width * height > decoding.max_pixels:
                 raise ValueError(
                     f"{width} x {height} pixels are more than the {decoding.max_pixels:,} that --max-pixels allows"
                 )
-            return displayed(image, decoding)
+            return as_displayed(image, decoding)
     except Exception as error:  # decoders raise whatever they met: OSError, SyntaxError, struct.error, ...
         reason = str(error).replace(repr(error.args[0]), "") if isinstance(error, KeyError) else str(error)
         raise BrokenImage(name, reason.strip() or type(error).__name__) from error
 
 
-def _recognised(content: bytes) -> ImageFile.ImageFile:
+def _recognise(content: bytes) -> ImageFile.ImageFile:
     """The file's header read by the first of `FORMATS` that fits.
 
     `Image.open` does the same, but holds every picture to a limit that belongs to the whole process.
@@ -93,7 +93,7 @@ def _recognised(content: bytes) -> ImageFile.ImageFile:
     raise ValueError("not an image of a known format")
 
 
-def displayed(image: Image.Image, decoding: Decoding) -> Image.Image:
+def as_displayed(image: Image.Image, decoding: Decoding) -> Image.Image:
     """The picture as a viewer shows it, in mode `L` where it is grey and `RGB` otherwise.
 
     EXIF rotation is applied; transparency is laid over white; palettes, CMYK and other colour spaces become RGB;
@@ -158,6 +158,6 @@ def eight_bit(samples: Shaped[np.ndarray, "*shape"], bits: int | None = None) ->
 
 
 def from_array(pixels: Shaped[np.ndarray, "height width *channels"], decoding: Decoding) -> Image.Image:
-    """The picture of one array of shape (height, width) or (height, width, 1, 3 or 4), as `displayed` shows it."""
+    """The picture of one array of shape (height, width) or (height, width, 1, 3 or 4), as `as_displayed` shows it."""
     array = np.ascontiguousarray(eight_bit(pixels, decoding.bits))
-    return displayed(Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array), decoding)
+    return as_displayed(Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array), decoding)

@@ -75,10 +75,10 @@ class FolderSource(AbstractSource):
         if root.is_file():
             refuse_split(where, choice.split)
             return FoundSource(printable(root.name), FilePictures(str(root.parent), (root.name,)), None)
-        return _opened(printable(root.name), where, root, choice)
+        return _open(printable(root.name), where, root, choice)
 
 
-def _opened(name: str, where: str, root: Path, choice: SourceChoice) -> FoundSource:
+def _open(name: str, where: str, root: Path, choice: SourceChoice) -> FoundSource:
     inner = [path.name for path in _visible(root) if path.is_dir()]
     if choice.label != FOLDER and inner and all(map(names_split, inner)):  # decided without a look at all files
         full = [folder for folder in inner if any(True for _ in _images_below(root / folder))]
@@ -93,19 +93,19 @@ def _opened(name: str, where: str, root: Path, choice: SourceChoice) -> FoundSou
             return _of_split(name, where, root, choose_split(where, full, choice.split), choice)
         only = _only_folder(folders, loose)
         if only is not None and only.lower() in PICTURE_FOLDERS:
-            return _opened(name, f"{where.rstrip('/')}/{printable(only)}", root / only, choice)
+            return _open(name, f"{where.rstrip('/')}/{printable(only)}", root / only, choice)
         if only is not None and len(folders[only].folders) > 1 and not folders[only].direct:
             raise UserError(
                 f"{where} holds a single folder, {only}, with folders of its own ({_few(folders[only].folders)}): name "
                 f"that one, or say by --label {FOLDER} that {only} is a class."
             )
     refuse_split(where, choice.split)
-    return _labelled(name, where, root, folders, loose, choice.label != NO_LABELS)
+    return _label(name, where, root, folders, loose, choice.label != NO_LABELS)
 
 
 def _of_split(name: str, where: str, root: Path, split: str, choice: SourceChoice) -> FoundSource:
     shown = printable(split)
-    return _opened(f"{name}/{shown}", f"{where.rstrip('/')}/{shown}", root / split, SourceChoice(label=choice.label))
+    return _open(f"{name}/{shown}", f"{where.rstrip('/')}/{shown}", root / split, SourceChoice(label=choice.label))
 
 
 def _may_be_splits(where: str, folders: Mapping[str, Below], split: str | None) -> bool:
@@ -145,7 +145,7 @@ def _refuse_annotations(where: str, folders: Mapping[str, Below]) -> None:
         )
 
 
-def _labelled(
+def _label(
     name: str, where: str, root: Path, folders: Mapping[str, Below], loose: tuple[str, ...], wanted: bool
 ) -> FoundSource:
     found = sum(len(below.files) for below in folders.values())
@@ -195,14 +195,14 @@ def _visible(folder: Path) -> list[Path]:
 
 def _below(folder: Path) -> Below:
     """What is in a folder, at any depth, as sorted paths from it."""
-    found = list(walked(folder))
+    found = list(walk_files(folder))
     files = sorted(path for path in found if has_suffix(path, IMAGES))
     others = sorted(path for path in found if not has_suffix(path, IMAGES))
     inner = frozenset(path.partition("/")[0] for path in files if "/" in path)
     return Below(tuple(files), any("/" not in path for path in files), inner, tuple(others))
 
 
-def walked(folder: Path) -> Iterator[str]:
+def walk_files(folder: Path) -> Iterator[str]:
     """The files at any depth below a folder but for clutter, as paths from it; `OSError` where one cannot be listed.
 
     Links to folders are followed, each folder once and none that this one lies in.
@@ -224,7 +224,7 @@ def _is_new(parent: str, child: str, visited: set[str]) -> bool:
 
 
 def _images_below(folder: Path) -> Iterator[str]:
-    return (path for path in walked(folder) if has_suffix(path, IMAGES))
+    return (path for path in walk_files(folder) if has_suffix(path, IMAGES))
 
 
 def _fail(error: OSError) -> NoReturn:

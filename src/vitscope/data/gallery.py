@@ -11,7 +11,7 @@ from PIL import Image
 SHOWN, SIDE = 8, 96
 
 
-def spread(count: int) -> list[int]:
+def evenly_spaced(count: int) -> list[int]:
     """Up to eight numbers, evenly spread below `count`."""
     return np.unique(np.linspace(0, count - 1, SHOWN).astype(np.int64)).tolist() if count else []
 

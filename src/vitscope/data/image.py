@@ -17,8 +17,8 @@ from torch import Tensor
 from vitscope.data.augmented import Augmentation, Augmenting
 from vitscope.data.batch import Batch, Broken
 from vitscope.data.decode import DEFAULT, BrokenImage, Decoding
-from vitscope.data.gallery import gallery, spread
-from vitscope.data.label import Labels, called, fit_labels
+from vitscope.data.gallery import evenly_spaced, gallery
+from vitscope.data.label import Labels, fit_labels, label_text
 from vitscope.data.lookahead import ahead
 from vitscope.data.sampling import subset
 from vitscope.data.source import AbstractPictures
@@ -73,15 +73,15 @@ class Images:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a few of them."""
-        return gallery(repr(self), [self._shown(index) for index in spread(len(self))])
+        return gallery(repr(self), [self._show(index) for index in evenly_spaced(len(self))])
 
-    def _shown(self, index: int) -> "tuple[Image.Image | None, str]":
+    def _show(self, index: int) -> "tuple[Image.Image | None, str]":
         """A picture, or None where it is broken, and what is written below it."""
         picture = self._picture(index)
         if isinstance(picture, Broken):
             return None, f"{picture.name}: {picture.reason}"
         label = None if self.labels is None else int(self.labels[index])
-        return picture, "" if label is None else called(label, self.classes)
+        return picture, "" if label is None else label_text(label, self.classes)
 
     @property
     def labels(self) -> Int[np.ndarray, "chosen"] | None:
@@ -176,14 +176,14 @@ class Images:
             for index, picture in zip(needed, pictures, strict=True):
                 whole = not isinstance(picture, Broken)
                 position = int(self.positions[index])
-                inputs[index] = transform(changing.changed(picture, position)) if whole else picture
+                inputs[index] = transform(changing.change_picture(picture, position)) if whole else picture
         rows: list[Tensor | Broken] = []
         targets: list[Float[Tensor, " classes"]] = []
         for index, partner in partners.items():
             row, share = inputs[index], 1.0
             other = None if partner is None else inputs[partner]
             if isinstance(row, Tensor) and isinstance(other, Tensor):  # a broken partner leaves an image unmixed
-                row, share = changing.mixed(row, other, int(self.positions[index]))
+                row, share = changing.mix(row, other, int(self.positions[index]))
             rows.append(row)
             if self.annotation is not None and changing.softens and isinstance(row, Tensor):
                 mixed_in = partner if isinstance(other, Tensor) else None

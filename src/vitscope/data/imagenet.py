@@ -35,7 +35,7 @@ def wnids(names: Sequence[str]) -> tuple[str, ...] | None:
     return numbers if numbers and agreeing >= ALIKE * len(numbers) else None
 
 
-def described(name: str) -> str:
+def describe_class(name: str) -> str:
     """The synonyms of a class that is called by its wnid; another name as it is."""
     number = wnid(name)
     return name if number is None else _synonyms().get(number, name)

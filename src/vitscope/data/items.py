@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vitscope.data.array import notes_on, one_picture
-from vitscope.data.decode import BrokenImage, Decoding, displayed, from_array
+from vitscope.data.decode import BrokenImage, Decoding, as_displayed, from_array
 from vitscope.data.label import BOXES, MASKS, ORDERS, SEVERAL, Labels, is_label_name, read_labels, refuse_annotation
 from vitscope.data.label_value import plain
 from vitscope.data.source import AbstractPictures, reason_of
@@ -73,7 +73,7 @@ class ItemPictures(AbstractPictures):
         """The picture."""
         value = self.value(position)
         try:
-            return displayed(value, decoding) if isinstance(value, Image.Image) else from_array(value, decoding)
+            return as_displayed(value, decoding) if isinstance(value, Image.Image) else from_array(value, decoding)
         except Exception as error:
             raise BrokenImage(self.name(position), reason_of(error)) from error
 
@@ -158,7 +158,7 @@ def item_labels(dataset: Items, where: str) -> Labels | None:
     """
     count = len(dataset)
     changed = target_transform(dataset) is not None
-    lists = [] if changed else [values for name in LISTS if (values := _listed(dataset, name)) is not None]
+    lists = [] if changed else [values for name in LISTS if (values := _list_labels(dataset, name)) is not None]
     seen = {place: _one_label(dataset[place], where) for place in _probes(count, lists)}
     if all(value is None for value in seen.values()):
         return None
@@ -190,7 +190,7 @@ def _probes(count: int, lists: Sequence[Sequence[object]]) -> list[int]:
     return sorted({*spread, *firsts})
 
 
-def _listed(dataset: Items, name: str) -> list[object] | None:
+def _list_labels(dataset: Items, name: str) -> list[object] | None:
     """A list of all labels that the data set keeps, one for each item."""
     held = getattr(dataset, name, None)
     if isinstance(held, np.ndarray | torch.Tensor):
@@ -227,7 +227,7 @@ def class_names(dataset: object) -> tuple[str, ...] | None:
         known = tuple(printable(name) for name in names if name is not None)
         if len(known) == len(names):
             return known
-    return _indexed(dataset)
+    return _index_names(dataset)
 
 
 def _synonyms(name: object) -> str | None:
@@ -237,7 +237,7 @@ def _synonyms(name: object) -> str | None:
     return ", ".join(known) if known and len(known) == len(words) else None
 
 
-def _indexed(dataset: object) -> tuple[str, ...] | None:
+def _index_names(dataset: object) -> tuple[str, ...] | None:
     """The names in `class_to_idx`, which timm keeps in a reader of the data set."""
     held = (dataset, getattr(dataset, "reader", None))
     index = next((found for each in held if isinstance(found := getattr(each, "class_to_idx", None), Mapping)), {})

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vitscope.data.decode import Decoding
-from vitscope.data.label import Labels, listed
+from vitscope.data.label import Labels, first_names
 from vitscope.data.source import AbstractPictures, FoundSource
 from vitscope.measurement.errors import UserError
 
@@ -46,17 +46,17 @@ class JoinedPictures(AbstractPictures):
         return part.read(place, decoding)
 
 
-def joined(name: str, where: str, parts: Sequence[FoundSource]) -> FoundSource:
+def join_sources(name: str, where: str, parts: Sequence[FoundSource]) -> FoundSource:
     """Several opened sources as one; refused if their labels cannot be those of one list of classes."""
     pictures = tuple(part.pictures for part in parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     ends = tuple(accumulate(map(len, pictures)))
     return FoundSource(
-        name, JoinedPictures(pictures, ends), _joined_labels([part.labels for part in parts], where), notes
+        name, JoinedPictures(pictures, ends), _join_labels([part.labels for part in parts], where), notes
     )
 
 
-def _joined_labels(parts: Sequence[Labels | None], where: str) -> Labels | None:
+def _join_labels(parts: Sequence[Labels | None], where: str) -> Labels | None:
     labelled = [labels for labels in parts if labels is not None]
     if not labelled:
         return None
@@ -67,7 +67,7 @@ def _joined_labels(parts: Sequence[Labels | None], where: str) -> Labels | None:
     first = labelled[0]
     other = next((labels for labels in labelled if labels.classes != first.classes), None)
     if other is not None:
-        ours, theirs = ("none" if each.classes is None else listed(each.classes) for each in (first, other))
+        ours, theirs = ("none" if each.classes is None else first_names(each.classes) for each in (first, other))
         raise UserError(
             f"the parts of {where} name their classes differently ({ours} and {theirs}), so that a number means "
             "another class in each: give the parts one by one, or relabel them alike."

@@ -88,13 +88,13 @@ def choose_column(columns: Sequence[LabelColumn], label: str | None, where: str)
     if found is not None or label == NO_LABELS:
         return found
     if label is not None:
-        listed = ", ".join(column.name for column in usable) or "none"
-        raise UserError(f"{where} has no label column {label!r}; columns that can hold labels: {listed}.")
+        first_names = ", ".join(column.name for column in usable) or "none"
+        raise UserError(f"{where} has no label column {label!r}; columns that can hold labels: {first_names}.")
     likely = [column for column in usable if column.classes is not None or is_label_name(column.name)]
     exact = [column for column in likely if column.name == "label"]
     if not exact and len(likely) > 1:
-        listed = ", ".join(column.name for column in likely)
-        raise UserError(f"{where} has several label columns ({listed}): choose one with --label.")
+        first_names = ", ".join(column.name for column in likely)
+        raise UserError(f"{where} has several label columns ({first_names}): choose one with --label.")
     other = next((column for column in columns if column.holds is not None), None)
     if not likely and other is not None:
         refuse_annotation(where, f"{other.holds} in {other.name!r}")
@@ -209,9 +209,9 @@ def labels_among(
     column = choose_column(known, label, where)
     if column is not None:
         return column_labels(read(column.name), column, where, chosen=label is not None), ()
-    listed = ", ".join(column.name for column in known if column.holds is None)
-    note = f"No column of {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}."
-    return None, (note,) if listed and label != NO_LABELS else ()
+    first_names = ", ".join(column.name for column in known if column.holds is None)
+    note = f"No column of {where} was taken for labels, so there is no accuracy; --label chooses one of: {first_names}."
+    return None, (note,) if first_names and label != NO_LABELS else ()
 
 
 def _are_whole(cells: Sequence[object]) -> bool:
@@ -259,9 +259,11 @@ def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where:
     settled = labels.mapped or (labels.chosen and labels.numbering == "own")
     ours = None if labels.mapped or labels.numbering == "told" else labels.classes
     if ours is not None and names is not None:
-        raise UserError(f"the classes of {where} ({listed(ours)}) are not the model's ({listed(names)}): {REMEDY}.")
+        raise UserError(
+            f"the classes of {where} ({first_names(ours)}) are not the model's ({first_names(names)}): {REMEDY}."
+        )
     if labels.most >= count:
-        one = called(labels.most, labels.classes)
+        one = label_text(labels.most, labels.classes)
         raise UserError(f"the label {one} of {where} has no class in a model of {count} classes: {REMEDY}.")
     if not settled and labels.count != count:
         raise UserError(
@@ -285,8 +287,8 @@ def _refuse_two_orders(classes: tuple[str, ...], where: str) -> None:
     if by_text != by_number:
         raise UserError(
             f"the model does not name its classes, and the order of those of {where} is not certain: text "
-            f"({listed(by_text)}, as torchvision sorts) or natural ({listed(by_number)}, as timm does); say which with "
-            "--label-order, or map the labels with --label-map FILE."
+            f"({first_names(by_text)}, as torchvision sorts) or natural ({first_names(by_number)}, as timm does); say "
+            "which with --label-order, or map the labels with --label-map FILE."
         )
 
 
@@ -302,14 +304,14 @@ def _by_name(labels: Labels, count: int, names: tuple[str, ...] | None, where: s
             return None
         if 0 not in numbers and not all(name.lower().startswith("label") for name in labels.classes):
             raise UserError(
-                f"the classes of {where} ({listed(labels.classes)}) are numbered, the model does not name its, and no "
-                f"class is called 0: say by --label-map FILE which class of the model {labels.classes[0]} is."
+                f"the classes of {where} ({first_names(labels.classes)}) are numbered, the model does not name its, "
+                f"and no class is called 0: say by --label-map FILE which class of the model {labels.classes[0]} is."
             )
-        return _placed(labels, Match(numbers, "by the numbers in their names"), count, None, where)
+        return _place(labels, Match(numbers, "by the numbers in their names"), count, None, where)
     found = match(labels.classes, names)
     if found is None and not any(name.isdecimal() for name in labels.classes):
         found = _match_of_shown(labels, labels.classes, names)
-    return None if found is None else _placed(labels, found, count, names, where)
+    return None if found is None else _place(labels, found, count, names, where)
 
 
 def _match_of_shown(labels: Labels, classes: tuple[str, ...], names: tuple[str, ...]) -> Match | None:
@@ -320,7 +322,7 @@ def _match_of_shown(labels: Labels, classes: tuple[str, ...], names: tuple[str, 
         return None
     places = dict(zip(shown, found.places, strict=True))
     missing = [name for value, name in enumerate(classes) if value not in places]
-    how = f"{found.how or 'by name'}, but for those without images ({listed(missing)})"
+    how = f"{found.how or 'by name'}, but for those without images ({first_names(missing)})"
     return Match(tuple(places.get(value, -1) for value in range(len(classes))), how)
 
 
@@ -334,14 +336,14 @@ def _by_number(labels: Labels, names: tuple[str, ...], where: str) -> Labels | N
     if max(values) < len(names):
         raise UserError(
             f"the labels of {where} ({labels.source}) are numbers, and so are the names of the model's classes "
-            f"({listed(names)}), in another order: say by --label-map FILE whether 1 is the class number 1 or the "
+            f"({first_names(names)}), in another order: say by --label-map FILE whether 1 is the class number 1 or the "
             'class "1".'
         )
     found = Match(tuple(places.get(str(value), -1) for value in range(max(values) + 1)), "by numbers that are names")
-    return _placed(labels, found, len(names), names, where)
+    return _place(labels, found, len(names), names, where)
 
 
-def _placed(labels: Labels, found: Match, count: int, names: tuple[str, ...] | None, where: str) -> Labels:
+def _place(labels: Labels, found: Match, count: int, names: tuple[str, ...] | None, where: str) -> Labels:
     """The labels as the model's classes that were found."""
     shown = len([place for place in found.places if place >= 0])
     notes = [f"The classes of {where} were matched to the model's {found.how}."] if found.how else []
@@ -359,12 +361,12 @@ def _placed(labels: Labels, found: Match, count: int, names: tuple[str, ...] | N
     )
 
 
-def called(value: int, classes: tuple[str, ...] | None) -> str:
+def label_text(value: int, classes: tuple[str, ...] | None) -> str:
     """A label as a person would name it."""
     named = classes is not None and value < len(classes)
     return f"{value} ({classes[value]})" if named and classes is not None else str(value)
 
 
-def listed(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first few of these names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -11,7 +11,7 @@ import numpy as np
 
 from vitscope.data.decode import BrokenImage
 from vitscope.data.files import read_file
-from vitscope.data.label import Labels, called, listed
+from vitscope.data.label import Labels, first_names, label_text
 from vitscope.data.source import reason_of
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
@@ -35,7 +35,7 @@ def map_labels(labels: Labels | None, label_map: LabelMap | str | Path, where: s
     targets = _targets(_entries(label_map, origin), labels.classes, where, origin)
     unmapped = sorted({int(value) for value in labels.values} - targets.keys())
     if unmapped:
-        shown = ", ".join(called(value, labels.classes) for value in unmapped[:3])
+        shown = ", ".join(label_text(value, labels.classes) for value in unmapped[:3])
         raise UserError(f"the label map {origin} has no entry for {len(unmapped)} labels of {where}, such as {shown}.")
     values = np.array([targets[int(value)] for value in labels.values], dtype=np.int64)
     classes = _mapped_names(targets, labels.classes)
@@ -76,7 +76,7 @@ def _targets(entries: dict[int | str, int], classes: tuple[str, ...] | None, whe
         elif isinstance(key, int) or WHOLE.match(key):
             targets.setdefault(int(key), target)
         else:
-            known = "its labels have no names" if classes is None else f"its classes are {listed(classes)}"
+            known = "its labels have no names" if classes is None else f"its classes are {first_names(classes)}"
             raise UserError(f"the label map {origin} names the class {key!r}, which {where} does not have: {known}.")
     return targets
 

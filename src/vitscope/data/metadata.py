@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import final
 
 from vitscope.data.files import IMAGES, has_suffix, inside, is_clutter
-from vitscope.data.folder import FilePictures, FolderSource, walked
+from vitscope.data.folder import FilePictures, FolderSource, walk_files
 from vitscope.data.label import FOLDER
 from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, choose_split, refuse_split
 from vitscope.data.split_column import split_cells
@@ -57,14 +57,14 @@ class MetadataSource(AbstractSource):
             folder = FolderSource().open(source, choice)
             return replace(folder, notes=(*folder.notes, note))
         rows = [row for path, columns in tables.items() for row in _rows(root, path, columns, where, choice.label)]
-        unlisted = len({path for path in walked(root) if has_suffix(path, IMAGES)} - {row.file for row in rows})
+        unlisted = len({path for path in walk_files(root) if has_suffix(path, IMAGES)} - {row.file for row in rows})
         name = printable(root.name)
         if any(row.split for row in rows):
             chosen = choose_split(where, list(dict.fromkeys(row.split or "None" for row in rows)), choice.split)
             name, rows = f"{name}/{printable(chosen)}", [row for row in rows if (row.split or "None") == chosen]
         else:
             refuse_split(where, choice.split)
-        labels, notes = table_labels(_joined(rows), [row.file for row in rows], choice.label, where)
+        labels, notes = table_labels(_join(rows), [row.file for row in rows], choice.label, where)
         if unlisted:
             notes += (f"{unlisted} image files of {where} are in no row of its tables and were left out.",)
         return FoundSource(name, FilePictures(str(root), tuple(row.file for row in rows)), labels, notes)
@@ -104,7 +104,7 @@ def _rows(root: Path, path: Path, columns: Columns, where: str, label: str | Non
     return rows
 
 
-def _joined(rows: Sequence[_TableRow]) -> Columns:
+def _join(rows: Sequence[_TableRow]) -> Columns:
     """The columns that all the tables have, row by row."""
     tables = {id(row.columns): row.columns for row in rows}
     shared = [name for name in next(iter(tables.values()), {}) if all(name in table for table in tables.values())]

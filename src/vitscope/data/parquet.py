@@ -16,8 +16,8 @@ from jaxtyping import Int
 
 from vitscope.data.decode import BrokenImage
 from vitscope.data.files import IMAGES, has_suffix
-from vitscope.data.folder import walked
-from vitscope.data.label import LabelColumn, is_label_name, listed
+from vitscope.data.folder import walk_files
+from vitscope.data.label import LabelColumn, first_names, is_label_name
 from vitscope.data.layout import TableLayout, beside, cell_bytes, one_image_column, read_layout
 from vitscope.data.shards import by_split, refuse_gaps, shards
 from vitscope.data.source import (
@@ -156,7 +156,7 @@ def _is_stray(file: Path, folder: Path) -> bool:
             return False
         path_column({name: pq.read_table(file, columns=[name]).column(0).to_pylist() for name in texts}, str(file))
     except UserError:
-        return any(has_suffix(path, IMAGES) for path in walked(folder))
+        return any(has_suffix(path, IMAGES) for path in walk_files(folder))
     except Exception:  # what is damaged is said when it is opened
         return False
     return False
@@ -171,7 +171,7 @@ def _common(paths: Sequence[str], layouts: Sequence[TableLayout], label: str | N
             (name for name, column in columns.items() if own.get(name) != column and _matters(column, label)), None
         )
         if other is not None:
-            ours, theirs = (_told(each.get(other)) for each in (own, columns))
+            ours, theirs = (_describe_column(each.get(other)) for each in (own, columns))
             raise UserError(
                 f"the files of {where} do not have the same column {printable(other)!r}: {ours} in {Path(path).name}, "
                 f"{theirs} in another: write them alike, or give one by itself."
@@ -184,11 +184,11 @@ def _matters(column: LabelColumn, label: str | None) -> bool:
     return column.name == label if label is not None else column.classes is not None or is_label_name(column.name)
 
 
-def _told(column: LabelColumn | None) -> str:
+def _describe_column(column: LabelColumn | None) -> str:
     """What a column is in a file."""
     if column is None:
         return "no such column"
-    return column.holds or ("no class names" if column.classes is None else f"classes {listed(column.classes)}")
+    return column.holds or ("no class names" if column.classes is None else f"classes {first_names(column.classes)}")
 
 
 def _of_paths(name: str, where: str, paths: Sequence[Path], choice: SourceChoice) -> FoundSource:

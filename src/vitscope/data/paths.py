@@ -17,7 +17,7 @@ class PathsSource(AbstractSource):
 
     def claims(self, source: object) -> bool:
         """A list, an array or a column of pandas that holds paths alone, by itself or in a pair."""
-        paths = _listed(split_pair(source)[0])
+        paths = _list_paths(split_pair(source)[0])
         return bool(paths) and all(isinstance(path, str | os.PathLike) for path in paths)
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
@@ -27,11 +27,11 @@ class PathsSource(AbstractSource):
         refuse_label(where, choice.label, "labels are given as the second of a pair (paths, labels)")
         paths, given = split_pair(source)
         root = os.path.abspath(choice.root or "")
-        files = tuple(os.fsdecode(cast("str | os.PathLike[str]", path)) for path in _listed(paths))
+        files = tuple(os.fsdecode(cast("str | os.PathLike[str]", path)) for path in _list_paths(paths))
         return FoundSource("paths", FilePictures(root, files), labels_given(given, len(files), where, choice))
 
 
-def _listed(paths: object) -> list[object]:
+def _list_paths(paths: object) -> list[object]:
     """What may be paths, one by one; nothing of what holds none."""
     if isinstance(paths, np.ndarray):
         return cast("list[object]", paths.tolist() if paths.ndim == 1 and paths.dtype.kind in "UO" else [])

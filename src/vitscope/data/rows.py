@@ -43,9 +43,9 @@ class RowPictures(AbstractEncodedPictures):
 
     def content(self, position: int) -> bytes:
         """The encoded image."""
-        return cell_bytes(self.rows[position][self.column], self._found, self.name(position))
+        return cell_bytes(self.rows[position][self.column], self._find, self.name(position))
 
-    def _found(self, path: str) -> str | None:
+    def _find(self, path: str) -> str | None:
         if self.folders is None:
             return path
         return next((found for folder in self.folders if (found := inside(folder, path)) is not None), None)

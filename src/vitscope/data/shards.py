@@ -31,17 +31,17 @@ def shards(source: str, suffix: str) -> list[Path]:
     elif path.is_file():
         found = [path]
     else:
-        patterns = _expanded(source) if source.endswith(suffix) or has_magic(source) else []
-        found = [Path(each) for pattern in patterns for each in (_globbed(pattern))]
+        patterns = _expand(source) if source.endswith(suffix) or has_magic(source) else []
+        found = [Path(each) for pattern in patterns for each in (_glob(pattern))]
     whole = (each for each in found if each.suffix == suffix and not is_clutter(each.name) and each.is_file())
     return sorted(set(whole))
 
 
-def _globbed(pattern: str) -> list[str]:
+def _glob(pattern: str) -> list[str]:
     return glob(pattern, recursive=True) if has_magic(pattern) else [pattern]
 
 
-def _expanded(pattern: str) -> Iterator[str]:
+def _expand(pattern: str) -> Iterator[str]:
     """The pattern with each of its braces replaced by everything that they stand for."""
     made = [pattern]
     while (braces := BRACES.search(made[0])) is not None:

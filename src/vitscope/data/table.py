@@ -19,8 +19,8 @@ from vitscope.data.label import (
     SEVERAL,
     LabelColumn,
     Labels,
-    called,
     is_label_name,
+    label_text,
     labels_among,
     refuse_annotation,
 )
@@ -94,7 +94,7 @@ def open_table(name: str, where: str, columns: Columns, root: str, choice: Sourc
     if part is None:
         refuse_split(where, choice.split)
     rows = list(range(len(columns[column]))) if part is None else part.rows.tolist()
-    paths = [checked_path(columns[column][row], root, where, row, bounded) for row in rows]
+    paths = [check_path(columns[column][row], root, where, row, bounded) for row in rows]
     others = [each for each in columns if each == choice.label or each not in (column, part and part.column)]
     taken = {each: [columns[each][row] for row in rows] for each in others}
     labels, notes = table_labels(taken, paths, choice.label, where)
@@ -121,7 +121,7 @@ def path_column(columns: Columns, where: str) -> str:
     return (usual or files)[0]
 
 
-def checked_path(value: object, root: str, where: str, row: int, bounded: bool) -> str:
+def check_path(value: object, root: str, where: str, row: int, bounded: bool) -> str:
     """The path of one row, which must lead to a place below `root` if it is `bounded`."""
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise UserError(f"row {row} of {where} names no file.")
@@ -158,7 +158,7 @@ def _refuse_several(labels: Labels, files: Sequence[str], where: str) -> None:
     first: dict[str, int] = {}
     for file, value in zip(files, labels.values.tolist(), strict=True):
         if first.setdefault(file, value) != value:
-            both = " and ".join(called(each, labels.classes) for each in (first[file], value))
+            both = " and ".join(label_text(each, labels.classes) for each in (first[file], value))
             raise UserError(
                 f"{where} gives {printable(file)} the labels {both} in different rows, {SEVERAL}: give one class for "
                 f"each image, or go without labels by --label {NO_LABELS}."

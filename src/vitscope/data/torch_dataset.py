@@ -25,7 +25,7 @@ from vitscope.data.decode import DEFAULT
 from vitscope.data.files import IMAGES, has_suffix
 from vitscope.data.folder import FilePictures
 from vitscope.data.items import ItemPictures, Items, class_names, item_labels, numbered_by, without_names
-from vitscope.data.joined import joined
+from vitscope.data.joined import join_sources
 from vitscope.data.label import NO_LABELS, read_labels
 from vitscope.data.rows import RowsSource
 from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, parsing, refuse_label, refuse_split
@@ -57,15 +57,15 @@ class TorchSource(AbstractSource):
             dataset = dataset.dataset
         opened = self._opened(dataset, choice)
         opened = replace(opened, notes=(*notes, *opened.notes))
-        return opened if indices is None else _taken(opened, indices)
+        return opened if indices is None else _take(opened, indices)
 
     def _opened(self, dataset: Any, choice: SourceChoice) -> FoundSource:  # noqa: ANN401 - of any library
         if RowsSource().claims(dataset):
             return RowsSource().open(dataset, choice)
         if _gives_items_of(dataset, ConcatDataset):
             name = type(dataset).__name__
-            return joined(name, f"the data set {name}", [self.open(part, choice) for part in dataset.datasets])
-        return _opened(dataset, choice)
+            return join_sources(name, f"the data set {name}", [self.open(part, choice) for part in dataset.datasets])
+        return _open(dataset, choice)
 
 
 def _gives_items_of(dataset: object, kind: type[Dataset[Any]]) -> bool:
@@ -92,7 +92,7 @@ def _of_loader(source: object) -> tuple[Any, list[int] | None, tuple[str, ...]]:
     return dataset, part, ("The images are those of the loader's data set, in its order, without its batches.",)
 
 
-def _taken(opened: FoundSource, indices: Sequence[int]) -> FoundSource:
+def _take(opened: FoundSource, indices: Sequence[int]) -> FoundSource:
     places = np.array([int(index) for index in indices], dtype=np.int64)
     count = len(opened.pictures)
     beyond = places[(places < -count) | (places >= count)]
@@ -103,7 +103,7 @@ def _taken(opened: FoundSource, indices: Sequence[int]) -> FoundSource:
     return replace(opened, pictures=TakenPictures(opened.pictures, places), labels=labels)
 
 
-def _opened(dataset: object, choice: SourceChoice) -> FoundSource:
+def _open(dataset: object, choice: SourceChoice) -> FoundSource:
     name = printable(type(dataset).__name__)
     where = f"the data set {name}"
     refuse_split(where, choice.split)
@@ -113,11 +113,11 @@ def _opened(dataset: object, choice: SourceChoice) -> FoundSource:
     if not len(dataset):
         raise UserError(f"{where} holds no images.")
     with parsing(where, "pictures and their classes"):  # it runs code of its own
-        return _looked_into(name, where, dataset, choice)
+        return _look_into(name, where, dataset, choice)
 
 
-def _looked_into(name: str, where: str, dataset: Items, choice: SourceChoice) -> FoundSource:
-    if not _written_in(type(dataset).__getitem__).startswith("torchvision.datasets"):
+def _look_into(name: str, where: str, dataset: Items, choice: SourceChoice) -> FoundSource:
+    if not _module_of(type(dataset).__getitem__).startswith("torchvision.datasets"):
         return _of_items(name, where, dataset, choice)
     plain = _without_transform(dataset)
     notes = (LEFT_OUT.format(where),) if plain is not dataset else ()
@@ -126,7 +126,7 @@ def _looked_into(name: str, where: str, dataset: Items, choice: SourceChoice) ->
     return replace(opened, pictures=held or opened.pictures, notes=(*notes, *opened.notes))
 
 
-def _written_in(function: object) -> str:
+def _module_of(function: object) -> str:
     """The module of a function; "" for those of built-in types."""
     return getattr(function, "__module__", None) or ""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vitscope.engine.reading.activation import ActivationKind, Predictions
-from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, scalars
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.quantity import Quantity
 
@@ -92,10 +92,10 @@ class Accuracy(AbstractDiagnostic[Predictions]):
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """Numbers without an axis."""
-        return plainly(means, (_TOP1, _TOP5, _AMONG, _NLL, _BRIER))
+        return scalars(means, (_TOP1, _TOP5, _AMONG, _NLL, _BRIER))
 
     @classmethod
-    def known(cls) -> tuple[Known[Predictions], ...]:
+    def known_answers(cls) -> tuple[Known[Predictions], ...]:
         """Probabilities 3/4 and 1/4, once right and once wrong."""
         logits = torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]])
         answer = {

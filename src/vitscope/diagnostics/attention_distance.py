@@ -67,7 +67,7 @@ class AttentionDistance(AbstractDiagnostic[AttentionRows]):
         return over_depth(means, scene, (_DISTANCE, _UNIFORM))
 
     @classmethod
-    def known(cls) -> tuple[Known[AttentionRows], ...]:
+    def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
         """Itself alone, uniform, and everything to the class token but a rest to the right-hand neighbour."""
         uniform = (1 + 1 + 2**0.5) / 4 * 16
         plain = torch.stack([torch.eye(4), torch.full((4, 4), 0.25)])[None, None]

@@ -143,7 +143,7 @@ class AttentionDiversity(AbstractDiagnostic[AttentionRows]):
         return over_depth(means, scene, (_NMI, _QUERIES, _COSINE, _KEYS, _SPREAD, _HEADS))
 
     @classmethod
-    def known(cls) -> tuple[Known[AttentionRows], ...]:
+    def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
         """Sixteen queries that look each at itself, or all at the same four keys."""
         same = torch.zeros(16, 16)
         same[:, :4] = 0.25

@@ -61,7 +61,7 @@ class AttentionEntropy(AbstractDiagnostic[AttentionRows]):
         return over_depth(means, scene, (_ENTROPY, _RELATIVE))
 
     @classmethod
-    def known(cls) -> tuple[Known[AttentionRows], ...]:
+    def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
         """Uniform attention, and attention to itself alone."""
         weights = torch.stack([torch.full((4, 4), 0.25), torch.eye(4)])[None, None]
         expected = torch.tensor([[math.log(4), 0.0]])

@@ -84,7 +84,7 @@ class AttentionSinks(AbstractDiagnostic[AttentionRows]):
         return over_depth(means, scene, (_PREFIX, _HIGH, _TOKENS))
 
     @classmethod
-    def known(cls) -> tuple[Known[AttentionRows], ...]:
+    def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
         """A class token with 0.6 of the mass, and the second of four patches, of more than twice the norm, with 0.3."""
         row = torch.tensor([0.6, 0.05, 0.3, 0.03, 0.02])
         weights = torch.full((1, 1, 1, 5, 5), 0.2)

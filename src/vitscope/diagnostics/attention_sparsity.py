@@ -74,7 +74,7 @@ class AttentionSparsity(AbstractDiagnostic[AttentionRows]):
         return over_depth(means, scene, (_SHARE, _TOP))
 
     @classmethod
-    def known(cls) -> tuple[Known[AttentionRows], ...]:
+    def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
         """Sixteen keys: one of them alone, all alike, and one with 0.85 beside fifteen with 0.01."""
         alone, alike = torch.eye(16), torch.full((16, 16), 1 / 16)
         one = torch.full((16, 16), 0.01)

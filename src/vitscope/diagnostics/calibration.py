@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vitscope.engine.reading.activation import ActivationKind, Predictions
-from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, plainly
+from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AbstractDiagnostic, Known, Scene, scalars
 from vitscope.engine.reading.fold import Means
 from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.measurement.quantity import Quantity, label_quantity
@@ -94,14 +94,14 @@ class Calibration(AbstractDiagnostic[Predictions]):
         variance = (error**2).sum() - (signed.sum() ** 2 - (signed**2).sum()) / max(count[0] - 1, 1)
         middles = (np.arange(self.bins) + 0.5) / self.bins
         ece = (np.asarray(signed.sum()), np.asarray(math.sqrt(max(variance, 0.0))), np.asarray(count[0]))
-        result = label_quantity(_ECE, (), *ece, {}).assign(plainly(means, (_SIGNED,)))
+        result = label_quantity(_ECE, (), *ece, {}).assign(scalars(means, (_SIGNED,)))
         for quantity in (_ACCURACY, _CONFIDENCE, _SHARE):
             parts = means.parts(0, quantity.name)
             result = result.assign(label_quantity(quantity, ("confidence_bin",), *parts, {"confidence_bin": middles}))
         return result
 
     @classmethod
-    def known(cls) -> tuple[Known[Predictions], ...]:
+    def known_answers(cls) -> tuple[Known[Predictions], ...]:
         """Four predictions of confidence 3/4, one of them wrong in each of two bins' worth of data."""
         logits = torch.tensor([[math.log(3.0), 0.0]]).repeat(4, 1)
         labels = torch.tensor([0, 0, 0, 1])

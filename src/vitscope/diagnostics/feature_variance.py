@@ -63,7 +63,7 @@ class FeatureVariance(AbstractDiagnostic[FeatureMap]):
         return over_depth(means, scene, (_VARIANCE, _CHANGE))
 
     @classmethod
-    def known(cls) -> tuple[Known[FeatureMap], ...]:
+    def known_answers(cls) -> tuple[Known[FeatureMap], ...]:
         """Cells 1, 2, 3, 4 beside a constant channel."""
         cells = torch.stack([torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.full((4,), 7.0)], -1)[None]
         return (

@@ -96,7 +96,7 @@ class FourierSpectrum(AbstractDiagnostic[FeatureMap]):
         return spectrum.assign(over_depth(means, scene, (_HIGHEST, _SHARPENING)))
 
     @classmethod
-    def known(cls) -> tuple[Known[FeatureMap], ...]:
+    def known_answers(cls) -> tuple[Known[FeatureMap], ...]:
         """A checkerboard plus a constant, and the ratio of their amplitudes."""
         sign = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2).reshape(1, 16, 1)
         board = FeatureMap((2.0 + sign).expand(2, 16, 3).contiguous(), (4, 4))

@@ -158,7 +158,7 @@ class HessianDensity(AbstractCurvature):
         return result
 
     @classmethod
-    def known(cls) -> tuple[KnownCurvature, ...]:
+    def known_answers(cls) -> tuple[KnownCurvature, ...]:
         """Multiples of the identity, block by block: one node, with all the weight."""
         problem = problem_of(
             lambda w: 1.5 * (w["a"] ** 2).sum() - (w["b"] ** 2).sum() + w["a"][0] * w["b"][0],

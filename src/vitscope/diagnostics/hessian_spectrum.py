@@ -160,11 +160,11 @@ class HessianSpectrum(AbstractCurvature):
         numbers = {"norm": extremes.norm, "products": extremes.products, "size": hessian.size}
         record = {name: torch.tensor(float(number), dtype=torch.float64) for name, number in numbers.items()}
         for end, pairs in (("largest", extremes.largest), ("smallest", extremes.smallest)):
-            record[end] = self._padded(pairs.values + self.weight_decay)
-            record[f"{end}_residual"] = self._padded(pairs.residuals)
+            record[end] = self._pad(pairs.values + self.weight_decay)
+            record[f"{end}_residual"] = self._pad(pairs.residuals)
         return record
 
-    def _padded(self, values: torch.Tensor) -> torch.Tensor:
+    def _pad(self, values: torch.Tensor) -> torch.Tensor:
         return torch.cat([values, values.new_full((self.top - len(values),), torch.nan)])
 
     def conclude(self, records: Records) -> xr.Dataset:
@@ -180,7 +180,7 @@ class HessianSpectrum(AbstractCurvature):
         reached = [np.where(np.isfinite(values), residuals <= bound, np.nan) for values, residuals in each.values()]
         if self.ends == "both":
             each["modulus"] = self._by_modulus(records)
-            result = result.assign(_pooled(each["modulus"][0], parts)).assign(_shares(each["modulus"][0], parts))
+            result = result.assign(_pool(each["modulus"][0], parts)).assign(_shares(each["modulus"][0], parts))
         converged = np.nanmean(np.concatenate(reached, axis=2), axis=2)
         result = result.assign(by_part(_CONVERGED, parts, (), over_minibatches(converged), {}))
         coords = {**rank, "minibatch": list(records.rows)}
@@ -208,7 +208,7 @@ class HessianSpectrum(AbstractCurvature):
         ]
 
     @classmethod
-    def known(cls) -> tuple[KnownCurvature, ...]:
+    def known_answers(cls) -> tuple[KnownCurvature, ...]:
         """A quadratic with a diagonal, one by two groups of weights apart, and logistic regression at zero."""
         diagonal = torch.tensor([7.0, -9, 5, 3, 2, 1, 0.5, 0, -1, -2, -3, -4], dtype=torch.float64)
         quadratic = problem_of(lambda w: 0.5 * (diagonal * w["w"] ** 2).sum(), {"w": torch.ones(12).double()})
@@ -263,7 +263,7 @@ def _shares(values: NDArray[np.float64], parts: tuple[WeightPart, ...]) -> xr.Da
     return result.assign(by_part(_POSITIVE, parts, (), (ratio, error, many.astype(np.int64)), {}))
 
 
-def _pooled(values: NDArray[np.float64], parts: tuple[WeightPart, ...]) -> xr.Dataset:
+def _pool(values: NDArray[np.float64], parts: tuple[WeightPart, ...]) -> xr.Dataset:
     """The density of the eigenvalues of all mini-batches, by kernels of Silverman's width."""
     flat = torch.from_numpy(values.reshape(len(values), -1))
     finite = [row[row.isfinite()] for row in flat]

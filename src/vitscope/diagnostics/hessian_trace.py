@@ -122,7 +122,7 @@ class HessianTrace(AbstractCurvature):
         return result.assign(by_part(_EACH, records.parts, ("minibatch",), each, {"minibatch": list(records.rows)}))
 
     @classmethod
-    def known(cls) -> tuple[KnownCurvature, ...]:
+    def known_answers(cls) -> tuple[KnownCurvature, ...]:
         """A diagonal quadratic, for which every vector gives the trace itself, by two groups of weights."""
         problem = problem_of(
             lambda w: 0.5 * (torch.tensor([1.0, 2, -7]).double() * w["a"] ** 2).sum() + 4 * (w["b"] ** 2).sum(),

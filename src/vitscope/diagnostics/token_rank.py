@@ -57,7 +57,7 @@ class TokenRank(AbstractDiagnostic[FeatureMap]):
         return over_depth(means, scene, (_RANK,))
 
     @classmethod
-    def known(cls) -> tuple[Known[FeatureMap], ...]:
+    def known_answers(cls) -> tuple[Known[FeatureMap], ...]:
         """Tokens on a line, on a centred square, and on a rectangle of sides 1 and 2."""
         line = torch.tensor([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0], [4.0, 8.0]])
         square = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])

@@ -51,7 +51,7 @@ class TokenSimilarity(AbstractDiagnostic[FeatureMap]):
         return over_depth(means, scene, (_COSINE,))
 
     @classmethod
-    def known(cls) -> tuple[Known[FeatureMap], ...]:
+    def known_answers(cls) -> tuple[Known[FeatureMap], ...]:
         """Orthogonal tokens, equal tokens, and two against one."""
         orthogonal, equal = torch.eye(4), torch.full((4, 4), 0.5)
         mixed = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0], [0, 3.0, 0, 0], [0, 5.0, 0, 0]])

@@ -9,7 +9,7 @@ from vitscope.engine.grid import Axis, Fact, Grid
 from vitscope.measurement.quantity import BESIDE
 
 
-def gridded(
+def grid_results(
     grid: Grid,
     intact: xr.Dataset,
     values: Sequence[xr.Dataset],

@@ -10,7 +10,7 @@ import xarray as xr
 
 from vitscope.data import Images
 from vitscope.engine.grid import STUDIES, AbstractStudy, Grid
-from vitscope.engine.gridded import gridded, without
+from vitscope.engine.gridded import grid_results, without
 from vitscope.engine.measure import checked, describe_units, fitted, settings_of, subject_spec, why_empty
 from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer, carry_out
@@ -187,7 +187,7 @@ def _run(study: StudyQuestion, work: StudyWork, blocks: Sequence[ShardResult], o
             "references": [*words.references, *diagnostic.references],
             **({"headline": words.headline} if words.headline in intact else {}),
         }
-        groups[name] = gridded(study.grid, intact, values, changes, said)
+        groups[name] = grid_results(study.grid, intact, values, changes, said)
     left_out = [f"{broken.name} was left out: {broken.reason}" for broken in blocks[0].broken]
     return make_run(
         study.spec,

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.change import MIXING, changes, judged_fall
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.change import MIXING, changes, judge_fall
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -39,7 +39,7 @@ class AttentionLowersVariance(AbstractFinding):
             "Unlike the paper. In pre-norm networks each residual sum adds to the stream, whatever the unit; look at "
             "the curve by depth before reading more into it.",
         ),
-        undecided=undecided(
+        undecided=undecided_outcome(
             "whether attention units lower the variance of feature maps on average", ClaimKind.THEORY, 0.15
         ),
     )
@@ -56,4 +56,4 @@ class AttentionLowersVariance(AbstractFinding):
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_fall(changes(run, self.evidence, MIXING), rate, "attention units")
+        return judge_fall(changes(run, self.evidence, MIXING), rate, "attention units")

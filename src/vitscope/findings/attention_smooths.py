@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.change import MIXING, changes, judged_fall
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.change import MIXING, changes, judge_fall
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -39,7 +39,7 @@ class AttentionSmooths(AbstractFinding):
             "Unlike the paper. It is known of early units and of models whose attention stays local; that it costs "
             "accuracy is not known.",
         ),
-        undecided=undecided("whether attention units smooth or sharpen on average", ClaimKind.THEORY, 0.15),
+        undecided=undecided_outcome("whether attention units smooth or sharpen on average", ClaimKind.THEORY, 0.15),
     )
 
     @property
@@ -54,4 +54,4 @@ class AttentionSmooths(AbstractFinding):
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_fall(changes(run, self.evidence, MIXING), rate, "attention units")
+        return judge_fall(changes(run, self.evidence, MIXING), rate, "attention units")

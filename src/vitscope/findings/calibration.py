@@ -6,7 +6,7 @@ from typing import final
 
 import numpy as np
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_number
 from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.measurement.estimate import OverImages, between, samples_needed, z_text
@@ -53,7 +53,7 @@ class CalibratedOnAverage(AbstractFinding):
             "Divide the logits by one temperature, fitted on images held out: it changes confidences and no prediction "
             "(scikit-learn from 1.8 on has `CalibratedClassifierCV(method='temperature')`).",
         ),
-        undecided=undecided("whether its confidence can be taken at its word", weight=0.15),
+        undecided=undecided_outcome("whether its confidence can be taken at its word", weight=0.15),
     )
 
     margin: float = 0.02

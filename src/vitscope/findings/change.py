@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from vitscope.findings.finding import Judgement
-from vitscope.findings.reading import ReadEntry, judged_above, judged_below, read_entries
+from vitscope.findings.reading import ReadEntry, judge_above, judge_below, read_entries
 from vitscope.measurement.claim import Verdict
 from vitscope.measurement.estimate import above, average, z_text
 from vitscope.runs.run import Run
@@ -22,24 +22,24 @@ def changes(run: Run, name: str, kinds: Collection[str]) -> tuple[ReadEntry, ...
     return tuple(entry for entry in read_entries(run, name) if entry.kind in kinds)
 
 
-def judged_fall(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
+def judge_fall(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
     """Holds where the mean change is below 0 and more than half of the units fall; fails the other way round."""
-    return _judged(found, rate, -1, f"{noun} lower it")
+    return _judge(found, rate, -1, f"{noun} lower it")
 
 
-def judged_rise(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
+def judge_rise(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
     """Holds where the mean change is above 0 and more than half of the units rise; fails the other way round."""
-    return _judged(found, rate, 1, f"{noun} raise it")
+    return _judge(found, rate, 1, f"{noun} raise it")
 
 
-def _judged(found: Sequence[ReadEntry], rate: float, sign: int, text: str) -> Judgement | None:
+def _judge(found: Sequence[ReadEntry], rate: float, sign: int, text: str) -> Judgement | None:
     if not found:
         return None
     mean = average([change.estimate for change in found])
     with_it = sum(change.estimate.mean * sign > 0 for change in found)
     against = sum(change.estimate.mean * sign < 0 for change in found)
     figure = f"mean change {mean.text} ({z_text(mean)}), {with_it} of {len(found)} {text}"
-    judged = judged_above if sign > 0 else judged_below
+    judged = judge_above if sign > 0 else judge_below
     judgement = judged(mean, 0.0, rate, figure, max(with_it, against) / len(found))
     if 2 * (with_it if mean.mean * sign > 0 else against) > len(found):
         return judgement

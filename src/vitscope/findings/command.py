@@ -21,14 +21,14 @@ _VERBS = {"checkup": 1, "study": 2, "measure": 2}
 """How many words each command has before its model."""
 
 
-def filled(text: str, run: Run | None) -> str:
+def fill_in(text: str, run: Run | None) -> str:
     """The text with the run's model and images where they are named; without a run, with what stands for them."""
     if EXAMINED not in text:
         return text
-    return text.replace(f" {EXAMINED}", f" {UNKNOWN if run is None else examined(run)}".rstrip())
+    return text.replace(f" {EXAMINED}", f" {UNKNOWN if run is None else examined_flags(run)}".rstrip())
 
 
-def examined(run: Run) -> str:
+def examined_flags(run: Run) -> str:
     """The model and the images as the run's own command names them; nothing for the embedded ones."""
     words = shlex.split(str(run.provenance.get("command", ""))) if "provenance" in run.tree.attrs else []
     if len(words) < 2 or words[1] not in _VERBS:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.change import MIXING, changes, judged_rise
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.change import MIXING, changes, judge_rise
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -40,7 +40,7 @@ class EarlyAttentionSharpens(AbstractFinding):
             "The first attention units smooth: they lower high spatial frequencies.",
             "As the paper finds of attention at large; its exception for the first units is not seen here.",
         ),
-        undecided=undecided("whether the first attention units sharpen or smooth", ClaimKind.THEORY, 0.1),
+        undecided=undecided_outcome("whether the first attention units sharpen or smooth", ClaimKind.THEORY, 0.1),
     )
 
     share: float = 0.25
@@ -62,4 +62,4 @@ class EarlyAttentionSharpens(AbstractFinding):
         """The mean change across the first attention units; None with fewer than four in all."""
         found = changes(run, self.evidence, MIXING)
         first = found[: max(1, round(self.share * len(found)))]
-        return judged_rise(first, rate, "first attention units") if len(found) >= self.least else None
+        return judge_rise(first, rate, "first attention units") if len(found) >= self.least else None

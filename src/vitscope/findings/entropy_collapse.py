@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_entries, some_below
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
@@ -35,7 +35,7 @@ class EntropyCollapse(AbstractFinding):
             "the projections. In a model that trained well, nothing.",
         ),
         fails=Outcome(ClaimKind.GOOD, 0.1, "No head's attention has collapsed onto single keys.", "Nothing to do."),
-        undecided=undecided("whether some head's attention has collapsed onto single keys"),
+        undecided=undecided_outcome("whether some head's attention has collapsed onto single keys"),
     )
 
     threshold: float = 0.05

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vitscope.findings.command import filled
+from vitscope.findings.command import fill_in
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import FALSE_ALARMS
 from vitscope.runs.registry import Registry
@@ -61,7 +61,7 @@ class Outcomes:
         return {verdict: outcome for verdict, outcome in found if outcome is not None}
 
 
-def undecided(question: str, kind: ClaimKind = ClaimKind.LOOK, weight: float = 0.1) -> Outcome:
+def undecided_outcome(question: str, kind: ClaimKind = ClaimKind.LOOK, weight: float = 0.1) -> Outcome:
     """The outcome of a rule whose interval reaches the threshold; ``question`` begins with *whether*."""
     return Outcome(
         kind, weight, f"These numbers leave open {question}.", "The page says how many more would decide it."
@@ -113,7 +113,7 @@ class AbstractFinding(ABC):
             reference=self.reference,
             advice=self._decides(judgement, run)
             if judgement.verdict is Verdict.UNDECIDED
-            else filled(judgement.advice or outcome.advice, run),
+            else fill_in(judgement.advice or outcome.advice, run),
             evidence=self.evidence,
             weight=outcome.weight * judgement.strength,
             headline=judgement.headline or outcome.headline,
@@ -132,10 +132,10 @@ class AbstractFinding(ABC):
             return f"More {self.samples} will hardly decide it: what was measured lies on the threshold itself."
         return (
             f"About {needed:,} {self.samples} would decide it, if their numbers are like those seen: "
-            f"`{filled(self.asked_again(run), run).replace('{needed}', str(needed))}`."
+            f"`{fill_in(self.rerun_command(run), run).replace('{needed}', str(needed))}`."
         )
 
-    def asked_again(self, run: Run) -> str:
+    def rerun_command(self, run: Run) -> str:
         """The command that makes this run's numbers again, with the settings they were made with."""
         del run
         return self.again

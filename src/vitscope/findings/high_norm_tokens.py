@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_entries, some_above
 from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import Estimate, difference, scale
@@ -41,7 +41,9 @@ class HighNormTokens(AbstractFinding):
             "No head is drawn to patches of high norm (artefacts in attention maps).",
             "Nothing to do.",
         ),
-        undecided=undecided("whether a few patch tokens of high norm draw far more attention than their number"),
+        undecided=undecided_outcome(
+            "whether a few patch tokens of high norm draw far more attention than their number"
+        ),
     )
 
     factor: float = 10.0

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import ReadEntry, judged_below, read_lesions
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import ReadEntry, judge_below, read_lesions
 from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.exact import contrast
 from vitscope.runs.run import Run
@@ -40,7 +40,7 @@ class LateAttentionMatters(AbstractFinding):
             "Attention matters less at the end of a stage, or in the middle of a ViT without stages, than elsewhere.",
             "Unlike the paper: in this model the other attention units matter more.",
         ),
-        undecided=undecided(
+        undecided=undecided_outcome(
             "whether attention matters most at the end of a stage, or in the middle of a ViT without stages",
             ClaimKind.THEORY,
         ),
@@ -67,7 +67,7 @@ class LateAttentionMatters(AbstractFinding):
             f"without layers {', '.join(str(unit.layer) for unit in chosen)}: {contrast(here).text} on average; "
             f"without one of the other {len(others)}: {contrast(elsewhere).text}"
         )
-        return judged_below(contrast(here, elsewhere), 0.0, rate, figure)
+        return judge_below(contrast(here, elsewhere), 0.0, rate, figure)
 
 
 def _ends(units: Sequence[ReadEntry]) -> list[ReadEntry]:

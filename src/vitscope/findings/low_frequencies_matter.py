@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import judged_below, read_settings
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import judge_below, read_settings
 from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.exact import contrast
 from vitscope.runs.run import Run
@@ -42,7 +42,7 @@ class LowFrequenciesMatter(AbstractFinding):
             "`vitscope study corruption {examined} --kinds gaussian_noise,jpeg_compression` shows what they cost. "
             "Train with them, or blur before downsampling.",
         ),
-        undecided=undecided("whether noise of low or of high frequency costs more accuracy", ClaimKind.THEORY),
+        undecided=undecided_outcome("whether noise of low or of high frequency costs more accuracy", ClaimKind.THEORY),
     )
 
     @property
@@ -62,4 +62,4 @@ class LowFrequenciesMatter(AbstractFinding):
         figure = (
             f"{contrast(low).text} over {len(low)} bands below 0.5 pi, {contrast(high).text} over {len(high)} above"
         )
-        return judged_below(contrast(low, high), 0.0, rate, figure)
+        return judge_below(contrast(low, high), 0.0, rate, figure)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import judged_below, read_entries
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import judge_below, read_entries
 from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import difference, z_text
 from vitscope.runs.run import Run
@@ -47,7 +47,7 @@ class LowPassInDepth(AbstractFinding):
             "As the paper finds of CNNs, where it suggests an attention unit at the end of a stage (AlterNet); whether "
             "that helps this model, only training tells.",
         ),
-        undecided=undecided(
+        undecided=undecided_outcome(
             "whether high spatial frequencies fade or grow over the last stage", ClaimKind.THEORY, 0.15
         ),
     )
@@ -69,4 +69,4 @@ class LowPassInDepth(AbstractFinding):
             return None
         change = difference(units[-1].estimate, units[0].estimate)
         places = f"from layer {units[0].layer} ({units[0].unit}) to layer {units[-1].layer} ({units[-1].unit})"
-        return judged_below(change, 0.0, rate, f"{change.text} {places} ({z_text(change)})")
+        return judge_below(change, 0.0, rate, f"{change.text} {places} ({z_text(change)})")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.change import TRANSFORMING, changes, judged_rise
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.change import TRANSFORMING, changes, judge_rise
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -41,7 +41,7 @@ class MlpRaisesVariance(AbstractFinding):
             "MLP and convolution units lower the variance of feature maps, on average.",
             "Unlike the paper. Nobody knows whether that is good or bad for accuracy.",
         ),
-        undecided=undecided(
+        undecided=undecided_outcome(
             "whether MLP and convolution units raise the variance of feature maps on average", ClaimKind.THEORY, 0.15
         ),
     )
@@ -58,4 +58,4 @@ class MlpRaisesVariance(AbstractFinding):
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")
+        return judge_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")

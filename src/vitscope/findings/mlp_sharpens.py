@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.change import TRANSFORMING, changes, judged_rise
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.change import TRANSFORMING, changes, judge_rise
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -40,7 +40,9 @@ class MlpSharpens(AbstractFinding):
             "Unlike the paper. Large-kernel convolutions at stage ends are known to smooth too; that it costs accuracy "
             "is not known.",
         ),
-        undecided=undecided("whether MLP and convolution units sharpen or smooth on average", ClaimKind.THEORY, 0.15),
+        undecided=undecided_outcome(
+            "whether MLP and convolution units sharpen or smooth on average", ClaimKind.THEORY, 0.15
+        ),
     )
 
     @property
@@ -55,4 +57,4 @@ class MlpSharpens(AbstractFinding):
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
         """The mean change across the units; None where there are none."""
-        return judged_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")
+        return judge_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import cast, final
 
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import judged_above, read_number
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import judge_above, read_number
 from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.exact import Bounded
 from vitscope.runs.run import Run
@@ -45,7 +45,9 @@ class NegativeCurvature(AbstractFinding):
             "Around these weights the loss is nearly convex along its steepest directions.",
             "As the paper finds of ResNets.",
         ),
-        undecided=undecided("whether many of the Hessian's outermost eigenvalues are negative", ClaimKind.THEORY),
+        undecided=undecided_outcome(
+            "whether many of the Hessian's outermost eigenvalues are negative", ClaimKind.THEORY
+        ),
     )
 
     share: float = 0.1
@@ -59,7 +61,7 @@ class NegativeCurvature(AbstractFinding):
             f"above {self.share:g} holds, below fails."
         )
 
-    def asked_again(self, run: Run) -> str:
+    def rerun_command(self, run: Run) -> str:
         """With the settings of this run that are not those of the command: a deep checkup has a smaller batch."""
         own, usual = cast("dict[str, object]", run.spec.settings.get("hessian-spectrum", {})), asdict(HessianSpectrum())
         other = {name: own[name] for name in usual if own.get(name, usual[name]) != usual[name]}
@@ -72,4 +74,4 @@ class NegativeCurvature(AbstractFinding):
         if seen is None:
             return None
         share = Bounded(seen.mean, seen.error, seen.count)
-        return judged_above(share, self.share, rate, f"{seen.text} over {seen.count} mini-batches")
+        return judge_above(share, self.share, rate, f"{seen.text} over {seen.count} mini-batches")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import judged_above, last_tokens
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import judge_above, last_tokens
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -41,7 +41,7 @@ class Oversmoothing(AbstractFinding):
             "The patch tokens of an image can be told apart to the end (no oversmoothing).",
             "Nothing to do.",
         ),
-        undecided=undecided("whether the patch tokens of an image are nearly alike in the end", weight=0.15),
+        undecided=undecided_outcome("whether the patch tokens of an image are nearly alike in the end", weight=0.15),
     )
 
     threshold: float = 0.9
@@ -60,4 +60,4 @@ class Oversmoothing(AbstractFinding):
         last = last_tokens(run, self.evidence, span=2.0)
         if last is None:
             return None
-        return judged_above(last.estimate, self.threshold, rate, f"mean cosine {last.estimate.text} after {last.place}")
+        return judge_above(last.estimate, self.threshold, rate, f"mean cosine {last.estimate.text} after {last.place}")

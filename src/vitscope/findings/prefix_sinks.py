@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_entries, some_above
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
@@ -41,7 +41,7 @@ class PrefixSinks(AbstractFinding):
             "In no head do the patches attend mostly to the class token or registers (no attention sinks).",
             "Nothing to do.",
         ),
-        undecided=undecided("whether in some heads the patches attend mostly to the class token or registers"),
+        undecided=undecided_outcome("whether in some heads the patches attend mostly to the class token or registers"),
     )
 
     threshold: float = 0.5

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import by_layer, judged_below, read_entries
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import by_layer, judge_below, read_entries
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -38,7 +38,7 @@ class QueryCollapse(AbstractFinding):
             "What a patch looks at depends on where it is, to the last attention unit.",
             "Nothing to do.",
         ),
-        undecided=undecided("whether all patches look at the same keys in the last attention unit"),
+        undecided=undecided_outcome("whether all patches look at the same keys in the last attention unit"),
     )
 
     threshold: float = 0.05
@@ -60,4 +60,4 @@ class QueryCollapse(AbstractFinding):
         low = sum(unit.estimate.mean < self.threshold for unit in units)
         last = units[-1]
         figure = f"{last.estimate.text} in {last.place}; {low} of {len(units)} attention units below {self.threshold:g}"
-        return judged_below(last.estimate, self.threshold, rate, figure)
+        return judge_below(last.estimate, self.threshold, rate, figure)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import judged_below, last_tokens
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import judge_below, last_tokens
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -38,7 +38,7 @@ class RankCollapse(AbstractFinding):
             "The patch tokens of an image differ along two directions or more to the end (no rank collapse).",
             "Nothing to do.",
         ),
-        undecided=undecided("whether the patch tokens of an image collapse to a line in the end", weight=0.15),
+        undecided=undecided_outcome("whether the patch tokens of an image collapse to a line in the end", weight=0.15),
     )
 
     threshold: float = 2.0
@@ -57,6 +57,6 @@ class RankCollapse(AbstractFinding):
         last = last_tokens(run, self.evidence)
         if last is None:
             return None
-        return judged_below(
+        return judge_below(
             last.estimate, self.threshold, rate, f"effective rank {last.estimate.text} after {last.place}"
         )

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import by_layer, judged_above, read_entries
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import by_layer, judge_above, read_entries
 from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import average, difference, scale
 from vitscope.runs.run import Run
@@ -41,7 +41,7 @@ class ReachGrowsWithDepth(AbstractFinding):
             "Not as the paper finds. Little training data is the known cause of missing local heads (Raghu et al. "
             "2021); a convolutional stem or more data is worth a try.",
         ),
-        undecided=undecided("whether attention reaches further with depth", ClaimKind.THEORY),
+        undecided=undecided_outcome("whether attention reaches further with depth", ClaimKind.THEORY),
     )
 
     margin: float = 0.05
@@ -77,4 +77,4 @@ class ReachGrowsWithDepth(AbstractFinding):
             f"{early.text} of the uniform distance in the first {third} attention units, {late.text} in the last; "
             f"{local} of {len(first)} early heads below {self.local:g}"
         )
-        return judged_above(difference(late, early), self.margin, rate, figure)
+        return judge_above(difference(late, early), self.margin, rate, figure)

@@ -93,7 +93,9 @@ def read_lesions(run: Run) -> tuple[ReadEntry, ...]:
         return ()
     numbers = (dataset[f"top1_change{part}"].values.tolist() for part in ("", "_error", "_count"))
     labels = (dataset[f"lesion{part}"].values.tolist() for part in ("", "_unit", "_kind", "_stage"))
-    lesions = [one[0] if one and len(one) == 1 else {} for one in studied(run, "lesion", dataset["lesion"].size)]
+    lesions = [
+        one[0] if one and len(one) == 1 else {} for one in settings_of_study(run, "lesion", dataset["lesion"].size)
+    ]
     found = zip(lesions, zip(*labels, strict=True), zip(*numbers, strict=True), strict=True)
     return tuple(
         ReadEntry(int(layer), str(unit), str(kind), int(stage), None, change_of(Estimate(*estimate)))
@@ -109,11 +111,11 @@ def read_settings(run: Run, name: str, axis: str) -> tuple[tuple[float, Mapping[
     if dataset is None or dataset[quantity].dims != (axis,):
         return ()
     columns = (dataset[label].values.tolist() for label in (axis, quantity, f"{quantity}_error", f"{quantity}_count"))
-    rows = zip(studied(run, study, dataset[axis].size), zip(*columns, strict=True), strict=True)
+    rows = zip(settings_of_study(run, study, dataset[axis].size), zip(*columns, strict=True), strict=True)
     return tuple((float(at), done[0], change_of(Estimate(*one))) for done, (at, *one) in rows if done)
 
 
-def studied(run: Run, study: str, points: int) -> list[list[Mapping[str, Any]]]:
+def settings_of_study(run: Run, study: str, points: int) -> list[list[Mapping[str, Any]]]:
     """What a study did at each of its points: the settings of its interventions; nothing if the run does not say."""
     asked = cast(Mapping[str, Any], run.spec.settings)
     own = asked if asked.get("study") == study else asked.get("studies", {}).get(study, {})
@@ -196,15 +198,15 @@ def _obstacle(estimate: Estimate, where: str = "") -> str:
     return ""
 
 
-def judged_above(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
+def judge_above(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
     """Whether an estimate lies above a threshold, and how many images would decide it."""
     more = partial(samples_needed, lambda n: above(estimate.at(n), threshold, rate), estimate.count)
     return Judgement(above(estimate, threshold, rate), figure, strength, more, _obstacle(estimate))
 
 
-def judged_below(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
-    """Whether an estimate lies below a threshold, as :func:`judged_above`."""
-    found = judged_above(estimate, threshold, rate, figure, strength)
+def judge_below(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
+    """Whether an estimate lies below a threshold, as :func:`judge_above`."""
+    found = judge_above(estimate, threshold, rate, figure, strength)
     return replace(found, verdict=opposite(found.verdict))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_entries, some_below
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
@@ -33,7 +33,7 @@ class RedundantHeads(AbstractFinding):
             "`vitscope study lesion {examined} --of head` leaves them out one at a time.",
         ),
         fails=Outcome(ClaimKind.GOOD, 0.1, "In every unit the heads attend differently.", "Nothing to do."),
-        undecided=undecided("whether in some units the heads attend nearly alike"),
+        undecided=undecided_outcome("whether in some units the heads attend nearly alike"),
     )
 
     threshold: float = 0.05

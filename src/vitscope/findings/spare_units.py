@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_lesions, some_above
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
@@ -40,7 +40,7 @@ class SpareUnits(AbstractFinding):
             "Every unit is needed: leaving any one out costs more than 1 point of accuracy.",
             "Units can be removed only with training after it.",
         ),
-        undecided=undecided("whether some unit can be left out by itself at next to no loss of accuracy"),
+        undecided=undecided_outcome("whether some unit can be left out by itself at next to no loss of accuracy"),
     )
 
     margin: float = 0.01

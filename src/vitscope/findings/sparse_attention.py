@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import by_layer, judged_below, read_entries
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import by_layer, judge_below, read_entries
 from vitscope.measurement.claim import ClaimKind
 from vitscope.measurement.estimate import average
 from vitscope.runs.run import Run
@@ -39,7 +39,7 @@ class SparseAttention(AbstractFinding):
             "Attention is spread over many keys.",
             "Dropping tokens by attention has little to go by here.",
         ),
-        undecided=undecided("whether a small share of the keys holds nearly all of the attention"),
+        undecided=undecided_outcome("whether a small share of the keys holds nearly all of the attention"),
     )
 
     threshold: float = 0.2
@@ -62,4 +62,4 @@ class SparseAttention(AbstractFinding):
         mean = average([entry.estimate for entry in layers])
         low = sum(entry.estimate.mean < self.threshold for entry in layers)
         figure = f"{mean.text} of the keys on average; {low} of {len(layers)} attention units below {self.threshold:g}"
-        return judged_below(mean, self.threshold, rate, figure)
+        return judge_below(mean, self.threshold, rate, figure)

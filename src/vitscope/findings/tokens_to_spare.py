@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided
-from vitscope.findings.reading import judged_above, read_settings
+from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
+from vitscope.findings.reading import judge_above, read_settings
 from vitscope.measurement.claim import ClaimKind
 from vitscope.runs.run import Run
 
@@ -43,7 +43,9 @@ class TokensToSpare(AbstractFinding):
             "Merge tokens instead of dropping them: `vitscope study token-keep {examined} --by merge`. Or drop them "
             "later (--layer), or train with dropping.",
         ),
-        undecided=undecided("whether about a third of the patch tokens can be dropped at little loss of accuracy"),
+        undecided=undecided_outcome(
+            "whether about a third of the patch tokens can be dropped at little loss of accuracy"
+        ),
     )
 
     share: float = 0.7
@@ -72,4 +74,4 @@ class TokensToSpare(AbstractFinding):
             return None
         kept = min(shares, key=lambda share: abs(share - self.share))
         figure = f"{shares[kept].text} with {kept:.0%} of the patch tokens"
-        return judged_above(shares[kept], -self.margin, rate, figure)
+        return judge_above(shares[kept], -self.margin, rate, figure)

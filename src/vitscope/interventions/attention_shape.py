@@ -13,7 +13,7 @@ from vitscope.interventions.bypass import refuse_unknown
 from vitscope.measurement.bounds import COUNT, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
-from vitscope.models.edit import edited
+from vitscope.models.edit import with_edit
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
@@ -61,9 +61,9 @@ class AttentionShape(AbstractIntervention, AbstractEdit):
     def __call__(self, subject: Subject) -> Subject:
         """The subject with this attention."""
         refuse_unknown(self.layers or (), subject)
-        return edited(subject, self)
+        return with_edit(subject, self)
 
-    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
         """The anatomy with this attention."""
         if self.layers == ():
             return anatomy
@@ -111,7 +111,7 @@ class Reshaped(AbstractAttentionUnit):
         if self.shape == "neighbourhood" and stream.kept is not None:
             raise UserError(f"Tokens were removed before {self.place.name}, so that its grid has no neighbourhoods.")
         attention = self.unit.project(stream)
-        seen = _seen(attention)
+        seen = _visible_keys(attention)
         if self.shape == "diagonal":
             seen = _own(attention, self.place.name)
         if self.shape == "neighbourhood":
@@ -131,7 +131,7 @@ class Reshaped(AbstractAttentionUnit):
         return self.unit.finish(stream, branch)
 
 
-def _seen(attention: Attention) -> Bool[Tensor, "..."]:
+def _visible_keys(attention: Attention) -> Bool[Tensor, "..."]:
     """The keys that a query may see: tokens, and those not masked; broadcasts to windows x heads x queries x keys."""
     tokens = (attention.key_tokens >= 0)[:, None, None, :].expand(-1, 1, attention.query_tokens.shape[1], -1)
     return tokens if attention.bias is None else tokens & (attention.bias > _MASKED)

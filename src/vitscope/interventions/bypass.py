@@ -23,7 +23,7 @@ from vitscope.models.feed import input_like
 from vitscope.models.hooks import hooks
 from vitscope.models.named import NamedModules
 from vitscope.models.own_forward import probe_images
-from vitscope.models.rewritten import copied
+from vitscope.models.rewritten import copy_module
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, Unwatched
 from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit
@@ -89,7 +89,7 @@ def refuse_unknown(layers: tuple[int, ...], subject: Subject) -> None:
         raise UserError(f"{subject.name} has {count} units, layers 1 to {count}; there is no layer {unknown}.")
 
 
-def staying(subject: Subject, layers: Sequence[int] | None = None) -> Mapping[int, str]:
+def irremovable_layers(subject: Subject, layers: Sequence[int] | None = None) -> Mapping[int, str]:
     """Those of the layers (of all units, unless given) that cannot be left out, and why.
 
     A described model's adapter says where a shortcut is the identity. A plain module's blocks are tried: one forward
@@ -97,7 +97,7 @@ def staying(subject: Subject, layers: Sequence[int] | None = None) -> Mapping[in
     """
     asked = range(1, len(subject.places) + 1) if layers is None else layers
     if not isinstance(subject.anatomy, Composition):
-        return _tried(subject, asked)
+        return _try_blocks(subject, asked)
     units = subject.anatomy.units
     return {layer: _reason(subject.places[layer - 1].kind) for layer in asked if units[layer - 1].bypass is None}
 
@@ -127,15 +127,15 @@ class Bypassed(AbstractWrapped):
 
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
         """The module's own forward pass without these blocks' branches, which still run."""
-        replaced = {name: _replaced(name, mean) for name, mean in self.left}
+        replaced = {name: _replace(name, mean) for name, mean in self.left}
         with look_at(self.anatomy.module, replaced):
             return self.anatomy.walk(images, observer)
 
 
-def bypassed(anatomy: AbstractAnatomy, left: Mapping[int, Mean | None]) -> AbstractAnatomy:
+def bypass(anatomy: AbstractAnatomy, left: Mapping[int, Mean | None]) -> AbstractAnatomy:
     """The anatomy of a plain module with these layers left out."""
     if isinstance(anatomy, Behind):
-        return replace(anatomy, anatomy=bypassed(anatomy.anatomy, left))
+        return replace(anatomy, anatomy=bypass(anatomy.anatomy, left))
     names = {anatomy.places[layer - 1].name: mean for layer, mean in left.items()}
     if isinstance(anatomy, Bypassed):
         return replace(anatomy, left=tuple({**dict(anatomy.left), **names}.items()))
@@ -186,7 +186,7 @@ def look_at(module: nn.Module, looks: Mapping[str, Look]) -> Generator[None]:
         yield
 
 
-def _replaced(name: str, mean: Mean | None) -> Look:
+def _replace(name: str, mean: Mean | None) -> Look:
     def instead(entered: Entered, output: object) -> Tensor:
         first = entered.first
         if first is None or not isinstance(output, Tensor) or first.shape != output.shape:
@@ -196,7 +196,7 @@ def _replaced(name: str, mean: Mean | None) -> Look:
     return instead
 
 
-def _tried(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
+def _try_blocks(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
     """Those of these blocks of a plain module that are no residual ones, and why."""
     seen_through: dict[str, tuple[Entered, object]] = {}
 
@@ -218,7 +218,7 @@ def _tried(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
     return {layer: why for layer, why in found.items() if why}
 
 
-def seen(subject: Subject, images: Images, batch_size: int, see: Callable[[Tensor], object]) -> int:
+def show_batches(subject: Subject, images: Images, batch_size: int, see: Callable[[Tensor], object]) -> int:
     """Show every batch's pixels to ``see`` without gradients; how many images there were. Raises if there were none."""
     device = input_like(subject.module).device
     count = 0
@@ -240,7 +240,7 @@ def _why_not_residual(block: nn.Module, entered: Entered, output: object) -> str
     positive = torch.linspace(0.1, 1, first.numel(), device=first.device, dtype=first.dtype).view_as(first)
     negative = -positive
     try:
-        still = _stilled(block)
+        still = _with_zero_weights(block)
         entered.through(still, negative)
         passed = entered.through(still, positive.clone())
     except Exception as error:  # a block of anybody's raises whatever it likes
@@ -250,9 +250,9 @@ def _why_not_residual(block: nn.Module, entered: Entered, output: object) -> str
     return "" if torch.equal(passed, positive) and torch.equal(negative, -positive) else _CHANGED
 
 
-def _stilled(block: nn.Module) -> nn.Module:
+def _with_zero_weights(block: nn.Module) -> nn.Module:
     """A copy with all weights at zero, also those that it computes from others: by parametrisations, or by hooks."""
-    still = copied(block)
+    still = copy_module(block)
     for part in list(still.modules()):
         if parametrize.is_parametrized(part):
             _make_plain(part)

@@ -10,11 +10,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
-from vitscope.interventions.common_corruptions.catalogue import corrupted
+from vitscope.interventions.common_corruptions.catalogue import corrupt
 from vitscope.interventions.common_corruptions.severity import KINDS, Scale
 from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.measurement.errors import UserError
-from vitscope.models.edit import OnInput, edited
+from vitscope.models.edit import OnInput, with_edit
 from vitscope.models.subject import Preprocessing, Subject
 from vitscope.numerics.precision import to_float64
 
@@ -82,7 +82,7 @@ class Corruption(AbstractIntervention):
     def __call__(self, subject: Subject) -> Subject:
         """The subject behind the corruption; works for any model whose normalisation is known."""
         mean, std = _normalisation(subject.name, subject.preprocessing)
-        return edited(subject, OnInput(CorruptedPictures(self, mean, std)))
+        return with_edit(subject, OnInput(CorruptedPictures(self, mean, std)))
 
     @classmethod
     def examples(cls) -> "tuple[Corruption, ...]":
@@ -131,4 +131,4 @@ class CorruptedPictures:
         content = zlib.crc32(picture.tobytes())
         generator = np.random.Generator(np.random.PCG64((self.corruption.seed, content)))
         one = self.corruption
-        return corrupted(picture, one.kind, one.severity, generator, one.scale)
+        return corrupt(picture, one.kind, one.severity, generator, one.scale)

@@ -122,13 +122,13 @@ class TowardsWeights(AbstractDirection):
         return {"direction": f"towards {self.label}", "fingerprint": GivenDirection(self.weights).fingerprint}
 
 
-def settled(direction: AbstractDirection, subject: Subject) -> GivenDirection:
+def fix_direction(direction: AbstractDirection, subject: Subject) -> GivenDirection:
     """The direction's tensors for this subject, found once for as many displacements as one likes."""
     words = ", ".join(f"{name} {value}" for name, value in direction.described.items() if name != "fingerprint")
     return GivenDirection(direction.of(subject), words.removeprefix("direction "))
 
 
-def scaled_to_weights(direction: GivenDirection, subject: Subject) -> GivenDirection:
+def scale_to_weights(direction: GivenDirection, subject: Subject) -> GivenDirection:
     """The direction times one factor, so that its norm is that of the subject's parameters of two axes or more.
 
     That is the norm of a filter-normalised direction, so that distances mean the same.

@@ -13,7 +13,7 @@ from torch import Tensor
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.measurement.bounds import SHARE, SIZE, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
-from vitscope.models.edit import OnInput, edited
+from vitscope.models.edit import OnInput, with_edit
 from vitscope.models.subject import Subject
 from vitscope.numerics.frequency_band import band_limited, energy_share, ring_band, square_band
 
@@ -76,7 +76,7 @@ class FrequencyNoise(AbstractIntervention):
         model's normalisation is not known.
         """
         self.band(*subject.preprocessing.shape[1:])
-        return edited(subject, OnInput(AddedNoise(self, self._scale(subject))))
+        return with_edit(subject, OnInput(AddedNoise(self, self._scale(subject))))
 
     def _scale(self, subject: Subject) -> tuple[float, ...]:
         """What one unit of strength is in the model's input, channel by channel."""

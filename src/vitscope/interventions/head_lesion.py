@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vitscope.data import Images
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
-from vitscope.interventions.bypass import Mean, refuse_unknown, seen
+from vitscope.interventions.bypass import Mean, refuse_unknown, show_batches
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
-from vitscope.models.edit import edited
+from vitscope.models.edit import with_edit
 from vitscope.models.feed import zero_image
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
@@ -59,9 +59,9 @@ class HeadLesion(AbstractIntervention, AbstractEdit):
             refuse_unknown(tuple(layer for layer, _ in self.heads), subject)
             for layer, heads in self.heads:
                 _refuse_absent(subject.places[layer - 1].name, heads, counts.get(layer, 0))
-        return edited(subject, self)
+        return with_edit(subject, self)
 
-    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
         """The anatomy with these heads left out."""
         if not self.heads:
             return anatomy
@@ -161,7 +161,7 @@ def mean_contexts(subject: Subject, images: Images, heads: Heads, batch_size: in
     """The lesion of these heads by the means of their contexts over the images: one forward pass, in float64."""
     HeadLesion(heads)(subject)  # refuses heads that are not there
     sums = _ContextSums(dict(heads))
-    count = seen(subject, images, batch_size, lambda pixels: subject.anatomy.walk(pixels, sums))
+    count = show_batches(subject, images, batch_size, lambda pixels: subject.anatomy.walk(pixels, sums))
     return HeadLesion(heads, tuple(Mean(sums.total[layer] / count) for layer, _ in heads))
 
 

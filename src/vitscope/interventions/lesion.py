@@ -13,16 +13,16 @@ from vitscope.interventions.bypass import (
     Entered,
     Look,
     Mean,
-    bypassed,
+    bypass,
+    irremovable_layers,
     look_at,
     refuse_unknown,
-    seen,
-    staying,
+    show_batches,
     without_branch,
 )
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
-from vitscope.models.edit import edited
+from vitscope.models.edit import with_edit
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject, Unwatched
 from vitscope.numerics.precision import to_float64
@@ -63,18 +63,18 @@ class Lesion(AbstractIntervention, AbstractEdit):
     def __call__(self, subject: Subject) -> Subject:
         """The subject without these units."""
         refuse_unknown(self.layers, subject)
-        why = staying(subject, self.layers) if self.layers else {}
+        why = irremovable_layers(subject, self.layers) if self.layers else {}
         for kept in why:
             raise UserError(
                 f"Layer {kept} of {subject.name} ({subject.places[kept - 1].name}) cannot be left out: {why[kept]}."
             )
-        return edited(subject, self)
+        return with_edit(subject, self)
 
-    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
         """The anatomy without these units."""
         left = dict(zip(self.layers, self.means or (None,) * len(self.layers), strict=True))
         if not isinstance(anatomy, Composition):
-            return bypassed(anatomy, left) if left else anatomy
+            return bypass(anatomy, left) if left else anatomy
         units = list(anatomy.units)
         for layer, mean in left.items():
             units[layer - 1] = without_branch(units[layer - 1], mean)
@@ -106,7 +106,7 @@ class Lesion(AbstractIntervention, AbstractEdit):
 
 def blocks_of(subject: Subject) -> dict[int, tuple[int, ...]]:
     """The layers of every block that can be left out."""
-    why, blocks = staying(subject), dict[int, tuple[int, ...]]()
+    why, blocks = irremovable_layers(subject), dict[int, tuple[int, ...]]()
     for layer, place in enumerate(subject.places, start=1):
         if layer not in why:
             blocks[place.block] = (*blocks.get(place.block, ()), layer)
@@ -122,7 +122,7 @@ def mean_branches(subject: Subject, images: Images, layers: Sequence[int], batch
     chosen = tuple(layers)
     refuse_unknown(chosen, subject)
     sums = _BranchSums(subject, chosen)
-    count = seen(subject, images, batch_size, sums.see)
+    count = show_batches(subject, images, batch_size, sums.see)
     return Lesion(chosen, tuple(Mean(sums.total[layer] / count) for layer in chosen))
 
 

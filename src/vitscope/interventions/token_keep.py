@@ -23,7 +23,7 @@ from vitscope.interventions.token_unit import (
 from vitscope.measurement.bounds import COUNT, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
-from vitscope.models.edit import edited
+from vitscope.models.edit import with_edit
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
@@ -70,7 +70,7 @@ class TokenKeep(AbstractIntervention):
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject with fewer tokens. Raises ``UserError`` naming the unit that does not allow it."""
-        return edited(subject, Keeping(self))
+        return with_edit(subject, Keeping(self))
 
     @classmethod
     def examples(cls) -> "tuple[TokenKeep, ...]":
@@ -101,7 +101,7 @@ class Keeping(AbstractEdit):
 
     keep: TokenKeep
 
-    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
         """The anatomy with the unit at the layer behind the choice. Raises ``UserError`` where it does not allow it."""
         ranking, layer = self.keep.by, self.keep.layer
         doing = f"TokenKeep by {ranking.label}"

@@ -13,16 +13,16 @@ from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.token_unit import (
     AbstractTokenUnit,
     cells_of,
-    chosen_tokens,
     innermost,
     refuse_keeping_after_merging,
     refuse_map,
     refuse_whole_grid,
+    take_tokens,
 )
 from vitscope.measurement.bounds import LARGEST, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
-from vitscope.models.edit import edited
+from vitscope.models.edit import with_edit
 from vitscope.models.stream import Merged, Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit
@@ -68,7 +68,7 @@ class TokenMerge(AbstractIntervention):
 
     def __call__(self, subject: Subject) -> Subject:
         """The subject with fewer tokens. Raises ``UserError`` naming the unit that does not allow it."""
-        return edited(subject, Merging(self))
+        return with_edit(subject, Merging(self))
 
     @classmethod
     def examples(cls) -> "tuple[TokenMerge, ...]":
@@ -94,7 +94,7 @@ class Merging(AbstractEdit):
 
     merge: TokenMerge
 
-    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
         """The anatomy with merging units. Raises ``UserError`` where it does not allow it."""
         layers = self._layers(anatomy)
         first = min(layers)
@@ -147,7 +147,7 @@ class MergeTokens(AbstractTokenUnit):
         assert isinstance(unit, AbstractAttentionUnit), "only attention units are made to merge"
         attention = proportional(unit.project(stream), stream)
         after = unit.finish(stream, unit.branch(attention, attention.context()))
-        return merged(after, attention.keys[:, 0, :, stream.prefix :].mean(1), self.r)
+        return merge_tokens(after, attention.keys[:, 0, :, stream.prefix :].mean(1), self.r)
 
 
 @final
@@ -159,7 +159,7 @@ class Unmerged:
 
     def __call__(self, stream: Stream) -> Tensor:
         """The logits."""
-        return self.tail(unmerged(stream))
+        return self.tail(unmerge_tokens(stream))
 
 
 def proportional(attention: Attention, stream: Stream) -> Attention:
@@ -171,21 +171,21 @@ def proportional(attention: Attention, stream: Stream) -> Attention:
     return replace(attention, bias=bias if attention.bias is None else attention.bias + bias)
 
 
-def merged(stream: Stream, keys: Float[Tensor, "batch patches width"], r: int) -> Stream:
+def merge_tokens(stream: Stream, keys: Float[Tensor, "batch patches width"], r: int) -> Stream:
     """The stream after ``r`` of its patches, whose keys these are, were merged into others."""
     while r > 0 and stream.patches.shape[1] > 1:
         now = min(r, stream.patches.shape[1] // 2)
         matching = Matching.of(keys, now)
         sizes, members, origin = _sizes(stream)
-        after = matching.summed(sizes[..., None])[..., 0]
-        patches = matching.summed(stream.patches * sizes[..., None]) / after[..., None]
+        after = matching.sum_groups(sizes[..., None])[..., 0]
+        patches = matching.sum_groups(stream.patches * sizes[..., None]) / after[..., None]
         if r > now:
-            keys = matching.summed(keys * sizes[..., None]) / after[..., None]
+            keys = matching.sum_groups(keys * sizes[..., None]) / after[..., None]
         stream = replace(
             stream,
             values=torch.cat((stream.values[:, : stream.prefix], patches), dim=1),
             kept=cells_of(stream).gather(1, matching.places),
-            merged=Merged(after, matching.targets.gather(1, members), origin),
+            merge_tokens=Merged(after, matching.targets.gather(1, members), origin),
         )
         r -= now
     return stream
@@ -202,11 +202,11 @@ def _sizes(
     return torch.ones_like(patches[..., 0]), numbers, stream.kept
 
 
-def unmerged(stream: Stream) -> Stream:
+def unmerge_tokens(stream: Stream) -> Stream:
     """The stream as if nothing had been merged: each token once for each of its patches, in the patches' order."""
     if stream.merged is None:
         return stream
-    patches = chosen_tokens(stream.patches, stream.merged.members)
+    patches = take_tokens(stream.patches, stream.merged.members)
     values = torch.cat((stream.values[:, : stream.prefix], patches), dim=1)
     return replace(stream, values=values, kept=stream.merged.cells, merged=None)
 
@@ -234,7 +234,7 @@ class Matching:
         targets = torch.cat((targets, b[:, a.shape[1] :]), dim=1)
         return cls(targets, torch.cat((2 * staying + 1, numbers[:, 0::2]), dim=1))
 
-    def summed(self, tokens: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch fewer dim"]:
+    def sum_groups(self, tokens: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch fewer dim"]:
         """The sums of the tokens that go to the same."""
         batch, fewer = self.places.shape
         rows = torch.arange(batch, device=tokens.device)[:, None] * fewer

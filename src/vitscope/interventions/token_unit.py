@@ -21,7 +21,7 @@ from vitscope.models.unit import (
     ResidualAttention,
     UnitKind,
     WholeUnit,
-    unchanged,
+    identity,
 )
 
 
@@ -45,7 +45,7 @@ def innermost(unit: AbstractUnit) -> AbstractUnit:
     return unit
 
 
-def chosen_tokens(values: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "batch chosen"]) -> Tensor:
+def take_tokens(values: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "batch chosen"]) -> Tensor:
     """The tokens at each image's own ``index``. Cost: one copy of what is chosen."""
     rows = torch.arange(values.shape[0], device=values.device)[:, None] * values.shape[1]
     return values.flatten(0, 1).index_select(0, (index + rows).flatten()).unflatten(0, index.shape)
@@ -67,7 +67,7 @@ def cells_of(stream: Stream) -> Int[Tensor, "batch patches"]:
 
 def only(stream: Stream, index: Int[Tensor, "batch chosen"]) -> Stream:
     """The stream with the prefix tokens and, for each image, these patches."""
-    values = chosen_tokens(stream.values, with_prefix(index, stream.prefix))
+    values = take_tokens(stream.values, with_prefix(index, stream.prefix))
     return replace(stream, values=values, kept=cells_of(stream).gather(1, index))
 
 
@@ -88,7 +88,7 @@ def among(attention: Attention, index: Int[Tensor, "batch chosen"]) -> Attention
         query_tokens=left,
         key_tokens=left,
         bias=None if attention.bias is None else bias_among(attention.bias, tokens),
-        gate=None if attention.gate is None else chosen_tokens(attention.gate, tokens),
+        gate=None if attention.gate is None else take_tokens(attention.gate, tokens),
     )
 
 
@@ -122,7 +122,7 @@ def _works_on_any_patches(unit: AbstractUnit) -> bool:
     if isinstance(unit, Reshaped | WithoutHeads):
         return _works_on_any_patches(unit.unit)
     if isinstance(unit, WholeUnit):
-        return unit.function is unchanged
+        return unit.function is identity
     return isinstance(unit, Residual) and unit.place.kind is UnitKind.MLP
 
 

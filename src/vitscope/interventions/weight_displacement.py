@@ -47,7 +47,7 @@ class WeightDisplacement(AbstractIntervention):
             return subject
         own = parameters_of(subject)
         moved = {name: own[name] for _, direction in taken for name in direction}
-        return with_parameters(subject, {name: _displaced(name, start, taken) for name, start in moved.items()})
+        return with_parameters(subject, {name: _displace(name, start, taken) for name, start in moved.items()})
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -67,7 +67,7 @@ class WeightDisplacement(AbstractIntervention):
         return (cls(RandomDirection(0), RandomDirection(1)),)
 
 
-def _displaced(name: str, start: Float[Tensor, "..."], steps: list[tuple[float, Tensors]]) -> Float[Tensor, "..."]:
+def _displace(name: str, start: Float[Tensor, "..."], steps: list[tuple[float, Tensors]]) -> Float[Tensor, "..."]:
     for distance, direction in steps:
         if name in direction:
             start = torch.add(start, direction[name].to(start), alpha=distance)

@@ -17,7 +17,7 @@ from vitscope.labs.shallow.needed import LI
 from vitscope.labs.shallow.theory import attention_gap, initial_attention
 from vitscope.labs.shallow.token_model import Role
 from vitscope.labs.shallow.trial import ShallowTrial
-from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.labs.verdict import join_advice, judge_all, read_mean
 from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import above
@@ -129,14 +129,14 @@ class AttentionConcentration(AbstractShallowLab):
         few = cls(alpha=0.4, samples=16, token_count=10, patterns=4, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=40, tests=32, trials=2)
 
-    def planned(self) -> tuple[ShallowTrial, ...]:
+    def plan_trials(self) -> tuple[ShallowTrial, ...]:
         """One setting, by seeds."""
         data, other = self.tokens(self.alpha, law=self.law)
         criterion = Criterion(goal="none", steps=self.steps, every=EVERY)
         shared = (data, self.model(), self.samples, self.rate, self.batch_size, criterion, KeepAll(), self.tests, other)
         return tuple(ShallowTrial(seed, *shared, watched=max(1, self.tests // 4)) for seed in self.seeds)
 
-    def carried_out(self, trials: Sequence[ShallowTrial]) -> Values:
+    def run_trials(self, trials: Sequence[ShallowTrial]) -> Values:
         """Masses by query, key and step, entropies by query and step, and the loss."""
         outcomes, places = train(trials), self._places
         read = [[one.profiles[place] for place in places] for one in outcomes]
@@ -146,7 +146,7 @@ class AttentionConcentration(AbstractShallowLab):
             "hinge": np.array([[one.hinge[place] for place in places] for one in outcomes]),
         }
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """A group for each class of query, and the loss."""
         steps = Along("step", list(self._steps), "Step of training", "steps", logarithmic=True)
         mass, entropy = (np.moveaxis(values[name], 0, -1) for name in ("mass", "entropy"))
@@ -160,7 +160,7 @@ class AttentionConcentration(AbstractShallowLab):
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Concentration of relevant queries and of all, and whether attention is still rising."""
         rise, rising = (read_mean(datasets["queries-relevant"], one.name) for one in (RISE, RISING))
-        still, more = judged(lambda one: above(one, 0.5, rate), Share(rising.mean, rising.error, rising.count))
+        still, more = judge_all(lambda one: above(one, 0.5, rate), Share(rising.mean, rising.error, rising.count))
         longer = STOPPED if still is Verdict.FAILS else LONGER
         return (
             self._concentrates(datasets, "relevant", longer, 0.9, rate),
@@ -174,7 +174,7 @@ class AttentionConcentration(AbstractShallowLab):
                 f"It rises by more than {FROZEN:g} in more than half of all trials, by the exact interval of their "
                 "share (Clopper and Pearson); where it does not, attention has come to a stop and shows no limit.",
                 LI,
-                advised(more, longer),
+                join_advice(more, longer),
                 "queries-relevant/mass",
                 0.6,
                 kind=ClaimKind.THEORY,
@@ -229,7 +229,7 @@ class AttentionConcentration(AbstractShallowLab):
         found, last = datasets[f"queries-{query}"], self._steps[-1]
         words = {"relevant": "relevant queries", "all": "all queries together"}[query]
         mass = read_mean(found, "mass", curve="relevant", step=last)
-        verdict, more = judged(lambda one: above(one, CONCENTRATED, rate), mass)
+        verdict, more = judge_all(lambda one: above(one, CONCENTRATED, rate), mass)
         return Claim(
             f"concentration-{query}",
             f"Attention of {words} concentrates on relevant keys",
@@ -237,7 +237,7 @@ class AttentionConcentration(AbstractShallowLab):
             f"{float(found['mass'].sel(curve='relevant')[0]):.3g} at first, {mass.text} after {last} steps",
             f"The mass is above {CONCENTRATED:g} by Student's interval over trials.",
             LI,
-            advised(more, longer),
+            join_advice(more, longer),
             f"queries-{query}/mass",
             weight,
             kind=ClaimKind.THEORY,

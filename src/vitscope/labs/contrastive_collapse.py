@@ -7,12 +7,12 @@ from typing import final
 import xarray as xr
 
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.masked.areas import HUANG, by_setting, group_name, readings, said, step_axis
+from vitscope.labs.masked.areas import HUANG, by_setting, describe_areas, group_name, readings, step_axis
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.contrastive import Contrastive
 from vitscope.labs.masked.lab import AbstractAreasLab
 from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, Reconstruction, train
-from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.labs.verdict import join_advice, judge_all, read_mean
 from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import above, below
@@ -96,7 +96,7 @@ class ContrastiveCollapse(AbstractAreasLab):
             trials=2,
         )
 
-    def carried_out(self, trials: Sequence[MaskedTrial]) -> Values:
+    def run_trials(self, trials: Sequence[MaskedTrial]) -> Values:
         """The readings under either objective."""
         training = MaskedTraining(self.recorded, self.batch_size, self.evaluated)
         contrast = [MaskedTrial(one.setting, one.seed, self.contrastive_rate) for one in trials]
@@ -106,16 +106,18 @@ class ContrastiveCollapse(AbstractAreasLab):
         }
         return {f"{objective} {one}": found[one] for objective, found in made.items() for one in READ}
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """For each setting of the areas, attention of local patches to the global area and to their own."""
         groups: dict[str, xr.Dataset] = {}
         steps = [step_axis(self.recorded)]
         for data, found in zip(self.data, by_setting(values, len(self.data)), strict=True):
             of = {one: {name: found[f"{name} {one}"] for name in OBJECTIVES} for one in READ}
             parts = (curves(quantity, steps, of[one], {}) for one, quantity in zip(READ, (STRAY, OWN), strict=True))
-            last = replace(COLLAPSE, label=f"{COLLAPSE.label}, areas {said(data)}")
+            last = replace(COLLAPSE, label=f"{COLLAPSE.label}, areas {describe_areas(data)}")
             end = over_trials(last, [], of[STRAY.name]["contrastive"][-1])
-            groups[group_name("local", data)] = self.group(f"local patches with areas {said(data)}", "", *parts, end)
+            groups[group_name("local", data)] = self.group(
+                f"local patches with areas {describe_areas(data)}", "", *parts, end
+            )
         return groups
 
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
@@ -126,15 +128,15 @@ class ContrastiveCollapse(AbstractAreasLab):
     def _collapses(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "contrastive"}
         stray, own = (read_mean(datasets[group], one, **at) for one in (STRAY.name, OWN.name))
-        verdict, more = judged(lambda one: above(one, COLLAPSED, rate), stray)
+        verdict, more = judge_all(lambda one: above(one, COLLAPSED, rate), stray)
         return Claim(
             "contrastive-collapse",
-            f"With areas {said(data)}, contrast makes local patches attend to the global area",
+            f"With areas {describe_areas(data)}, contrast makes local patches attend to the global area",
             verdict,
             f"after {at['step']} steps: to the global area {stray.text}, to their own {own.text}",
             f"Attention to the global area is above {COLLAPSED:g} by Student's interval over trials.",
             HUANG,
-            advised(more, LONGER),
+            join_advice(more, LONGER),
             f"{group}/{STRAY.name}",
             0.9,
             kind=ClaimKind.THEORY,
@@ -144,15 +146,15 @@ class ContrastiveCollapse(AbstractAreasLab):
     def _does_not(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, at = group_name("local", data), {"step": self.recorded[-1], "curve": "reconstruction"}
         stray = read_mean(datasets[group], STRAY.name, **at)
-        verdict, more = judged(lambda one: below(one, DIVERSE, rate), stray)
+        verdict, more = judge_all(lambda one: below(one, DIVERSE, rate), stray)
         return Claim(
             "reconstruction-does-not-collapse",
-            f"With areas {said(data)}, reconstruction keeps local patches off the global area",
+            f"With areas {describe_areas(data)}, reconstruction keeps local patches off the global area",
             verdict,
             f"after {at['step']} steps: to the global area {stray.text}",
             f"Attention to the global area is below {DIVERSE:g} by Student's interval over trials.",
             HUANG,
-            advised(more, LONGER),
+            join_advice(more, LONGER),
             f"{group}/{STRAY.name}",
             0.6,
             kind=ClaimKind.THEORY,

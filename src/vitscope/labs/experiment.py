@@ -56,7 +56,7 @@ class Experiment(AbstractQuestion):
     @property
     def total(self) -> int:
         """How many trials there are in all."""
-        if not all(lab.planned() for lab in self.variants):
+        if not all(lab.plan_trials() for lab in self.variants):
             raise UserError(f"trials is {self.lab.settings.get('trials')}; it must be at least 1.")
         return sum(shard.stop - shard.start for shard in self.work.shards())
 
@@ -77,7 +77,7 @@ class Experiment(AbstractQuestion):
         started = time.perf_counter()
         chunks = sorted(fold_work(self.work, self.spec, plan, self.total).items(), key=lambda item: item[0].start)
         found = [
-            lab.measured(_joined([chunk for shard, chunk in chunks if shard.block == block]))
+            lab.datasets_of(_joined([chunk for shard, chunk in chunks if shard.block == block]))
             for block, lab in enumerate(self.variants)
         ]
         groups = {name: self.points.stack([datasets[name] for datasets in found]) for name in found[0]}

@@ -71,7 +71,7 @@ def line_of_resamples(x: Numbers, middle: Numbers, resampled: Numbers, grain: Nu
     if known.sum() < 2:
         return Line.unknown()
     weights = _weights(np.log(x[known]))
-    lines = _fitted(np.log(x), np.log(resampled))
+    lines = _fit_rows(np.log(x), np.log(resampled))
     few = np.sqrt(trials / (trials - 1)) if trials > 1 else np.nan
     spread = few * np.nanstd(lines, axis=0, ddof=1)
     return _line(weights @ np.log(middle[known]), spread, weights, grain[known], trials)
@@ -89,7 +89,7 @@ def _weights(x: Numbers) -> Numbers:
     return np.linalg.pinv(np.stack([x, np.ones(len(x))], axis=1)).astype(np.float64)
 
 
-def _fitted(x: Numbers, rows: Numbers) -> Numbers:
+def _fit_rows(x: Numbers, rows: Numbers) -> Numbers:
     """Slope and offset of each row, through its points that are known; NaN where these are fewer than two."""
     known = np.isfinite(rows)
     count = np.maximum(known.sum(1, keepdims=True), 1)

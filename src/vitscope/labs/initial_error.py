@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from vitscope.labs.lab import LABS, Datasets, Values
 from vitscope.labs.shallow.lab import AbstractNeededLab
-from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, needed, needed_over, through
+from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, axis_of_needed, samples_needed_at, through
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import ShallowTrial
-from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.labs.verdict import join_advice, judge_all, read_mean
 from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import below
@@ -89,7 +89,7 @@ class InitialError(AbstractNeededLab):
         given = {"noise": self.noises, "sigma": self.sigmas}
         return {what: tuple(dict.fromkeys(parse_numbers(text))) for what, text in given.items()}
 
-    def planned(self) -> tuple[ShallowTrial, ...]:
+    def plan_trials(self) -> tuple[ShallowTrial, ...]:
         """What is varied, its values, samples, seeds."""
         settings = [
             (self.tokens(self.alpha, noise=value), self.model())
@@ -100,7 +100,7 @@ class InitialError(AbstractNeededLab):
         ]
         return tuple(trial for tokens, model in settings for trial in self.over_sizes(tokens, model))
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """A group for what is varied."""
         each = len(self.sizes) * self.trials
         ends = each * np.cumsum([len(levels) for levels in self.varied.values()])
@@ -119,7 +119,7 @@ class InitialError(AbstractNeededLab):
         """Needed samples over the levels, the gain of the last of them if there are several, and success."""
         axis = Along("level", list(levels), WORDS[what].capitalize())
         samples = Along("samples", list(self.sizes), "Training images", logarithmic=True)
-        found, gains = needed(self.sizes, reached), reached.mean(1) - reached[:1].mean(1)
+        found, gains = samples_needed_at(self.sizes, reached), reached.mean(1) - reached[:1].mean(1)
         other = self.sigma if what == "noise" else self.noise
         law = np.array([samples_with_attention(self.alpha, one, other, error=ERROR) for one in levels])
         last = replace(LAST, label=f"{GAIN.label}, {what} {levels[-1]:g} against {levels[0]:g}")
@@ -128,7 +128,7 @@ class InitialError(AbstractNeededLab):
         return self.group(
             f"against the {WORDS[what]}",
             "" if what == "noise" else "As for the noise, with the error of the initial values varied.",
-            needed_over(NEEDED, axis, found),
+            axis_of_needed(NEEDED, axis, found),
             prediction(PREDICTED, [axis], through(found.inside.middle, np.where(np.isfinite(law), law, np.nan))),
             *(gained if len(levels) > 1 else ()),
             over_trials(SUCCESS, [axis, samples], reached.astype(np.float64)),
@@ -137,7 +137,7 @@ class InitialError(AbstractNeededLab):
     def _more(self, found: xr.Dataset, what: str, rate: float) -> Claim:
         levels = found["level"].values
         gain = read_mean(found, "gain", level=levels[-1])
-        verdict, more = judged(lambda one: below(one, 0.0, rate), gain)
+        verdict, more = judge_all(lambda one: below(one, 0.0, rate), gain)
         images = [f"{one:.0f}" if np.isfinite(one) else "not reached" for one in found["needed"].values[[0, -1]]]
         return Claim(
             f"more-by-{what}",
@@ -148,7 +148,7 @@ class InitialError(AbstractNeededLab):
             "The gain in success over all numbers of images, last value against first, is below 0 by Student's "
             "interval over seeds.",
             LI,
-            advised(more, "Where more or fewer images than --samples has are needed, widen it."),
+            join_advice(more, "Where more or fewer images than --samples has are needed, widen it."),
             f"needed-{what}/needed",
             0.8,
             kind=ClaimKind.THEORY,

@@ -49,7 +49,7 @@ class AbstractLab(ABC, Generic[Trial]):
         """The lab at a size that takes a second or two and says nothing."""
 
     @abstractmethod
-    def planned(self) -> tuple[Trial, ...]:
+    def plan_trials(self) -> tuple[Trial, ...]:
         """All trials, settings in row-major order and seeds fastest; each has all that determines it.
 
         Of trials that cost the same, those are begun first that stand first.
@@ -66,11 +66,11 @@ class AbstractLab(ABC, Generic[Trial]):
         return 1.0
 
     @abstractmethod
-    def carried_out(self, trials: Sequence[Trial]) -> Values:
+    def run_trials(self, trials: Sequence[Trial]) -> Values:
         """What some trials of one form come to, as one computation; the same, to rounding, however they are cut."""
 
     @abstractmethod
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """What all trials came to, as labelled arrays with their errors over trials, theory's curves beside them."""
 
     @abstractmethod

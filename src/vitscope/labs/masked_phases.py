@@ -8,12 +8,12 @@ import numpy as np
 import xarray as xr
 
 from vitscope.labs.lab import LABS, Datasets, Values
-from vitscope.labs.masked.areas import HUANG, areas_axis, by_setting, group_name, readings, said, step_axis
+from vitscope.labs.masked.areas import HUANG, areas_axis, by_setting, describe_areas, group_name, readings, step_axis
 from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.lab import AbstractAreasLab
 from vitscope.labs.masked.theory import phase_one_level, subset_plateau
 from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, train
-from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.labs.verdict import join_advice, judge_all, read_mean
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import above, below, between
 from vitscope.measurement.quantity import Quantity
@@ -104,17 +104,17 @@ class MaskedPhases(AbstractAreasLab):
             areas="10/2,4/3", patches=16, clusters=2, masked_share=0.5, steps=30, batch_size=8, evaluated=32, trials=2
         )
 
-    def carried_out(self, trials: Sequence[MaskedTrial]) -> Values:
+    def run_trials(self, trials: Sequence[MaskedTrial]) -> Values:
         """Every reading at every step that is read."""
         return readings(train(trials, MaskedTraining(self.recorded, self.batch_size, self.evaluated)))
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """For each setting of the areas what is learned and where it looks; of all of them, the loss."""
         groups: dict[str, xr.Dataset] = {}
         steps, found = step_axis(self.recorded), by_setting(values, len(self.data))
         for data, own in zip(self.data, found, strict=True):
-            groups[group_name("learned", data)] = self._learned(data, own, steps)
-            groups[group_name("attended", data)] = self._looked(data, own, steps)
+            groups[group_name("learned", data)] = self._learning(data, own, steps)
+            groups[group_name("attended", data)] = self._looking(data, own, steps)
         loss = np.stack([own["excess"] for own in found])
         groups["excess-loss"] = self.group(
             "loss above the unavoidable",
@@ -125,10 +125,10 @@ class MaskedPhases(AbstractAreasLab):
 
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
         """Phases by the sign of the gap, areas attended, plateaus."""
-        rules = (self._phases, self._attended, self._plateau)
+        rules = (self._phases, self._attending_claim, self._plateau)
         return tuple(rule(datasets, data, rate) for rule in rules for data in self.data)
 
-    def _learned(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
+    def _learning(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
         own, fall = found["own_local"], -found["local_to_global"]
         lead = (fall - own)[0] / (np.abs(fall) + np.abs(own))[0]
         level = phase_one_level(data.information_gap, data.low, data.patches) if data.low else np.nan
@@ -140,15 +140,15 @@ class MaskedPhases(AbstractAreasLab):
             "positions, largest modulus": found["position"],
         }
         return self.group(
-            f"what is learned with areas {said(data)}",
+            f"what is learned with areas {describe_areas(data)}",
             "",
             curves(PHI, [steps], measured, {}),
-            over_trials(replace(LEAD, label=f"{LEAD.label}, {said(data)}"), [], lead),
+            over_trials(replace(LEAD, label=f"{LEAD.label}, {describe_areas(data)}"), [], lead),
             over_trials(FALL, [], (-fall).min(0)),
             prediction(LEVEL, [], np.array(level)),
         )
 
-    def _looked(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
+    def _looking(self, data: ClusteredPatches, found: Values, steps: Along) -> xr.Dataset:
         measured = {
             "global, visible": found["global_attention"],
             "local, visible": found["local_attention"],
@@ -156,7 +156,7 @@ class MaskedPhases(AbstractAreasLab):
         }
         plateau = np.array(subset_plateau(data, data.local_size))
         return self.group(
-            f"where it looks with areas {said(data)}",
+            f"where it looks with areas {describe_areas(data)}",
             "Attention of hidden patches to the visible patches of their own area, over all hidden patches and over "
             "those whose area has a visible patch. Predicted is the share of hidden patches that have one, exactly for "
             "this number of hidden patches.",
@@ -168,10 +168,10 @@ class MaskedPhases(AbstractAreasLab):
         group, positive = group_name("learned", data), data.information_gap > 0
         lead = read_mean(datasets[group], "early_lead")
         learns = "unlearns the global feature" if positive else "finds its own area"
-        verdict, more = judged(lambda one: (above if positive else below)(one, 0.0, rate), lead)
+        verdict, more = judge_all(lambda one: (above if positive else below)(one, 0.0, rate), lead)
         return Claim(
             "phases",
-            f"With areas {said(data)}, a local query first {learns}",
+            f"With areas {describe_areas(data)}, a local query first {learns}",
             verdict,
             f"lead of unlearning at the first step {lead.text}",
             f"The lead is {'above' if positive else 'below'} 0 by Student's interval over trials.",
@@ -183,20 +183,20 @@ class MaskedPhases(AbstractAreasLab):
             rate=rate,
         )
 
-    def _attended(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
+    def _attending_claim(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
         group, last = group_name("attended", data), self.recorded[-1]
         found = datasets[group]
         means = [read_mean(found, "attention", curve=f"{one}, visible", step=last) for one in KINDS]
-        verdict, more = judged(lambda one: above(one, ATTENDED, rate), *means)
+        verdict, more = judge_all(lambda one: above(one, ATTENDED, rate), *means)
         return Claim(
             "diverse-attention",
-            f"With areas {said(data)}, hidden patches of all areas attend to their own area",
+            f"With areas {describe_areas(data)}, hidden patches of all areas attend to their own area",
             verdict,
             f"after {last} steps: global {means[0].text}, local {means[1].text}",
             f"Attention to the own area, where a patch of it is visible, is above {ATTENDED:g} for global and for "
             "local patches by Student's interval over trials.",
             HUANG,
-            advised(more, LONGER),
+            join_advice(more, LONGER),
             f"{group}/attention",
             0.8,
             kind=ClaimKind.THEORY,
@@ -211,16 +211,17 @@ class MaskedPhases(AbstractAreasLab):
             read_mean(found, "attention", curve=curve) for curve in ("local, visible", "local, all", PLATEAU)
         )
         reached, bound = above(visible, ATTENDED, rate) is Verdict.HOLDS, plateau.mean
-        verdict, more = judged(lambda one: between(one, bound - SAME, bound + SAME, rate), whole)
+        verdict, more = judge_all(lambda one: between(one, bound - SAME, bound + SAME, rate), whole)
         return Claim(
             "plateau",
-            f"With areas {said(data)}, attention over all hidden local patches ends at the share with a visible patch",
+            f"With areas {describe_areas(data)}, attention over all hidden local patches ends at the share with a "
+            "visible patch",
             verdict if reached else Verdict.UNDECIDED,
             f"after {last} steps {whole.text}, predicted {bound:.3g}",
             f"The difference is less than {SAME:g} by Student's interval over trials; undecided before the attention "
             f"where visible is above {ATTENDED:g}.",
             HUANG,
-            advised(more if reached else "", LONGER),
+            join_advice(more if reached else "", LONGER),
             f"{group}/attention",
             0.5,
             kind=ClaimKind.THEORY,

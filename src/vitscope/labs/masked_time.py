@@ -14,7 +14,7 @@ from vitscope.labs.masked.clusters import ClusteredPatches
 from vitscope.labs.masked.lab import AbstractMaskedLab
 from vitscope.labs.masked.theory import mean_field_time
 from vitscope.labs.masked.training import MaskedTraining, MaskedTrial, first_reached, train
-from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.labs.verdict import join_advice, judge_all, read_mean
 from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, below
@@ -108,14 +108,14 @@ class MaskedTime(AbstractMaskedLab):
         """The setting, which has the number of patches and of areas."""
         return trial.setting
 
-    def carried_out(self, trials: Sequence[MaskedTrial]) -> Values:
+    def run_trials(self, trials: Sequence[MaskedTrial]) -> Values:
         """The step of each trial; NaN where half is not reached."""
         recorded = tuple(range(0, self.steps + 1, 2))
         trajectory = train(trials, MaskedTraining(recorded, self.batch_size, self.evaluated, torch.float32))
         reached = first_reached(trajectory.steps, trajectory.reading.local_attention, 0.5)
         return {"time": reached.double().numpy()}
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """Times over P / C_s, and the line through them."""
         ratios = self._ratios
         axis = Along("patch_ratio", list(ratios), "Patches over those of a local area, P / C_s")
@@ -145,7 +145,7 @@ class MaskedTime(AbstractMaskedLab):
             self._claim(
                 "time-bound",
                 f"The time grows no faster than P / C_s{f' to the power {bound:g}' if bound != 1 else ''}",
-                judged(lambda one: below(one, bound, rate), exponent if known else Estimate(np.nan, np.nan, 0)),
+                judge_all(lambda one: below(one, bound, rate), exponent if known else Estimate(np.nan, np.nan, 0)),
                 f"exponent {exponent.mean:.3f} ± {exponent.error:.3f}",
                 f"The exponent's interval of Student's t over trials is below {bound:g}.",
                 rate,
@@ -175,7 +175,7 @@ class MaskedTime(AbstractMaskedLab):
         self, name: str, statement: str, tested: tuple[Verdict, str], figure: str, rule: str, rate: float | None = None
     ) -> Claim:
         weight = {"time-bound": 0.9, "time-linear": 0.7}.get(name, 0.5)
-        longer = advised(tested[1], "Where half is not always reached, raise --steps.")
+        longer = join_advice(tested[1], "Where half is not always reached, raise --steps.")
         rest = (figure, rule, HUANG, longer, "masked-time/time", weight)
         return Claim(name, statement, tested[0], *rest, kind=ClaimKind.THEORY, rate=rate)
 

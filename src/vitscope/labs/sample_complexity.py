@@ -16,8 +16,8 @@ from vitscope.labs.shallow.needed import (
     SUCCESS,
     SUCCESS_01,
     Needed,
-    needed,
-    needed_curves,
+    curves_of_needed,
+    samples_needed_at,
     through,
 )
 from vitscope.labs.shallow.theory import (
@@ -27,7 +27,7 @@ from vitscope.labs.shallow.theory import (
     samples_without_attention,
 )
 from vitscope.labs.shallow.trial import ShallowTrial
-from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.labs.verdict import join_advice, judge_all, read_mean
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.estimate import Estimate, above, below, between
 from vitscope.measurement.quantity import Quantity
@@ -138,35 +138,35 @@ class SampleComplexity(AbstractNeededLab):
         few = cls(alpha="0.3,0.5", samples="4:16", token_count=10, patterns=4, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=40, loss=0.9, tests=32, trials=3)
 
-    def planned(self) -> tuple[ShallowTrial, ...]:
+    def plan_trials(self) -> tuple[ShallowTrial, ...]:
         """With attention, then without; shares, samples, seeds."""
         data = [self.tokens(share, law=self.law) for share in self._shares]
         models = [self.model(attention=kind == KINDS[0]) for kind in KINDS]
         return tuple(trial for model in models for tokens in data for trial in self.over_sizes(tokens, model))
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """Phase diagrams, needed samples and needed steps over the share of relevant tokens."""
         sizes, shares = self.sizes, np.array(self._shares)
         steps = {name: one.reshape(2, len(shares), len(sizes), -1) for name, one in values.items()}
         alpha = Along("alpha", list(shares), "Share of relevant tokens", logarithmic=True)
         samples = Along("samples", list(sizes), "Training images", logarithmic=True)
-        found = self._needed(steps)
+        found = self._samples_needed(steps)
         groups = {
             f"success-{kind.replace(' ', '-')}": self.group(
                 f"success, {kind}",
                 "Share of the trials that met either criterion within the steps.",
-                over_trials(SUCCESS, [alpha, samples], _met(steps["hinge"][place])),
-                over_trials(SUCCESS_01, [alpha, samples], _met(steps["0-1"][place])),
+                over_trials(SUCCESS, [alpha, samples], _is_met(steps["hinge"][place])),
+                over_trials(SUCCESS_01, [alpha, samples], _is_met(steps["0-1"][place])),
             )
             for place, kind in enumerate(KINDS)
         }
         taken = {kind: steps["hinge"][place, :, -1] for place, kind in enumerate(KINDS)}
         return {
-            **self._left_over(values, [alpha, samples]),
+            **self._remaining_losses(values, [alpha, samples]),
             "needed-samples": self.group(
                 "samples needed",
                 "",
-                needed_curves(NEEDED, alpha, found, self._predicted(found, shares)),
+                curves_of_needed(NEEDED, alpha, found, self._theory(found, shares)),
                 *(found[f"{kind}, hinge"].power(1 / shares).slope.dataset(EXPONENTS[kind]) for kind in KINDS),
                 found["no attention, hinge"].power_above(found["attention, hinge"], 1 / shares).dataset(GAP),
             ),
@@ -175,7 +175,7 @@ class SampleComplexity(AbstractNeededLab):
                 "steps needed",
                 "Steps until the hinge loss is below the threshold, with the most samples. Predicted are the powers "
                 "of the theorems through the mean of what was measured.",
-                with_words(curves(STEPS, [alpha], taken, self._predicted_steps(taken, shares)), STEPS, missing=MISSING),
+                with_words(curves(STEPS, [alpha], taken, self._theory_steps(taken, shares)), STEPS, missing=MISSING),
                 _step_power(taken["attention"], shares).slope.dataset(STEP_EXPONENT),
             ),
         }
@@ -186,12 +186,12 @@ class SampleComplexity(AbstractNeededLab):
         one, other, gap = (read_mean(found, quantity.name) for quantity in (*EXPONENTS.values(), GAP))
         fallen = KINDS if self.planted and len(self._shares) > 1 else ()
         shared = found[GAP.name].attrs["points"]
-        said = f"exponent {_said(one)} with attention, {_said(other)} without"
+        said = f"exponent {_in_words(one)} with attention, {_in_words(other)} without"
         return (
             self._claim(
                 "samples-bound",
                 "With attention the needed samples grow no faster than the share of relevant tokens to the power -2",
-                judged(lambda power: below(power, 2.0, rate), one),
+                judge_all(lambda power: below(power, 2.0, rate), one),
                 said,
                 f"The exponent is below 2 by the {TEST}.",
                 (0.9, rate),
@@ -199,7 +199,7 @@ class SampleComplexity(AbstractNeededLab):
             self._claim(
                 "samples-exponent",
                 "With attention the needed samples grow as the share of relevant tokens to the power -2",
-                judged(lambda power: between(power, 2.0 - SLACK, 2.0 + SLACK, rate), one),
+                judge_all(lambda power: between(power, 2.0 - SLACK, 2.0 + SLACK, rate), one),
                 said,
                 f"The exponent is within {SLACK:g} of 2 by the {TEST}; it fails where the interval excludes that.",
                 (0.8, rate),
@@ -207,8 +207,8 @@ class SampleComplexity(AbstractNeededLab):
             self._claim(
                 "samples-without-attention",
                 "Without attention the needed samples grow faster than with it",
-                judged(lambda apart: above(apart, 0.0, rate), gap),
-                f"{said}; difference {_said(gap, sign='+')}, over {shared} shares that both have",
+                judge_all(lambda apart: above(apart, 0.0, rate), gap),
+                f"{said}; difference {_in_words(gap, sign='+')}, over {shared} shares that both have",
                 "The difference of the exponents, over the shares whose needed samples are within the grid for both, "
                 f"is above 0 by the {TEST}.",
                 (0.85, rate),
@@ -221,16 +221,16 @@ class SampleComplexity(AbstractNeededLab):
     def _shares(self) -> tuple[float, ...]:
         return tuple(sorted(set(parse_numbers(self.alpha))))
 
-    def _needed(self, steps: Values) -> dict[str, Needed]:
+    def _samples_needed(self, steps: Values) -> dict[str, Needed]:
         """By kind and criterion."""
         sizes = self.sizes
         return {
-            f"{kind}, {criterion}": needed(sizes, np.isfinite(steps[criterion][place]))
+            f"{kind}, {criterion}": samples_needed_at(sizes, np.isfinite(steps[criterion][place]))
             for criterion in CRITERIA
             for place, kind in enumerate(KINDS)
         }
 
-    def _left_over(self, values: Values, axes: list[Along]) -> dict[str, xr.Dataset]:
+    def _remaining_losses(self, values: Values, axes: list[Along]) -> dict[str, xr.Dataset]:
         """Of planted images, loss and error at the end."""
         groups: dict[str, xr.Dataset] = {}
         for place, kind in enumerate(KINDS if self.planted else ()):
@@ -251,7 +251,7 @@ class SampleComplexity(AbstractNeededLab):
 
     def _falls(self, found: xr.Dataset, kind: str, rate: float) -> Claim:
         fall, error = read_mean(found, FALL.name), found[ERROR.name].isel(samples=-1).values
-        verdict, more = judged(lambda one: above(one, 0.0, rate), fall)
+        verdict, more = judge_all(lambda one: above(one, 0.0, rate), fall)
         return Claim(
             f"error-falls-{kind.replace(' ', '-')}",
             f"With {kind}, a larger share of relevant patches lowers the error on other objects",
@@ -266,14 +266,14 @@ class SampleComplexity(AbstractNeededLab):
             rate=rate,
         )
 
-    def _predicted(self, found: dict[str, Needed], shares: Numbers) -> dict[str, Numbers]:
+    def _theory(self, found: dict[str, Needed], shares: Numbers) -> dict[str, Numbers]:
         laws = (samples_with_attention, samples_without_attention)
         return {
             f"{kind}, predicted": through(found[f"{kind}, hinge"].inside.middle, np.array([law(one) for one in shares]))
             for kind, law in zip(KINDS, laws, strict=True)
         }
 
-    def _predicted_steps(self, taken: dict[str, Numbers], shares: Numbers) -> dict[str, Numbers]:
+    def _theory_steps(self, taken: dict[str, Numbers], shares: Numbers) -> dict[str, Numbers]:
         laws = (iterations_with_attention, iterations_without_attention)
         means = {
             kind: over_trials(STEPS, [Along("alpha", list(shares), "")], one)["needed_steps"].values
@@ -286,16 +286,16 @@ class SampleComplexity(AbstractNeededLab):
 
     def _steps_grow(self, found: xr.Dataset, rate: float) -> Claim:
         exponent = read_mean(found, STEP_EXPONENT.name)
-        verdict, more = judged(lambda one: between(one, 1.0 - STEP_SLACK, 1.0 + STEP_SLACK, rate), exponent)
+        verdict, more = judge_all(lambda one: between(one, 1.0 - STEP_SLACK, 1.0 + STEP_SLACK, rate), exponent)
         return Claim(
             "steps-exponent",
             "With attention the needed steps grow as the share of relevant tokens to the power -1",
             verdict,
-            f"exponent {_said(exponent)}, with {self.sizes[-1]} images",
+            f"exponent {_in_words(exponent)}, with {self.sizes[-1]} images",
             f"The exponent, over the shares at which all trials got there, is within {STEP_SLACK:g} of 1 by the "
             f"{TEST}; it fails where the interval excludes that.",
             LI,
-            advised(more, "Shares at which a trial did not get there do not count; there, raise --steps."),
+            join_advice(more, "Shares at which a trial did not get there do not count; there, raise --steps."),
             f"needed-steps/{STEPS.name}",
             0.7,
             kind=ClaimKind.THEORY,
@@ -312,7 +312,7 @@ class SampleComplexity(AbstractNeededLab):
         weighed: tuple[float, float],
     ) -> Claim:
         """A claim on needed samples; ``weighed`` are its weight and its test's rate."""
-        more = advised(tested[1], "Shares whose needed samples lie outside of --samples do not count.")
+        more = join_advice(tested[1], "Shares whose needed samples lie outside of --samples do not count.")
         rest = (figure, rule, LI, more, "needed-samples/needed", weighed[0])
         return Claim(name, statement, tested[0], *rest, kind=ClaimKind.THEORY, rate=weighed[1])
 
@@ -324,11 +324,11 @@ def _step_power(steps: Numbers, shares: Numbers) -> Line:
     return line_of_trials(1 / shares[complete], steps[complete], logarithmic=True, grain=grain)
 
 
-def _said(exponent: Estimate, sign: str = "") -> str:
+def _in_words(exponent: Estimate, sign: str = "") -> str:
     known = np.isfinite(exponent.mean)
     return f"{exponent.mean:{sign}.2f} ± {exponent.error:.2f}" if known else "unknown"
 
 
-def _met(steps: Numbers) -> Numbers:
+def _is_met(steps: Numbers) -> Numbers:
     """Whether a criterion was met."""
     return np.isfinite(steps).astype(np.float64)

@@ -14,7 +14,7 @@ from vitscope.labs.shallow.lab import AbstractShallowLab
 from vitscope.labs.shallow.needed import LI
 from vitscope.labs.shallow.token_model import AbstractTokens
 from vitscope.labs.shallow.trial import ShallowTrial
-from vitscope.labs.verdict import judged, read_mean
+from vitscope.labs.verdict import judge_all, read_mean
 from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.estimate import Estimate, above
@@ -93,7 +93,7 @@ class SpuriousTokens(AbstractShallowLab):
         few = cls(agreement="0.5,0.9", samples=8, alpha=0.4, token_count=10, patterns=6, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=20, tests=32, trials=2)
 
-    def planned(self) -> tuple[ShallowTrial, ...]:
+    def plan_trials(self) -> tuple[ShallowTrial, ...]:
         """Agreement, all tokens or not, seeds."""
         criterion = Criterion(goal="none", steps=self.steps, every=20)
         shared = (self.model(), self.samples, self.rate, self.batch_size, criterion)
@@ -105,7 +105,7 @@ class SpuriousTokens(AbstractShallowLab):
             for seed in self.seeds
         )
 
-    def carried_out(self, trials: Sequence[ShallowTrial]) -> Values:
+    def run_trials(self, trials: Sequence[ShallowTrial]) -> Values:
         """Loss and error at the end."""
         outcomes = train(trials)
         return {
@@ -113,7 +113,7 @@ class SpuriousTokens(AbstractShallowLab):
             "error": np.array([one.error[-1] for one in outcomes]),
         }
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """Loss, error and gain over agreement."""
         levels = parse_numbers(self.agreement)
         top = int(np.argmax(levels))
@@ -144,7 +144,7 @@ class SpuriousTokens(AbstractShallowLab):
         )
 
     def _helps(self, gain: Estimate, level: float, rate: float) -> Claim:
-        verdict, more = judged(lambda one: above(one, 0.0, rate), gain)
+        verdict, more = judge_all(lambda one: above(one, 0.0, rate), gain)
         return Claim(
             "removal-helps",
             f"At an agreement of {level:g}, removing spurious tokens improves testing",

@@ -44,7 +44,7 @@ class Sweep(AbstractWork[Chunk]):
         """The chunks of every variant, which is a block: the dearest first, so that no worker ends with one alone."""
         costs: dict[Shard, float] = {}
         for block, lab in enumerate(self.variants):
-            trials = lab.planned()
+            trials = lab.plan_trials()
             for shard in _chunks([lab.form(one) for one in trials], lab.at_once, block):
                 costs[shard] = sum(map(lab.cost, trials[shard.start : shard.stop]))
         return tuple(sorted(costs, key=lambda shard: costs[shard], reverse=True))
@@ -52,8 +52,8 @@ class Sweep(AbstractWork[Chunk]):
     def fold(self, shard: Shard, advance: Advance) -> Chunk:
         """Train a chunk; ``advance`` is told of its trials when they are all done."""
         lab = self.variants[shard.block]
-        trials = lab.planned()[shard.start : shard.stop]
-        found = {name: np.asarray(values, dtype=np.float64) for name, values in lab.carried_out(trials).items()}
+        trials = lab.plan_trials()[shard.start : shard.stop]
+        found = {name: np.asarray(values, dtype=np.float64) for name, values in lab.run_trials(trials).items()}
         wrong = {name: values.shape for name, values in found.items() if values.shape[:1] != (len(trials),)}
         if wrong:
             raise ValueError(f"{lab.name} gave values that are not one for each of {len(trials)} trials: {wrong}.")

@@ -20,10 +20,10 @@ from vitscope.labs.shallow.keep import (
     KeepLeastNoisy,
 )
 from vitscope.labs.shallow.lab import AbstractNeededLab
-from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, SUCCESS_01, Needed, needed, needed_over
+from vitscope.labs.shallow.needed import LI, NEEDED, SUCCESS, SUCCESS_01, Needed, axis_of_needed, samples_needed_at
 from vitscope.labs.shallow.theory import samples_with_attention
 from vitscope.labs.shallow.trial import ShallowTrial
-from vitscope.labs.verdict import advised, judged, read_mean
+from vitscope.labs.verdict import join_advice, judge_all, read_mean
 from vitscope.measurement.bounds import SHARE, bounded_field
 from vitscope.measurement.claim import Claim, ClaimKind
 from vitscope.measurement.errors import UserError
@@ -111,13 +111,13 @@ class TokenSparsification(AbstractNeededLab):
         few = cls(rules="oracle,random", samples="4:8", alpha=0.4, token_count=10, patterns=4, confusion=0.1, neurons=8)
         return replace(few, batch_size=4, steps=40, loss=0.9, tests=32, trials=2)
 
-    def planned(self) -> tuple[ShallowTrial, ...]:
+    def plan_trials(self) -> tuple[ShallowTrial, ...]:
         """Rules, samples, seeds."""
         tokens, model = self.tokens(self.alpha), self.model()
         rules = [self._keep(name) for name in self._names]
         return tuple(trial for rule in rules for trial in self.over_sizes(tokens, model, rule))
 
-    def measured(self, values: Values) -> Datasets:
+    def datasets_of(self, values: Values) -> Datasets:
         """Success over samples, and samples needed, by rule."""
         names, sizes = self._names, self.sizes
         met = {name: np.isfinite(one).reshape(len(names), len(sizes), -1) for name, one in values.items()}
@@ -127,14 +127,14 @@ class TokenSparsification(AbstractNeededLab):
             {name: met[criterion][place].astype(np.float64) for place, name in enumerate(names)}
             for criterion in ("hinge", "0-1")
         )
-        found, rates = needed(sizes, met["hinge"]), met["hinge"].mean(1)
+        found, rates = samples_needed_at(sizes, met["hinge"]), met["hinge"].mean(1)
         step = 1 / len(sizes)
         gains = [over_trials(GAIN, [rules], rates - rates[0], step)]
         first = replace(FIRST, label=f"{GAIN.label} by {names[1]}, against {ALL}")
         gains.append(over_trials(first, [], rates[1] - rates[0], step))
         if RANDOM in names:
             gains.append(over_trials(GAIN_ON_RANDOM, [rules], rates - rates[names.index(RANDOM)], step))
-        parts = (needed_over(NEEDED, rules, found), prediction(PREDICTED, [rules], self._theory(found)))
+        parts = (axis_of_needed(NEEDED, rules, found), prediction(PREDICTED, [rules], self._theory(found)))
         return {
             "samples-needed": self.group("samples needed", "", *parts, *gains),
             "success-by-rule": self.group(
@@ -176,7 +176,7 @@ class TokenSparsification(AbstractNeededLab):
     def _fewer(self, found: xr.Dataset, name: str, other: str, rate: float) -> Claim:
         gain = read_mean(found, (GAIN if other == ALL else GAIN_ON_RANDOM).name)
         images = float(found["needed"])
-        verdict, more = judged(lambda one: above(one, 0.0, rate), gain)
+        verdict, more = judge_all(lambda one: above(one, 0.0, rate), gain)
         return Claim(
             f"fewer-{name.replace(' ', '-')}-than-{other}",
             f"Keeping {self.keep:g} of the tokens by {name} needs fewer images than "
@@ -185,7 +185,7 @@ class TokenSparsification(AbstractNeededLab):
             f"gain in success {gain.text}; images needed: {f'{images:.0f}' if np.isfinite(images) else 'not reached'}",
             "The gain in success over all numbers of images is above 0 by Student's interval over seeds.",
             LI,
-            advised(more, "Where a rule or all tokens need more or fewer images than --samples has, widen it."),
+            join_advice(more, "Where a rule or all tokens need more or fewer images than --samples has, widen it."),
             "samples-needed/needed",
             (0.9 if name in ("oracle", "attention") else 0.7) - (0.15 if other == RANDOM else 0),
             kind=ClaimKind.THEORY,

@@ -22,7 +22,7 @@ def read_mean(dataset: xr.Dataset, name: str, **at: object) -> Estimate:
     return Estimate(mean, error, int(count), float(dataset[name].attrs.get(FLOOR, 0.0)))
 
 
-def judged(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
+def judge_all(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
     """The verdict of a statement that needs all of some estimates, and how many trials it takes where it is none."""
     verdict = together(*map(judge, estimates))
     if verdict is not Verdict.UNDECIDED or not all(math.isfinite(one.mean) for one in estimates):
@@ -36,6 +36,6 @@ def judged(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tuple[
     return verdict, f"About {more:,} trials would decide it, if theirs are like those seen (--trials {more})."
 
 
-def advised(*parts: str) -> str:
+def join_advice(*parts: str) -> str:
     """What there is to say, in one text."""
     return " ".join(part for part in parts if part)

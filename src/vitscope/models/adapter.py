@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
-from vitscope.models.architectures import Shapes, resembling
+from vitscope.models.architectures import Shapes, nearest_architectures
 from vitscope.models.folder import Folder
 from vitscope.models.subject import Composition, Preprocessing
 from vitscope.runs.registry import Registry
@@ -187,7 +187,7 @@ def refuse_crop(library: str, crop: float | None) -> None:
         raise UserError(f"A crop ({crop}) can be given for models of timm and torchvision, not of {library}.")
 
 
-def checked_crop(crop: float) -> float:
+def check_crop(crop: float) -> float:
     """The share, if it is one."""
     if not 0 < crop <= 1:
         raise UserError(f"The crop is {crop}; it is the share of the shorter side that is kept, above 0 and at most 1.")
@@ -224,7 +224,7 @@ def misfit(model: str, own: Shapes, found: Shapes) -> UserError:
             "; ".join(shapes[:2]) + (f" and {len(shapes) - 2} more" if len(shapes) > 2 else ""),
         ),
     )
-    like = resembling(found)
+    like = nearest_architectures(found)
     meant = f"they {'are those' if like[1] else 'look like those'} of {like[0]}" if like else ""
     return UserError(
         f"The weights do not fit {model}: {'; '.join(problems)}. "

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.feed import quantised_layers
-from vitscope.models.own_forward import allowed, distance, probe_images
+from vitscope.models.own_forward import allowed_gap, distance, probe_images
 from vitscope.models.subject import Subject, Unwatched
 
 _TOLERANCE = 1e-3
@@ -26,7 +26,7 @@ def notes_on_batches(subject: Subject, images: Float[Tensor, "batch channels hei
         logits = subject.anatomy.walk(torch.cat([alone, alone]), Unwatched())[:1]
         together = subject.anatomy.walk(torch.cat([alone, beside]), Unwatched())[:1]
     apart = distance(together, logits)
-    if apart <= max(_TOLERANCE, allowed(subject.module)):
+    if apart <= max(_TOLERANCE, allowed_gap(subject.module)):
         return ()
     if quantised_layers(subject.module):
         return (

@@ -39,7 +39,7 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
     with buffers_kept(module), as_user_errors(module, image):
         notes: tuple[str, ...] = ()
         if adapter is not None:
-            found, why_not = _taken_apart(module, adapter, image)
+            found, why_not = _take_apart(module, adapter, image)
             if found is not None:
                 return Described(found, adapter.name)
             notes = (f"{type(module).__name__} is read at its blocks, without its attention, because {why_not}.",)
@@ -47,13 +47,15 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
     return Described(anatomy, f"{type(module).__name__}, read at its blocks", (*notes, *more))
 
 
-def tried(module: nn.Module, anatomy: AbstractAnatomy, image: tuple[int, int, int]) -> Float[Tensor, "images outputs"]:
+def try_walk(
+    module: nn.Module, anatomy: AbstractAnatomy, image: tuple[int, int, int]
+) -> Float[Tensor, "images outputs"]:
     """What a walk through the module returns for two pictures of noise, and what it raises on them as one sentence."""
     with torch.no_grad(), buffers_kept(module), as_user_errors(module, image):
         return anatomy.walk(probe_images(image), Unwatched())
 
 
-def _taken_apart(
+def _take_apart(
     module: nn.Module, adapter: type[AbstractAdapter], image: tuple[int, int, int]
 ) -> tuple[Composition | None, str]:
     try:

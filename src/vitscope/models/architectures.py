@@ -29,13 +29,13 @@ class Architecture:
     """The submodules whose shapes follow from the number of classes."""
 
 
-def resembling(shapes: Shapes, most: int = 3) -> tuple[str, bool] | None:
+def nearest_architectures(shapes: Shapes, most: int = 3) -> tuple[str, bool] | None:
     """``(words, exact)``: the architectures with the names of these weights, nearest first; None if there is none.
 
     ``exact`` says that their shapes are the same too, but for the classifier's. Cost: some digests of the names.
     """
     names = _names(shapes)
-    alike = [one for one in _indexed() if one.names == names]
+    alike = [one for one in _read_index() if one.names == names]
     by_head = {one.classifier: _shapes(shapes, one.classifier) for one in alike}
     exact = [one for one in alike if one.shapes == by_head[one.classifier]]
     count = _count(shapes)
@@ -47,7 +47,7 @@ def resembling(shapes: Shapes, most: int = 3) -> tuple[str, bool] | None:
     return (" or ".join(shown) if exact else shown[0]) + more, bool(exact)
 
 
-def described(name: str, shapes: Shapes, classifier: tuple[str, ...]) -> Architecture:
+def architecture_entry(name: str, shapes: Shapes, classifier: tuple[str, ...]) -> Architecture:
     """The entry of an architecture whose weights have these shapes."""
     return Architecture(name, _names(shapes), _shapes(shapes, classifier), _count(shapes), classifier)
 
@@ -76,6 +76,6 @@ def _digest(words: Iterable[str]) -> str:
 
 
 @cache
-def _indexed() -> tuple[Architecture, ...]:
+def _read_index() -> tuple[Architecture, ...]:
     rows = json.loads(INDEX.read_text()) if INDEX.is_file() else []
     return tuple(Architecture(row[0], row[1], row[2], row[3], tuple(row[4])) for row in rows)

@@ -39,7 +39,7 @@ class Attention:
     def scores(self) -> Float[Tensor, "batch windows heads queries keys"]:
         """What the softmax is taken of. Cost: batch x windows x heads x queries x keys x width products."""
         scores = (self.queries * self.scale) @ self.keys.transpose(-1, -2)
-        scores = _mixed(scores, self.mix_scores)
+        scores = _mix(scores, self.mix_scores)
         return scores if self.bias is None else scores + self.bias
 
     def weights(self) -> Float[Tensor, "batch windows heads queries keys"]:
@@ -48,7 +48,7 @@ class Attention:
 
     def mixed_weights(self) -> Float[Tensor, "batch windows heads queries keys"]:
         """What multiplies the values: the weights, mixed between heads where the model does so."""
-        return _mixed(self.weights(), self.mix_weights)
+        return _mix(self.weights(), self.mix_weights)
 
     def context(self) -> Float[Tensor, "batch windows heads queries value_width"]:
         """What attention returns: the weights times the values, by the fused kernel where heads are not mixed."""
@@ -65,7 +65,7 @@ class Attention:
         """The same in float32 where it is in half precision, which is too coarse to measure in."""
         q, k, v = (at_least_float32(tensor) for tensor in (self.queries, self.keys, self.values))
         bias, gate = (None if tensor is None else at_least_float32(tensor) for tensor in (self.bias, self.gate))
-        scores, weights = (_widened(mixing) for mixing in (self.mix_scores, self.mix_weights))
+        scores, weights = (_widen(mixing) for mixing in (self.mix_scores, self.mix_weights))
         return replace(self, queries=q, keys=k, values=v, bias=bias, gate=gate, mix_scores=scores, mix_weights=weights)
 
     def images(self, start: int, stop: int) -> "Attention":
@@ -78,11 +78,11 @@ class Attention:
         return replace(self, queries=q, keys=k, values=v, bias=bias, gate=gate)
 
 
-def _widened(mixing: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+def _widen(mixing: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
     return None if mixing is None else (at_least_float32(mixing[0]), at_least_float32(mixing[1]))
 
 
-def _mixed(
+def _mix(
     per_head: Float[Tensor, "batch windows heads queries keys"],
     mixing: tuple[Float[Tensor, "heads heads"], Float[Tensor, " heads"]] | None,
 ) -> Float[Tensor, "batch windows heads queries keys"]:
@@ -111,6 +111,6 @@ def global_tokens(count: int, device: torch.device) -> Int[Tensor, "1 tokens"]:
     return torch.arange(count, device=device)[None]
 
 
-def joined(context: Float[Tensor, "batch 1 heads queries width"]) -> Float[Tensor, "batch queries dim"]:
+def join_heads(context: Float[Tensor, "batch 1 heads queries width"]) -> Float[Tensor, "batch queries dim"]:
     """The heads of one global window side by side."""
     return context[:, 0].transpose(1, 2).flatten(2)

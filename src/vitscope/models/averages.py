@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from vitscope.models.weight_sets import TensorGroup, WeightSet, fitting, is_average
+from vitscope.models.weight_sets import TensorGroup, WeightSet, fitting_sets, is_average
 
 _MOMENTS = re.compile(r"(exp|square|sq|grad)_avg")
 """What optimisers call their averages of gradients."""
@@ -15,7 +15,7 @@ _DEEP, _MOST = 6, 100
 """Mappings and lists within each other in which averages are looked for, and in which their tensors are."""
 
 
-def completed(
+def complete_averages(
     sets: Sequence[WeightSet], groups: Sequence[TensorGroup], wanted: Sequence[str], buffers: Collection[str]
 ) -> tuple[WeightSet, ...]:
     """The sets, and the averages that have all of the ``wanted`` names but some ``buffers``, with the one raw set's.
@@ -25,7 +25,7 @@ def completed(
     alone = [one for one in sets if not one.averaged]
     raw = alone[0] if len(alone) == 1 else None
     known = {(one.group.path, one.prefix) for one in sets}
-    found = fitting(groups, [name for name in wanted if name not in buffers]) if raw else ()
+    found = fitting_sets(groups, [name for name in wanted if name not in buffers]) if raw else ()
     more = [one for one in found if one.averaged and (one.group.path, one.prefix) not in known]
     lent = {name: value for name, value in raw.state.items() if name in buffers} if raw else {}
     return (*sets, *(replace(one, lent={n: lent[n] for n in lent.keys() - one.names.keys()}) for one in more))

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-9
 """Of float64, relative to the largest value."""
 
 
-def baked(subject: Subject) -> tuple[nn.Module, tuple[str, ...]]:
+def bake(subject: Subject) -> tuple[nn.Module, tuple[str, ...]]:
     """A module whose own forward pass gives the edited subject's logits, and the parameters that were zeroed for it.
 
     Layer by layer from the stem, where the plain walk leaves the edited one, the last weights of that unit's branch
@@ -82,13 +82,13 @@ class _ZeroSearch:
 
     def zeros(self) -> list[_Zero]:
         """What must be zero, found layer by layer."""
-        target = self._walked(with_module(self.subject, self.module))  # before anything is zeroed
+        target = self._walk(with_module(self.subject, self.module))  # before anything is zeroed
         found: list[_Zero] = []
         while (layer := self._first_difference(target)) is not None:
             if layer == 0 or layer == len(target[0].streams):
                 where = "before its first unit" if layer == 0 else "after its last unit"
                 raise UserError(f"{self._cannot} {where}, which weights cannot carry.")
-            found.extend(self._mended(layer, target))
+            found.extend(self._mend(layer, target))
         return found
 
     @property
@@ -96,13 +96,13 @@ class _ZeroSearch:
         names = ", ".join(dict.fromkeys(type(edit).__name__ for edit in self.subject.edits))
         return f"{self.subject.name} cannot be saved as an ordinary model: its edits ({names}) change it"
 
-    def _walked(self, subject: Subject) -> tuple[_Watched, Tensor]:
+    def _walk(self, subject: Subject) -> tuple[_Watched, Tensor]:
         watched = _Watched()
         with torch.no_grad():
             return watched, subject.anatomy.walk(self.images, watched)
 
     def _plain(self) -> tuple[_Watched, Tensor]:
-        return self._walked(with_module(replace(self.subject, edits=()), self.module))
+        return self._walk(with_module(replace(self.subject, edits=()), self.module))
 
     def _first_difference(self, target: tuple[_Watched, Tensor]) -> int | None:
         """The first layer after which the plain walk is another; one past the last for the logits; None if none."""
@@ -110,7 +110,7 @@ class _ZeroSearch:
         pairs = [*zip(watched.streams, target[0].streams, strict=True), (logits, target[1])]
         return next((layer for layer, (one, other) in enumerate(pairs) if not _agree(one, other)), None)
 
-    def _mended(self, layer: int, target: tuple[_Watched, Tensor]) -> Sequence[_Zero]:
+    def _mend(self, layer: int, target: tuple[_Watched, Tensor]) -> Sequence[_Zero]:
         """Zeros that make the walks agree up to this layer, which stay in the module."""
         place = self.subject.places[layer - 1]
         candidates = list(dict.fromkeys(_candidates(self.module, place)))
@@ -128,7 +128,7 @@ class _ZeroSearch:
         )
 
     def _holds(self, zeros: Sequence[_Zero], layer: int, target: tuple[_Watched, Tensor]) -> bool:
-        before = self._written(zeros)
+        before = self._write(zeros)
         difference = self._first_difference(target)
         if difference is None or difference > layer:
             return True
@@ -147,14 +147,14 @@ class _ZeroSearch:
             return []
         changes: list[Tensor] = []
         for group in groups:
-            before = self._written([group])
+            before = self._write([group])
             changes.append((self._plain()[0].streams[layer] - start).reshape(-1))
             self._restore(before)
         wanted = (target[0].streams[layer] - start).reshape(-1, 1)
         weights = torch.linalg.lstsq(torch.stack(changes, 1), wanted).solution[:, 0]
         return [group for group, share in zip(groups, weights.tolist(), strict=True) if share > 0.5]
 
-    def _written(self, zeros: Sequence[_Zero]) -> dict[str, Tensor]:
+    def _write(self, zeros: Sequence[_Zero]) -> dict[str, Tensor]:
         """Write zeros; the parameters as they were."""
         before = {zero.name: self.module.get_parameter(zero.name).detach().clone() for zero in zeros}
         with torch.no_grad():

@@ -44,7 +44,7 @@ def band_pictures(shape: tuple[int, int, int]) -> Float[Tensor, "pictures channe
     return torch.stack(shown)
 
 
-def moved(values: Float[Tensor, "pictures ..."], channel: int) -> Movement:
+def displacement(values: Float[Tensor, "pictures ..."], channel: int) -> Movement:
     """How far each position moves over the axis ``channel``; the remaining axes are the positions.
 
     What all positions have in common is taken off, for attention takes a part of every change everywhere.
@@ -83,7 +83,7 @@ def difference(movement: Movement, grid: tuple[int, int]) -> float:
 
 
 def _spread(shares: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.square(_centred(shares)).mean()))
+    return float(np.sqrt(np.square(_centre(shares)).mean()))
 
 
 def _shares(movement: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -93,14 +93,14 @@ def _shares(movement: NDArray[np.float64]) -> NDArray[np.float64]:
 def _along(movement: NDArray[np.float64], cells: NDArray[np.int64], count: int) -> float:
     if count == 1:
         return 1.0
-    shares = _centred(_shares(movement))
-    expected = _centred(np.where(cells < 0, 1 / BANDS, _fields(count)[..., cells]))
+    shares = _centre(_shares(movement))
+    expected = _centre(np.where(cells < 0, 1 / BANDS, _fields(count)[..., cells]))
     products = (shares * expected).sum((1, 2))
     sizes = np.sqrt(np.square(expected).sum((1, 2)) * np.square(shares).sum())
     return float((products[sizes > 0] / sizes[sizes > 0]).max(initial=-1.0))
 
 
-def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _centre(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values - values.mean(-1, keepdims=True)
 
 

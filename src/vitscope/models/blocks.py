@@ -68,7 +68,7 @@ def blocks_of(module: nn.Module, name: str = "") -> Iterator[NestedBlock]:
             yield from inner
 
 
-def passed_by(
+def find_passed_by(
     module: nn.Module,
     blocks: Sequence[NestedBlock],
     layouts: Mapping[str, FoundLayout],
@@ -115,7 +115,7 @@ class _SecondRun:
     def keep(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Before it runs: a copy of what enters it, for it may work in place."""
         if self.entered is None:
-            self.entered = tuple(map(_copied, given)), {key: _copied(one) for key, one in named.items()}
+            self.entered = tuple(map(_copy, given)), {key: _copy(one) for key, one in named.items()}
 
     def repeat(self) -> None:
         """After it ran: again, and look at what comes out."""
@@ -130,7 +130,7 @@ class _SecondRun:
             self.running, self.entered = False, None
 
 
-def _copied(given: object) -> object:
+def _copy(given: object) -> object:
     return given.clone() if isinstance(given, Tensor) else given
 
 

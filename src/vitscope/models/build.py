@@ -17,9 +17,9 @@ def build_model(model: str, arguments: Mapping[str, object], classes: tuple[str,
     """
     library, _, name = model.rpartition("/")
     if library in ("", "vitscope"):
-        from vitscope.models.own.library import sized_vit
+        from vitscope.models.own.library import make_vit
 
-        return sized_vit(name, arguments, classes)
+        return make_vit(name, arguments, classes)
     if library == "timm":
         from vitscope.models.timm.construction import timm_model
 
@@ -51,7 +51,7 @@ def image_side(module: nn.Module) -> int:
     return configured_side(module)
 
 
-def restored(checkpoint: Checkpoint) -> nn.Module:
+def restore_module(checkpoint: Checkpoint) -> nn.Module:
     """The module a checkpoint of :func:`~vitscope.models.checkpoint.save_checkpoint` was made of, with its weights.
 
     Memory for it is taken only after its weights were seen to be of the shapes that the file has.

@@ -33,7 +33,7 @@ def outputs_of(
         if len(given) != count:
             raise UserError(f"{len(given)} class names were given for a model of {count} classes.")
         return Outputs(count, tuple(given))
-    read = labelled(count, labels)
+    read = label_outputs(count, labels)
     if not saved and (read.names or (read.notes and known.notes)):
         return read
     names, notes = saved or known.names, () if saved else read.notes or known.notes
@@ -59,7 +59,7 @@ def refuse_probabilities(name: str, rows: Float[Tensor, "images classes"]) -> No
         )
 
 
-def labelled(count: int, labels: Sequence[tuple[str, object]]) -> Outputs:
+def label_outputs(count: int, labels: Sequence[tuple[str, object]]) -> Outputs:
     """``count`` classes with the names that a file holds, under one key or under several that say the same."""
     found = [named_outputs(count, names, key) for key, names in labels]
     named = [one for one in found if one.names is not None]

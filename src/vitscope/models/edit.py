@@ -17,21 +17,21 @@ from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObser
 from vitscope.models.unit import Place
 
 
-def edited(subject: Subject, edit: AbstractEdit) -> Subject:
+def with_edit(subject: Subject, edit: AbstractEdit) -> Subject:
     """The subject with one more edit; module and old subject are untouched."""
-    return replace(subject, anatomy=edit.applied(subject.anatomy), edits=(*subject.edits, edit))
+    return replace(subject, anatomy=edit.apply(subject.anatomy), edits=(*subject.edits, edit))
 
 
 def with_module(subject: Subject, module: nn.Module) -> Subject:
     """The subject, its edits included, on another module of the same architecture."""
-    base = _unedited(subject.anatomy)
+    base = _without_edits(subject.anatomy)
     anatomy = replace(base, module=module) if isinstance(base, NamedModules) else composition_of(module)
     if anatomy is None:
         raise UserError(f"{type(module).__name__} is of no family that is known, unlike {subject.name}.")
     return replace(subject, module=module, anatomy=with_edits(anatomy, subject.edits))
 
 
-def _unedited(anatomy: AbstractAnatomy) -> AbstractAnatomy:
+def _without_edits(anatomy: AbstractAnatomy) -> AbstractAnatomy:
     while isinstance(anatomy, AbstractWrapped):
         anatomy = anatomy.inner
     return anatomy
@@ -39,7 +39,7 @@ def _unedited(anatomy: AbstractAnatomy) -> AbstractAnatomy:
 
 def with_edits(anatomy: AbstractAnatomy, edits: Sequence[AbstractEdit]) -> AbstractAnatomy:
     """An unedited anatomy after these edits, the first one first."""
-    return reduce(lambda current, edit: edit.applied(current), edits, anatomy)
+    return reduce(lambda current, edit: edit.apply(current), edits, anatomy)
 
 
 PixelFunction = Callable[[Float[Tensor, "batch channels height width"]], Float[Tensor, "batch channels height width"]]
@@ -52,7 +52,7 @@ class OnInput(AbstractEdit):
 
     function: PixelFunction
 
-    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
         """The anatomy behind the function. Works for any model."""
         if isinstance(anatomy, Composition):
             return replace(anatomy, stem=StemBehind(self.function, anatomy.stem))

@@ -16,7 +16,7 @@ from vitscope.models.subject import Composition
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def fed(module: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Tensor:
+def module_input(module: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Tensor:
     """A copy of the images as the module takes them: it may write into it."""
     like = input_like(module)
     return images.to(like.device, like.dtype, copy=True)
@@ -24,7 +24,7 @@ def fed(module: nn.Module, images: Float[Tensor, "batch channels height width"])
 
 def zero_image(module: nn.Module, shape: tuple[int, int, int]) -> Float[Tensor, "1 channels height width"]:
     """One image of zeros of ``shape``, on the module's device and in its type."""
-    return fed(module, torch.zeros(1, *shape))
+    return module_input(module, torch.zeros(1, *shape))
 
 
 def input_like(module: nn.Module) -> Tensor:
@@ -79,7 +79,7 @@ class FedStem:
 
     def __call__(self, images: Tensor) -> Stream:
         """The stream after the stem."""
-        return self.stem(fed(self.module, images))
+        return self.stem(module_input(self.module, images))
 
 
 def in_own_precision(module: nn.Module, anatomy: Composition) -> Composition:

@@ -71,7 +71,7 @@ def read_folder(path: Path, weights: bool = True) -> Folder:
     found, others = _weight_files(path) if weights else (None, [])
     if found is None:
         return Folder(path, configuration)
-    held = Contents(_sharded(path, found)) if found.suffix == ".json" else read_contents(found)
+    held = Contents(_read_shards(path, found)) if found.suffix == ".json" else read_contents(found)
     said = f"{path} holds weights in {found.name} and in {', '.join(others)}: those of {found.name} were taken."
     return Folder(path, configuration, found, held, (said,) if others else ())
 
@@ -141,7 +141,7 @@ def no_larger_than(folder: Folder) -> Generator[None]:
         handle.remove()
 
 
-def made_without_memory(folder: Folder, make: Callable[[], nn.Module]) -> None:
+def make_without_memory(folder: Folder, make: Callable[[], nn.Module]) -> None:
     """Try a constructor without allocating memory, so that what is impossible or too large is refused first."""
     with no_larger_than(folder), torch.device("meta"):
         try:
@@ -181,7 +181,7 @@ def _weight_files(path: Path) -> tuple[Path | None, list[str]]:
     return (loose[0] if loose else None), []
 
 
-def _sharded(path: Path, index: Path) -> dict[str, object]:
+def _read_shards(path: Path, index: Path) -> dict[str, object]:
     listed: object = read_object(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise UserError(f"{index} has no weight_map of files by the names of weights; save the model again.")

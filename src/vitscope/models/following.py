@@ -63,7 +63,7 @@ def layers_apart(
         for layer in told:
             unit, behind_it = names[layer - 1 : layer + 1]
             alone = entered.get(behind_it)
-            if alone is not None and _passed_by(module, (unit, behind_it), known, shown, alone):
+            if alone is not None and _passes_by(module, (unit, behind_it), known, shown, alone):
                 found.add(layer)
     return frozenset(found)
 
@@ -77,7 +77,7 @@ def _both_same(one: Stream | None, other: Stream | None) -> bool:
     return one is not None and other is not None and same_map(one, other)
 
 
-def _passed_by(
+def _passes_by(
     module: nn.Module,
     names: tuple[str, str],
     known: Mapping[str, tuple[FoundLayout, FoundLayout | None]],

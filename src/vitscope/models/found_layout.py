@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitscope.models.bands import agreement, difference, moved
+from vitscope.models.bands import agreement, difference, displacement
 from vitscope.models.stream import Layout, Stream, token_stream
 
 _PREFIX = 16
@@ -201,7 +201,7 @@ def _maps(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, in
         found = FoundLayout(part, axes, layout, (one, two, three), grid)
         long = grid[0] * image[1] / (grid[1] * image[0])
         if grid != (1, 1) and 1 / _LONGEST <= long <= _LONGEST:
-            movement = moved(values, channel)
+            movement = displacement(values, channel)
             yield _Order(found, agreement(movement, *_raster(grid), grid), difference(movement, grid))
         elif grid == (1, 1) and values.shape[channel] > 1:  # a single cell: the only axis there is holds the channels
             yield _Order(found, 1.0)
@@ -213,7 +213,7 @@ def _tokens(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, 
     Among these are patches behind a row of tokens or more: they may be registers, or the padding of a picture.
     """
     count, width = values.shape[1:]
-    movement = moved(values, 2)
+    movement = displacement(values, 2)
     for extra in range(min(_PREFIX, count - 2) + 1):
         for grid in _grids(count - extra, image):
             rows, columns = _raster(grid)

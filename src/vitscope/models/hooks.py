@@ -26,15 +26,15 @@ def hooks(
         for name in names:
             part = module.get_submodule(name)
             if before is not None:
-                stack.enter_context(part.register_forward_pre_hook(_entering(name, before), with_kwargs=True))
+                stack.enter_context(part.register_forward_pre_hook(_pre_hook(name, before), with_kwargs=True))
             if after is not None:
-                stack.enter_context(part.register_forward_hook(_leaving(name, after)))
+                stack.enter_context(part.register_forward_hook(_hook(name, after)))
         yield
 
 
-def _entering(name: str, before: Before) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+def _pre_hook(name: str, before: Before) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     return lambda _, given, named: before(name, given, named)
 
 
-def _leaving(name: str, after: After) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+def _hook(name: str, after: After) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
     return lambda _, given, output: after(name, output)

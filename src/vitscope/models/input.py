@@ -41,7 +41,7 @@ def input_of(
     return replace(own, transform=InMode(MODES[channels], own.transform))
 
 
-def resized(own: Preprocessing, image: tuple[int, int]) -> Preprocessing:
+def resize_input(own: Preprocessing, image: tuple[int, int]) -> Preprocessing:
     """An input of another size with the same normalisation, for models that take pictures of any size."""
     if own.mean is None or own.std is None:
         raise UserError(f"An input of {image[0]} x {image[1]} cannot be made here; give it as {_EXAMPLE}.")

@@ -8,15 +8,15 @@ from pathlib import Path
 from torch import nn
 
 from vitscope.models.adapter import Size
-from vitscope.models.anatomy import anatomy_of, tried
+from vitscope.models.anatomy import anatomy_of, try_walk
 from vitscope.models.catalogue import library_of
 from vitscope.models.classes import outputs_of, refuse_probabilities
 from vitscope.models.feed import refuse_unmade
-from vitscope.models.input import input_of, resized
-from vitscope.models.made import Asked, made_from_module, made_from_name
+from vitscope.models.input import input_of, resize_input
+from vitscope.models.made import Asked, make_from_module, make_from_name
 from vitscope.models.pixels import PixelInput
 from vitscope.models.subject import Subject
-from vitscope.models.unwrapped import unwrapped
+from vitscope.models.unwrapped import unwrap
 
 _BY_NAME = ("pretrained", "random")
 """Weights that are the name's own, and so are its classes."""
@@ -67,19 +67,19 @@ def load(
     size = Size(class_count, (image_size, image_size) if isinstance(image_size, int) else image_size, channels)
     asked = Asked(pretrained, None if weights is None else Path(weights), average, part, size, options or {}, input)
     if isinstance(model, str | os.PathLike):
-        made = made_from_name(os.fspath(model), asked)
+        made = make_from_name(os.fspath(model), asked)
     else:
-        held, notes = unwrapped(model, None if input is None else input.preprocessing.shape)
-        made = made_from_module(held, asked)
+        held, notes = unwrap(model, None if input is None else input.preprocessing.shape)
+        made = make_from_module(held, asked)
         made = replace(made, notes=(*notes, *made.notes))
     refuse_unmade(made.module)
     module = made.module.to(device).eval()
     library = library_of(module)
     preprocessing = input_of(module, library, input or made.input, crop)
     if size.image is not None and preprocessing.shape[1:] != size.image:
-        preprocessing = resized(preprocessing, size.image)
+        preprocessing = resize_input(preprocessing, size.image)
     described = anatomy_of(module, units, preprocessing.shape)
-    rows = tried(module, described.anatomy, preprocessing.shape)
+    rows = try_walk(module, described.anatomy, preprocessing.shape)
     outputs = outputs_of(module, library, rows.shape[-1], made.classes, classes, made.labels)
     if outputs.count:
         refuse_probabilities(type(module).__name__, rows)

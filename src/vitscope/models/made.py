@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Restored, Size, load_strictly, misfit, refuse_options
-from vitscope.models.architectures import resembling
-from vitscope.models.averages import averages_in, completed
-from vitscope.models.build import restored
+from vitscope.models.architectures import nearest_architectures
+from vitscope.models.averages import averages_in, complete_averages
+from vitscope.models.build import restore_module
 from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import checkpoint_of, groups_in
 from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
-from vitscope.models.recorded import Recorded, class_names, recorded, unfollowed
-from vitscope.models.rewritten import copied
+from vitscope.models.recorded import Recorded, class_names, ignored_input, read_record
+from vitscope.models.rewritten import copy_module
 from vitscope.models.sized import Named, Shapes, size_of
 from vitscope.models.weight_file import Contents, read_contents
-from vitscope.models.weight_sets import TensorGroup, WeightSet, candidate, chosen, fitting, groups_of, only
+from vitscope.models.weight_sets import TensorGroup, WeightSet, candidate, choose_set, fitting_sets, groups_of, only
 
 _COUNTED = ("total_ops", "total_params", "n_averaged")
 """What counters of operations (thop) and of averaged steps leave in a file as if it were weights."""
@@ -63,17 +63,17 @@ class MadeModel:
     """Names of classes as a foreign file holds them, each with its key."""
 
 
-def made_from_module(module: nn.Module, asked: Asked) -> MadeModel:
+def make_from_module(module: nn.Module, asked: Asked) -> MadeModel:
     """The module itself; a copy of it if it is given weights."""
     name = type(module).__name__
     asked.refuse_size(f"A module that is handed over ({name})")
     if asked.weights is None:
         return MadeModel(module, name, "as handed over")
     contents = read_contents(asked.weights)
-    return _filled(MadeModel(copied(module), name, str(asked.weights)), contents, asked.weights, asked)
+    return _fill(MadeModel(copy_module(module), name, str(asked.weights)), contents, asked.weights, asked)
 
 
-def made_from_name(model: str, asked: Asked) -> MadeModel:
+def make_from_name(model: str, asked: Asked) -> MadeModel:
     """The model of this name, folder or checkpoint. Raises ``UserError`` naming what it is, if it is none of these."""
     path = Path(model)
     if path.is_file():
@@ -134,7 +134,7 @@ def _from_folder(path: Path, asked: Asked) -> MadeModel:
             assert file is not None, "a folder without weights is refused"
             assert contents is not None, "a file has contents"
             made = MadeModel(opened.module, path.name, str(asked.weights or path), notes=opened.notes)
-            return _filled(made, contents, file, asked, saved=asked.weights is None)
+            return _fill(made, contents, file, asked, saved=asked.weights is None)
     keys = ", ".join(folder.configuration)
     raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {keys}.")
 
@@ -149,12 +149,12 @@ def _from_file(path: Path, asked: Asked) -> MadeModel:
         asked.refuse_size(f"{path}, which vitscope wrote,")
         _refuse_choice(path, asked)
         try:
-            module = restored(checkpoint)
+            module = restore_module(checkpoint)
         except UserError as error:
             why = reason(error)
             raise UserError(f"{path} does not hold the {checkpoint.model} that it says it does: {why}.") from error
         return MadeModel(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
-    said = recorded(contents.data)
+    said = read_record(contents.data)
     fits = [name for name in said.names if _fits(name, contents, said, asked)] or list(said.names)
     if len(fits) == 1:
         prefix, _, rest = fits[0].partition("/")
@@ -179,21 +179,21 @@ def _fits(name: str, contents: Contents, said: Recorded, asked: Asked) -> bool:
     prefix, _, rest = name.partition("/")
     named = Named(_library(prefix), rest, {**said.options, **asked.options})
     try:
-        return bool(fitting(groups_of(contents.data), list(named.shapes(asked.size))))
+        return bool(fitting_sets(groups_of(contents.data), list(named.shapes(asked.size))))
     except UserError:
         return False
 
 
 def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: Asked) -> MadeModel:
     """The named model in the size of the file's weights, with them."""
-    said = recorded(contents.data)
+    said = read_record(contents.data)
     size = asked.size
     heard = _name_notes(model, said, path)
     if said.is_of(model):
         model = said.tagged(model)
         named = Named(named.library, model.partition("/")[2] or model, {**said.options, **named.options})
         size = replace(size, image=size.image or (None if "img_size" in named.options else said.image))
-    found = _meant(named, size, path, contents, asked)
+    found = _choose_set(named, size, path, contents, asked)
     if found is not None:
         size = size_of(named, size, _shapes(found.state))
     module = named.library.create(named.name, False, **named.arguments(size))
@@ -202,8 +202,8 @@ def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: As
 
         show_as(module, said.shown)
     elif said.is_of(model) and named.library.name == "torchvision":
-        heard = (*heard, *unfollowed(path, said, named.library.preprocessing(module)))
-    made = _filled(MadeModel(module, model, str(path)), contents, path, asked)
+        heard = (*heard, *ignored_input(path, said, named.library.preprocessing(module)))
+    made = _fill(MadeModel(module, model, str(path)), contents, path, asked)
     return replace(made, notes=(*heard, *_size_notes(path, asked.size, size), *made.notes))
 
 
@@ -215,20 +215,20 @@ def _name_notes(model: str, said: Recorded, path: Path) -> tuple[str, ...]:
     return () if tagged == model else (f"{path.name} says that it is of {said.said}: its input is that of {tagged}.",)
 
 
-def _meant(named: Named, size: Size, path: Path, contents: Contents, asked: Asked) -> WeightSet | None:
+def _choose_set(named: Named, size: Size, path: Path, contents: Contents, asked: Asked) -> WeightSet | None:
     """The set of weights that has the model's names, or those of the model without a classifier; None if none has."""
     groups = groups_in(path, contents)
     for tried in (size, replace(size, classes=0)):
         try:
             module = named.module(tried)
-            sets = fitting(groups, list(module.state_dict())) or _renamed(module, named.library, groups)
+            sets = fitting_sets(groups, list(module.state_dict())) or _rename(module, named.library, groups)
         except UserError:
             if tried is size:
                 raise
             continue
         if sets:  # which average there is besides, if any, is known when the module is made
             average = asked.average if any(one.averaged for one in sets) else None
-            return chosen(str(path), sets, average, asked.part)
+            return choose_set(str(path), sets, average, asked.part)
     return None
 
 
@@ -248,7 +248,7 @@ def _words(value: int | tuple[int, int] | None) -> str:
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _filled(made: MadeModel, contents: Contents, path: Path, asked: Asked, saved: bool = False) -> MadeModel:
+def _fill(made: MadeModel, contents: Contents, path: Path, asked: Asked, saved: bool = False) -> MadeModel:
     """The module with the weights of the file that fit it, and what is to be said of them.
 
     If they were ``saved`` with its configuration, weights of parts that it has not are left out.
@@ -256,37 +256,35 @@ def _filled(made: MadeModel, contents: Contents, path: Path, asked: Asked, saved
     library, groups = library_of(made.module), groups_in(path, contents)
     own = made.module.state_dict()
     buffers = own.keys() - dict(made.module.named_parameters(remove_duplicate=False)).keys()
-    sets = completed(fitting(groups, list(own)), groups, list(own), buffers)
+    sets = complete_averages(fitting_sets(groups, list(own)), groups, list(own), buffers)
     if not sets and library is not None:
-        sets = _renamed(made.module, library, groups) or _of_any_names(own, library, groups)
+        sets = _rename(made.module, library, groups) or _of_any_names(own, library, groups)
     if not sets:
         raise misfit(type(made.module).__name__, _shapes(own), _nearest(groups, own))
-    found = chosen(str(path), sets, asked.average, asked.part)
+    found = choose_set(str(path), sets, asked.average, asked.part)
     others = [one for one in sets if one is not found and one.averaged != found.averaged]
     state, beside = _own_part(found, made.module, [*sets])
     notes = [*_set_notes(path, found, others, beside), *_number_notes(path, state, own)]
     if not any(one.averaged for one in sets) and asked.average is None:
         notes += _average_notes(path, averages_in(contents.data, sets))
-    opened = _loaded(made.module, state, library, saved)
+    opened = _load(made.module, state, library, saved)
     sort = f" ({'averaged' if found.averaged else 'raw'}: {found.label})" if others or found.averaged else ""
     labels = class_names(contents.data)
     notes = (*made.notes, *notes, *opened.notes)
     return replace(made, module=opened.module, weights=f"{made.weights}{sort}", notes=notes, labels=labels)
 
 
-def _loaded(
-    module: nn.Module, state: dict[str, Tensor], library: type[AbstractLibrary] | None, saved: bool
-) -> Restored:
+def _load(module: nn.Module, state: dict[str, Tensor], library: type[AbstractLibrary] | None, saved: bool) -> Restored:
     if library is None:
         return Restored(load_strictly(module, state))
     return library.load_saved(module, state) if saved else Restored(library.load_weights(module, state))
 
 
-def _renamed(module: nn.Module, library: type[AbstractLibrary], groups: Sequence[TensorGroup]) -> tuple[WeightSet, ...]:
+def _rename(module: nn.Module, library: type[AbstractLibrary], groups: Sequence[TensorGroup]) -> tuple[WeightSet, ...]:
     """The sets that fit by the names that the library gives today to what they are named."""
     own = module.state_dict()
     found = [candidate(group, own) for group in groups]
-    return fitting(
+    return fitting_sets(
         [TensorGroup(one.words, library.renamed(module, one.state), one.averaged) for one in found], list(own)
     )
 
@@ -390,7 +388,7 @@ def _bare(group: TensorGroup) -> Shapes:
 def _likely(groups: Iterable[TensorGroup]) -> str:
     """What the weights of a file look like, in words that follow "its weights"; nothing if that is not known."""
     for group in groups:
-        found = resembling(_bare(group))
+        found = nearest_architectures(_bare(group))
         if found:
             return f"{'are those' if found[1] else 'look like those'} of {found[0]}"
     return ""

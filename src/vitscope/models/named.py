@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.bands import band_pictures
-from vitscope.models.blocks import NestedBlock, blocks_of, passed_by
+from vitscope.models.blocks import NestedBlock, blocks_of, find_passed_by
 from vitscope.models.following import layers_apart, same_map
 from vitscope.models.found_layout import Evidence, FoundLayout, evidence_of, tensors_of
 from vitscope.models.hooks import hooks, takes_hooks
@@ -124,11 +124,11 @@ def named_modules(
             f"{type(module).__name__} has no submodule {wrong[0]!r}; it has {', '.join(list(known)[1:9])}, ..."
         )
     blocks = [NestedBlock(name) for name in units] if units is not None else list(blocks_of(module))
-    looks = _looked_at(module, [name for block in blocks for name in block.names], image)
+    looks = _look_at(module, [name for block in blocks for name in block.names], image)
     layouts = _layouts(looks, known)
     if units is not None:
         _refuse_unread(looks, layouts)
-    beside = passed_by(module, blocks, layouts, probe_images(image))
+    beside = find_passed_by(module, blocks, layouts, probe_images(image))
     chosen = {name for block in blocks for name in block.readable(layouts, beside)}
     order = [name for name in looks if name in chosen]
     anatomy = NamedModules(
@@ -139,7 +139,7 @@ def named_modules(
     )
     anatomy = replace(anatomy, apart=layers_apart(module, order, anatomy.layouts, anatomy.entering, image))
     left = [name for block in blocks for name in block.unread(layouts)]
-    return anatomy, (*_said(left, looks), *_said_apart(anatomy))
+    return anatomy, (*_note_left_out(left, looks), *_note_changes(anatomy))
 
 
 def _refuse_unread(looks: "Mapping[str, _Look]", layouts: Mapping[str, FoundLayout]) -> None:
@@ -151,7 +151,7 @@ def _refuse_unread(looks: "Mapping[str, _Look]", layouts: Mapping[str, FoundLayo
             raise UserError(f"The unit {name!r} {why if look.runs == 1 or not look.watched else many}.")
 
 
-def _said_apart(anatomy: NamedModules) -> tuple[str, ...]:
+def _note_changes(anatomy: NamedModules) -> tuple[str, ...]:
     """One sentence for all units across which no change is told."""
     names = [anatomy.found[layer - 1].name for layer in sorted(anatomy.apart)]
     if not names:
@@ -169,7 +169,7 @@ def _first(names: Sequence[str], what: str) -> str:
     return f"{names[0]}{more}"
 
 
-def _said(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
+def _note_left_out(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
     """One sentence for all blocks that are left out for the same reason."""
     reasons: dict[str, list[str]] = {}
     for name in left:
@@ -199,7 +199,7 @@ class _Look:
         return f"it runs {self.runs} times in one pass" if self.runs else "it does not run for pictures of noise"
 
 
-def _looked_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, int]) -> dict[str, _Look]:
+def _look_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, int]) -> dict[str, _Look]:
     """The submodules in the order in which they end, with what they show of their layout."""
     pictures = band_pictures(image)
     single: dict[str, tuple[object, object]] = {}

@@ -30,13 +30,13 @@ def refuse_unknown(model: str) -> None:
         _refuse_unlisted(library, name)
     elif library != "transformers" and (name if library == "vitscope" else model) not in OWN:
         raise UserError(
-            f"{model!r} is no file, no saved folder and no model name{'' if slash else _meant(model)}; "
+            f"{model!r} is no file, no saved folder and no model name{'' if slash else _candidates(model)}; "
             "a name is digits, vit-micro, timm/NAME, torchvision/NAME or transformers/NAME."
         )
 
 
 @cache
-def registered(library: str) -> tuple[str, ...]:
+def registered_names(library: str) -> tuple[str, ...]:
     """The names of timm's models, or of torchvision's classifiers, from the library's source."""
     return tuple(name for source in _sources(library) for name in _REGISTERED.findall(source))
 
@@ -45,13 +45,13 @@ def _refuse_unlisted(library: str, name: str) -> None:
     bare = name.partition(".")[0]  # timm's tags of weights are none of its source
     sources = list(_sources(library))
     if sources and re.fullmatch(r"\w+", bare) and not any(re.search(rf"\b{bare}\b", source) for source in sources):
-        near = nearest(bare, registered(library)) or f"; see {library}'s list_models()"
+        near = nearest(bare, registered_names(library)) or f"; see {library}'s list_models()"
         raise UserError(f"{library} has no model named {name!r}{near}.")
 
 
-def _meant(bare: str) -> str:
+def _candidates(bare: str) -> str:
     """The models of all libraries that a name without its library may mean."""
-    named = [f"{library}/{name}" for library in _LISTED for name in registered(library)]
+    named = [f"{library}/{name}" for library in _LISTED for name in registered_names(library)]
     exact = [name for name in named if name.endswith(f"/{bare}")]
     return f" (is it {' or '.join(exact)}?)" if exact else nearest(bare, (*OWN, *named))
 

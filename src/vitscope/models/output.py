@@ -30,7 +30,7 @@ def rows_of(output: object) -> Float[Tensor, "batch width"] | None:
     return None
 
 
-def described(output: object) -> str:
+def describe_output(output: object) -> str:
     """What a module returned, by shapes and names, as a part of a sentence."""
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
@@ -43,7 +43,7 @@ def described(output: object) -> str:
     return f"a {kind}"
 
 
-def squeezed(output: object) -> bool:
+def is_squeezed(output: object) -> bool:
     """Whether it is one row of numbers, as ``squeeze()`` without an axis leaves of a batch of one."""
     return isinstance(output, Tensor) and output.ndim == 1
 

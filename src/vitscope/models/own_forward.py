@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.feed import fed, input_like
+from vitscope.models.feed import input_like, module_input
 from vitscope.models.hooks import hooks
-from vitscope.models.output import described, rows_of, squeezed
+from vitscope.models.output import describe_output, is_squeezed, rows_of
 from vitscope.models.subject import Composition, Unwatched
 
 _WANTED = "batch x classes logits"
@@ -24,23 +24,23 @@ _TOLERANCE = 1e-4
 """Largest difference of logits that counts as rounding, relative to the largest logit; in half precision more."""
 
 
-def called(module: nn.Module, images: Tensor, arguments: Mapping[str, object] | None = None) -> object:
+def call_module(module: nn.Module, images: Tensor, arguments: Mapping[str, object] | None = None) -> object:
     """What the module returns for a copy of the images in its own precision."""
     given = dict(arguments or {})
     if "pixel_values" in inspect.signature(module.forward).parameters:
-        return module(pixel_values=fed(module, images), **given)
-    return module(fed(module, images), **given)
+        return module(pixel_values=module_input(module, images), **given)
+    return module(module_input(module, images), **given)
 
 
 def own_output(
     module: nn.Module, images: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch outputs"]:
     """The logits, or features, of the module's own forward pass. ``UserError`` if it returns anything else."""
-    output = called(module, images)
+    output = call_module(module, images)
     rows, name, count = rows_of(output), type(module).__name__, len(images)
     if rows is None:
-        advice = "squeeze no axis of the batch" if squeezed(output) else "wrap it in a module that does"
-        raise UserError(f"{name} returns {described(output)}; a classifier returns {_WANTED}: {advice}.")
+        advice = "squeeze no axis of the batch" if is_squeezed(output) else "wrap it in a module that does"
+        raise UserError(f"{name} returns {describe_output(output)}; a classifier returns {_WANTED}: {advice}.")
     if len(rows) != count:
         raise UserError(
             f"{name} returns {_many(len(rows), 'row')} for {_many(count)}; a classifier returns {_WANTED}, one row an "
@@ -73,23 +73,23 @@ def why_unlike(
     differ.
     """
     with torch.no_grad(), _random_state_kept():
-        with _counted(module) as own:
-            expected = called(module, images, arguments)
-        with _counted(module) as walked:
+        with _count_calls(module) as own:
+            expected = call_module(module, images, arguments)
+        with _count_calls(module) as walked:
             logits = anatomy.walk(images, Unwatched())
         passed_by = tuple(name for name, count in own.items() if walked[name] < count)
         if passed_by:
             more = f" and {len(passed_by) - 3} more" if len(passed_by) > 3 else ""
             return f"it has {', '.join(passed_by[:3])}{more}"
         apart = gap(logits, expected)
-        if apart <= allowed(module):
+        if apart <= allowed_gap(module):
             return ""
-        if _gap_of(called(module, images, arguments), expected) > allowed(module):
+        if _gap_of(call_module(module, images, arguments), expected) > allowed_gap(module):
             return "its own forward pass is random (it gave other outputs for the same images twice)"
     return f"its own forward pass gives other outputs (they differ by {apart:.2g} of the largest)"
 
 
-def allowed(module: nn.Module) -> float:
+def allowed_gap(module: nn.Module) -> float:
     """The largest distance between logits of the module that counts as rounding."""
     return max(_TOLERANCE, 16 * torch.finfo(input_like(module).dtype).eps)
 
@@ -134,7 +134,7 @@ def _random_state_kept() -> Generator[None]:
 
 
 @contextmanager
-def _counted(module: nn.Module) -> Generator[dict[str, int]]:
+def _count_calls(module: nn.Module) -> Generator[dict[str, int]]:
     """How often what people attached to submodules runs: hooks and methods of single objects, by a name for each."""
     counts: dict[str, int] = {}
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def _counted(module: nn.Module) -> Generator[dict[str, int]]:
             for method in _replaced_methods(part):
                 label = f"a replaced {method.name} in {where}"
                 counts[label] = 0
-                setattr(part, method.name, _counting(method.function, label, counts))
+                setattr(part, method.name, _count_into(method.function, label, counts))
                 stack.callback(setattr, part, method.name, method.function)
         yield counts
 
@@ -177,7 +177,7 @@ def _replaced_methods(part: nn.Module) -> Iterator[_Method]:
             yield _Method(name, cast("Callable[..., Any]", value))
 
 
-def _counting(function: Callable[..., Any], label: str, counts: dict[str, int]) -> Callable[..., Any]:
+def _count_into(function: Callable[..., Any], label: str, counts: dict[str, int]) -> Callable[..., Any]:
     def counting(*given: object, **named: object) -> object:
         counts[label] += 1
         return function(*given, **named)

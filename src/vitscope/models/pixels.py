@@ -54,7 +54,7 @@ class PixelInput:
         height, width = (self.image, self.image) if isinstance(self.image, int) else self.image
         return self.channels, height, width
 
-    def resized(self, picture: Image.Image) -> Image.Image:
+    def resize(self, picture: Image.Image) -> Image.Image:
         """The picture in the input's mode and size."""
         picture = picture.convert(MODES[self.channels])
         _, height, width = self.shape
@@ -72,9 +72,9 @@ class PixelInput:
     def pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "height width channels"]:
         """The resized picture as bytes."""
         channels, height, width = self.shape
-        return np.array(self.resized(picture)).reshape(height, width, channels)
+        return np.array(self.resize(picture)).reshape(height, width, channels)
 
-    def normalised(
+    def normalise(
         self, pixels: UInt8[Tensor, "batch height width channels"]
     ) -> Float[Tensor, "batch channels height width"]:
         """What the model is given for these bytes, on the device they are on."""
@@ -83,7 +83,7 @@ class PixelInput:
 
     def __call__(self, picture: Image.Image) -> Float[Tensor, "channels height width"]:
         """The model's input for one picture."""
-        return self.normalised(torch.from_numpy(self.pixels(picture))[None])[0]
+        return self.normalise(torch.from_numpy(self.pixels(picture))[None])[0]
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.names import registered
+from vitscope.models.names import registered_names
 from vitscope.models.subject import Preprocessing
 
 _SETTINGS = (
@@ -86,7 +86,7 @@ class Recorded:
         return next((name for name in self.names if _bare(name) == model), model)
 
 
-def recorded(data: Mapping[str, object]) -> Recorded:
+def read_record(data: Mapping[str, object]) -> Recorded:
     """What the file says. Raises ``UserError`` for arguments that no model has."""
     settings = [data, *_settings(data)]
     said = next((str(one[key]) for one in settings for key in _NAMES if _is_name(one.get(key))), None)
@@ -97,7 +97,7 @@ def recorded(data: Mapping[str, object]) -> Recorded:
     for key in ("model_kwargs", "model_args"):
         given = _mapping(asked.get(key) or data.get(key))
         options |= {name: value for name, value in given.items() if name not in _NOT_OWN}
-    options = _pooled(options)
+    options = _pooling_options(options)
     _refuse_huge(options)
     told = {key: value for one in (asked, data) for key, value in one.items() if key in _SHOWN and _is_told(value)}
     if all(isinstance(asked.get(key), int) and asked[key] > 0 for key in ("val_crop_size", "val_resize_size")):
@@ -145,16 +145,16 @@ def _models(said: str | None, data: Mapping[str, object]) -> tuple[str, ...]:
         return ()
     library, _, name = said.rpartition("/")
     libraries = (library,) if library in ("timm", "torchvision") else ("timm", "torchvision")
-    found = tuple(f"{one}/{known}" for one in libraries if (known := _known(one, name)))
+    found = tuple(f"{one}/{known}" for one in libraries if (known := _known_name(one, name)))
     of_torchvision = tuple(name for name in found if name.startswith("torchvision/"))
     return of_torchvision if of_torchvision and "best_acc1" in data else found
 
 
-def _known(library: str, name: str) -> str | None:
+def _known_name(library: str, name: str) -> str | None:
     """The name under which the library makes the model, with its tag if that is one of timm's; None if it is none."""
     if library == "torchvision":
-        return _bare(name) if _bare(name) in registered(library) else None
-    if not registered("timm"):
+        return _bare(name) if _bare(name) in registered_names(library) else None
+    if not registered_names("timm"):
         return None
     from vitscope.models.timm.construction import known_name
 
@@ -171,7 +171,7 @@ def _is_told(value: object) -> bool:
     return value is not None and not (isinstance(value, str | list | tuple) and not value)
 
 
-def _pooled(options: Mapping[str, object]) -> dict[str, object]:
+def _pooling_options(options: Mapping[str, object]) -> dict[str, object]:
     """The options in timm's words for pooling, where a trainer (MAE's) says only whether tokens are averaged."""
     said = options.get("global_pool")
     if not isinstance(said, bool):
@@ -198,7 +198,7 @@ def _refuse_huge(options: Mapping[str, object]) -> None:
             raise UserError(f"The checkpoint says its model is made with {name}={value!r}, which no model is.")
 
 
-def unfollowed(path: Path, said: Recorded, shown: Preprocessing) -> tuple[str, ...]:
+def ignored_input(path: Path, said: Recorded, shown: Preprocessing) -> tuple[str, ...]:
     """What a file says of its pictures that a model of torchvision's is not shown."""
     crop = said.shown.get("crop_pct")
     resize = f"resize {round(max(shown.shape[1:]) / crop)}" if isinstance(crop, float) and 0 < crop <= 1 else ""

@@ -30,7 +30,7 @@ def rewritten(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]])
                 f"{type(module).__name__} has no parameter {name!r} {shape}; see module.named_parameters()."
             )
         memo[id(own[name])] = nn.Parameter(value.detach().to(own[name]), own[name].requires_grad)
-    new = copied(module, memo)
+    new = copy_module(module, memo)
     # Some modules (LeViT's attention) keep a gathered copy of a parameter until they are put into training mode.
     new.train()
     for before, after in zip(module.modules(), new.modules(), strict=True):
@@ -38,7 +38,7 @@ def rewritten(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]])
     return new
 
 
-def copied(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
+def copy_module(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
     """A deep copy with what ``memo`` puts in place of some objects. ``UserError`` if a part cannot be copied."""
     try:
         return copy.deepcopy(module, memo)

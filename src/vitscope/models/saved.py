@@ -8,7 +8,7 @@ from typing import cast, final
 from torch import Tensor
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.baked import baked
+from vitscope.models.baked import bake
 from vitscope.models.checkpoint import Checkpoint, save_checkpoint
 from vitscope.models.pixels import PixelInput
 from vitscope.models.remade import making_of
@@ -43,7 +43,7 @@ def save(subject: Subject, path: str | os.PathLike[str]) -> Saved:
     target = Path(path)
     if target.suffix != ".safetensors":
         raise UserError(f"Weights are saved as .safetensors, not as {target.name!r}; give {target.stem}.safetensors.")
-    module, zeroed = baked(subject)
+    module, zeroed = bake(subject)
     weights = cast("dict[str, Tensor]", module.state_dict())
     made = making_of(subject, module)
     given = subject.preprocessing.transform

@@ -62,7 +62,7 @@ def size_of(named: Named, size: Size, found: Shapes) -> Size:
     own = named.shapes(size)
     for what in ("classes", "channels"):
         if getattr(size, what) is None and not _agree(own, found):
-            wrong = [*_differing(own, found), *(found.keys() - own.keys())]
+            wrong = [*_difference(own, found), *(found.keys() - own.keys())]
             number = _linear(named, size, what, found, wrong)
             if number is None and what == "classes":
                 number = _none(named, found)
@@ -74,22 +74,22 @@ def size_of(named: Named, size: Size, found: Shapes) -> Size:
 
 
 def _agree(own: Shapes, found: Shapes) -> bool:
-    return own.keys() == found.keys() and not _differing(own, found)
+    return own.keys() == found.keys() and not _difference(own, found)
 
 
-def _differing(own: Shapes, found: Shapes) -> list[str]:
+def _difference(own: Shapes, found: Shapes) -> list[str]:
     return [name for name, shape in own.items() if name in found and found[name] != shape]
 
 
 def _linear(named: Named, size: Size, what: str, found: Shapes, wrong: Sequence[str]) -> int | None:
     """The number that all shapes which follow from it have in the file; None if they do not agree or none is wrong."""
     for low, high in _TRIED:
-        first, second = (_made(named, replace(size, **{what: number})) for number in (low, high))
+        first, second = (_make(named, replace(size, **{what: number})) for number in (low, high))
         if first is None or second is None:
             continue
-        following = [name for name in _differing(first, second) if len(found.get(name, ())) == len(first[name])]
+        following = [name for name in _difference(first, second) if len(found.get(name, ())) == len(first[name])]
         numbers = {
-            _solved(one, other, low, high, there)
+            _solve(one, other, low, high, there)
             for name in following
             for one, other, there in zip(first[name], second[name], found[name], strict=True)
             if one != other
@@ -98,13 +98,13 @@ def _linear(named: Named, size: Size, what: str, found: Shapes, wrong: Sequence[
     return None
 
 
-def _solved(first: int, second: int, low: int, high: int, there: int) -> int | None:
+def _solve(first: int, second: int, low: int, high: int, there: int) -> int | None:
     """The number for which a side is ``there``, if it grows in proportion from ``first`` to ``second``."""
     number, rest = divmod((there - first) * (high - low), second - first)
     return low + number if rest == 0 and low + number > 0 else None
 
 
-def _made(named: Named, size: Size) -> Shapes | None:
+def _make(named: Named, size: Size) -> Shapes | None:
     try:
         return named.shapes(size)
     except UserError:
@@ -114,18 +114,18 @@ def _made(named: Named, size: Size) -> Shapes | None:
 def _none(named: Named, found: Shapes) -> int | None:
     """0 if the file has all but a classifier's weights, and the library makes such a model."""
     try:
-        own = _made(named, Size(classes=0))
+        own = _make(named, Size(classes=0))
     except UserError:
         return None
     return 0 if own and own.keys() <= found.keys() and not named.shapes(Size()).keys() <= found.keys() else None
 
 
 def _with_pixels(named: Named, size: Size, found: Shapes, own: Shapes) -> Size:
-    shapes = [_made(named, replace(size, image=(side, side))) for side in _SIDES]
+    shapes = [_make(named, replace(size, image=(side, side))) for side in _SIDES]
     if shapes[0] is None or shapes[1] is None:
         return size
-    wrong = _differing(own, found)
-    for name in _differing(shapes[0], shapes[1]):
+    wrong = _difference(own, found)
+    for name in _difference(shapes[0], shapes[1]):
         if name not in wrong:
             continue
         first, second, there = shapes[0][name], shapes[1][name], found.get(name, ())
@@ -133,7 +133,7 @@ def _with_pixels(named: Named, size: Size, found: Shapes, own: Shapes) -> Size:
         if len(there) != len(first) or any(there[i] != side for i, side in enumerate(first) if i not in grown):
             continue  # it is of another width too, and so of another model
         if len(grown) == 2:
-            sides = [_solved(first[i], second[i], *_SIDES, there[i]) for i in grown]
+            sides = [_solve(first[i], second[i], *_SIDES, there[i]) for i in grown]
             return replace(size, image=(sides[0], sides[1])) if sides[0] and sides[1] else size
         if len(grown) == 1:
             _ask(named, size, found, (name, own[name]), _side(first[grown[0]], second[grown[0]], there[grown[0]]))
@@ -153,7 +153,7 @@ def _side(first: int, second: int, there: int) -> int | None:
 
 def _ask(named: Named, size: Size, found: Shapes, wrong: tuple[str, tuple[int, ...]], side: int | None) -> None:
     name, own = wrong
-    fits = side is not None and _agree(_made(named, replace(size, image=(side, side))) or {"": ()}, found)
+    fits = side is not None and _agree(_make(named, replace(size, image=(side, side))) or {"": ()}, found)
     what = f"--image-size {side} if they were square" if fits else "their height and width, as in --image-size 64x256"
     raise UserError(
         f"The weights were made for pictures of another size than {named.library.name}/{named.name} takes ({name} is "

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractLibrary, Size, refuse_misfit
-from vitscope.models.baked import baked
+from vitscope.models.baked import bake
 from vitscope.models.build import build_model, head_names
 from vitscope.models.catalogue import library_of
 from vitscope.models.pixels import PixelInput
@@ -49,7 +49,7 @@ def start_of(
     Raises ``UserError`` for a subject that cannot be made again from a name (the project's own models and timm's can),
     whose normalisation is not known, or whose weights do not follow from the size.
     """
-    module, zeroed = baked(subject)
+    module, zeroed = bake(subject)
     made, library = making_of(subject, module), library_of(module)
     if made is None or library is None:
         raise UserError(

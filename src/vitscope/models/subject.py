@@ -101,7 +101,7 @@ class AbstractEdit(ABC):
     """
 
     @abstractmethod
-    def applied(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
         """Another anatomy of the same module. Raises ``UserError`` where this one does not allow it."""
 
 
@@ -190,14 +190,14 @@ class Subject:
         """SHA-256 over the names, shapes and bytes of all weights and buffers. Cost: one pass over the weights."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name}{_described(tensor)}".encode())
+            digest.update(f"{name}{_describe(tensor)}".encode())
         return digest.hexdigest()
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     """A tensor by shape, type and bytes, a quantised one also by its scales; anything else in a state by its text."""
     if isinstance(value, tuple | list):
-        return "".join(_described(one) for one in cast("tuple[object, ...]", value))
+        return "".join(_describe(one) for one in cast("tuple[object, ...]", value))
     if not isinstance(value, Tensor):
         return repr(value)
     stored, scales = value.detach().cpu(), ""
@@ -208,7 +208,7 @@ def _described(value: object) -> str:
     return f"{tuple(value.shape)}{value.dtype}{scales}{tensor_digest(stored)}"
 
 
-def _written_into(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> str | None:
+def _find_written(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> str | None:
     """The first weight or buffer that a walk changes, which is put back; None if none is."""
     before = weights_and_buffers_of(subject.module)
     with torch.no_grad():
@@ -230,7 +230,7 @@ def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels hei
         first, second = (subject.anatomy.walk(images.clone(), Unwatched()) for _ in range(2))
         if bool(((first == second) | (first.isnan() & second.isnan())).all()):
             return
-    if changed := _written_into(subject, images):
+    if changed := _find_written(subject, images):
         raise UserError(
             f"{subject.name} writes into {changed} in its forward pass, so that it gives other logits every time; "
             "let it work on a copy, and load it again."

@@ -35,14 +35,14 @@ class Place:
     block: int
 
 
-def chained(layers: tuple[Callable[[Tensor], Tensor], ...], values: Tensor) -> Tensor:
+def chain(layers: tuple[Callable[[Tensor], Tensor], ...], values: Tensor) -> Tensor:
     """``values`` through ``layers``, one after the other."""
     for layer in layers:
         values = layer(values)
     return values
 
 
-def unchanged(stream: Stream) -> Stream:
+def identity(stream: Stream) -> Stream:
     """The stream itself: what an identity shortcut leaves."""
     return stream
 
@@ -114,11 +114,11 @@ class ResidualAttention(AbstractAttentionUnit):
     @property
     def bypass(self) -> Callable[[Stream], Stream]:
         """The stream as it came in."""
-        return unchanged
+        return identity
 
     def project(self, stream: Stream) -> Attention:
         """Queries, keys and values for this stream."""
-        return self.heads.project(chained(self.before, stream.values), stream)
+        return self.heads.project(chain(self.before, stream.values), stream)
 
     def branch(self, attention: Attention, context: Float[Tensor, "batch windows heads queries width"]) -> Tensor:
         """What the upstream attention module itself returns."""
@@ -126,7 +126,7 @@ class ResidualAttention(AbstractAttentionUnit):
 
     def finish(self, stream: Stream, branch: Tensor) -> Stream:
         """The residual sum."""
-        return stream.with_values(stream.values + chained(self.after, branch))
+        return stream.with_values(stream.values + chain(self.after, branch))
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,11 @@ class Residual(AbstractUnit):
     @property
     def bypass(self) -> Callable[[Stream], Stream]:
         """The stream as it came in."""
-        return unchanged
+        return identity
 
     def __call__(self, stream: Stream) -> Stream:
         """The stream after this unit."""
-        return stream.with_values(stream.values + chained(self.layers, stream.values))
+        return stream.with_values(stream.values + chain(self.layers, stream.values))
 
 
 @dataclass(frozen=True)

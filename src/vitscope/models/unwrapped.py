@@ -32,7 +32,7 @@ _PROGRAMS = (
 """Classes whose parts cannot be read here."""
 
 
-def unwrapped(module: object, shape: tuple[int, int, int] | None = None) -> tuple[nn.Module, tuple[str, ...]]:
+def unwrap(module: object, shape: tuple[int, int, int] | None = None) -> tuple[nn.Module, tuple[str, ...]]:
     """The module that is held, and notes that say so; the module itself if nothing is held that computes the same.
 
     Compiled modules, parallel ones and averages are taken for what they hold, compiled parts for what was compiled. Any
@@ -41,8 +41,8 @@ def unwrapped(module: object, shape: tuple[int, int, int] | None = None) -> tupl
     One that normalises its input or divides its logits is examined as it is. Raises ``UserError`` for what is no
     module, and for programs whose parts cannot be read.
     """
-    held, notes = _known(module)
-    held = _uncompiled(held)
+    held, notes = _unwrap_known(module)
+    held = _uncompile(held)
     if library_of(held) is not None:
         return held, notes
     found = list(_of_libraries(held))
@@ -55,7 +55,7 @@ def unwrapped(module: object, shape: tuple[int, int, int] | None = None) -> tupl
     return held, (*notes, f"{what} holds a {kind} and computes something else: {what} is examined as it is.")
 
 
-def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
+def _unwrap_known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
     """What classes that are known to change nothing hold."""
     passed: list[str] = []
     while (attribute := _HELD.get(_path(type(module)))) is not None:
@@ -75,10 +75,10 @@ def _known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
     return module, ((note,) if passed else ())
 
 
-def _uncompiled(module: nn.Module) -> nn.Module:
+def _uncompile(module: nn.Module) -> nn.Module:
     """The module, or a copy of which nothing is compiled, by wrapper or in place, which shares all else with it."""
     parts = dict(module.named_children())
-    plain = {name: _uncompiled(_compiled(part)) for name, part in parts.items()}
+    plain = {name: _uncompile(_original(part)) for name, part in parts.items()}
     in_place = getattr(module, "_compiled_call_impl", None) is not None
     if not in_place and all(plain[name] is part for name, part in parts.items()):
         return module
@@ -88,7 +88,7 @@ def _uncompiled(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _compiled(module: nn.Module) -> nn.Module:
+def _original(module: nn.Module) -> nn.Module:
     """What a compiled module was made from; another module itself."""
     found: Any = module
     return found._orig_mod if _HELD.get(_path(type(module))) == "_orig_mod" else module
@@ -101,7 +101,7 @@ def _path(cls: type) -> str:
 def _of_libraries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The outermost parts that are of a known library, by their names."""
     for name, child in module.named_children():
-        part, _ = _known(child) if _path(type(child)) in _HELD else (child, ())
+        part, _ = _unwrap_known(child) if _path(type(child)) in _HELD else (child, ())
         if library_of(part) is not None and any(True for _ in part.parameters()):
             yield prefix + name, part
         else:

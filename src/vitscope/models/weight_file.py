@@ -69,15 +69,15 @@ def read_contents(path: Path) -> Contents:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return _safetensors(path)
     if head[:4] == b"PK\x03\x04":
-        return Contents(_unpickled(path, _zipped(path)))
+        return Contents(_unpickle(path, _is_zipped(path)))
     if head[:1] == b"\x80":
         if _LEGACY not in head[:20]:
             raise UserError(
                 f"{path} is a pickle, and not one of torch.save; it cannot be read as weights alone, and "
                 f"a pickled model is never run; {_SAVE}."
             )
-        return Contents(_unpickled(path, mapped=False))
-    what = _described(head)
+        return Contents(_unpickle(path, mapped=False))
+    what = _describe(head)
     if path.suffix == ".safetensors" and what == _NEITHER:
         raise UserError(f"{path} cannot be read as safetensors (it has no header); it may have been cut short.")
     raise UserError(f"{path} {what}, and holds no weights that can be read; give a .safetensors or .pt file.")
@@ -93,7 +93,7 @@ def _safetensors(path: Path) -> Contents:
         raise UserError(f"{path} cannot be read as safetensors ({why}); it may have been cut short.") from error
 
 
-def _described(head: bytes) -> str:
+def _describe(head: bytes) -> str:
     """What a file is that begins like this."""
     if not head:
         return "is empty"
@@ -119,7 +119,7 @@ def _described(head: bytes) -> str:
     return "is a text" if plain else _NEITHER
 
 
-def _zipped(path: Path) -> bool:
+def _is_zipped(path: Path) -> bool:
     """True for an archive of ``torch.save``. Raises for any other, and for one that was cut short."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -133,11 +133,11 @@ def _zipped(path: Path) -> bool:
     return True
 
 
-def _unpickled(path: Path, mapped: bool) -> Mapping[str, object]:
+def _unpickle(path: Path, mapped: bool) -> Mapping[str, object]:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed()):
             warnings.simplefilter("ignore")
-            found = _loaded(path, mapped)
+            found = _load(path, mapped)
     except Exception as error:  # a hostile file chooses what is raised
         raise UserError(_unreadable(path, error)) from error
     if not isinstance(found, Mapping):
@@ -145,7 +145,7 @@ def _unpickled(path: Path, mapped: bool) -> Mapping[str, object]:
     return cast("Mapping[str, object]", found)
 
 
-def _loaded(path: Path, mapped: bool) -> object:
+def _load(path: Path, mapped: bool) -> object:
     if path.suffix == ".safetensors":  # of a path with this suffix PyTorch reads safetensors, whatever lies there
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)

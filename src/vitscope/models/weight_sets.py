@@ -101,7 +101,7 @@ def _groups(data: Mapping[Any, object], path: tuple[str, ...]) -> Iterator[Tenso
                 yield from _groups(inner, (*path, key))
 
 
-def fitting(groups: Sequence[TensorGroup], wanted: Sequence[str]) -> tuple[WeightSet, ...]:
+def fitting_sets(groups: Sequence[TensorGroup], wanted: Sequence[str]) -> tuple[WeightSet, ...]:
     """The sets that have every one of the ``wanted`` names behind one prefix; counters of batches may be missing."""
     needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
     found: list[WeightSet] = []
@@ -166,7 +166,7 @@ def only(group: TensorGroup) -> WeightSet:
     return WeightSet(group, prefix, {name.removeprefix(prefix): there for name, there in plain.items()})
 
 
-def chosen(file: str, sets: Sequence[WeightSet], average: bool | None, part: str | None) -> WeightSet:
+def choose_set(file: str, sets: Sequence[WeightSet], average: bool | None, part: str | None) -> WeightSet:
     """The set that is meant: the averaged one if there is one, unless ``average`` or ``part`` say otherwise.
 
     ``part`` is a key or a part of the prefix that leads to it. Raises ``UserError`` where several are left that differ,
@@ -174,16 +174,16 @@ def chosen(file: str, sets: Sequence[WeightSet], average: bool | None, part: str
     """
     within = [one for one in sets if part is None or part == one.label or part in one.words]
     if not within:
-        raise UserError(f"{file} has no weights under {part!r} that fit; those that fit: {_listed(sets)}.")
+        raise UserError(f"{file} has no weights under {part!r} that fit; those that fit: {_list(sets)}.")
     averaged, raw = [one for one in within if one.averaged], [one for one in within if not one.averaged]
     if average and not averaged:
-        raise UserError(f"{file} holds no averaged weights that fit (what fits: {_listed(within)}); leave out --ema.")
+        raise UserError(f"{file} holds no averaged weights that fit (what fits: {_list(within)}); leave out --ema.")
     if average is False and not raw:
-        raise UserError(f"{file} holds averaged weights alone ({_listed(within)}); leave out --raw.")
+        raise UserError(f"{file} holds averaged weights alone ({_list(within)}); leave out --raw.")
     left = raw if average is False or not averaged else averaged
     if any(not _same(left[0], other) for other in left[1:]):
         words = " or ".join(f"--part {_part(one, left)}" for one in left[:4])
-        raise UserError(f"{file} holds {len(left)} sets of weights that fit ({_listed(left)}); say which: {words}.")
+        raise UserError(f"{file} holds {len(left)} sets of weights that fit ({_list(left)}); say which: {words}.")
     return left[0]
 
 
@@ -203,5 +203,5 @@ def _part(one: WeightSet, among: Sequence[WeightSet]) -> str:
     return next((word for word in one.words if word not in others), one.label)
 
 
-def _listed(sets: Sequence[WeightSet]) -> str:
+def _list(sets: Sequence[WeightSet]) -> str:
     return ", ".join(dict.fromkeys(one.label for one in sets[:6]))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Layout, Stream
-from vitscope.models.unit import AbstractAttentionHeads, AbstractAttentionUnit, chained, unchanged
+from vitscope.models.unit import AbstractAttentionHeads, AbstractAttentionUnit, chain, identity
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class ResidualWindowAttention(AbstractAttentionUnit):
     @property
     def bypass(self) -> Callable[[Stream], Stream] | None:
         """The stream as it came in, where the shortcut is the identity."""
-        return unchanged if all(isinstance(layer, nn.Identity) for layer in self.shortcut) else None
+        return identity if all(isinstance(layer, nn.Identity) for layer in self.shortcut) else None
 
     def project(self, stream: Stream) -> Attention:
         """Queries, keys and values for this stream, window by window."""
-        inner = _changed(stream, chained(self.before, stream.values))
+        inner = _changed(stream, chain(self.before, stream.values))
         windows = self.cut(inner)
         values = windows.split(inner.patches)
         attention = self.heads.project(values.flatten(0, 1), inner)
@@ -95,13 +95,13 @@ class ResidualWindowAttention(AbstractAttentionUnit):
 
     def finish(self, stream: Stream, branch: Tensor) -> Stream:
         """Windows put back in place, and the residual sum."""
-        out = _changed(stream, chained(self.shortcut, stream.values))
+        out = _changed(stream, chain(self.shortcut, stream.values))
         windows = self.cut(out)
         first = stream.layout is Layout.CHANNELS_FIRST
         slots = branch.flatten(2).transpose(1, 2) if first else branch.flatten(1, -2)
         tokens = windows.merge(slots.unflatten(0, (-1, windows.tokens.shape[0])))
         merged = tokens.transpose(1, 2).unflatten(2, out.grid) if first else tokens.unflatten(1, out.grid)
-        return out.with_values(out.values + chained(self.after, merged))
+        return out.with_values(out.values + chain(self.after, merged))
 
 
 def _changed(stream: Stream, values: Tensor) -> Stream:

@@ -57,7 +57,7 @@ def entries(values: xr.DataArray, dim: str) -> list[str]:
     return [f"{value:.4g}" for value in places(values, dim)]
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """A label that fits beside an axis: its beginning and its end, by which labels of one kind differ."""
     return text if len(text) <= _SHORT else f"{text[: _SHORT // 2 - 1]}…{text[-_SHORT // 2 :]}"
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from vitscope.report.axis import SAMPLES, over_layers, unit_axes
-from vitscope.report.measured import MeasuredQuantity, measured
+from vitscope.report.measured import MeasuredQuantity, quantities_of
 from vitscope.report.number import with_error
 from vitscope.report.side import Side, is_training
 from vitscope.report.table import MOST_ROWS, Table
@@ -29,7 +29,7 @@ def joined(compared: Sequence[Side], name: str, exact: bool) -> xr.Dataset:
     values of single heads (or mini-batches, or ranks) become their mean, for heads do not correspond to one another.
     """
     found = {
-        side.label: {one.name: _prepared(one, side, exact) for one in measured(name, _dataset(side, name))}
+        side.label: {one.name: _prepared(one, side, exact) for one in quantities_of(name, _dataset(side, name))}
         for side in compared
         if name in side.run
     }

@@ -82,7 +82,7 @@ class MeasuredQuantity:
     @property
     def predicted(self) -> tuple[str, ...]:
         """The labels of its lines that are theory's; its own, as it was given, where all of it is."""
-        return listed(self.mean.attrs.get("predicted", ()))
+        return as_texts(self.mean.attrs.get("predicted", ()))
 
     @property
     def is_predicted(self) -> bool:
@@ -109,14 +109,14 @@ class MeasuredQuantity:
         return with_unit(with_error(mean, error), self.unit)
 
 
-def listed(attribute: object) -> tuple[str, ...]:
+def as_texts(attribute: object) -> tuple[str, ...]:
     """An attribute that is a list of texts, of which a file gives one alone back as its only entry."""
     if isinstance(attribute, str):
         return (attribute,)
     return tuple(map(str, attribute)) if isinstance(attribute, Iterable) else ()  # pyright: ignore
 
 
-def measured(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantity, ...]:
+def quantities_of(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantity, ...]:
     """The quantities of a group in order, headline first; those without a single value are left out.
 
     In a study's group each quantity's change comes before it, and what the intact model has last. Where the axes are
@@ -126,12 +126,12 @@ def measured(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantity, ..
         dataset = dataset.rename({_SUBJECT: "run"})  # models of one run are shown as runs that are compared
     names = [str(name) for name in dataset.data_vars]
     beside = {f"{name}{part}" for name in names for part in BESIDE}
-    found = {name: _read(diagnostic, name, dataset) for name in _headed(names, dataset) if name not in beside}
+    found = {name: _read(diagnostic, name, dataset) for name in _headline_first(names, dataset) if name not in beside}
     found = {name: one for name, one in found.items() if bool(np.isfinite(one.mean.values).any())}
-    return tuple(_with_intact(found[name], found) for name in _ordered(found))
+    return tuple(_with_intact(found[name], found) for name in _order(found))
 
 
-def _headed(names: list[str], dataset: xr.Dataset) -> list[str]:
+def _headline_first(names: list[str], dataset: xr.Dataset) -> list[str]:
     """The names, that of the attribute ``headline`` first if there is one."""
     headline = dataset.attrs.get("headline")
     return sorted(names, key=lambda name: name != headline)
@@ -147,7 +147,7 @@ def _with_intact(quantity: MeasuredQuantity, found: Mapping[str, MeasuredQuantit
     return replace(quantity, intact=base, is_change=base is not None or "run" in quantity.dims)
 
 
-def _ordered(found: Mapping[str, MeasuredQuantity]) -> list[str]:
+def _order(found: Mapping[str, MeasuredQuantity]) -> list[str]:
     order: list[str] = []
     for name, quantity in found.items():
         if f"{name}{_INTACT}" not in found:

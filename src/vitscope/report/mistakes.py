@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitscope.engine.reading.mistakes import MISTAKES
 from vitscope.measurement.exact import SHOWN, clopper_pearson
-from vitscope.report.measured import measured
+from vitscope.report.measured import quantities_of
 from vitscope.report.table import Table, tables
 from vitscope.runs.run import Run
 
@@ -80,7 +80,7 @@ def mistakes_of(run: Run) -> MistakesView | None:
     classes = _classes(found)
     count = sum(one.count for one in classes)
     weak = [one for one in classes if one.right < one.count]
-    named = measured(MISTAKES, found[[f"class_accuracy{part}" for part in ("", "_error", "_count")]])
+    named = quantities_of(MISTAKES, found[[f"class_accuracy{part}" for part in ("", "_error", "_count")]])
     return MistakesView(
         wrong=count - sum(one.right for one in classes),
         count=count,

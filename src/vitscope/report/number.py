@@ -40,7 +40,7 @@ def error_places(error: float) -> int:
     return min(1 - math.floor(math.log10(error)), _FINEST)
 
 
-def signed(value: float, places: int) -> str:
+def format_signed(value: float, places: int) -> str:
     """A difference to so many decimal places, with its sign unless it is 0."""
     text = f"{round(value, places):+,.{max(places, 0)}f}"
     return _minus(text) if float(text.replace(",", "")) else text[1:]

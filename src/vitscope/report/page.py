@@ -13,7 +13,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.colour import DARK, LIGHT, declarations
 from vitscope.report.drawing.drawing import MARGIN_LEFT, MARGIN_RIGHT
 from vitscope.report.text import breakable, sentence
-from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, RunView, advising, glyph, tone
+from vitscope.report.view import MOST_FACTS, SHOWN_MULTIPLES, RunView, advice_heading, glyph, tone
 from vitscope.runs.run import Run
 from vitscope.runs.store import read_run
 from vitscope.runs.whole import local_path, write_whole
@@ -28,7 +28,7 @@ def write_page(runs: AsRuns, path: str | os.PathLike[str]) -> Path:
     chosen = runs_of(runs)
     if not chosen:
         raise UserError("There is no run to report on; give at least one.")
-    return write_whole(page_path(path), encoded(page(chosen)))
+    return write_whole(page_path(path), encode(page(chosen)))
 
 
 def runs_of(given: AsRuns) -> tuple[Run, ...]:
@@ -62,10 +62,10 @@ def page_path(path: str | os.PathLike[str]) -> Path:
 def page(runs: Sequence[Run]) -> str:
     """The page's HTML."""
     views = [RunView(run, f"run{number}") for number, run in enumerate(runs, start=1)]
-    return rendered("page.html.j2", views=views)
+    return render("page.html.j2", views=views)
 
 
-def rendered(template: str, **shown: object) -> str:
+def render(template: str, **shown: object) -> str:
     """A page from its template, with style, script, palette and plotly's library."""
     environment = _environment()
     return environment.get_template(template).render(
@@ -82,7 +82,7 @@ def rendered(template: str, **shown: object) -> str:
     )
 
 
-def encoded(html: str) -> bytes:
+def encode(html: str) -> bytes:
     """UTF-8, with escapes for bytes of names that are none."""
     return html.encode("utf-8", "backslashreplace")
 
@@ -96,7 +96,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(sentence=sentence, breakable=breakable, advising=advising, glyph=glyph, tone=tone)
+    environment.filters.update(sentence=sentence, breakable=breakable, advising=advice_heading, glyph=glyph, tone=tone)
     return environment
 
 

@@ -13,7 +13,7 @@ from vitscope.engine.reading.scores import SCORES, UNKNOWN
 from vitscope.measurement.estimate import Estimate
 from vitscope.measurement.exact import SHOWN, PairedShare
 from vitscope.measurement.paired import change_of_means, change_of_shares
-from vitscope.report.number import error_places, plain, signed
+from vitscope.report.number import error_places, format_signed, plain
 from vitscope.report.side import Side
 from vitscope.runs.run import Run
 
@@ -78,7 +78,7 @@ class Pairing:
         if right.gained + right.lost:
             gained, lost = (f"{_images(one)} that {self.before} gets" for one in (right.gained, right.lost))
             told = f" is right on {gained} wrong, and wrong on {lost} right"
-        points = [signed(100 * one, 2) for one in (right.mean, low, high)]
+        points = [format_signed(100 * one, 2) for one in (right.mean, low, high)]
         chance = f"p = {right.p_value:.2g} (McNemar's exact test)"
         return (
             f"{self.after}{told}: {points[0]} points of accuracy over {self.count:,} images, "
@@ -96,7 +96,7 @@ class Pairing:
         if not np.isfinite(low):
             return f"Its mean {name} differs by {plain(change.mean)}{unit}, by the same on every image."
         numbers = (change.mean, change.error, low, high)
-        mean, error, *ends = (signed(one, error_places(change.error)) for one in numbers)
+        mean, error, *ends = (format_signed(one, error_places(change.error)) for one in numbers)
         return f"Its mean {name} differs by {mean} ± {error[1:]}{unit}, 95 % interval {ends[0]} to {ends[1]}."
 
     @property

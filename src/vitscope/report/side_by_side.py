@@ -15,9 +15,9 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.comparison import DEPTH_RANGE, difference, difference_tables, differences, joined
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
-from vitscope.report.measured import MeasuredQuantity, listed, measured
+from vitscope.report.measured import MeasuredQuantity, as_texts, quantities_of
 from vitscope.report.number import with_error, with_unit
-from vitscope.report.page import AsRuns, encoded, page_path, rendered, runs_of
+from vitscope.report.page import AsRuns, encode, page_path, render, runs_of
 from vitscope.report.pairing import Pairings, pair
 from vitscope.report.side import Side, alike, is_training, same_images, sides, timeless
 from vitscope.report.strip import Cell, Strip, strip
@@ -37,8 +37,8 @@ def write_comparison(runs: AsRuns, path: str | os.PathLike[str], labels: Sequenc
     if not FEWEST <= len(chosen) <= MOST:
         raise UserError(f"A comparison takes {FEWEST} to {MOST} runs; {len(chosen)} were given.")
     target = page_path(path)
-    html = rendered("compare.html.j2", view=CompareView(sides(chosen, labels)), marks=MARKS, colour=css)
-    return write_whole(target, encoded(html))
+    html = render("compare.html.j2", view=CompareView(sides(chosen, labels)), marks=MARKS, colour=css)
+    return write_whole(target, encode(html))
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class CompareView:
 
     def _diagnostic(self, name: str) -> DiagnosticView:
         dataset = joined(self.sides, name, self.exact)
-        quantities = measured(name, dataset)
+        quantities = quantities_of(name, dataset)
         figures = figure_views(drawings(quantities, self.strip), self.anchor)
         return DiagnosticView(
             id=self.anchor(name),
@@ -233,7 +233,7 @@ class CompareView:
             more=tuple(figures[1:]),
             tables=difference_tables(self.sides, quantities, self.pairings.errors) if quantities else (),
             definition=definition(str(dataset.attrs.get("definition", ""))) if figures else Markup(""),
-            references=listed(dataset.attrs.get("references", ())),
+            references=as_texts(dataset.attrs.get("references", ())),
         )
 
 

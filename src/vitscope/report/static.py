@@ -13,7 +13,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.report.colour import LIGHT
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.drawing import beside
-from vitscope.report.measured import measured
+from vitscope.report.measured import quantities_of
 from vitscope.report.page import AsRun, runs_of
 from vitscope.report.strip import strip
 from vitscope.runs.run import Run
@@ -61,17 +61,17 @@ def write_figures(run: AsRun, folder: str | os.PathLike[str], format: Format) ->
         raise UserError(f"There is no figure format {format!r}; there are: {', '.join(get_args(Format))}.")
     (found,) = runs_of(run)
     place = local_path(folder, "Figures are")
-    return tuple(write_whole(place / f"{name}.{format}", _painted(drawing, format)) for name, drawing in _all(found))
+    return tuple(write_whole(place / f"{name}.{format}", _paint(drawing, format)) for name, drawing in _all(found))
 
 
 def _all(run: Run) -> Iterator[tuple[str, AbstractDrawing]]:
     anatomy = strip(run.anatomy)
     for diagnostic, dataset in run.measured.items():
-        for group in drawings(measured(diagnostic, dataset), anatomy):
+        for group in drawings(quantities_of(diagnostic, dataset), anatomy):
             yield from ((drawing.file, drawing) for drawing in group if drawing.on_paper)
 
 
-def _painted(drawing: AbstractDrawing, format: Format) -> bytes:
+def _paint(drawing: AbstractDrawing, format: Format) -> bytes:
     first = drawing.quantities[0]
     target = io.BytesIO()
     with matplotlib.rc_context(_STYLE):

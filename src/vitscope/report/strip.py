@@ -78,7 +78,7 @@ class Strip:
         step = -(-len(spans) // 12) or 1
         return tuple(((span.first + span.last) / 2, str(span.number)) for span in spans[::step])
 
-    def described(self, layer: int) -> str:
+    def describe(self, layer: int) -> str:
         """A layer's unit and what it is."""
         cell = self.cells[layer]
         return cell.name if cell.kind in ("stem", "tail") else f"{cell.name} ({cell.kind})"

@@ -15,7 +15,7 @@ from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import MARGIN_TOP
-from vitscope.report.measured import MeasuredQuantity, listed, measured
+from vitscope.report.measured import MeasuredQuantity, as_texts, quantities_of
 from vitscope.report.mistakes import MistakesView, mistakes_of
 from vitscope.report.number import amount
 from vitscope.report.pairing import Pairing, pair_models, subjects_of
@@ -103,7 +103,7 @@ def tone(claim: Claim) -> str:
     return "undecided" if claim.verdict is Verdict.UNDECIDED else claim.kind.name.lower()
 
 
-def advising(claim: Claim) -> str:
+def advice_heading(claim: Claim) -> str:
     """What stands above a claim's advice."""
     if claim.verdict is Verdict.UNDECIDED:
         return "What would decide it"
@@ -259,7 +259,7 @@ class RunView:
         return "-".join((self.prefix, *(re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() for name in names)))
 
     def _diagnostic(self, name: str, dataset: xr.Dataset) -> DiagnosticView:
-        quantities = measured(name, dataset)
+        quantities = quantities_of(name, dataset)
         figures = figure_views(drawings(quantities, self.strip), self.anchor)
         return DiagnosticView(
             id=self.anchor(name),
@@ -272,7 +272,7 @@ class RunView:
             more=tuple(figures[1:]),
             tables=tables(quantities),
             definition=definition(str(dataset.attrs.get("definition", ""))),
-            references=listed(dataset.attrs.get("references", ())),
+            references=as_texts(dataset.attrs.get("references", ())),
         )
 
     def _finding(self, claim: Claim) -> FindingView:

@@ -12,7 +12,14 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 from torch.nn import functional
 
-from vitscope.data.augmentation import mirrored, python_seeded, randaugment, randaugmented, random_part, shifted
+from vitscope.data.augmentation import (
+    apply_randaugment,
+    mirror_half,
+    python_seeded,
+    randaugment,
+    random_part,
+    shift_crops,
+)
 from vitscope.models.pixels import PixelInput
 from vitscope.training.recipe import Recipe
 
@@ -49,8 +56,8 @@ class Augmentation:
         seeds: Int[np.ndarray, " batch"],
     ) -> UInt8[np.ndarray, "batch height width channels"]:
         """Images of the input's size, each changed by its own draws and seed. Cost: RandAugment, about 0.1 ms each."""
-        pixels = shifted(pixels, draws, self.recipe.padding, self._fill) if self.crop == "padded" else pixels
-        pixels = mirrored(pixels, draws) if self.recipe.flip else pixels
+        pixels = shift_crops(pixels, draws, self.recipe.padding, self._fill) if self.crop == "padded" else pixels
+        pixels = mirror_half(pixels, draws) if self.recipe.flip else pixels
         return self._randaugmented(pixels, seeds) if self.recipe.randaugment else pixels
 
     def part(
@@ -72,7 +79,7 @@ class Augmentation:
         self, pixels: UInt8[np.ndarray, "batch height width channels"], seeds: Int[np.ndarray, " batch"]
     ) -> UInt8[np.ndarray, "batch height width channels"]:
         policy = randaugment(self.recipe.randaugment, max(self.input.shape[1:]), self._fill)
-        changed = [randaugmented(policy, image, int(seed)) for image, seed in zip(pixels, seeds, strict=True)]
+        changed = [apply_randaugment(policy, image, int(seed)) for image, seed in zip(pixels, seeds, strict=True)]
         return np.stack(changed)
 
 

@@ -112,7 +112,7 @@ def as_batch(
     pixels: Pixels, indices: Int[np.ndarray, " batch"], classes: tuple[str, ...], device: torch.device
 ) -> TrainingBatch:
     """These images as they are, with one-hot targets if they have labels: a batch of an evaluation."""
-    images = pixels.input.normalised(torch.from_numpy(pixels.read(indices)).to(device))
+    images = pixels.input.normalise(torch.from_numpy(pixels.read(indices)).to(device))
     if not pixels.labelled:
         return TrainingBatch(images, None, None, pixels.input, classes)
     labels = torch.from_numpy(pixels.labels[indices]).to(device)

@@ -158,7 +158,7 @@ class _Training:
     def _batch(self, images: Tensor, labels: Tensor) -> TrainingBatch:
         """What the objective is given of these bytes and labels."""
         task, device = self.task, self.fabric.device
-        inputs = task.input.normalised(images.to(device, non_blocking=True))
+        inputs = task.input.normalise(images.to(device, non_blocking=True))
         known = labels.to(device, non_blocking=True)
         inputs, targets = mixed(task.recipe, inputs, known, len(task.classes))
         own, shares = (known, targets) if self.labelled else (None, None)

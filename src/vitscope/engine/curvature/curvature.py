@@ -21,7 +21,7 @@ from vitscope.engine.curvature.hessian import (
     LossHessian,
     hessian_of,
     minibatch_hessian,
-    shadow,
+    trainable_copy,
     with_finite_loss,
 )
 from vitscope.engine.curvature.part import WeightPart, coordinates, part_count, parts_of, read_part
@@ -105,8 +105,8 @@ class AbstractCurvature(ABC):
 
     def __init_subclass__(cls) -> None:
         """Refuse a class that states no known answer."""
-        if "known" not in vars(cls):
-            raise TypeError(f"{cls.__name__} has no known(): problems whose answer is known by hand.")
+        if "known_answers" not in vars(cls):
+            raise TypeError(f"{cls.__name__} has no known_answers(): problems whose answer is known by hand.")
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be."""
@@ -131,7 +131,7 @@ class AbstractCurvature(ABC):
 
     @classmethod
     @abstractmethod
-    def known(cls) -> tuple[KnownCurvature, ...]:
+    def known_answers(cls) -> tuple[KnownCurvature, ...]:
         """Problems whose answer is known by hand, which the tests check."""
 
     def init(self) -> Records:
@@ -265,7 +265,7 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
         """One mini-batch's records. Memory: the graph of its loss's forward and backward pass, and a Krylov basis."""
         group = self.groups[shard.block - 1]
         sample = self.diagnostics[group[0]].sample
-        subject = shadow(self.subject, sample.precision)
+        subject = trainable_copy(self.subject, sample.precision)
         batch = sample.minibatch(subject, self.images, shard.start)
         states = [diagnostic.init() for diagnostic in self.diagnostics]
         images = len(batch.indices) + len(batch.broken)

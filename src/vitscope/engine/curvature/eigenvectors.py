@@ -8,7 +8,7 @@ from vitscope.engine.curvature.hessian import (
     Precision,
     minibatch_hessian,
     refuse_without_loss,
-    shadow,
+    trainable_copy,
     with_finite_loss,
 )
 from vitscope.engine.curvature.sample import LossSample
@@ -47,7 +47,7 @@ def top_eigenvectors(
         raise UserError(f"Eigenvectors of the {which!r} eigenvalues were asked for; it is 'largest' or 'smallest'.")
     refuse_without_loss(subject, images.labels is not None)
     sample = LossSample(batch, batches, "model", precision, seed)
-    shown = shadow(subject, precision)
+    shown = trainable_copy(subject, precision)
     read = [sample.minibatch(shown, images, number) for number in range(sample.count(images))]
     found = [finite for one in read if len(one) and len(finite := with_finite_loss(subject, one))]
     total = sum(len(one) for one in found)

@@ -16,7 +16,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import with_module
 from vitscope.models.feed import input_like, quantised_layers
-from vitscope.models.rewritten import copied
+from vitscope.models.rewritten import copy_module
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject, Unwatched
 from vitscope.numerics.precision import WITHOUT_DOUBLE
@@ -152,7 +152,7 @@ def hessian_of(loss: Float[Tensor, ""], weights: Mapping[str, Tensor]) -> LossHe
     return LossHessian(float(loss.detach()), dict(weights), dict(zip(weights, gradients, strict=True)))
 
 
-def shadow(subject: Subject, precision: Precision) -> Subject:
+def trainable_copy(subject: Subject, precision: Precision) -> Subject:
     """The subject on a module of its own whose weights are new leaves of the graph, in this precision.
 
     Where the precision is the old module's, the new weights share its memory; nothing here writes to them. The old
@@ -171,7 +171,7 @@ def shadow(subject: Subject, precision: Precision) -> Subject:
         memo[id(weight)] = nn.Parameter(value, (weight.requires_grad or frozen) and value.is_floating_point())
     for buffer in module.buffers():
         memo[id(buffer)] = buffer.to(dtype) if buffer.is_floating_point() else buffer
-    twin = copied(module, memo)
+    twin = copy_module(module, memo)
     twin.train()  # some modules keep in evaluation mode what they once made of their weights; this drops it
     for before, after in zip(module.modules(), twin.modules(), strict=True):
         after.train(before.training)

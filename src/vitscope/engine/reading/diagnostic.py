@@ -96,7 +96,7 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
 
     @classmethod
     @abstractmethod
-    def known(cls) -> tuple[Known[Activation], ...]:
+    def known_answers(cls) -> tuple[Known[Activation], ...]:
         """Activations whose answer is known by hand, which the tests check."""
 
     def init(self) -> Means:
@@ -140,14 +140,14 @@ def over_depth(means: Means, scene: Scene, quantities: tuple[Quantity, ...]) -> 
     result = xr.Dataset(coords=scene.coordinates(layers))
     for quantity in seen:
         read = (means.mean, means.error, means.count)
-        columns = [_filled(layers, {at: one(at, quantity.name) for at in means.layers(quantity.name)}) for one in read]
+        columns = [_fill(layers, {at: one(at, quantity.name) for at in means.layers(quantity.name)}) for one in read]
         dims = ("layer",) if quantity.axis is None else ("layer", quantity.axis)
         coords = {} if quantity.axis is None else {quantity.axis: np.arange(columns[0].shape[1])}
         result = result.assign(label_quantity(quantity, dims, columns[0], columns[1], columns[2], coords))
     return result
 
 
-def plainly(means: Means, quantities: tuple[Quantity, ...]) -> xr.Dataset:
+def scalars(means: Means, quantities: tuple[Quantity, ...]) -> xr.Dataset:
     """Quantities of the whole model, without an axis."""
     result = xr.Dataset()
     for quantity in (quantity for quantity in quantities if means.layers(quantity.name)):
@@ -155,7 +155,7 @@ def plainly(means: Means, quantities: tuple[Quantity, ...]) -> xr.Dataset:
     return result
 
 
-def _filled(layers: tuple[int, ...], rows: Mapping[int, NDArray[Any]]) -> NDArray[Any]:
+def _fill(layers: tuple[int, ...], rows: Mapping[int, NDArray[Any]]) -> NDArray[Any]:
     """The rows of all layers; a layer without one, or with a shorter one, is filled with NaN (counts with 0)."""
     first = next(iter(rows.values()))
     shape = () if first.ndim == 0 else (max(row.size for row in rows.values()),)

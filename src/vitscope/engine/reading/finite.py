@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
-from vitscope.data.gallery import spread
+from vitscope.data.gallery import evenly_spaced
 from vitscope.engine.reading.failure import failures_told
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
@@ -42,7 +42,7 @@ def refuse_if_silent(subject: Subject, images: Images, weights: Sequence[str]) -
 
     Cost: a forward pass of up to eight images.
     """
-    some = images.take(np.array(spread(len(images))))
+    some = images.take(np.array(evenly_spaced(len(images))))
     device, tried = input_like(subject.module).device, 0
     for batch in some.batches(subject.preprocessing.transform, len(some)):
         if len(batch.indices):

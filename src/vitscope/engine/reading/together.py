@@ -49,7 +49,7 @@ def walk_together(
     for walks in _alike([anatomy.stem for anatomy in anatomies], range(len(anatomies))):
         own, stream = reading(), anatomies[walks[0]].stem(images)
         own.stream(0, stream)
-        found |= _walked(_Branch(walks, stream, own), anatomies, images)
+        found |= _walk(_Branch(walks, stream, own), anatomies, images)
     return tuple(found[walk] for walk in range(len(anatomies)))
 
 
@@ -71,7 +71,7 @@ def _in_common(one: AbstractAnatomy, other: AbstractAnatomy) -> float:
     return alike / max(len(one.units), 1)
 
 
-def _walked(root: _Branch, anatomies: Sequence[Composition], images: Tensor) -> dict[int, tuple[Tensor, Reading]]:
+def _walk(root: _Branch, anatomies: Sequence[Composition], images: Tensor) -> dict[int, tuple[Tensor, Reading]]:
     """Logits and readings of the walks that share a stem."""
     found: dict[int, tuple[Tensor, Reading]] = {}
     waiting: list[tuple[int, list[_Branch]]] = [(0, [root])]
@@ -84,12 +84,12 @@ def _walked(root: _Branch, anatomies: Sequence[Composition], images: Tensor) -> 
                     for walk in walks:
                         found[walk] = (logits, branch.reading.fork())
             continue
-        further = _advanced(bundle, position, anatomies)
+        further = _advance(bundle, position, anatomies)
         waiting.extend((position + 1, part) for part in _bundles(further, images))
     return found
 
 
-def _advanced(bundle: Sequence[_Branch], position: int, anatomies: Sequence[Composition]) -> list[_Branch]:
+def _advance(bundle: Sequence[_Branch], position: int, anatomies: Sequence[Composition]) -> list[_Branch]:
     """The branches one unit further, parted where their walks' units differ."""
     parted: list[_Branch] = []
     units: list[AbstractUnit] = []

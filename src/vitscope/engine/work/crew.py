@@ -16,7 +16,7 @@ from typing import final
 
 import torch
 
-from vitscope.engine.work.parcel import packed_error, raised, unpacked
+from vitscope.engine.work.parcel import pack_error, unpack, unpack_error
 from vitscope.engine.work.work import Shard
 
 CONTEXT: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
@@ -46,7 +46,7 @@ class Worker:
         return self.begun and self.shard is None
 
     @classmethod
-    def hired(cls, threads: int) -> "Worker":
+    def hire(cls, threads: int) -> "Worker":
         """A new one, which imports what it needs and then says that it is ready."""
         ours, theirs = CONTEXT.Pipe()
         process = CONTEXT.Process(target=_serve, args=(theirs, threads), daemon=True)
@@ -75,7 +75,7 @@ class Worker:
         except (EOFError, OSError) as error:
             raise Died from error
         if kind == _FAILED:
-            raise raised(content)
+            raise unpack_error(content)
         if kind == _READY:
             return None
         self.shard = None
@@ -110,7 +110,7 @@ def _serve(line: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):  # nobody is there any more
         _say(line, _READY, b"")
-        work = unpacked(line.recv_bytes())
+        work = unpack(line.recv_bytes())
         while True:
             shard = Shard(**json.loads(line.recv_bytes()))
             try:
@@ -118,7 +118,7 @@ def _serve(line: Connection, threads: int) -> None:
             except MemoryError:
                 os._exit(1)  # what it has taken is free again, and the shard is tried once more
             except Exception as error:
-                kind, content = _FAILED, packed_error(error)
+                kind, content = _FAILED, pack_error(error)
             _say(line, kind, content)
 
 

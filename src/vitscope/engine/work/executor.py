@@ -11,7 +11,7 @@ from typing import final
 import torch
 
 from vitscope.engine.work.crew import Died, Worker, first_of
-from vitscope.engine.work.parcel import packed
+from vitscope.engine.work.parcel import pack
 from vitscope.engine.work.work import AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
 
@@ -55,7 +55,7 @@ class Processes(AbstractExecutor):
         waiting = deque(shards)
         if not waiting:
             return
-        parcel, threads = packed(work), max(1, torch.get_num_threads() // self.count)
+        parcel, threads = pack(work), max(1, torch.get_num_threads() // self.count)
         tries, stillborn = Counter[Shard](), 0
         workers: dict[Connection, Worker] = {}
         try:
@@ -65,7 +65,7 @@ class Processes(AbstractExecutor):
                         worker.give(waiting.popleft())
                 begin = sum(not worker.begun for worker in workers.values())
                 if begin < len(waiting) and len(workers) < self.count:
-                    hired = Worker.hired(threads)
+                    hired = Worker.hire(threads)
                     workers[hired.line] = hired
                     continue
                 worker = first_of(workers)

@@ -16,7 +16,7 @@ from vitscope.models.edit import with_edits
 from vitscope.models.subject import Composition, Subject
 
 
-def packed(work: AbstractWork[Result]) -> bytes:
+def pack(work: AbstractWork[Result]) -> bytes:
     """The work as bytes. Cost: a model's weights and, of images held in memory, their pixels."""
     if not isinstance(work, AbstractSubjectWork):
         return cloudpickle.dumps(work)
@@ -24,8 +24,8 @@ def packed(work: AbstractWork[Result]) -> bytes:
     return cloudpickle.dumps((type(work), fields))
 
 
-def unpacked(content: bytes) -> AbstractWork[Any]:
-    """The work that :func:`packed` made into bytes. Only for bytes of this program's own: unpickling runs code."""
+def unpack(content: bytes) -> AbstractWork[Any]:
+    """The work that :func:`pack` made into bytes. Only for bytes of this program's own: unpickling runs code."""
     found = cloudpickle.loads(content)
     if isinstance(found, AbstractWork):
         return found
@@ -63,7 +63,7 @@ def _put_together(value: object) -> object:
     return Subject(**fields)
 
 
-def packed_error(error: Exception) -> bytes:
+def pack_error(error: Exception) -> bytes:
     """An error as bytes, with where it happened; one that cannot travel becomes one that tells it in words."""
     where = "".join(traceback.format_exception(error))
     error.add_note(f"In a worker process:\n{where}")
@@ -74,6 +74,6 @@ def packed_error(error: Exception) -> bytes:
     return cloudpickle.dumps(RuntimeError(where))
 
 
-def raised(content: bytes) -> Exception:
-    """The error that :func:`packed_error` made into bytes. Only for bytes of this program's own."""
+def unpack_error(content: bytes) -> Exception:
+    """The error that :func:`pack_error` made into bytes. Only for bytes of this program's own."""
     return cloudpickle.loads(content)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, final
 
 from vitscope.engine.work.executor import ATTEMPTS, AbstractExecutor
-from vitscope.engine.work.parcel import packed, unpacked
+from vitscope.engine.work.parcel import pack, unpack
 from vitscope.engine.work.work import AbstractWork, Advance, Finished, Result, Shard
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
@@ -28,7 +28,7 @@ class RayCluster(AbstractExecutor):
         if started_here:
             self._connect(ray)
         try:
-            content = ray.put(packed(work))
+            content = ray.put(pack(work))
             fold = ray.remote(num_cpus=1, max_retries=ATTEMPTS)(_fold_remotely)
             pending = {fold.remote(content, shard): shard for shard in shards}
             while pending:
@@ -71,7 +71,7 @@ def _fold_remotely(content: bytes, shard: Shard) -> bytes:
 @lru_cache(maxsize=1)
 def _unpacked_once(content: bytes) -> AbstractWork[Any]:
     """The work, which keeps between the shards of this process what it has at hand."""
-    return unpacked(content)
+    return unpack(content)
 
 
 def _ray() -> ModuleType:

@@ -83,10 +83,10 @@ def zoom_blur(picture: Picture, parameters: Parameters, generator: np.random.Gen
     stop, step = parameters
     factors = np.arange(1, stop, step)
     levels = picture.astype(np.float64)
-    return (levels + sum(magnified(levels, float(factor)) for factor in factors)) / (len(factors) + 1)
+    return (levels + sum(magnify(levels, float(factor)) for factor in factors)) / (len(factors) + 1)
 
 
-def magnified(levels: Levels, factor: float | int) -> Levels:
+def magnify(levels: Levels, factor: float | int) -> Levels:
     """The centre of the picture, magnified to the size of the whole by linear interpolation."""
     sizes = levels.shape[:2]
     crops = [math.ceil(size / factor) for size in sizes]

@@ -28,7 +28,7 @@ FUNCTIONS: Mapping[str, CorruptionFunction] = {
 """The fifteen kinds in the order of the paper: noise, blur, weather, digital."""
 
 
-def corrupted(
+def corrupt(
     picture: Picture, kind: str, severity: int, generator: np.random.Generator, scale: Scale = "auto"
 ) -> Picture:
     """The picture under a kind of corruption at a level from 1 to 5, rounded down to bytes as the published sets are.

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
-from vitscope.interventions.common_corruptions.blur import along_line, magnified
+from vitscope.interventions.common_corruptions.blur import along_line, magnify
 from vitscope.interventions.common_corruptions.picture import Levels, Parameters, Picture
 
 Field = Float[np.ndarray, "height width"]
@@ -16,7 +16,7 @@ def snow(picture: Picture, parameters: Parameters, generator: np.random.Generato
     """Falling snow: a whitened picture with streaks of bright spots over it, and the same streaks upside down."""
     mean, deviation, zoom, threshold, radius, blur, kept = parameters
     levels = picture / 255
-    spots = magnified(generator.normal(mean, deviation, (*picture.shape[:2], 1)), zoom)
+    spots = magnify(generator.normal(mean, deviation, (*picture.shape[:2], 1)), zoom)
     spots = np.clip(np.where(spots < threshold, 0, spots), 0, 1)
     streaks = along_line(spots, radius, blur, generator.uniform(-135, -45))
     streaks = np.round(streaks * 255) / 255
@@ -47,18 +47,18 @@ def plasma(side: int, decay: float | int, generator: np.random.Generator) -> Flo
         half = step // 2
         corners = heights[::step, ::step]
         pairs = corners + np.roll(corners, -1, 0)
-        centres = _disturbed(pairs + np.roll(pairs, -1, 1), amplitude, generator)
+        centres = _disturb(pairs + np.roll(pairs, -1, 1), amplitude, generator)
         heights[half::step, half::step] = centres
         beside = centres + np.roll(centres, 1, 0) + corners + np.roll(corners, -1, 1)
         below = centres + np.roll(centres, 1, 1) + corners + np.roll(corners, -1, 0)
-        heights[::step, half::step] = _disturbed(beside, amplitude, generator)
-        heights[half::step, ::step] = _disturbed(below, amplitude, generator)
+        heights[::step, half::step] = _disturb(beside, amplitude, generator)
+        heights[half::step, ::step] = _disturb(below, amplitude, generator)
         step, amplitude = half, amplitude / decay
     heights -= heights.min()
     return heights / max(float(heights.max()), 1e-12)
 
 
-def _disturbed(sums: Field, amplitude: float, generator: np.random.Generator) -> Field:
+def _disturb(sums: Field, amplitude: float, generator: np.random.Generator) -> Field:
     return sums / 4 + amplitude * generator.uniform(-amplitude, amplitude, sums.shape)
 
 

@@ -10,7 +10,7 @@ from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid, unit_axis
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
-from vitscope.interventions.bypass import refuse_unknown, staying
+from vitscope.interventions.bypass import irremovable_layers, refuse_unknown
 from vitscope.interventions.head_lesion import HeadLesion, head_counts, mean_contexts
 from vitscope.interventions.lesion import Lesion, blocks_of, mean_branches
 from vitscope.measurement.errors import UserError
@@ -52,7 +52,9 @@ class LesionStudy(AbstractStudy):
         """A setting for each unit, block or head, or one for all ``layers``."""
         if self.of == "head":
             return self._heads(subject, images, plan)
-        whole = {layer: (layer,) for layer in range(1, len(subject.places) + 1) if layer not in staying(subject)}
+        whole = {
+            layer: (layer,) for layer in range(1, len(subject.places) + 1) if layer not in irremovable_layers(subject)
+        }
         if self.layers is not None:
             chosen = parse_layers(self.layers)
             Lesion(chosen)(subject)  # says which of them cannot be left out, and why
@@ -60,7 +62,7 @@ class LesionStudy(AbstractStudy):
         else:
             groups = blocks_of(subject) if self.of == "block" else whole
         if not groups:
-            reasons = "; ".join(dict.fromkeys(staying(subject).values()))
+            reasons = "; ".join(dict.fromkeys(irremovable_layers(subject).values()))
             raise UserError(f"{subject.name} has no residual unit that can be left out{reasons and ': '}{reasons}.")
         every = tuple(sorted({layer for layers in groups.values() for layer in layers}))
         lesion = mean_branches(subject, images, every, plan.batch_size) if self.mode == "mean" else Lesion(every)
@@ -89,7 +91,7 @@ class LesionStudy(AbstractStudy):
         if self.of == "head":
             return ()
         reasons: dict[str, list[str]] = {}
-        for layer, reason in staying(subject).items():
+        for layer, reason in irremovable_layers(subject).items():
             reasons.setdefault(reason, []).append(f"{subject.places[layer - 1].name} ({layer})")
         stay = tuple(f"Never left out, because {reason}: {', '.join(names)}." for reason, names in reasons.items())
         if isinstance(subject.anatomy, Composition):

@@ -21,8 +21,8 @@ from vitscope.interventions.direction import (
     Normalisation,
     RandomDirection,
     TowardsWeights,
-    scaled_to_weights,
-    settled,
+    fix_direction,
+    scale_to_weights,
 )
 from vitscope.interventions.weight_displacement import WeightDisplacement
 from vitscope.measurement.bounds import LARGEST, SIZE, Bounds, bounded_field
@@ -168,17 +168,17 @@ class LossLandscape(AbstractStudy):
 
             vectors = top_eigenvectors(subject, images, 2, seed=self.seed)
             found = [GivenDirection(v, f"Hessian eigenvector {number}") for number, v in enumerate(vectors, start=1)]
-            first, second = (scaled_to_weights(one, subject) for one in found)
+            first, second = (scale_to_weights(one, subject) for one in found)
         else:
             first, second = self._random(subject, self.directions)
         return (first if self.towards is None else self._towards(subject, self.towards)), second
 
     def _random(self, subject: Subject, kind: Normalisation) -> tuple[GivenDirection, GivenDirection]:
         one, two = (RandomDirection(2 * self.seed + number, kind) for number in (0, 1))
-        return settled(one, subject), settled(two, subject)
+        return fix_direction(one, subject), fix_direction(two, subject)
 
     def _towards(self, subject: Subject, path: str) -> GivenDirection:
-        return settled(TowardsWeights(read_checkpoint(Path(path)).weights, Path(path).name), subject)
+        return fix_direction(TowardsWeights(read_checkpoint(Path(path)).weights, Path(path).name), subject)
 
     def _deviation(
         self, subject: Subject, shown: Images, plan: Plan, first: GivenDirection, second: GivenDirection

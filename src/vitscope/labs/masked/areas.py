@@ -26,7 +26,7 @@ def pairs_of(text: str, what: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(first), int(second)) for first, second in pairs)
 
 
-def said(setting: ClusteredPatches) -> str:
+def describe_areas(setting: ClusteredPatches) -> str:
     """The sizes of a setting's areas, with its information gap."""
     return f"{setting.global_size}/{setting.local_size}, gap {setting.information_gap:+.2f}"
 
@@ -38,7 +38,7 @@ def group_name(what: str, setting: ClusteredPatches) -> str:
 
 def areas_axis(settings: Sequence[ClusteredPatches]) -> Along:
     """The axis of settings of the areas."""
-    return Along("areas", [said(one) for one in settings], "Global / local area")
+    return Along("areas", [describe_areas(one) for one in settings], "Global / local area")
 
 
 def by_setting(values: Values, settings: int) -> list[Values]:

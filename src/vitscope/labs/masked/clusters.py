@@ -114,7 +114,7 @@ class ClusteredPatches:
         strengths = self.low + (self.high - self.low) * unit
         return MaskedSamples(clusters, strengths, self._visible(count, generator))
 
-    def masked_anew(self, samples: MaskedSamples, generator: torch.Generator) -> MaskedSamples:
+    def mask_again(self, samples: MaskedSamples, generator: torch.Generator) -> MaskedSamples:
         """The same images of one trial under other masks: the second view of a contrastive pair."""
         return replace(samples, visible=self._visible(samples.visible.shape[1], generator))
 
@@ -124,7 +124,7 @@ class ClusteredPatches:
         return torch.zeros(1, count, self.patches, dtype=torch.bool).scatter_(2, seen[None], value=True)
 
 
-def concatenated(trials: list[MaskedSamples]) -> MaskedSamples:
+def concatenate(trials: list[MaskedSamples]) -> MaskedSamples:
     """Samples of several trials, of equal shapes, along the trial axis."""
     parts = [(one.clusters, one.strengths, one.visible) for one in trials]
     return MaskedSamples(*(torch.cat(list(part)) for part in zip(*parts, strict=True)))

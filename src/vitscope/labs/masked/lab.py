@@ -50,7 +50,7 @@ class AbstractMaskedLab(AbstractLab[MaskedTrial]):
         """A distribution with so many patches in all, in the global area and in a local one."""
         return ClusteredPatches(patches, self.clusters, whole, local, self.low, self.high, self.masked_share)
 
-    def planned(self) -> tuple[MaskedTrial, ...]:
+    def plan_trials(self) -> tuple[MaskedTrial, ...]:
         """Settings by seeds."""
         seeds = range(self.seed, self.seed + self.trials)
         return tuple(MaskedTrial(data, seed, self.rate) for data in self.data for seed in seeds)

@@ -59,14 +59,14 @@ def mean_field_time(setting: ClusteredPatches, rate: float, level: float = 0.5) 
     if seen == 0:
         return math.nan
     start, stop = seen / (setting.patches - seen), level / (1 - level)
-    return (_travelled(stop) - _travelled(start)) / (_drawn(setting) * rate * setting.high**4)
+    return (_odds_integral(stop) - _odds_integral(start)) / (_query_probability(setting) * rate * setting.high**4)
 
 
-def _travelled(odds: float) -> float:
+def _odds_integral(odds: float) -> float:
     return -1 / odds + 3 * math.log(odds) + 3 * odds + odds**2 / 2
 
 
-def _drawn(setting: ClusteredPatches) -> float:
+def _query_probability(setting: ClusteredPatches) -> float:
     """Probability that a query is hidden and its image of a given cluster."""
     return setting.masked / setting.patches / setting.clusters
 

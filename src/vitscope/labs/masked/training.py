@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitscope.labs.masked.clusters import ClusteredPatches, MaskedSamples, concatenated
+from vitscope.labs.masked.clusters import ClusteredPatches, MaskedSamples, concatenate
 from vitscope.labs.masked.position_attention import (
     Correlations,
     PositionAttention,
@@ -133,7 +133,7 @@ def train(
     draws = [_TrialDraws(trial, training, objective.views) for trial in trials]
     device = torch.device(training.device)
     partition = torch.stack([draw.partition for draw in draws]).to(device)
-    evaluation = concatenated([draw.evaluation for draw in draws]).to(training.dtype, device)
+    evaluation = concatenate([draw.evaluation for draw in draws]).to(training.dtype, device)
     rates = torch.tensor([trial.rate for trial in trials], dtype=training.dtype, device=device)
     model = at_zero(partition, trials[0].setting.areas, training.dtype)
     readings: list[MaskedReading] = []
@@ -142,9 +142,9 @@ def train(
             readings.append(read(model, evaluation))
         if step < training.recorded[-1]:
             drawn = zip(*(draw.views() for draw in draws), strict=True)
-            views = [concatenated(list(view)).to(training.dtype, device) for view in drawn]
+            views = [concatenate(list(view)).to(training.dtype, device) for view in drawn]
             model = model.moved(objective.gradient(model, views), rates)
-    return Trajectory(torch.tensor(training.recorded), _stacked(readings), model)
+    return Trajectory(torch.tensor(training.recorded), _stack(readings), model)
 
 
 def read(model: PositionAttention, samples: MaskedSamples) -> MaskedReading:
@@ -199,7 +199,7 @@ class _TrialDraws:
     def views(self) -> list[MaskedSamples]:
         """The next step's images, each under so many masks."""
         samples = self._setting.draw(self._batch, self._generator)
-        others = [self._setting.masked_anew(samples, self._generator) for _ in range(self._views - 1)]
+        others = [self._setting.mask_again(samples, self._generator) for _ in range(self._views - 1)]
         return [samples, *others]
 
 
@@ -208,6 +208,6 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).flatten(1).sum(1) / weights.expand_as(values).flatten(1).sum(1)
 
 
-def _stacked(readings: list[MaskedReading]) -> MaskedReading:
+def _stack(readings: list[MaskedReading]) -> MaskedReading:
     names = [field.name for field in fields(MaskedReading)]
     return MaskedReading(**{name: torch.stack([getattr(one, name) for one in readings], 1) for name in names})

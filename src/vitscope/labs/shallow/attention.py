@@ -65,7 +65,7 @@ def profile(
     )
 
 
-def received(
+def attention_received(
     model: ShallowVit, weights: Weights, tokens: Float[Tensor, "trials images tokens dim"]
 ) -> Float[Tensor, "trials images keys"]:
     """Mean attention on each key over the queries of its image; sums to 1 over keys."""

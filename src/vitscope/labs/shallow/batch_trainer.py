@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from vitscope.labs.shallow.attention import AttentionProfile, profile, received
+from vitscope.labs.shallow.attention import AttentionProfile, attention_received, profile
 from vitscope.labs.shallow.pool import Pool
 from vitscope.labs.shallow.shallow_vit import mean_error, mean_hinge
 from vitscope.labs.shallow.token_model import TokenSample
 from vitscope.labs.shallow.trial import BATCHES, DATA, INITIAL, KEEP, TESTS, ShallowTrial, TrialOutcome
-from vitscope.labs.shallow.weights import Weights, stacked
+from vitscope.labs.shallow.weights import Weights, stack_trials
 
 
 @final
@@ -84,7 +84,7 @@ class BatchTrainer:
             weights.append(initial.to(self._dtype, self._device))
         if entering:
             self._running += entering
-            self._weights = stacked(weights)
+            self._weights = stack_trials(weights)
         return {one.slot for one in entering}
 
     def _choose_tokens(self, entered: set[int]) -> None:
@@ -97,8 +97,8 @@ class BatchTrainer:
         trial, chance = running.trial, running.trial.generator(KEEP)
         for which, sample in enumerate((running.images, running.tests)):
             tokens = sample.tokens.to(self._device, self._dtype).unsqueeze(0)
-            attended = received(trial.model, weights, tokens)[0].cpu() if trial.keep.attends else None
-            kept = trial.keep.kept(sample, attended, chance)
+            attended = attention_received(trial.model, weights, tokens)[0].cpu() if trial.keep.attends else None
+            kept = trial.keep.keep_mask(sample, attended, chance)
             seen = trial.model.mixing.seen(tokens, kept.to(self._device).unsqueeze(0), weights.top)
             if self._pools is None:
                 self._pools = Pool(self._slots, self._samples, seen), Pool(self._slots, trial.tests, seen)

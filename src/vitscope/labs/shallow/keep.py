@@ -20,7 +20,7 @@ class AbstractKeep(ABC):
     """Whether it asks for the attention of the model as it is trained."""
 
     @abstractmethod
-    def kept(
+    def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
         """The tokens that are kept; ``received`` is the mean attention on each where the rule attends."""
@@ -31,7 +31,7 @@ class AbstractKeep(ABC):
 class KeepAll(AbstractKeep):
     """Every token."""
 
-    def kept(
+    def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
         """All of them."""
@@ -55,7 +55,7 @@ class AbstractKeepShare(AbstractKeep):
     ) -> Float[Tensor, "images tokens"]:
         """What decides: the largest are kept."""
 
-    def kept(
+    def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
         """The first of them."""
@@ -154,7 +154,7 @@ class KeepByAttention(AbstractKeepShare):
 class DropSpurious(AbstractKeep):
     """An oracle: every token but those of a spurious pattern."""
 
-    def kept(
+    def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
         """What is not spurious."""

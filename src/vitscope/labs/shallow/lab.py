@@ -76,7 +76,7 @@ class AbstractShallowLab(AbstractLab[ShallowTrial]):
     @property
     def images(self) -> Mapping[str, object]:
         """The planted ones."""
-        return {} if self.planted is None else self.planted.asked
+        return {} if self.planted is None else self.planted.described_objects
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class AbstractNeededLab(AbstractShallowLab):
         return sample_sizes(self.samples)
 
     @abstractmethod
-    def planned(self) -> tuple[ShallowTrial, ...]:
+    def plan_trials(self) -> tuple[ShallowTrial, ...]:
         """What is varied first, then numbers of images, then seeds."""
 
     def over_sizes(
@@ -148,7 +148,7 @@ class AbstractNeededLab(AbstractShallowLab):
         shared = (self.rate, self.batch_size, criterion, keep or KeepAll(), self.tests, tokens[1])
         return tuple(ShallowTrial(seed, tokens[0], model, size, *shared) for size in self.sizes for seed in self.seeds)
 
-    def carried_out(self, trials: Sequence[ShallowTrial]) -> Values:
+    def run_trials(self, trials: Sequence[ShallowTrial]) -> Values:
         """The step at which either criterion was first met, NaN where it was not; of planted images the end as well.
 
         A few real images are rarely learned to either criterion, so that what is left over tells more.

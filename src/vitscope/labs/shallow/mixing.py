@@ -101,7 +101,7 @@ class SoftmaxMixing(AbstractMixing):
     ) -> Seen:
         """Tokens as columns with a one below each, zero where a key is dropped; 1/|S| for each query of S."""
         del top
-        kept = _kept(tokens, keep)
+        kept = _keep(tokens, keep)
         columns = torch.cat([tokens, torch.ones_like(tokens[..., :1])], 3).mT
         if self.drops_keys:
             columns = columns * kept.unsqueeze(2)
@@ -117,7 +117,7 @@ class SoftmaxMixing(AbstractMixing):
         run = self._forward(weights, seen)
         slope = hinge_slope((run.each * seen.readout).sum(2), labels).unsqueeze(2) * seen.readout
         sloped = run.mixed * slope.flatten(0, 1).unsqueeze(1)
-        product = _summed(torch.bmm(sloped, run.active.mT), len(labels)).mT
+        product = _sum_images(torch.bmm(sloped, run.active.mT), len(labels)).mT
         joint = self._attention_gradient(run, slope) * self.scale
         return (
             torch.bmm(weights.key, joint.mT),
@@ -166,7 +166,7 @@ class SoftmaxMixing(AbstractMixing):
         scores = torch.bmm(back.mT, run.tokens).mul_(run.powers)
         queries = torch.bmm(run.tokens, scores.mT)
         queries -= run.mixed * (slope * run.each).flatten(0, 1).unsqueeze(1)
-        return _summed(torch.bmm(run.tokens, queries.mT), len(slope))
+        return _sum_images(torch.bmm(run.tokens, queries.mT), len(slope))
 
 
 @final
@@ -188,7 +188,7 @@ class UniformMixing(AbstractMixing):
         top: Float[Tensor, "trials neurons tokens"],
     ) -> Seen:
         """The mean of the keys, and that of the top weights over the queries."""
-        kept = _kept(tokens, keep)
+        kept = _keep(tokens, keep)
         share = kept / kept.sum(2, keepdim=True)
         mean = (tokens * share.unsqueeze(3)).sum(2) if self.drops_keys else tokens.mean(2)
         return Seen(mean.unsqueeze(3), torch.bmm(share, top.mT), float(mean.square().sum(2).max()))
@@ -225,7 +225,7 @@ def hinge_slope(
     return torch.where(labels * outputs < 1, -labels / labels.shape[1], 0)
 
 
-def _kept(
+def _keep(
     tokens: Float[Tensor, "trials images tokens dim"], keep: Bool[Tensor, "trials images tokens"] | None
 ) -> Float[Tensor, "trials images tokens"]:
     return torch.ones_like(tokens[..., 0]) if keep is None else keep.to(tokens.dtype)
@@ -236,6 +236,8 @@ def _for_each(matrices: Float[Tensor, "trials rows columns"], images: int) -> Fl
     return matrices.unsqueeze(1).expand(-1, images, -1, -1).reshape(-1, *matrices.shape[1:])
 
 
-def _summed(matrices: Float[Tensor, "all_images rows columns"], trials: int) -> Float[Tensor, "trials rows columns"]:
+def _sum_images(
+    matrices: Float[Tensor, "all_images rows columns"], trials: int
+) -> Float[Tensor, "trials rows columns"]:
     """The sum over each trial's images."""
     return matrices.unflatten(0, (trials, -1)).sum(1)

@@ -94,7 +94,9 @@ class Needed:
         return line_of_resamples(x, one.middle / two.middle, one.resampled / two.resampled, grain, self.trials).slope
 
 
-def needed(samples: Sequence[int], reached: Bool[np.ndarray, "settings samples trials"], seed: int = 0) -> Needed:
+def samples_needed_at(
+    samples: Sequence[int], reached: Bool[np.ndarray, "settings samples trials"], seed: int = 0
+) -> Needed:
     """Where success rates over samples pass `SHARE`, between samples on a logarithmic axis.
 
     Rates are first made monotone by isotonic regression, as more samples cannot harm but by chance. Trials of one
@@ -105,11 +107,11 @@ def needed(samples: Sequence[int], reached: Bool[np.ndarray, "settings samples t
     generator, trials = np.random.default_rng(seed), reached.shape[2]
     drawn = generator.integers(trials, size=(RESAMPLED, trials))
     again = np.moveaxis(reached[:, :, drawn].mean(3), 2, 0)
-    middle, width = np.moveaxis(_crossed(samples, reached.mean(2)), -1, 0)
-    return Needed(middle, _crossed(samples, again)[..., 0], width / np.sqrt(12), min(samples), trials)
+    middle, width = np.moveaxis(_crossings(samples, reached.mean(2)), -1, 0)
+    return Needed(middle, _crossings(samples, again)[..., 0], width / np.sqrt(12), min(samples), trials)
 
 
-def needed_curves(
+def curves_of_needed(
     quantity: Quantity, axis: Along, measured: Mapping[str, Needed], theory: Mapping[str, Numbers]
 ) -> xr.Dataset:
     """Needed samples over an axis, a curve for each kind, with bootstrap errors; predictions beside them."""
@@ -122,7 +124,7 @@ def needed_curves(
     )
 
 
-def needed_over(quantity: Quantity, axis: Along, found: Needed) -> xr.Dataset:
+def axis_of_needed(quantity: Quantity, axis: Along, found: Needed) -> xr.Dataset:
     """Needed samples over one axis, with bootstrap errors."""
     count = np.full(len(found.middle), found.trials)
     return with_words(label_axes(quantity, [axis], found.middle, found.error, count), quantity, missing=MISSING)
@@ -158,7 +160,7 @@ def _refuse(text: str) -> tuple[int, ...]:
     raise UserError(f"{text!r} names no numbers of samples: write 8:1024, which doubles, or 8,32,128.")
 
 
-def _crossed(samples: Sequence[int], rates: Numbers) -> Numbers:
+def _crossings(samples: Sequence[int], rates: Numbers) -> Numbers:
     """Where each row of rates passes `SHARE`, and how far apart the logarithms of the samples around it are."""
     logs = np.log(np.asarray(samples, dtype=np.float64))
     flat = rates.reshape(-1, len(samples))

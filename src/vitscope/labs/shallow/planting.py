@@ -39,7 +39,7 @@ class Planting:
         return {"side": self.side, "patch": self.patch, "background": self.background}
 
     @property
-    def asked(self) -> Mapping[str, object]:
+    def described_objects(self) -> Mapping[str, object]:
         """The objects as a run names them."""
         return {"name": self.name, "objects": len(self.objects.labels), "fingerprint": self.fingerprint}
 
@@ -81,7 +81,7 @@ class Planting:
         return Planted(self.side, self.patch).directions(self._halves[0])
 
 
-def planting(
+def objects_to_plant(
     images: Images,
     classes: tuple[int, ...] | None = None,
     limit: int | None = None,

@@ -37,6 +37,6 @@ class Weights:
         return Weights(*(part.to(device, dtype) for part in self.all))
 
 
-def stacked(weights: Sequence[Weights]) -> Weights:
+def stack_trials(weights: Sequence[Weights]) -> Weights:
     """The trials of all of them, one after the other."""
     return Weights(*(torch.cat(parts) for parts in zip(*(one.all for one in weights), strict=True)))

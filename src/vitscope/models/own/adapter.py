@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.own.vit import Block, Vit, VitConfig
 from vitscope.models.own.vit import SelfAttention as OwnAttention
 from vitscope.models.stream import Stream, token_stream
@@ -33,7 +33,7 @@ class OwnHeads(AbstractAttentionHeads):
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined and projected."""
         del attention
-        return self.module.proj(joined(context))
+        return self.module.proj(join_heads(context))
 
 
 @ADAPTERS.add("vitscope/vit")

@@ -28,7 +28,7 @@ DIGITS = Path(__file__).with_name("digits.safetensors")
 """The embedded model: a ``vit-micro`` trained on scikit-learn's digits, 8 x 8 pixels, one patch a pixel."""
 
 
-def sized_vit(name: str, fields: Mapping[str, object], class_names: tuple[str, ...] | None) -> Vit:
+def make_vit(name: str, fields: Mapping[str, object], class_names: tuple[str, ...] | None) -> Vit:
     """A vision transformer of one of :data:`SIZES`, with other values for some of :class:`VitConfig`'s fields."""
     if name not in SIZES:
         raise UserError(f"There is no model of the project's own named {name!r}; there are: {', '.join(SIZES)}.")
@@ -56,12 +56,12 @@ class Own(AbstractLibrary):
         if name == "digits":
             refuse_options("digits, which is trained,", options)
             found = read_checkpoint(DIGITS)
-            return load_strictly(sized_vit("vit-micro", found.arguments, found.classes), dict(found.weights))
+            return load_strictly(make_vit("vit-micro", found.arguments, found.classes), dict(found.weights))
         if pretrained and name in SIZES:
             raise UserError(f"{name} has no pretrained weights; train it with `vitscope train {name}`, or use digits.")
         if name not in SIZES:
             raise UserError(f"vitscope has no model named {name!r}; it has: digits, {', '.join(SIZES)}.")
-        return sized_vit(name, options, None)
+        return make_vit(name, options, None)
 
     @classmethod
     def options(cls, size: Size) -> dict[str, object]:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from timm.layers.attention import Attention as TimmAttention
 from torch import Tensor
 
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.stream import Stream
 from vitscope.models.unit import AbstractAttentionHeads
 
@@ -38,7 +38,7 @@ class PlainHeads(AbstractAttentionHeads):
 
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined, normed, gated, projected."""
-        values = self.module.norm(joined(context))
+        values = self.module.norm(join_heads(context))
         if attention.gate is not None:
             values = values * attention.gate
         return self.module.proj_drop(self.module.proj(values))

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, bias_among, global_tokens, joined
+from vitscope.models.attention import Attention, bias_among, global_tokens, join_heads
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.unit import (
@@ -43,7 +43,7 @@ def query_value_bias(
     return functional.linear(values, qkv.weight, torch.cat(parts))
 
 
-def scaled(factor: Tensor | None) -> tuple[Callable[[Tensor], Tensor], ...]:
+def layer_scale(factor: Tensor | None) -> tuple[Callable[[Tensor], Tensor], ...]:
     """Multiplication by LayerScale's factor where there is one."""
     return () if factor is None else (Times(factor),)
 
@@ -85,7 +85,7 @@ class BeitHeads(AbstractAttentionHeads):
 
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined and projected."""
-        return self.module.proj_drop(self.module.proj(joined(context)))
+        return self.module.proj_drop(self.module.proj(join_heads(context)))
 
 
 def _block_units(block: nn.Module, index: int) -> Iterator[AbstractUnit]:
@@ -96,9 +96,9 @@ def _block_units(block: nn.Module, index: int) -> Iterator[AbstractUnit]:
         Place(UnitKind.ATTENTION, f"{name}.attn", 0, index),
         (block.norm1,),
         BeitHeads(block.attn),
-        (*scaled(block.gamma_1), block.drop_path1),
+        (*layer_scale(block.gamma_1), block.drop_path1),
     )
-    layers = (block.norm2, block.mlp, *scaled(block.gamma_2), block.drop_path2)
+    layers = (block.norm2, block.mlp, *layer_scale(block.gamma_2), block.drop_path2)
     yield Residual(Place(UnitKind.MLP, f"{name}.mlp", 0, index), layers)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.unit import (
@@ -26,7 +26,7 @@ from vitscope.models.unit import (
     Times,
     UnitKind,
     WholeUnit,
-    unchanged,
+    identity,
 )
 
 
@@ -59,7 +59,7 @@ class TalkingHeads(AbstractAttentionHeads):
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined and projected."""
         del attention
-        return self.module.proj_drop(self.module.proj(joined(context)))
+        return self.module.proj_drop(self.module.proj(join_heads(context)))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ClassAttention(AbstractAttentionUnit):
     @property
     def bypass(self) -> Callable[[Stream], Stream]:
         """The stream as it came in."""
-        return unchanged
+        return identity
 
     def project(self, stream: Stream) -> Attention:
         """One query; keys and values of all tokens."""
@@ -87,7 +87,7 @@ class ClassAttention(AbstractAttentionUnit):
     def branch(self, attention: Attention, context: Float[Tensor, "batch 1 heads 1 width"]) -> Tensor:
         """The module's output: a new class token."""
         del attention
-        return self.module.proj_drop(self.module.proj(joined(context)))
+        return self.module.proj_drop(self.module.proj(join_heads(context)))
 
     def finish(self, stream: Stream, branch: Float[Tensor, "batch 1 dim"]) -> Stream:
         """The residual sum, on the class token."""
@@ -127,7 +127,7 @@ def _units(model: Cait) -> Iterator[AbstractUnit]:
         if not isinstance(block, LayerScaleBlockClassAttn) or not isinstance(block.attn, ClassAttn):
             raise _unreadable(name, block, "LayerScaleBlockClassAttn with ClassAttn")
         yield ClassAttention(_place("attn", name, first + number), block, block.attn)
-        yield WholeUnit(_place("mlp", name, first + number), _ClassMlp(block), unchanged)
+        yield WholeUnit(_place("mlp", name, first + number), _ClassMlp(block), identity)
 
 
 def _place(part: str, name: str, index: int) -> Place:

@@ -15,7 +15,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.models.adapter import refuse_unknown_options
 from vitscope.models.timm import cifar_resnet as cifar_resnet  # registers its name with timm
-from vitscope.models.timm.folder import checked
+from vitscope.models.timm.folder import check_value
 
 _FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only")
 """Arguments of ``timm.create_model`` that read files or addresses, or make no classifier: none of a model's own."""
@@ -38,7 +38,7 @@ def timm_model(name: str, arguments: Mapping[str, object], pretrained: bool = Fa
         module = timm.create_model(name, pretrained=pretrained, **values)
     except TypeError as error:
         if "img_size" not in values or "img_size" not in str(error):
-            refuse_unknown_options(f"timm/{name}", arguments, _taken(name))
+            refuse_unknown_options(f"timm/{name}", arguments, _constructor_arguments(name))
             raise _unmade(name, arguments, error) from error
         del values["img_size"]
         module = timm_model(name, values, pretrained)
@@ -77,7 +77,7 @@ def _unmade(name: str, arguments: Mapping[str, object], error: Exception) -> Use
     return UserError(f"timm's {name} cannot be made with {given}: {why.rstrip('.')}.")
 
 
-def _taken(name: str) -> set[str]:
+def _constructor_arguments(name: str) -> set[str]:
     """The arguments of a model's constructor, and those that timm gives to every model."""
     with torch.device("meta"):
         made = type(timm.create_model(name))
@@ -97,7 +97,7 @@ def _told(key: str, value: object) -> object:
     plain: Any = value.tolist() if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value
     if key in ("mean", "std"):
         plain = list(plain) if isinstance(plain, list | tuple) else [plain]
-    found = checked(key, plain)
+    found = check_value(key, plain)
     if found is None:
         raise UserError(
             f"The checkpoint says that pictures were shown with {key} = {value!r:.60}, which no input of a model has: "

@@ -13,7 +13,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, unchanged
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, identity
 
 
 def _units(model: ConvNeXt) -> Iterator[AbstractUnit]:
@@ -27,7 +27,7 @@ def _units(model: ConvNeXt) -> Iterator[AbstractUnit]:
                 found = type(block).__name__
                 raise UserError(f"{name}.blocks.{i} is a {found}; the block that can be read is ConvNeXtBlock.")
             place = Place(UnitKind.CONVOLUTION, f"{name}.blocks.{i}", stage, index)
-            yield WholeUnit(place, OnMap(block), unchanged if isinstance(block.shortcut, nn.Identity) else None)
+            yield WholeUnit(place, OnMap(block), identity if isinstance(block.shortcut, nn.Identity) else None)
             index += 1
 
 

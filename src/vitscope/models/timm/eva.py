@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
-from vitscope.models.timm.beit import query_value_bias, scaled
+from vitscope.models.timm.beit import layer_scale, query_value_bias
 from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
 
 ROTARY = "rotary"
@@ -86,7 +86,7 @@ class RotaryHeads(AbstractAttentionHeads):
 
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined, normed (sub-norm), gated, projected."""
-        values = self.module.norm(joined(context))
+        values = self.module.norm(join_heads(context))
         if attention.gate is not None:
             values = values * attention.gate
         return self.module.proj_drop(self.module.proj(values))
@@ -95,7 +95,7 @@ class RotaryHeads(AbstractAttentionHeads):
 def _norms(block: EvaBlock | EvaBlockPostNorm) -> tuple[Layers, Layers, Layers, Layers]:
     if isinstance(block, EvaBlockPostNorm):
         return (), (block.norm1, block.drop_path1), (), (block.norm2, block.drop_path2)
-    after, after_mlp = (*scaled(block.gamma_1), block.drop_path1), (*scaled(block.gamma_2), block.drop_path2)
+    after, after_mlp = (*layer_scale(block.gamma_1), block.drop_path1), (*layer_scale(block.gamma_2), block.drop_path2)
     return (block.norm1,), after, (block.norm2,), after_mlp
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.models.adapter import Restored
-from vitscope.models.folder import Folder, complaint, made_without_memory, no_larger_than
+from vitscope.models.folder import Folder, complaint, make_without_memory, no_larger_than
 
 _INPUT = ("input_size", "test_input_size", "min_input_size", "pool_size", "test_pool_size")
 _SHARES = ("crop_pct", "test_crop_pct")
@@ -51,7 +51,7 @@ def timm_from_folder(folder: Folder) -> Restored:
         return timm.create_model(name, pretrained=False, pretrained_cfg=given, **arguments)
 
     try:
-        made_without_memory(folder, make)
+        make_without_memory(folder, make)
         with no_larger_than(folder):
             module = make()
     except UserError:
@@ -63,7 +63,7 @@ def timm_from_folder(folder: Folder) -> Restored:
     return Restored(module, folder.notes)
 
 
-def renamed(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def rename_weights(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the names and in the shapes of today, as timm itself changes those of earlier versions.
 
     They stay as they are if timm would change their sizes: resample position embeddings, or make a classifier anew.
@@ -127,7 +127,7 @@ def _configuration(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # n
         saved["label_names"] = saved["labels"]
     for key, value in saved.items():
         if value is not None and key in (*_INPUT, *_SHARES, *_TEXTS, "mean", "std", *_KEPT):
-            known = checked(key, value)
+            known = check_value(key, value)
             if known is None:
                 raise UserError(
                     f"{where} has {key} = {value!r:.60}, which no input of a model is; save the model again."
@@ -135,7 +135,7 @@ def _configuration(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # n
             yield key, known
 
 
-def checked(key: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
+def check_value(key: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
     """The value in timm's own types; None if it is none of its kind."""
     if key in _INPUT:
         fits = isinstance(value, list) and all(type(one) is int and 0 < one <= _PIXELS for one in value)

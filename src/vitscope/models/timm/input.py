@@ -10,7 +10,7 @@ from timm.models import get_model_input_config
 from torch import nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import checked_crop
+from vitscope.models.adapter import check_crop
 from vitscope.models.input import first_channels
 from vitscope.models.subject import Preprocessing
 
@@ -25,7 +25,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
     shape, notes = _shape(module, configuration)
     values = resolve_data_config({}, configuration, module) | {"input_size": shape}
     if crop is not None:
-        values["crop_pct"] = checked_crop(crop)
+        values["crop_pct"] = check_crop(crop)
     lengths = {len(values["mean"]), len(values["std"])}
     if lengths - {1, 3, shape[0]}:
         raise UserError(
@@ -40,7 +40,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
     transform = cast(Any, create_transform(**values, is_training=False))
     text = (
         f"{' x '.join(map(str, shape))}, {values['interpolation']}, crop {values['crop_pct']}, "
-        f"mean {_rounded(values['mean'])}, std {_rounded(values['std'])}"
+        f"mean {_round(values['mean'])}, std {_round(values['std'])}"
     )
     mean, std = (tuple(values[name]) * (shape[0] // len(values[name])) for name in ("mean", "std"))
     return Preprocessing(shape, transform, text, mean, std, tuple(notes))
@@ -49,7 +49,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
 def _shape(module: nn.Module, configuration: dict[str, Any]) -> tuple[tuple[int, int, int], list[str]]:
     known = get_model_input_config(module)
     channels, height, width = known["input_size"]
-    embedded = _embedded(module)
+    embedded = _embedding_size(module)
     if embedded is not None:
         height, width = embedded if isinstance(embedded, tuple | list) else (embedded, embedded)
     entering = first_channels(module, known["first_conv"])
@@ -71,7 +71,7 @@ def _unsaid(name: str, configuration: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _embedded(module: nn.Module) -> Any:  # noqa: ANN401 (a side, or height and width)
+def _embedding_size(module: nn.Module) -> Any:  # noqa: ANN401 (a side, or height and width)
     """The size its patch embedding is made for, under whatever name it stands; None without one, or for any size."""
     embeddings = (getattr(module, "patch_embed", None), *(p for p in module.modules() if isinstance(p, PatchEmbed)))
     return next((size for one in embeddings if (size := getattr(one, "img_size", None)) is not None), None)
@@ -96,5 +96,5 @@ def _sides(shape: tuple[int, ...]) -> str:
     return " x ".join(str(side) for side in shape)
 
 
-def _rounded(values: tuple[float, ...]) -> str:
+def _round(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:.3g}" for value in values)

@@ -25,7 +25,7 @@ from vitscope.models.classes import last_width, named_outputs
 from vitscope.models.folder import Folder, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.timm.construction import timm_model
-from vitscope.models.timm.folder import renamed, timm_from_folder
+from vitscope.models.timm.folder import rename_weights, timm_from_folder
 from vitscope.models.timm.input import timm_input
 
 _WNID = re.compile(r"n\d{8}")
@@ -90,7 +90,7 @@ class Timm(AbstractLibrary):
         configuration: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
         found = named_outputs(count, configuration.get("label_names"), "label_names")
         if found.names or found.notes:
-            return _described(found, configuration.get("label_descriptions"))
+            return _describe_classes(found, configuration.get("label_descriptions"))
         subset = infer_imagenet_subset({"num_classes": count})
         if not subset:
             return found
@@ -102,7 +102,7 @@ class Timm(AbstractLibrary):
         """Loaded strictly, by timm's own names; what earlier versions kept in other shapes is in today's."""
         own = module.state_dict()
         same = all(own[name].shape == state[name].shape for name in own.keys() & state.keys())
-        return load_strictly(module, state if same else renamed(module, state))
+        return load_strictly(module, state if same else rename_weights(module, state))
 
     @classmethod
     def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ class Timm(AbstractLibrary):
     @classmethod
     def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """As timm itself changes the weights of earlier versions, unless it would change their sizes."""
-        return renamed(module, state)
+        return rename_weights(module, state)
 
 
 def _class_count(module: nn.Module) -> int:
@@ -134,7 +134,7 @@ def _class_count(module: nn.Module) -> int:
     return cast(int, getattr(module, "num_classes", 0)) if width is None else width
 
 
-def _described(outputs: Outputs, descriptions: object) -> Outputs:
+def _describe_classes(outputs: Outputs, descriptions: object) -> Outputs:
     """The outputs with what wnids stand for: as the configuration says, else as timm knows; other names as they are."""
     if outputs.names is None or not all(_WNID.fullmatch(name) for name in outputs.names):
         return outputs

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.stream import Stream, channels_last_stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, UnitKind, WholeUnit
@@ -56,7 +56,7 @@ class MaxVitHeads(AbstractAttentionHeads):
 
     def combine(self, attention: Attention, context: Float[Tensor, "images 1 heads slots width"]) -> Tensor:
         """The module's output: heads joined and projected, in the shape of the window."""
-        values, size = joined(context), self.size or attention.grid
+        values, size = join_heads(context), self.size or attention.grid
         conv = isinstance(self.module, Attention2d)
         values = values.transpose(1, 2).unflatten(2, size) if conv else values.unflatten(1, size)
         return self.module.proj_drop(self.module.proj(values))

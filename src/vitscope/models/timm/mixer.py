@@ -15,7 +15,7 @@ from vitscope.models.subject import Composition
 from vitscope.models.unit import AbstractUnit, Place, Residual, Times, UnitKind
 
 
-def transposed(values: Tensor) -> Tensor:
+def transpose_map(values: Tensor) -> Tensor:
     """Tokens and channels exchanged."""
     return values.transpose(1, 2)
 
@@ -31,11 +31,11 @@ def _block_units(block: nn.Module, index: int) -> Iterator[AbstractUnit]:
         layers = (block.norm, block.mlp_channels, block.drop_path)
         yield Residual(place(UnitKind.TOKEN_MIXING, "mlp_channels"), layers)
     elif isinstance(block, MixerBlock):
-        mixing = (block.norm1, transposed, block.mlp_tokens, transposed, block.drop_path)
+        mixing = (block.norm1, transpose_map, block.mlp_tokens, transpose_map, block.drop_path)
         yield Residual(place(UnitKind.TOKEN_MIXING, "mlp_tokens"), mixing)
         yield Residual(place(UnitKind.MLP, "mlp_channels"), (block.norm2, block.mlp_channels, block.drop_path))
     elif isinstance(block, ResBlock):
-        mixing = (block.norm1, transposed, block.linear_tokens, transposed, Times(block.ls1), block.drop_path)
+        mixing = (block.norm1, transpose_map, block.linear_tokens, transpose_map, Times(block.ls1), block.drop_path)
         yield Residual(place(UnitKind.TOKEN_MIXING, "linear_tokens"), mixing)
         layers = (block.norm2, block.mlp_channels, Times(block.ls2), block.drop_path)
         yield Residual(place(UnitKind.MLP, "mlp_channels"), layers)

@@ -20,7 +20,7 @@ from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, channels_last_stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm.attention import PlainHeads
-from vitscope.models.unit import AbstractUnit, Place, Residual, UnitKind, WholeUnit, chained, unchanged
+from vitscope.models.unit import AbstractUnit, Place, Residual, UnitKind, WholeUnit, chain, identity
 from vitscope.models.window import ResidualWindowAttention, Windows, strided_windows
 
 _SHORTCUT = "shortcut"
@@ -34,7 +34,7 @@ class _Local:
     patch_size: tuple[int, int]
 
     def __call__(self, stream: Stream) -> Stream:
-        values = chained(self.layers, stream.values)
+        values = chain(self.layers, stream.values)
         height, width = (math.ceil(n / p) * p for n, p in zip(values.shape[2:], self.patch_size, strict=True))
         if (height, width) != values.shape[2:]:
             values = functional.interpolate(values, size=(height, width), mode="bilinear", align_corners=False)
@@ -105,7 +105,7 @@ def _units(model: ByobNet) -> Iterator[AbstractUnit]:
             elif isinstance(block, BottleneckBlock):
                 strided = cast(nn.Conv2d, block.conv2_kxk.conv).stride != (1, 1)
                 kind = UnitKind.DOWNSAMPLING if strided else UnitKind.CONVOLUTION
-                shortcut = unchanged if isinstance(block.shortcut, nn.Identity) else None
+                shortcut = identity if isinstance(block.shortcut, nn.Identity) else None
                 yield WholeUnit(Place(kind, name, stage, index), OnMap(block), shortcut)
                 index += 1
             else:

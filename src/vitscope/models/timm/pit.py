@@ -16,7 +16,7 @@ from vitscope.models.timm.vit import block_units
 from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit
 
 
-def _entered(stage: Transformer, patches: Tensor, prefix: Tensor) -> Stream:
+def _enter_stage(stage: Transformer, patches: Tensor, prefix: Tensor) -> Stream:
     """The stream at the first block of ``stage``: prefix tokens before the patches of a feature map."""
     values = stage.norm(torch.cat((prefix, patches.flatten(2).transpose(1, 2)), dim=1))
     return token_stream(values, (patches.shape[2], patches.shape[3]), prefix.shape[1])
@@ -25,7 +25,7 @@ def _entered(stage: Transformer, patches: Tensor, prefix: Tensor) -> Stream:
 def _pooling(stage: Transformer, pool: Pooling) -> Callable[[Stream], Stream]:
     def pooled(stream: Stream) -> Stream:
         patches, prefix = pool(stream.feature_map, stream.values[:, : stream.prefix])
-        return replace(_entered(stage, patches, prefix), carried=stream.carried)
+        return replace(_enter_stage(stage, patches, prefix), carried=stream.carried)
 
     return pooled
 
@@ -61,7 +61,7 @@ class PitAdapter(AbstractAdapter):
 
         def stem(images: Tensor) -> Stream:
             patches = model.pos_drop(model.patch_embed(images) + model.pos_embed)
-            return _entered(stages[0], patches, model.cls_token.expand(images.shape[0], -1, -1))
+            return _enter_stage(stages[0], patches, model.cls_token.expand(images.shape[0], -1, -1))
 
         def tail(stream: Stream) -> Tensor:
             return model.forward_head(model.norm(stream.values[:, : stream.prefix]))

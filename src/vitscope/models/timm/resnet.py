@@ -14,7 +14,7 @@ from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
 from vitscope.models.timm import cifar_resnet as cifar_resnet  # registers its name with timm
-from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, unchanged
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, identity
 
 
 def _units(model: ResNet) -> Iterator[AbstractUnit]:
@@ -27,7 +27,7 @@ def _units(model: ResNet) -> Iterator[AbstractUnit]:
                 raise UserError(f"{name} is a {found}; the blocks that can be read are BasicBlock and Bottleneck.")
             kind = UnitKind.CONVOLUTION if block.stride == 1 else UnitKind.DOWNSAMPLING
             yield WholeUnit(
-                Place(kind, name, stage, index), OnMap(block), unchanged if block.downsample is None else None
+                Place(kind, name, stage, index), OnMap(block), identity if block.downsample is None else None
             )
             index += 1
 

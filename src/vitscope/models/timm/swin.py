@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, channels_last_stream
 from vitscope.models.subject import Composition
@@ -64,7 +64,9 @@ def window_mask(block: SwinTransformerBlock | SwinTransformerV2Block, stream: St
     return block.get_attn_mask(padded)
 
 
-def masked(bias: Float[Tensor, "1 heads slots slots"], mask: Tensor | None) -> Float[Tensor, "1 _ heads slots slots"]:
+def bias_and_mask(
+    bias: Float[Tensor, "1 heads slots slots"], mask: Tensor | None
+) -> Float[Tensor, "1 _ heads slots slots"]:
     """Relative position bias and window mask in one: one for all windows, or one for each."""
     return bias[:, None] if mask is None else bias[:, None] + mask[None, :, None]
 
@@ -82,13 +84,13 @@ class SwinHeads(AbstractAttentionHeads):
         packed = module.qkv(values).unflatten(2, (3, module.num_heads, -1)).unsqueeze(1)
         queries, keys, value = packed.permute(3, 0, 1, 4, 2, 5).unbind(0)
         tokens = global_tokens(values.shape[1], values.device)
-        bias = masked(module._get_rel_pos_bias(), window_mask(self.block, stream))  # pyright: ignore[reportPrivateUsage]
+        bias = bias_and_mask(module._get_rel_pos_bias(), window_mask(self.block, stream))  # pyright: ignore[reportPrivateUsage]
         return Attention(queries, keys, value, tokens, tokens, stream.grid, stream.prefix, module.scale, bias)
 
     def combine(self, attention: Attention, context: Float[Tensor, "images 1 heads slots width"]) -> Tensor:
         """The module's output: heads joined and projected."""
         del attention
-        return self.module.proj_drop(self.module.proj(joined(context)))
+        return self.module.proj_drop(self.module.proj(join_heads(context)))
 
 
 def _block_units(block: nn.Module, name: str, stage: int, index: int) -> Iterator[AbstractUnit]:

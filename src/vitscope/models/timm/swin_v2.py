@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.stream import Stream
 from vitscope.models.subject import Composition
-from vitscope.models.timm.swin import masked, swin_composition, window_cut, window_mask
+from vitscope.models.timm.swin import bias_and_mask, swin_composition, window_cut, window_mask
 from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, UnitKind
 from vitscope.models.window import ResidualWindowAttention
 
@@ -47,7 +47,7 @@ class SwinV2Heads(AbstractAttentionHeads):
             grid=stream.grid,
             prefix=stream.prefix,
             scale=1.0,
-            bias=masked(self._bias(), window_mask(self.block, stream)),
+            bias=bias_and_mask(self._bias(), window_mask(self.block, stream)),
         )
 
     def _packed(self, values: Float[Tensor, "images slots dim"]) -> Float[Tensor, "images slots projected"]:
@@ -66,7 +66,7 @@ class SwinV2Heads(AbstractAttentionHeads):
     def combine(self, attention: Attention, context: Float[Tensor, "images 1 heads slots width"]) -> Tensor:
         """The module's output: heads joined and projected."""
         del attention
-        return self.module.proj_drop(self.module.proj(joined(context)))
+        return self.module.proj_drop(self.module.proj(join_heads(context)))
 
 
 def _block_units(block: nn.Module, name: str, stage: int, index: int) -> Iterator[AbstractUnit]:

@@ -12,7 +12,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.feature_map import OnMap
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
-from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, unchanged
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, identity
 
 
 def _units(features: nn.Sequential) -> Iterator[AbstractUnit]:
@@ -27,7 +27,7 @@ def _units(features: nn.Sequential) -> Iterator[AbstractUnit]:
         for i, block in enumerate(part):
             if not isinstance(block, CNBlock):
                 raise UserError(f"{name}.{i} is a {type(block).__name__}; the block that can be read is CNBlock.")
-            yield WholeUnit(Place(UnitKind.CONVOLUTION, f"{name}.{i}", stage, index), OnMap(block), unchanged)
+            yield WholeUnit(Place(UnitKind.CONVOLUTION, f"{name}.{i}", stage, index), OnMap(block), identity)
             index += 1
 
 

@@ -10,7 +10,7 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
-from vitscope.models.adapter import checked_crop
+from vitscope.models.adapter import check_crop
 from vitscope.models.input import first_channels
 from vitscope.models.subject import Preprocessing
 
@@ -39,7 +39,7 @@ def torchvision_input(module: nn.Module, crop: float | None = None) -> Preproces
         transform.resize_size = [round(max(height, width) * transform.resize_size[0] / size)]
         transform.crop_size = [height, width]
     if crop is not None:
-        transform.resize_size = [round(max(height, width) / checked_crop(crop))]
+        transform.resize_size = [round(max(height, width) / check_crop(crop))]
     channels = first_channels(module) or 3
     if channels != len(transform.mean):
         for name in ("mean", "std"):
@@ -49,7 +49,7 @@ def torchvision_input(module: nn.Module, crop: float | None = None) -> Preproces
                      "are taken.")  # fmt: skip
     text = (
         f"{channels} x {height} x {width}, {transform.interpolation.value}, resize {transform.resize_size[0]}, "
-        f"mean {_rounded(transform.mean)}, std {_rounded(transform.std)}"
+        f"mean {_round(transform.mean)}, std {_round(transform.std)}"
     )
     return Preprocessing(
         (channels, height, width), transform, text, tuple(transform.mean), tuple(transform.std), tuple(notes)
@@ -142,5 +142,5 @@ def _published_body(name: str) -> dict[str, torch.Size] | None:
         return None
 
 
-def _rounded(values: list[float]) -> str:
+def _round(values: list[float]) -> str:
     return "/".join(f"{value:.3g}" for value in values)

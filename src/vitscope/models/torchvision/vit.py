@@ -13,7 +13,7 @@ from torchvision.models.vision_transformer import ConvStemConfig, EncoderBlock, 
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.unit import AbstractAttentionHeads, AbstractUnit, Place, Residual, ResidualAttention, UnitKind
@@ -46,7 +46,7 @@ class PackedHeads(AbstractAttentionHeads):
 
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined and projected."""
-        return self.module.out_proj(joined(context))
+        return self.module.out_proj(join_heads(context))
 
 
 def _heads(block: nn.Module, name: str) -> PackedHeads:

@@ -13,7 +13,7 @@ from transformers.models.vit.modeling_vit import ViTAttention
 from transformers.models.vit_mae.modeling_vit_mae import ViTMAEAttention
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.attention import Attention, global_tokens, joined
+from vitscope.models.attention import Attention, global_tokens, join_heads
 from vitscope.models.stream import Stream
 from vitscope.models.unit import AbstractAttentionHeads
 
@@ -52,7 +52,7 @@ class SeparateHeads(AbstractAttentionHeads):
     def combine(self, attention: Attention, context: Float[Tensor, "batch 1 heads queries width"]) -> Tensor:
         """The module's output: heads joined, projected."""
         del attention
-        return self.output(joined(context))
+        return self.output(join_heads(context))
 
 
 def global_heads(module: nn.Module, name: str) -> SeparateHeads:

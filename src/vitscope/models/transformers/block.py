@@ -15,7 +15,7 @@ from vitscope.models.unit import AbstractUnit, Place, Residual, ResidualAttentio
 M = TypeVar("M", bound=nn.Module)
 
 
-def expected(module: nn.Module, kinds: tuple[type[M], ...], name: str) -> M:
+def expect(module: nn.Module, kinds: tuple[type[M], ...], name: str) -> M:
     """The module itself, if it is of one of the ``kinds``; otherwise ``UserError`` naming what was found."""
     for kind in kinds:
         if isinstance(module, kind):
@@ -34,7 +34,7 @@ def block_units(layers: Iterable[nn.Module], path: str) -> Iterator[AbstractUnit
     """The attention and MLP units of the blocks at ``path``."""
     for i, layer in enumerate(layers):
         name = f"{path}.{i}"
-        block = expected(layer, (ViTLayer, DeiTLayer, ViTMAELayer), name)
+        block = expect(layer, (ViTLayer, DeiTLayer, ViTMAELayer), name)
         attention = Place(UnitKind.ATTENTION, f"{name}.attention", 0, i)
         heads = global_heads(block.attention, attention.name)
         yield ResidualAttention(attention, (block.layernorm_before,), heads, (block.dropout,))

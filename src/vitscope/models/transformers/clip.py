@@ -19,7 +19,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.transformers.attention import global_heads
-from vitscope.models.transformers.block import expected, patch_grid
+from vitscope.models.transformers.block import expect, patch_grid
 from vitscope.models.unit import AbstractUnit, Place, Residual, ResidualAttention, UnitKind
 
 
@@ -84,7 +84,7 @@ class ClipAdapter(AbstractAdapter):
 def _units(tower: CLIPVisionModel, path: str) -> Iterator[AbstractUnit]:
     for i, layer in enumerate(tower.encoder.layers):
         name = f"{path}.{i}"
-        block = expected(layer, (CLIPEncoderLayer,), name)
+        block = expect(layer, (CLIPEncoderLayer,), name)
         attention = Place(UnitKind.ATTENTION, f"{name}.self_attn", 0, i)
         yield ResidualAttention(attention, (block.layer_norm1,), global_heads(block.self_attn, attention.name), ())
         yield Residual(Place(UnitKind.MLP, f"{name}.mlp", 0, i), (block.layer_norm2, block.mlp))

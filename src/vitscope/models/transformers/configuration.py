@@ -54,7 +54,7 @@ def read_configuration(facts: Mapping[str, Any], where: Path) -> tuple[Pretraine
         )
     build = CONFIG_MAPPING[kind]
     try:
-        return build(**dict(_kept(facts, build, where))), tuple(_notes(facts))
+        return build(**dict(_describing(facts, build, where))), tuple(_notes(facts))
     except UserError:
         raise
     except Exception as error:  # whatever its checks raise
@@ -113,7 +113,9 @@ def _refuse_other_tasks(found: type[PreTrainedModel]) -> None:
         )
 
 
-def _kept(facts: Mapping[str, Any], build: type[PretrainedConfig] | None, where: Path) -> Iterator[tuple[str, Any]]:
+def _describing(
+    facts: Mapping[str, Any], build: type[PretrainedConfig] | None, where: Path
+) -> Iterator[tuple[str, Any]]:
     """What of a table describes a model, tables within it included."""
     known = _declared(build)
     for key, value in facts.items():
@@ -123,7 +125,7 @@ def _kept(facts: Mapping[str, Any], build: type[PretrainedConfig] | None, where:
             continue
         if isinstance(value, dict):
             if key in known or key in ("rope_scaling", "text_config_dict", "vision_config_dict"):
-                yield key, dict(_kept(cast("dict[str, Any]", value), _part(build, key, value), where))
+                yield key, dict(_describing(cast("dict[str, Any]", value), _part(build, key, value), where))
         elif _is_plain(value):
             yield key, value
         elif key in known:

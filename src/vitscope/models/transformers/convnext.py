@@ -19,8 +19,8 @@ from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer, 
 from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.stream import Stream, map_stream
 from vitscope.models.subject import Composition
-from vitscope.models.transformers.block import expected
-from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, chained, unchanged
+from vitscope.models.transformers.block import expect
+from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit, chain, identity
 
 Bare = ConvNextModel | ConvNextV2Model
 Classifying = ConvNextForImageClassification | ConvNextV2ForImageClassification
@@ -79,17 +79,17 @@ def _units(body: Bare, path: str) -> Iterator[AbstractUnit]:
     block = 0
     for index, stage_module in enumerate(body.encoder.stages):
         name = f"{path}encoder.stages.{index}"
-        stage = expected(stage_module, (ConvNextStage, ConvNextV2Stage), name)
+        stage = expect(stage_module, (ConvNextStage, ConvNextV2Stage), name)
         if len(stage.downsampling_layer) > 0:
             place = Place(UnitKind.DOWNSAMPLING, f"{name}.downsampling_layer", index, block)
             yield WholeUnit(place, partial(_on_map, tuple(stage.downsampling_layer)))
         for i, layer in enumerate(stage.layers):
             block_name = f"{name}.layers.{i}"
-            residual = expected(layer, (ConvNextLayer, ConvNextV2Layer), block_name)
+            residual = expect(layer, (ConvNextLayer, ConvNextV2Layer), block_name)
             place = Place(UnitKind.CONVOLUTION, block_name, index, block)
-            yield WholeUnit(place, partial(_on_map, (residual,)), unchanged)
+            yield WholeUnit(place, partial(_on_map, (residual,)), identity)
             block += 1
 
 
 def _on_map(layers: tuple[nn.Module, ...], stream: Stream) -> Stream:
-    return map_stream(chained(layers, stream.values))
+    return map_stream(chain(layers, stream.values))

@@ -20,7 +20,7 @@ from vitscope.models.adapter import ADAPTERS, AbstractAdapter, Example
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.transformers.attention import global_heads
-from vitscope.models.transformers.block import expected, patch_grid
+from vitscope.models.transformers.block import expect, patch_grid
 from vitscope.models.unit import AbstractUnit, Place, Residual, ResidualAttention, UnitKind
 
 Bare = Dinov2Model | Dinov2WithRegistersModel
@@ -95,7 +95,7 @@ def _body(module: nn.Module) -> tuple[Bare, str]:
 def _units(body: Bare, path: str) -> Iterator[AbstractUnit]:
     for i, layer in enumerate(body.encoder.layer):
         name = f"{path}encoder.layer.{i}"
-        block = expected(layer, (Dinov2Layer, Dinov2WithRegistersLayer), name)
+        block = expect(layer, (Dinov2Layer, Dinov2WithRegistersLayer), name)
         attention = Place(UnitKind.ATTENTION, f"{name}.attention", 0, i)
         heads = global_heads(block.attention, attention.name)
         yield ResidualAttention(attention, (block.norm1,), heads, (block.layer_scale1, block.drop_path))

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import Restored
-from vitscope.models.folder import Folder, complaint, made_without_memory, no_larger_than
+from vitscope.models.folder import Folder, complaint, make_without_memory, no_larger_than
 from vitscope.models.transformers.configuration import class_of, read_configuration
 
 _MADE_ANEW = ("position_ids", "relative_position_index", "num_batches_tracked")
@@ -31,7 +31,7 @@ def transformers_from_folder(folder: Folder) -> Restored:
     if config.model_type == "vit_mae":
         cast(Any, config).mask_ratio = 0.0
     try:
-        made_without_memory(folder, lambda: build(config))
+        make_without_memory(folder, lambda: build(config))
         with no_larger_than(folder):
             module = build(config)
     except UserError:
@@ -49,12 +49,12 @@ def with_weights(
 
     None may be missing; those of parts that the class does not have are returned. Raises ``UserError``.
     """
-    model, left = loaded(build, None, config=config, state_dict=dict(weights), dtype=torch.float32)
+    model, left = load_pretrained(build, None, config=config, state_dict=dict(weights), dtype=torch.float32)
     model.config.name_or_path = config.name_or_path or ""  # of which from_pretrained makes the word None
     return model, left
 
 
-def loaded(
+def load_pretrained(
     build: type[PreTrainedModel], name: str | None, **options: object
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """``from_pretrained``, and the weights left over, of parts that the class does not have.

@@ -113,7 +113,7 @@ def _at(
 ) -> Preprocessing:
     """The shorter side resized to the longer side of the input, its centre cut out, normalised."""
     channels, height, width = shape
-    mean, std = (_averaged(values, channels) for values in normalisation)
+    mean, std = (_average(values, channels) for values in normalisation)
     transform = v2.Compose(
         [
             v2.Resize(max(height, width), InterpolationMode.BICUBIC),
@@ -128,7 +128,7 @@ def _at(
     return Preprocessing(shape, transform, text, mean, std, notes)
 
 
-def _averaged(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _average(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 

@@ -23,7 +23,7 @@ from vitscope.models.classes import named_outputs
 from vitscope.models.folder import Folder, complaint, read_folder, refuse_without_weights
 from vitscope.models.subject import Preprocessing
 from vitscope.models.transformers.configuration import class_of
-from vitscope.models.transformers.folder import loaded, transformers_from_folder, with_weights
+from vitscope.models.transformers.folder import load_pretrained, transformers_from_folder, with_weights
 from vitscope.models.transformers.input import transformers_input
 
 
@@ -59,7 +59,7 @@ class Transformers(AbstractLibrary):
             setattr(config, key, value)
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0
-        return _fetched(build, name, config) if pretrained else build(config)
+        return _fetch(build, name, config) if pretrained else build(config)
 
     @classmethod
     def options(cls, size: Size) -> dict[str, object]:
@@ -148,9 +148,9 @@ def _config(name: str) -> PretrainedConfig:
         ) from error
 
 
-def _fetched(build: type[PreTrainedModel], name: str, config: PretrainedConfig) -> nn.Module:
+def _fetch(build: type[PreTrainedModel], name: str, config: PretrainedConfig) -> nn.Module:
     try:
-        return loaded(build, name, config=config, use_safetensors=True, dtype=torch.float32)[0]
+        return load_pretrained(build, name, config=config, use_safetensors=True, dtype=torch.float32)[0]
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise

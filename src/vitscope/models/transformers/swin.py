@@ -16,8 +16,8 @@ from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream, token_stream
 from vitscope.models.subject import Composition
 from vitscope.models.transformers.attention import split
-from vitscope.models.transformers.block import expected
-from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place, Residual, UnitKind, WholeUnit, unchanged
+from vitscope.models.transformers.block import expect
+from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place, Residual, UnitKind, WholeUnit, identity
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ShiftedWindowAttention(AbstractAttentionUnit):
     @property
     def bypass(self) -> Callable[[Stream], Stream]:
         """The stream as it came in."""
-        return unchanged
+        return identity
 
     def project(self, stream: Stream) -> Attention:
         """Queries, keys and values of every window, with relative position bias and the mask of the shift."""
@@ -170,10 +170,10 @@ def _units(body: SwinModel, path: str) -> Iterator[AbstractUnit]:
     block = 0
     for stage, stage_module in enumerate(body.encoder.layers):
         name = f"{path}.{stage}"
-        blocks = expected(stage_module, (SwinStage,), name)
+        blocks = expect(stage_module, (SwinStage,), name)
         for i, layer in enumerate(blocks.blocks):
             yield from _block_units(
-                expected(layer, (SwinLayer,), f"{name}.blocks.{i}"), f"{name}.blocks.{i}", stage, block
+                expect(layer, (SwinLayer,), f"{name}.blocks.{i}"), f"{name}.blocks.{i}", stage, block
             )
             block += 1
         if blocks.downsample is not None:

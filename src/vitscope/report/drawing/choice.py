@@ -55,17 +55,17 @@ def drawings(quantities: Sequence[MeasuredQuantity], strip: Strip) -> tuple[tupl
     """
     groups: list[tuple[AbstractDrawing, ...]] = []
     drawn: set[str] = set()
-    laid = [_laid(quantity, strip) for quantity in quantities]
+    laid = [_lay(quantity, strip) for quantity in quantities]
     for quantity in laid:
         if not quantity.dims or quantity.name in drawn:
             continue
         together = (quantity,) if _over_depth(quantity, strip) else _companions(quantity, laid)
         drawn |= {one.name for one in together}
-        groups.append(_drawn(together, strip))
+        groups.append(_draw(together, strip))
     return tuple(groups)
 
 
-def _laid(quantity: MeasuredQuantity, strip: Strip) -> MeasuredQuantity:
+def _lay(quantity: MeasuredQuantity, strip: Strip) -> MeasuredQuantity:
     """The quantity with its axis over units, if it has one, as ``layer``."""
     axes = unit_axes(quantity.mean, len(strip.cells))
     if not axes or axes[0] == "layer":
@@ -80,7 +80,7 @@ def _beside(quantity: MeasuredQuantity) -> tuple[xr.DataArray, ...]:
     return tuple(part.assign_coords(coords) for part in (quantity.mean, quantity.error, quantity.count))
 
 
-def _drawn(quantities: tuple[MeasuredQuantity, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
+def _draw(quantities: tuple[MeasuredQuantity, ...], strip: Strip) -> tuple[AbstractDrawing, ...]:
     quantity = quantities[0]
     others = tuple(dim for dim in quantity.dims if dim != "layer")
     if is_picture(quantity.mean):
@@ -141,15 +141,15 @@ def _companions(quantity: MeasuredQuantity, quantities: Sequence[MeasuredQuantit
 
 def _multiples(quantity: MeasuredQuantity, strip: Strip) -> tuple[AbstractDrawing, ...]:
     """Small multiples along one axis, or along several where four are too many, which share their scale."""
-    sliced = _sliced(quantity)
+    sliced = _axes_to_slice(quantity)
     chosen = _slices(quantity, sliced)
-    drawn = [_drawn((one,), strip) for one in chosen]
+    drawn = [_draw((one,), strip) for one in chosen]
     both = len(drawn) <= _FEW_MULTIPLES and not set(DIRECTIONS) <= set(quantity.dims)
     kept = drawn if both else [group[:1] for group in drawn]
     return tuple(drawing for group in kept for drawing in group)
 
 
-def _sliced(quantity: MeasuredQuantity) -> tuple[str, ...]:
+def _axes_to_slice(quantity: MeasuredQuantity) -> tuple[str, ...]:
     """The axes along which a quantity of three and more is cut, so that two are left.
 
     Names before numbers, short axes before long ones, ``run`` late; directions and axes over units stay.

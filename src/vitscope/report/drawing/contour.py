@@ -15,12 +15,12 @@ from vitscope.report.colour import LIGHT, STOPS, scale, token
 from vitscope.report.drawing.drawing import (
     COLOUR_BAR,
     AbstractDrawing,
+    axis_words,
     below_bar,
     beside,
     colours_of,
     figure,
     hover,
-    named,
     numbers,
     scale_type,
 )
@@ -146,7 +146,7 @@ class Contour(AbstractDrawing):
                       "constraintoward": "left"}  # fmt: skip
         vertical = {"title": {"text": escape(direction(quantity, up)), "standoff": 4}, "showgrid": False,
                     "scaleanchor": "x", "constrain": "domain", "automargin": True}  # fmt: skip
-        shown = figure([contours, _centre()], horizontal, vertical, named(self.quantities))
+        shown = figure([contours, _centre()], horizontal, vertical, axis_words(self.quantities))
         return shown.update_layout(hovermode="closest", **({} if quantity.repeats else below_bar(shown)))
 
     def paint(self, axes: Axes) -> None:

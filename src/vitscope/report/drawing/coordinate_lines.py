@@ -13,10 +13,10 @@ from vitscope.report.axis import axis_name, entries, is_categorical, is_logarith
 from vitscope.report.colour import LIGHT, token
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
+    axis_words,
     coordinate_axis,
     figure,
     hover,
-    named,
     numbers,
     set_coordinate_axis,
     set_vertical,
@@ -109,7 +109,7 @@ class CoordinateLines(AbstractDrawing):
         below = coordinate_axis(self.quantities[0].mean, self._axis)
         upright = {**upright, "rangemode": upright.get("rangemode", "normal")}
         note = self._against.note() if self._against else None
-        shown = figure([*against, *traces], below, upright, named(self.quantities), note)
+        shown = figure([*against, *traces], below, upright, axis_words(self.quantities), note)
         for gap in self._notes():
             shown.add_annotation(gap)
         legend = legend_layout(shown, [quantity.label for quantity in self.quantities], None, repeats=False)
@@ -201,7 +201,7 @@ class CoordinateLines(AbstractDrawing):
                 self._values(quantity),
                 None if self._long or quantity.is_predicted else np.nan_to_num(quantity.error.values),
                 color=LIGHT[f"series-{i % 4}"],
-                **self._painted(quantity, i),
+                **self._paint(quantity, i),
                 label=quantity.label,
                 markersize=2.5,
                 linewidth=0.9,
@@ -216,7 +216,7 @@ class CoordinateLines(AbstractDrawing):
         if len(self.quantities) > 1:
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.1, labelspacing=0.25)
 
-    def _painted(self, quantity: MeasuredQuantity, place: int) -> dict[str, Any]:
+    def _paint(self, quantity: MeasuredQuantity, place: int) -> dict[str, Any]:
         """Marker and line for matplotlib."""
         marker = "" if self._long or self._bare(quantity) else _MARKERS[place % 4]
         line = "none" if self._mode == "markers" else "--" if quantity.is_predicted else "-"

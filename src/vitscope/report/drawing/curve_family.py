@@ -11,10 +11,10 @@ from vitscope.report.axis import axis_name, entries, places
 from vitscope.report.colour import LIGHT, token
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
+    axis_words,
     coordinate_axis,
     figure,
     hover,
-    named,
     numbers,
     set_coordinate_axis,
     vertical,
@@ -71,7 +71,7 @@ class CurveFamily(AbstractDrawing):
         ]
         below = coordinate_axis(mean, other)
         upright = vertical(mean.values, quantity.limits) if quantity.limits else {}
-        shown = figure(curves, below, upright, named(self.quantities))
+        shown = figure(curves, below, upright, axis_words(self.quantities))
         return shown.update_layout(hovermode="closest")
 
     def paint(self, axes: Axes) -> None:
@@ -90,4 +90,4 @@ class CurveFamily(AbstractDrawing):
         return _FAINTEST + round((100 - _FAINTEST) * layer / deepest)
 
     def _place(self, layer: int) -> str:
-        return self.strip.described(layer) if self.strip.cells else f"layer {layer}"
+        return self.strip.describe(layer) if self.strip.cells else f"layer {layer}"

@@ -15,15 +15,15 @@ from vitscope.report.colour import LIGHT, kind_tokens, token
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     axis_note,
+    axis_words,
     depth_axis,
     figure,
     hover,
-    named,
     numbers,
     set_vertical,
     vertical,
 )
-from vitscope.report.drawing.reference import reference, seen
+from vitscope.report.drawing.reference import reference, visible_values
 from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.strip import Strip
 
@@ -80,8 +80,8 @@ class DepthDots(AbstractDrawing):
         shown = figure(
             [*([against.trace(self.strip.bounds)] if against else []), line, self._dots(quantity, layers, means)],
             depth_axis(self.strip.ticks, self.strip.bounds),
-            vertical(seen(means, against), quantity.limits),
-            named(self.quantities),
+            vertical(visible_values(means, against), quantity.limits),
+            axis_words(self.quantities),
             against.note() if against else None,
         )
         shown.update_layout(hovermode="closest", shapes=self.strip.shapes())
@@ -95,7 +95,7 @@ class DepthDots(AbstractDrawing):
         dots = _names(self._values[0])
         texts = [
             hover(
-                f"{self.strip.described(int(layers[r]))}, {dots[c]}",
+                f"{self.strip.describe(int(layers[r]))}, {dots[c]}",
                 quantity,
                 means[r, c],
                 error[r, c],
@@ -128,7 +128,7 @@ class DepthDots(AbstractDrawing):
         rows, columns = np.nonzero(np.isfinite(means))
         colours = [LIGHT[self.strip.cells[int(layers[row])].colour] for row in rows]
         axes.scatter(_places(layers, means), means[rows, columns], c=colours, s=5, alpha=0.75, linewidth=0, zorder=3)
-        set_vertical(axes, seen(means, against))
+        set_vertical(axes, visible_values(means, against))
         self.strip.paint(axes)
 
 
@@ -140,8 +140,8 @@ def _flat(values: xr.DataArray) -> NDArray[np.float64]:
 def _names(values: xr.DataArray) -> list[str]:
     """What each column of :func:`_flat` is."""
     others = [str(dim) for dim in values.dims if dim != "layer"]
-    named = ([f"{axis_name(values, dim)} {entry}" for entry in entries(values, dim)] for dim in others)
-    return [", ".join(parts) for parts in product(*named)]
+    axis_words = ([f"{axis_name(values, dim)} {entry}" for entry in entries(values, dim)] for dim in others)
+    return [", ".join(parts) for parts in product(*axis_words)]
 
 
 def _across(means: NDArray[np.float64]) -> NDArray[np.float64]:

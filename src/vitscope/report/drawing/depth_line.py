@@ -11,11 +11,11 @@ from vitscope.report.colour import LIGHT, kind_tokens, token
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     axis_note,
+    axis_words,
     band,
     depth_axis,
     figure,
     hover,
-    named,
     numbers,
     set_vertical,
     vertical,
@@ -63,7 +63,7 @@ class DepthLine(AbstractDrawing):
             "line": {"color": token("line"), "width": 1.5},
             "marker": {"size": 7, "color": kind_tokens([self.strip.cells[int(i)].kind for i in x]), "opacity": 1},
             "text": [
-                hover(self.strip.described(int(i)), quantity, m, e, n)
+                hover(self.strip.describe(int(i)), quantity, m, e, n)
                 for i, m, e, n in zip(x, mean, error, count, strict=True)
             ],
             "hovertemplate": "%{text}<extra></extra>",
@@ -72,7 +72,7 @@ class DepthLine(AbstractDrawing):
             [band(x, mean - spread, mean + spread), line],
             depth_axis(self.strip.ticks, self.strip.bounds),
             vertical(mean - spread, quantity.limits),
-            named(self.quantities),
+            axis_words(self.quantities),
         )
         shown.update_layout(hovermode="x", shapes=self.strip.shapes())
         return shown.add_annotation(axis_note(self.strip.division))

@@ -11,13 +11,13 @@ from vitscope.report.axis import axis_name
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     axis_note,
+    axis_words,
     depth_axis,
     figure,
-    named,
     set_vertical,
     vertical,
 )
-from vitscope.report.drawing.reference import reference, seen
+from vitscope.report.drawing.reference import reference, visible_values
 from vitscope.report.drawing.series import Series, legend_layout, paint_series, series_traces, split
 from vitscope.report.strip import Strip
 
@@ -52,7 +52,7 @@ class DepthLines(AbstractDrawing):
     def _series(self) -> list[Series]:
         quantity = self.quantities[0]
         layers = quantity.mean["layer"].values.astype(np.float64)
-        return split(quantity, self._category, "layer", layers, [self.strip.described(int(i)) for i in layers])
+        return split(quantity, self._category, "layer", layers, [self.strip.describe(int(i)) for i in layers])
 
     def interactive(self) -> go.Figure:
         """Bands and lines."""
@@ -62,8 +62,8 @@ class DepthLines(AbstractDrawing):
         shown = figure(
             [*([against.trace(self.strip.bounds)] if against else []), *series_traces(series, layers=True)],
             depth_axis(self.strip.ticks, self.strip.bounds),
-            vertical(seen(lowest, against), quantity.limits),
-            named(self.quantities),
+            vertical(visible_values(lowest, against), quantity.limits),
+            axis_words(self.quantities),
         )
         shown.update_layout(
             hovermode="closest",
@@ -78,6 +78,6 @@ class DepthLines(AbstractDrawing):
         if against:
             against.paint(axes)
         paint_series(axes, series)
-        set_vertical(axes, seen(np.concatenate([one.mean - one.spread for one in series]), against))
+        set_vertical(axes, visible_values(np.concatenate([one.mean - one.spread for one in series]), against))
         self.strip.paint(axes)
         axes.legend(frameon=False, fontsize=6, ncols=2)

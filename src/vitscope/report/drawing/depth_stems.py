@@ -13,15 +13,15 @@ from vitscope.report.colour import LIGHT, kind_tokens, token
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     axis_note,
+    axis_words,
     depth_axis,
     figure,
     hover,
-    named,
     numbers,
     set_vertical,
     vertical,
 )
-from vitscope.report.drawing.reference import reference, seen
+from vitscope.report.drawing.reference import reference, visible_values
 from vitscope.report.strip import Strip
 
 
@@ -68,7 +68,7 @@ class DepthStems(AbstractDrawing):
         x, mean, error, count = self._parts
         against = reference(quantity)
         texts = [
-            hover(self.strip.described(int(i)), quantity, m, e, n)
+            hover(self.strip.describe(int(i)), quantity, m, e, n)
             for i, m, e, n in zip(x, mean, error, count, strict=True)
         ]
         points = {
@@ -87,8 +87,8 @@ class DepthStems(AbstractDrawing):
         shown = figure(
             [*lines, points],
             depth_axis(self.strip.ticks, self.strip.bounds),
-            vertical(seen(mean - np.nan_to_num(error), against), quantity.limits),
-            named(self.quantities),
+            vertical(visible_values(mean - np.nan_to_num(error), against), quantity.limits),
+            axis_words(self.quantities),
             against.note() if against else None,
         )
         shown.update_layout(hovermode="x", shapes=self.strip.shapes())
@@ -111,5 +111,5 @@ class DepthStems(AbstractDrawing):
         colours = [LIGHT[self.strip.cells[int(i)].colour] for i in x]
         axes.errorbar(x, mean, np.nan_to_num(error), fmt="none", ecolor=LIGHT["ink"], elinewidth=0.6, zorder=2)
         axes.scatter(x, mean, c=colours, s=9, zorder=3, linewidth=0)
-        set_vertical(axes, seen(mean - np.nan_to_num(error), against))
+        set_vertical(axes, visible_values(mean - np.nan_to_num(error), against))
         self.strip.paint(axes)

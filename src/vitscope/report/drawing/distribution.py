@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import LIGHT, token
-from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, named, numbers
+from vitscope.report.drawing.drawing import AbstractDrawing, axis_words, figure, hover, numbers
 from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.number import amount, plain
 
@@ -89,8 +89,8 @@ class Distribution(AbstractDrawing):
         """Bars, strokes, signs."""
         axis = "" if self._warp.threshold is None else " The axis is logarithmic on both sides of zero."
         labels = _labels(self.quantities)
-        named = labels if len(labels) > 1 else [""]
-        shares = ", ".join(_signs(quantity, name) for quantity, name in zip(self.quantities, named, strict=True))
+        axis_words = labels if len(labels) > 1 else [""]
+        shares = ", ".join(_signs(quantity, name) for quantity, name in zip(self.quantities, axis_words, strict=True))
         beside = {str(quantity.error.attrs.get("long_name", "standard error")) for quantity in self.quantities}
         error = f" Behind ±: its {' or '.join(sorted(beside))}." if any(map(_has_errors, self.quantities)) else ""
         return f"A stroke: one value.{error} Bars: how many lie there. Negative: {shares}.{axis}"
@@ -101,7 +101,7 @@ class Distribution(AbstractDrawing):
 
     @property
     def _all(self) -> NDArray[np.float64]:
-        return np.concatenate([_known(quantity.mean.values) for quantity in self.quantities])
+        return np.concatenate([_known_values(quantity.mean.values) for quantity in self.quantities])
 
     def _edges(self) -> NDArray[np.float64]:
         """Of the bars, on the warped axis; one of them at zero, so that no bar holds both signs."""
@@ -124,7 +124,7 @@ class Distribution(AbstractDrawing):
             horizontal |= {"tickmode": "array", "tickvals": numbers(change(np.asarray(marks))),
                            "ticktext": [f"{mark:g}".replace("-", "−") for mark in marks], "tickangle": 0}  # fmt: skip
         vertical = {"range": [-0.2, len(rows)], "showticklabels": False, "showgrid": False}
-        horizontal["title"] = {"text": escape(named(self.quantities)), "standoff": 6}
+        horizontal["title"] = {"text": escape(axis_words(self.quantities)), "standoff": 6}
         shown = figure(traces, horizontal, vertical)
         for (row, _), label in zip(rows, reversed(_labels(self.quantities)), strict=True) if len(rows) > 1 else []:
             shown.add_annotation(_label(label, row + 0.84))
@@ -135,7 +135,7 @@ class Distribution(AbstractDrawing):
 
     def _strip(self, row: int, quantity: MeasuredQuantity, edges: NDArray[np.float64]) -> list[Mapping[str, object]]:
         change = self._warp
-        values, texts = _said(quantity)
+        values, texts = _describe_values(quantity)
         counts, _ = np.histogram(change(values), edges)
         traces: list[Mapping[str, object]] = []
         for name, colour in _SIGNS:
@@ -161,7 +161,7 @@ class Distribution(AbstractDrawing):
         """The same."""
         edges, change = self._edges(), self._warp
         for row, quantity in enumerate(reversed(self.quantities)):
-            values, _ = _said(quantity)
+            values, _ = _describe_values(quantity)
             counts, _ = np.histogram(change(values), edges)
             heights = counts / max(counts.max(), 1) * _TALLEST
             for name, colour in _SIGNS:
@@ -178,25 +178,25 @@ class Distribution(AbstractDrawing):
             axes.set_xticks(change(np.asarray(marks)).tolist(), [f"{mark:g}" for mark in marks])
         axes.set_yticks([])
         axes.grid(visible=False)
-        axes.set_xlabel(named(self.quantities))
+        axes.set_xlabel(axis_words(self.quantities))
         axes.set_ylabel("")
         axes.set_ylim(-0.2, len(self.quantities))
         axes.spines["left"].set_visible(False)
 
 
-def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _known_values(values: NDArray[np.float64]) -> NDArray[np.float64]:
     flat = values.astype(np.float64).ravel()
     return flat[np.isfinite(flat)]
 
 
-def _said(quantity: MeasuredQuantity) -> tuple[NDArray[np.float64], list[str]]:
+def _describe_values(quantity: MeasuredQuantity) -> tuple[NDArray[np.float64], list[str]]:
     """The known values, and what is said of each."""
     labels = [f"{axis_name(quantity.mean, dim)} %s" for dim in quantity.dims]
-    named = [entries(quantity.mean, dim) for dim in quantity.dims]
+    axis_words = [entries(quantity.mean, dim) for dim in quantity.dims]
     values, texts = [], []
     for index, value in np.ndenumerate(quantity.mean.values):
         if np.isfinite(value):
-            where = ", ".join(label % names[i] for label, names, i in zip(labels, named, index, strict=True))
+            where = ", ".join(label % names[i] for label, names, i in zip(labels, axis_words, index, strict=True))
             error = float(quantity.error.values[index])
             texts.append(hover(f"{quantity.label}, {where}", quantity, float(value), error, 0.0))
             values.append(float(value))
@@ -208,7 +208,7 @@ def _has_errors(quantity: MeasuredQuantity) -> bool:
 
 
 def _signs(quantity: MeasuredQuantity, name: str) -> str:
-    values = _known(quantity.mean.values)
+    values = _known_values(quantity.mean.values)
     which = f" ({name})" if name else ""
     return f"{amount(int((values < 0).sum()))} of {amount(values.size)}{which}"
 

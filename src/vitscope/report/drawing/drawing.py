@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vitscope.report.axis import axis_title, entries, is_categorical, is_logarithmic, places, shortened
+from vitscope.report.axis import axis_title, entries, is_categorical, is_logarithmic, places, shorten
 from vitscope.report.colour import token
 from vitscope.report.measured import MeasuredQuantity
 
@@ -114,7 +114,7 @@ def figure(
     ``above`` is what the vertical axis shows, with its unit, and stands above it; a note ``aside`` has a line of its
     own below that, at the right.
     """
-    lines = [escape(line) for line in broken(above, _LONGEST_HEADING)]
+    lines = [escape(line) for line in break_lines(above, _LONGEST_HEADING)]
     more = _LINE * (max(len(lines) - 1, 0) + (aside is not None))
     heading = _note("<br>".join(lines), 0, 1, "left", "bottom", 8 + _LINE * (aside is not None), -MARGIN_LEFT + 8)
     quiet = {"showgrid": False, "zeroline": False, "fixedrange": True, "ticks": "", "linecolor": token("rule")}
@@ -167,7 +167,7 @@ def coordinate_axis(values: xr.DataArray, dim: str) -> dict[str, object]:
     """A horizontal axis that is not depth: its title with its unit, and its entries where they are names."""
     axis: dict[str, object] = {"title": {"text": escape(axis_title(values, dim)), "standoff": 6}}
     if is_categorical(values, dim):
-        names = [escape(shortened(name)) for name in entries(values, dim)]
+        names = [escape(shorten(name)) for name in entries(values, dim)]
         axis |= {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "automargin": True}
         axis["range"] = [-0.5, len(names) - 0.5]
     elif dim in values.coords and np.issubdtype(values[dim].dtype, np.integer):
@@ -199,7 +199,7 @@ def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
             axes.set_xticks(places(values, dim), entries(values, dim))
             axes.xaxis.set_minor_formatter(lambda value, _: "")
     if is_categorical(values, dim):
-        names = [shortened(name) for name in entries(values, dim)]
+        names = [shorten(name) for name in entries(values, dim)]
         axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 60, ha="center")
     elif dim in values.coords and np.issubdtype(values[dim].dtype, np.integer) and not is_logarithmic(values, dim):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -215,14 +215,14 @@ def _note(text: str, x: int, y: int, xanchor: str, yanchor: str, up: int, right:
     return {**place, "yshift": up, "xshift": right, "text": text, "showarrow": False, "font": {"size": 12}}
 
 
-def named(quantities: Sequence[MeasuredQuantity]) -> str:
+def axis_words(quantities: Sequence[MeasuredQuantity]) -> str:
     """What an axis shows, with its unit; of several quantities the words that their names share."""
     labels = [quantity.label for quantity in quantities]
-    name, unit = _shared(labels) if len(labels) > 1 else labels[0], quantities[0].unit
+    name, unit = _shared_words(labels) if len(labels) > 1 else labels[0], quantities[0].unit
     return name if unit == "1" else f"{name} ({unit})"
 
 
-def _shared(labels: Sequence[str]) -> str:
+def _shared_words(labels: Sequence[str]) -> str:
     """The words with which all of the names begin, or with which they end."""
     words = [[word.strip(",") for word in label.split()] for label in labels]
     name = " ".join(_common(words) or _common([one[::-1] for one in words])[::-1]) or "value"
@@ -237,7 +237,7 @@ def _common(words: Sequence[Sequence[str]]) -> list[str]:
     return first
 
 
-def broken(text: str, longest: int) -> list[str]:
+def break_lines(text: str, longest: int) -> list[str]:
     """The text in the fewest lines of so many characters, as even as can be."""
     fitting = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(1, longest + 1)]
     return next(lines for lines in fitting if len(lines) == len(fitting[-1]))
@@ -283,7 +283,7 @@ def colours_of(quantity: MeasuredQuantity, values: NDArray[np.float64]) -> tuple
 
 def beside(quantities: Sequence[MeasuredQuantity]) -> str:
     """The same for a vertical axis of a figure for a paper, broken if it is long."""
-    return "\n".join(broken(named(quantities), _LONGEST_LINE))
+    return "\n".join(break_lines(axis_words(quantities), _LONGEST_LINE))
 
 
 def numbers(values: NDArray[np.float64]) -> list[float | None]:

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
-from vitscope.report.axis import axis_name, axis_title, entries, is_categorical, is_logarithmic, places, shortened
+from vitscope.report.axis import axis_name, axis_title, entries, is_categorical, is_logarithmic, places, shorten
 from vitscope.report.colour import LIGHT, STOPS, scale
 from vitscope.report.drawing.drawing import (
     COLOUR_BAR,
     AbstractDrawing,
     axis_note,
+    axis_words,
     below_bar,
     beside,
     colours_of,
@@ -23,7 +24,6 @@ from vitscope.report.drawing.drawing import (
     depth_axis,
     figure,
     hover,
-    named,
     numbers,
     set_coordinate_axis,
 )
@@ -72,7 +72,7 @@ class HeatMap(AbstractDrawing):
         quantity = self.quantities[0]
         across, up = self._axes(quantity)
         x, y, means, errors, counts = self._grid(quantity, across, up)
-        columns, rows = self._said(across, x), self._said(up, y)
+        columns, rows = self._entry_texts(across, x), self._entry_texts(up, y)
         texts = [
             [hover(f"{at}, {above}", quantity, m, e, n) for at, m, e, n in zip(columns, ms, es, ns, strict=True)]
             for above, ms, es, ns in zip(rows, means, errors, counts, strict=True)
@@ -85,7 +85,7 @@ class HeatMap(AbstractDrawing):
             "z": [numbers(row) for row in means],
             "colorscale": scale(name),
             "zmid": limit,
-            **_shared(quantity, limit),
+            **_shared_ends(quantity, limit),
             "text": texts,
             "hovertemplate": "%{text}<extra></extra>",
             "hoverongaps": False,
@@ -94,7 +94,7 @@ class HeatMap(AbstractDrawing):
         }
         below = coordinate_axis(quantity.mean, across) if across in quantity.mean.dims and not self.over_depth else None
         horizontal = below if below is not None else depth_axis(self.strip.ticks, self.strip.bounds)
-        shown = figure([heat], horizontal, self._vertical(up, y), named(self.quantities))
+        shown = figure([heat], horizontal, self._vertical(up, y), axis_words(self.quantities))
         shown.update_layout(hovermode="closest", **({} if quantity.repeats else below_bar(shown)))
         if self.over_depth:
             shapes = [shape for shape in self.strip.shapes() if shape.get("layer") != "below"]
@@ -119,7 +119,7 @@ class HeatMap(AbstractDrawing):
             bar.outline.set_linewidth(0)  # pyright: ignore[reportCallIssue]
         axes.set_ylabel(axis_title(quantity.mean, up))
         if is_categorical(quantity.mean, up):
-            axes.set_yticks(y, [shortened(entry) for entry in entries(quantity.mean, up)], fontsize=5)
+            axes.set_yticks(y, [shorten(entry) for entry in entries(quantity.mean, up)], fontsize=5)
             axes.invert_yaxis()
         if is_logarithmic(quantity.mean, up):
             axes.set_yscale("log")
@@ -135,7 +135,7 @@ class HeatMap(AbstractDrawing):
         values = self.quantities[0].mean
         axis: dict[str, object] = {"showgrid": False, "title": {"text": escape(axis_title(values, up)), "standoff": 4}}
         if is_categorical(values, up) or is_logarithmic(values, up):
-            names = [escape(shortened(entry)) for entry in entries(values, up)]
+            names = [escape(shorten(entry)) for entry in entries(values, up)]
             axis |= {"tickmode": "array", "tickvals": numbers(at), "ticktext": names, "automargin": True}
         if is_categorical(values, up):
             axis["autorange"] = "reversed"
@@ -146,10 +146,10 @@ class HeatMap(AbstractDrawing):
         names_across = is_categorical(quantity.mean, first) and not is_categorical(quantity.mean, second)
         return (second, first) if second == "layer" or (first != "layer" and names_across) else (first, second)
 
-    def _said(self, dim: str, at: NDArray[np.float64]) -> list[str]:
+    def _entry_texts(self, dim: str, at: NDArray[np.float64]) -> list[str]:
         """The entries of an axis in words, for hover texts."""
         if dim == "layer" and self.over_depth:
-            return [self.strip.described(int(layer)) for layer in at]
+            return [self.strip.describe(int(layer)) for layer in at]
         values = self.quantities[0].mean
         return [f"{axis_name(values, dim)} {entry}" for entry in entries(values, dim)]
 
@@ -170,7 +170,7 @@ def _edges(at: NDArray[np.float64], logarithmic: bool) -> NDArray[np.float64]:
     return np.exp(edges) if logarithmic else edges
 
 
-def _shared(quantity: MeasuredQuantity, middle: float | None) -> dict[str, object]:
+def _shared_ends(quantity: MeasuredQuantity, middle: float | None) -> dict[str, object]:
     """The ends of a colour scale that several maps share."""
     if quantity.limits is None:
         return {}

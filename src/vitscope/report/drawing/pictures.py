@@ -109,7 +109,7 @@ class Pictures(AbstractDrawing):
         shown = figure(traces, {}, {})
         shown.update_layout(hovermode="closest", margin={"l": 4, "r": 4, "t": _HEAD, "b": 0}, **axes)
         for at, one in enumerate(columns):
-            shown.add_annotation(_text(_broken(one.title), (at + 0.5) * width, 1.0, "center", "bottom", 4))
+            shown.add_annotation(_text(_break_title(one.title), (at + 0.5) * width, 1.0, "center", "bottom", 4))
         for at, name in enumerate(rows):
             shown.add_annotation(_text(escape(name), 0.5 * width, 1 - (at + 0.84) * height, "center", "top", 0))
         return shown
@@ -148,7 +148,7 @@ def _text(words: str, x: float, y: float, xanchor: str, yanchor: str, up: int) -
     return {**place, "yshift": up, "text": words, "showarrow": False, "font": {"size": 11}, "align": "center"}
 
 
-def _broken(title: str) -> str:
+def _break_title(title: str) -> str:
     """A title over at most two lines."""
     words = escape(title).split()
     half = len(words) // 2 + len(words) % 2

@@ -39,7 +39,7 @@ class Reference:
                       textcoords="offset points")  # fmt: skip
 
 
-def seen(values: NDArray[np.float64], against: Reference | None) -> NDArray[np.float64]:
+def visible_values(values: NDArray[np.float64], against: Reference | None) -> NDArray[np.float64]:
     """The values that the vertical axis must hold: those drawn, and the one they are read against."""
     return values if against is None else np.append(values, against.value)
 

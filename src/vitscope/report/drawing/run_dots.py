@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import token
-from vitscope.report.drawing.drawing import AbstractDrawing, figure, hover, named, numbers, scale_type
+from vitscope.report.drawing.drawing import AbstractDrawing, axis_words, figure, hover, numbers, scale_type
 from vitscope.report.drawing.series import Style, styles
 
 _ROW, _MARGINS = 30, 70
@@ -72,7 +72,7 @@ class RunDots(AbstractDrawing):
         names = {"tickvals": list(range(len(rows))), "ticktext": [escape(name) for name, _, _ in rows]}
         vertical = {"tickmode": "array", **names, "range": [len(rows) - 0.5, -0.5], "automargin": True, "nticks": None}
         kind = scale_type(np.asarray([part[0] for _, _, part in rows]))
-        title = {"text": escape(named(self.quantities)), "standoff": 6}
+        title = {"text": escape(axis_words(self.quantities)), "standoff": 6}
         horizontal = {"type": kind, "title": title, "showgrid": True, "gridcolor": token("rule"), "nticks": 6}
         shown = figure(dots, horizontal, vertical)
         return shown.update_layout(hovermode="closest")
@@ -84,6 +84,6 @@ class RunDots(AbstractDrawing):
             colour, _, marker = style.painted
             axes.errorbar(part[:1], [row], xerr=np.nan_to_num(part[1:2]), color=colour, marker=marker, markersize=3)
         axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-        axes.set_xlabel(named(self.quantities))
+        axes.set_xlabel(axis_words(self.quantities))
         axes.set_ylabel("")
         axes.invert_yaxis()

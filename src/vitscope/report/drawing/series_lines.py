@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from vitscope.report.axis import axis_name, entries, is_categorical, places
 from vitscope.report.drawing.drawing import (
     AbstractDrawing,
+    axis_words,
     coordinate_axis,
     figure,
-    named,
     set_coordinate_axis,
     set_vertical,
     vertical,
 )
-from vitscope.report.drawing.reference import reference, seen
+from vitscope.report.drawing.reference import reference, visible_values
 from vitscope.report.drawing.series import Series, legend_layout, paint_series, series_traces, split
 
 
@@ -52,8 +52,8 @@ class SeriesLines(AbstractDrawing):
     def _category(self) -> str:
         """The axis of names; ``run`` before any other."""
         values = self.quantities[0].mean
-        named = [dim for dim in self.quantities[0].dims if is_categorical(values, dim)]
-        return "run" if "run" in named else named[0]
+        axis_words = [dim for dim in self.quantities[0].dims if is_categorical(values, dim)]
+        return "run" if "run" in axis_words else axis_words[0]
 
     @property
     def _across(self) -> str:
@@ -77,8 +77,8 @@ class SeriesLines(AbstractDrawing):
         shown = figure(
             [*([against.trace(ends)] if against else []), *traces],
             coordinate_axis(quantity.mean, self._across),
-            vertical(seen(lowest, against), quantity.limits),
-            named(self.quantities),
+            vertical(visible_values(lowest, against), quantity.limits),
+            axis_words(self.quantities),
         )
         return shown.update_layout(
             hovermode="closest", **legend_layout(shown, [one.label for one in series], against, quantity.repeats)
@@ -91,6 +91,6 @@ class SeriesLines(AbstractDrawing):
         if against:
             against.paint(axes)
         paint_series(axes, series)
-        set_vertical(axes, seen(np.concatenate([one.mean - one.spread for one in series]), against))
+        set_vertical(axes, visible_values(np.concatenate([one.mean - one.spread for one in series]), against))
         set_coordinate_axis(axes, quantity.mean, self._across)
         axes.legend(frameon=False, fontsize=6, ncols=2)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from vitscope.report.colour import scale, token
 from vitscope.report.drawing.contour import direction, grid
-from vitscope.report.drawing.drawing import AbstractDrawing, broken, figure, named, numbers
+from vitscope.report.drawing.drawing import AbstractDrawing, axis_words, break_lines, figure, numbers
 
 
 @final
@@ -66,7 +66,7 @@ class Surface(AbstractDrawing):
         quiet = {"gridcolor": token("rule"), "backgroundcolor": "rgba(0,0,0,0)", "zeroline": False,
                  "showspikes": False, "tickfont": {"size": 11}}  # fmt: skip
         across, up = (escape(direction(quantity, dim)) for dim in quantity.dims)
-        name = "<br>".join(map(escape, broken(named(self.quantities), 24)))
+        name = "<br>".join(map(escape, break_lines(axis_words(self.quantities), 24)))
         scene = {
             "xaxis": {**quiet, "title": {"text": across}, "nticks": 5},
             "yaxis": {**quiet, "title": {"text": up}, "nticks": 5},

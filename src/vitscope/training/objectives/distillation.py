@@ -14,7 +14,7 @@ from vitscope.data.image import Images
 from vitscope.measurement.bounds import SHARE, Bounds, bounded_field, check_bounds
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
-from vitscope.models.baked import baked
+from vitscope.models.baked import bake
 from vitscope.models.catalogue import composition_of
 from vitscope.models.edit import with_edits
 from vitscope.models.subject import Subject
@@ -74,7 +74,7 @@ class Distillation(AbstractObjective):
 
     @cached_property
     def _module(self) -> nn.Module:
-        return baked(self.teacher)[0]
+        return bake(self.teacher)[0]
 
     @property
     def _names(self) -> tuple[str, ...]:
