@@ -243,7 +243,6 @@ SABOTAGES = [
         "tests/references/test_landscape.py",
     ),
     ("engine/studying.py", "if hand.block != block:", "if True:", STUDY),
-    ("engine/studying.py", "if hand.stretch != stretch:", "if False:", STUDY),
     ("engine/studying.py", "len(result.silent) == len(self.blocks[shard.block]) + 1", "True", STUDY),
     ("engine/question.py", "if held.spec.address == spec.address:", "if True:", STORE),
     ("engine/question.py", "plan.store.write(run, answer.steps, answer.beside)", "pass", STORE),
