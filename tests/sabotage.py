@@ -72,6 +72,7 @@ HEAD_RUNS, HEAD_KIND, FEATURES = (
     "tests/known/test_features.py",
 )
 CROSSED, GRID = "tests/known/test_crossed.py", "tests/laws/test_trials.py"
+STARTS, GRAMMAR = "tests/laws/test_training_start.py", "tests/laws/test_training_grammar.py"
 TRAINING, SCHEDULE, AUGMENTED = (
     "tests/laws/test_training.py",
     "tests/known/test_schedule.py",
@@ -310,6 +311,11 @@ SABOTAGES = [
     ("training/loop.py", "if not bool(reduced.isfinite().all()):", "if False:", TRAINING),
     ("training/augmentation.py", "* (1 - smoothing) + smoothing / classes", "", TRAINING),
     ("training/augmentation.py", "if self.recipe.flip else pixels", "", TRAINING),
+    ("training/hooks/keep_zeros.py", "parameter.mul_(mask.to(parameter.device))", "pass", GRAMMAR),
+    ("training/objectives/distillation.py", "self.temperature**2 * ", "", GRAMMAR),
+    ("training/loop.py", "self.best = None if state.best is None else dict(state.best)", "pass", GRAMMAR),
+    ("training/parameters.py", "            part.training = False", "            pass", STARTS),
+    ("models/start.py", "state = module.state_dict() if size == before", "state = module.state_dict() if True", STARTS),
     ("labs/masked/theory.py", "1 - masked_share ** (size - 1)", "1 - masked_share**size", MASKED),
     ("labs/shallow/theory.py", "(own + 1 - share)", "(own + 1)", SHALLOW),
     ("labs/shallow/theory.py", "relevant * max(relevant - sigma - noise, 0.0), 2", "relevant, 2", SHALLOW),
