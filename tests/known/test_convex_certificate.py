@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vitscope.convex import certificate
 from vitscope.convex.block import Sizes
 from vitscope.convex.blocks.attention import Attention
 from vitscope.convex.blocks.linear import Linear
@@ -141,3 +142,10 @@ def test_advice_says_what_is_known_and_what_to_do():
     assert "100 %" in loose.advice
     assert "slack 1.7" in loose.advice
     assert "unknown share" in Certificate(2.0, -1.0, "exact", 1.7, 3).advice
+
+
+@pytest.mark.parametrize("peak", [0.3, 0.99989, 0.99991, 0.999999, 1.0, 5.0])
+def test_the_best_scale_of_a_concave_function_is_missed_by_a_ten_thousandth_at_most(peak):
+    found = certificate._greatest(lambda scale: 2 * scale / peak - (scale / peak) ** 2, 1.0)
+    best = 1.0 if peak <= 1 else 2 / peak - 1 / peak**2
+    assert best * (1 - 1.001e-4) <= found <= best * (1 + 1e-12)

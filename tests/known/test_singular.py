@@ -5,6 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from vitscope.numerics import singular
 from vitscope.numerics.singular import Operator, dense, largest, norm_bound, orthonormal, spectral_norm
 
 
@@ -116,3 +117,16 @@ def test_a_basis_leaves_out_what_is_in_the_span_of_others():
     assert basis.shape == (2, 3)
     torch.testing.assert_close(basis @ basis.T, torch.eye(2))
     torch.testing.assert_close(rows @ basis.T @ basis, rows)
+
+
+def test_two_blocks_have_no_larger_eigenvalue_than_the_matrix_of_their_norms():
+    random = torch.Generator().manual_seed(0)
+    for size in (1, 3, 5):
+        root = torch.randn(size + 3, size + 3, generator=random, dtype=torch.float64)
+        whole = root @ root.T
+        top, rest = (float(torch.linalg.eigvalsh(part)[-1]) for part in (whole[:size, :size], whole[size:, size:]))
+        coupling = float(torch.linalg.matrix_norm(whole[:size, size:], 2))
+        largest = float(torch.linalg.eigvalsh(whole)[-1])
+        assert largest <= singular._join(top, rest, coupling) * (1 + 1e-12)
+    exact = torch.tensor([[3.0, 2.0], [2.0, 1.0]], dtype=torch.float64)
+    assert singular._join(3.0, 1.0, 2.0) == pytest.approx(float(torch.linalg.eigvalsh(exact)[-1]))

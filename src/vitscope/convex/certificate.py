@@ -129,7 +129,12 @@ def dual_value(problem: Problem, outputs: Float[Tensor, "images rows outputs"], 
 
 
 def _greatest(value: Callable[[float], float], largest: float) -> float:
-    """The maximum of a concave function from 0 to ``largest``, which may be infinite, or a value hardly below it."""
+    """The maximum of a concave function from 0 to ``largest``, which may be infinite, or a value hardly below it.
+
+    The function is 0 at 0. If it does not fall over the last ``d = 1e-4`` of the way to ``h`` its maximum is there, and
+    no higher than the chord from 0 through ``(1 - d) h`` leads to: at most ``d / (1 - d)`` of the value at ``h`` above
+    that value, which is therefore taken. Any value is a lower bound of the problem's optimum.
+    """
     high = min(1.0, largest)
     while high < largest and value(min(2 * high, largest)) > value(high):
         high = min(2 * high, largest)

@@ -142,7 +142,12 @@ def _split_basis(
 
 
 def _join(top: float, rest: float, coupling: float) -> float:
-    """The largest eigenvalue of two blocks, at most, by their own and the norm of what couples them."""
+    r"""At least the largest eigenvalue of a symmetric matrix of two blocks, by theirs and the norm of their coupling.
+
+    For a unit vector of the parts ``x`` and ``y`` its form is at most :math:`b \lVert x \rVert^2 + 2 c \lVert x \rVert
+    \lVert y \rVert + d \lVert y \rVert^2`, which is that of the matrix ``[[b, c], [c, d]]`` at a unit vector, and so at
+    most its larger eigenvalue. Reached where the top vectors of both blocks are what couples most.
+    """
     return (top + rest) / 2 + hypot((top - rest) / 2, coupling)
 
 
