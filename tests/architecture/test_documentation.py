@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,9 @@ def test_the_plain_module_is_examined(real_data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "27 blocks" in done.stdout
     assert (tmp_path / "run" / "page.html").stat().st_size > 1e6
+
+
+def test_the_layers_that_contributors_read_are_those_of_the_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = " > ".join(layer.replace("vitscope.", "") for layer in contracts[0]["layers"])
+    assert layers in " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
