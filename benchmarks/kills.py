@@ -1,7 +1,7 @@
-"""Commands that are killed at random moments and resumed, beside the same commands left alone.
+"""Trials and contrasts that are killed at random moments and resumed, beside the same ones left alone.
 
-``python benchmarks/kills.py train trials contrast head --times 20`` runs each command once to its end, then kills it so
-many times at a random moment (SIGKILL, to the whole process group) and resumes it, in turn until it ends, and compares
+``python benchmarks/kills.py trials contrast --times 20`` runs each once to its end, then kills it so many times at a
+random moment (SIGKILL, to the whole process group) and resumes it, in turn until it ends, and compares
 every array of the run and every weight that it left. Prints a line for each, and exits with the number that differ.
 What a killed command leaves behind (temporary files, processes) counts as a difference.
 """
@@ -20,24 +20,25 @@ import numpy as np
 import xarray as xr
 from safetensors.numpy import load_file
 
-VITSCOPE = [sys.executable, "-c", "from vitscope.cli import main; main()"]
-SMALL = ["--images", "digits", "--image", "8", "--channels", "1", "--patch", "4", "--depth", "1", "--batch", "32"]
-TRAIN = ["train", "vit-micro", *SMALL, "--epochs", "3", "--save-every", "5", "--limit", "256"]
-FEW = ["digits", "--images", "digits", "--limit", "200"]
-HEAD = [*FEW, "--test-limit", "50", "--pool", "2", "--width", "8", "--gates", "4"]
-COMMANDS = {
-    "train": TRAIN,
-    "trials": [*TRAIN, "--grid", "learning_rate=5e-4,1e-3", "--seeds", "2", "--validation", "0.2"],
-    "contrast": ["contrast", "digits", "--against", "digits", "--images", "digits", "--batch-size", "16"],
-    "head": ["head", "fit", *HEAD],
-    "path": ["head", "path", *HEAD, "--betas", "4"],
-}
+VITSCOPE = "from vitscope.cli import main; main()"
+CONTRAST = """
+import sys
+from vitscope import Plan, contrast, images, load
+from vitscope.interventions.lesion import Lesion
+before, plan = load("digits"), Plan(4, folder=sys.argv[2], resume="--resume" in sys.argv)
+contrast(before, Lesion((3,))(before), images("digits", split="test"), ["accuracy", "calibration"], plan)
+"""
+TRIALS = (
+    "train vit-micro --images digits --image 8 --channels 1 --patch 4 --depth 1 --batch 32 --epochs 3 --save-every 5 "
+    "--limit 256 --grid learning_rate=5e-4,1e-3 --seeds 2 --validation 0.2"
+)
+COMMANDS = {"trials": [VITSCOPE, *TRIALS.split()], "contrast": [CONTRAST]}
 PLAIN = {"seconds", "fit_seconds"}
 """Times, which no two runs have in common."""
 
 
 def main() -> None:
-    """Kill and resume each command so many times."""
+    """Kill and resume each so many times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commands", nargs="+", choices=COMMANDS)
     parser.add_argument("--times", type=int, default=20)
@@ -63,9 +64,8 @@ def main() -> None:
 
 
 def command(words: list[str], folder: Path, *more: str) -> list[str]:
-    """The command line; features of heads are kept beside its run."""
-    features = ["--features", str(folder / "features")] if words[0] == "head" else []
-    return [*VITSCOPE, *words, "--out", str(folder), *features, *more]
+    """The command line."""
+    return [sys.executable, "-c", *words, "--out", str(folder), *more]
 
 
 def run(words: list[str], folder: Path, place: str, *more: str) -> None:

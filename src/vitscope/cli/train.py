@@ -11,7 +11,7 @@ from vitscope.cli.checkup import choose_diagnostics, parse_names
 from vitscope.cli.flags import make_settings, with_flags
 from vitscope.cli.learning import Learning, checkpoint_in
 from vitscope.cli.paths import refuse_absent
-from vitscope.cli.request import first_split
+from vitscope.cli.request import first_split, page_of
 from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.cli.trials import TrialRequest, train_grid
@@ -94,15 +94,16 @@ def train_on(
         result = trained(settings, shown, Path(out), tested, resume, observer, begun, **how)
     except KeyboardInterrupt:
         _say_what_is_kept(Path(out), resume)
-    _show(result, images, tested)
+    _show(result, images, tested, page_of(result.run, out))
 
 
-def _show(result: "Training", source: str, test: "Images | None") -> None:
-    """Say what must be known of it, the accuracy on the test images, and where the weights are."""
+def _show(result: "Training", source: str, test: "Images | None", page: str) -> None:
+    """Say what must be known of it, the accuracy on the test images, and where its page and its weights are."""
     for note in result.notes:
         hint(note)
     if result.run.accuracy is not None:
         stdout().print(f"test accuracy {result.run.accuracy}", highlight=False)
+    hint(f"page: {page}")
     stdout().print(printable(str(result.weights)), style="bold", soft_wrap=True, highlight=False)
     place = "" if test is None else f" --split {test.name.rpartition('/')[2]}"
     hint(f"next: vitscope checkup {result.weights} --images {source}{place}")
@@ -112,15 +113,15 @@ def _start(
     settings: Recipe, pretrained: bool, weights: str | None, start: str | None
 ) -> "tuple[Recipe, Subject | None]":
     """The recipe and the subject to begin with, if there is one: a file or folder says its model itself."""
-    parse_names = settings.model is not None and (settings.model == "digits" or Path(settings.model).exists())
+    is_place = settings.model is not None and (settings.model == "digits" or Path(settings.model).exists())
     given = [flag for flag, on in (("--pretrained", pretrained), ("--weights", weights), ("--from", start)) if on]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} each say what to begin with; give one of them.")
-    if not (parse_names or given):
+    if not (is_place or given):
         return settings, None
     from vitscope.models.load import load
 
-    if start is not None or (parse_names and not given):
+    if start is not None or (is_place and not given):
         own = checkpoint_in(start or cast(str, settings.model))
         return replace(settings, model=None if start is None else settings.model), load(own)
     if settings.model is None:

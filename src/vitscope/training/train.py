@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -74,7 +75,7 @@ class Training:
 def train(
     recipe: Recipe,
     images: Images,
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
     test: Images | None = None,
     resume: bool = False,
     observer: AbstractTrainingObserver | None = None,
@@ -97,8 +98,15 @@ def train(
     ``run.nc``, ``recipe.json`` and ``state.pt``, each written whole or not at all. With ``resume``, a training that was
     ended at any moment goes on from its last state, or from the beginning where there is none yet, and ends with the
     same weights as one that was not: bit for bit on a CPU with the same number of threads, to the rounding of the
-    kernels elsewhere. Raises ``UserError`` for what cannot be trained, or resumed.
+    kernels elsewhere. Without a folder nothing is kept: subject, run and metrics are in memory. Raises ``UserError``
+    for what cannot be trained, or resumed.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="vitscope-") as place:
+            how = (test, False, observer, start, objective, hooks, command)
+            made = train(recipe, images, place, *how)
+            _ = made.subject, made.run, made.metrics  # which are read while they are there
+            return made
     if "://" in os.fspath(folder):
         raise UserError(
             f"A training is kept in a folder of this machine, and {os.fspath(folder)} is not; give another."
