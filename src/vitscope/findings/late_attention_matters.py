@@ -32,7 +32,7 @@ class LateAttentionMatters(AbstractFinding):
             ClaimKind.THEORY,
             0.4,
             statement,
-            "As the paper finds. If attention is to be saved anywhere, save the other units first.",
+            "As the paper finds. To make this model cheaper, leave out or thin the other attention units first.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
