@@ -87,7 +87,7 @@ def test_every_class_is_measured_here_and_says_what_it_is():
 
 
 def test_a_class_without_a_known_answer_is_refused():
-    with pytest.raises(TypeError, match=r"Nameless has no known\(\)"):
+    with pytest.raises(TypeError, match=r"Nameless has no known_answers\(\)"):
         type("Nameless", (AbstractCurvature,), {})
 
 

@@ -166,7 +166,7 @@ class Interrupting(AbstractObserver):
 def test_the_original_stays_as_it_was(case):
     """After all of them, in success and in failure; where this fails, the next test but one names the culprit."""
     assert_stays(case)
-    assert sum(applied.logits is not None for applied in case.apply) > len(INTERVENTIONS) / 2
+    assert sum(applied.logits is not None for applied in case.applied) > len(INTERVENTIONS) / 2
 
 
 @pytest.mark.parametrize("start", range(4))
@@ -179,7 +179,7 @@ def test_the_original_of_every_other_model_stays_as_it_was(start):
 
 def assert_stays(case: Case) -> None:
     assert_untouched(case.subject.module, case.before)
-    for applied in case.apply:
+    for applied in case.applied:
         if applied.logits is not None:
             with pytest.raises(Interrupted), torch.inference_mode():
                 applied.subject.anatomy.walk(case.pixels, Interrupting(len(case.subject.places)))
@@ -200,7 +200,7 @@ def test_no_intervention_touches_the_original(intervention):
 
 def test_units_keep_their_places_and_what_did_not_change_is_shared(case):
     own = [(id(parameter), parameter.shape) for parameter in case.subject.module.parameters()]
-    for applied in case.apply:
+    for applied in case.applied:
         if applied.subject is not None:
             assert applied.subject.places == case.subject.places
             assert applied.subject.name == case.subject.name
@@ -220,7 +220,7 @@ def test_nothing_changes_no_logit(case):
 
 
 def test_what_is_equal_gives_the_same(case):
-    for applied in case.apply[case.index % 4 :: 4]:
+    for applied in case.applied[case.index % 4 :: 4]:
         again = copy.deepcopy(applied.intervention)
         assert (again, again.settings) == (applied.intervention, applied.intervention.settings)
         if applied.logits is not None:
@@ -230,7 +230,7 @@ def test_what_is_equal_gives_the_same(case):
 
 
 def test_an_image_does_not_depend_on_its_neighbours(case):
-    for applied in case.apply[case.index % 4 :: 4]:
+    for applied in case.applied[case.index % 4 :: 4]:
         if applied.logits is not None:
             alone = logits_of(applied.subject, case.pixels[1:])
             torch.testing.assert_close(alone, applied.logits[1:], rtol=1e-8, atol=1e-8)
@@ -238,7 +238,7 @@ def test_an_image_does_not_depend_on_its_neighbours(case):
 
 def test_nothing_before_or_after_an_intervention_changes_nothing(case):
     compared, idle = 0, [one.nothing()[0] for one in INTERVENTIONS if one.nothing()]
-    for number, applied in enumerate(case.apply[case.index % 4 :: 4]):
+    for number, applied in enumerate(case.applied[case.index % 4 :: 4]):
         nothing = idle[(case.index + number) % len(idle)]
         for both in ((nothing, applied.intervention), (applied.intervention, nothing)):
             _, logits = after(case.subject, case.pixels, *both)
@@ -250,7 +250,7 @@ def test_nothing_before_or_after_an_intervention_changes_nothing(case):
 
 def test_a_worker_finds_the_same_subject(case):
     pictures = images(np.zeros((1, 8, 8, 3), "uint8"))
-    for applied in case.apply[case.index % 4 :: 4]:
+    for applied in case.applied[case.index % 4 :: 4]:
         if applied.logits is not None:
             arrived = unpack(pack(Pass(applied.subject, pictures, (), 1))).subject
             assert arrived.places == applied.subject.places

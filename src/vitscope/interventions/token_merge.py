@@ -185,7 +185,7 @@ def merge_tokens(stream: Stream, keys: Float[Tensor, "batch patches width"], r: 
             stream,
             values=torch.cat((stream.values[:, : stream.prefix], patches), dim=1),
             kept=cells_of(stream).gather(1, matching.places),
-            merge_tokens=Merged(after, matching.targets.gather(1, members), origin),
+            merged=Merged(after, matching.targets.gather(1, members), origin),
         )
         r -= now
     return stream
