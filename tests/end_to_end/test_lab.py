@@ -74,7 +74,7 @@ def test_a_run_leaves_a_run_and_a_page_and_says_its_verdicts(here: Path) -> None
 def test_the_same_run_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("lab", "run", "masked-phases", *SMALL, "--out", "one")
     Answer(*arguments)
-    monkeypatch.setattr(MaskedPhases, "carried_out", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(MaskedPhases, "run_trials", lambda *_: pytest.fail("trained again"))
     again = Answer(*arguments)
     assert again.code == 0
     assert "holds this very run already" in again.err
@@ -92,7 +92,7 @@ def test_an_interrupt_says_how_to_go_on_and_what_is_kept(here: Path, monkeypatch
             raise KeyboardInterrupt
         return whole(self, trials)
 
-    monkeypatch.setattr(MaskedPhases, "carried_out", interrupted)
+    monkeypatch.setattr(MaskedPhases, "run_trials", interrupted)
     arguments = ("lab", "run", "masked-phases", *SMALL, "--out", "one")
     stopped = Answer(*arguments)
     assert stopped.code == 130

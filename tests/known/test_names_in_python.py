@@ -167,10 +167,10 @@ class Mine(AbstractDiagnostic[Predictions]):
         return {"top1": TIMES * (activation.logits.argmax(1) == activation.labels).float()}
 
     def conclude(self, means, scene):
-        return plainly(means, (Quantity("top1", "Top 1", "1", "."),))
+        return scalars(means, (Quantity("top1", "Top 1", "1", "."),))
 
     @classmethod
-    def known(cls):
+    def known_answers(cls):
         return ()
 """
 

@@ -196,7 +196,7 @@ def test_oracles_raise_the_relevant_share_and_lower_the_noise_and_chance_does_ne
     drawn = TokenModel(noise=0.3).draw(2000, torch.Generator().manual_seed(0))
     relevant = (drawn.roles == Role.RELEVANT).double()
 
-    def keep_mask(rule):
+    def kept(rule):
         found = rule.keep_mask(drawn, None, torch.Generator().manual_seed(1)).double()
         return [float((part * found).sum() / found.sum()) for part in (relevant, drawn.distances.double())]
 

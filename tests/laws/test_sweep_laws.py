@@ -125,7 +125,7 @@ def test_an_interrupted_sweep_goes_on_at_its_chunks(tmp_path, monkeypatch):
     trained: list[int] = []
     whole = type(lab).run_trials
     monkeypatch.setattr(
-        type(lab), "carried_out", lambda self, trials: trained.append(len(trials)) or whole(self, trials)
+        type(lab), "run_trials", lambda self, trials: trained.append(len(trials)) or whole(self, trials)
     )
     resumed = carry_out(experiment, Plan(folder=folder, resume=True))
     assert sum(trained) == experiment.total - kept

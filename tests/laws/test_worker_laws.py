@@ -111,7 +111,7 @@ class Hiring:
 @pytest.fixture
 def hiring(monkeypatch):
     found = Hiring()
-    monkeypatch.setattr(crew.Worker, "hired", found)
+    monkeypatch.setattr(crew.Worker, "hire", found)
     DEATHS.clear()
     return found
 
@@ -126,7 +126,7 @@ def test_deaths_anywhere_end_nothing_and_only_a_shard_that_always_kills_is_named
     """Whatever dies, every other shard is done, each told of once; the blamed one killed so many by itself."""
     with pytest.MonkeyPatch.context() as patch:
         hiring = Hiring()
-        patch.setattr(crew.Worker, "hired", hiring)
+        patch.setattr(crew.Worker, "hire", hiring)
         DEATHS.clear()
         DEATHS.update(dict(enumerate(deaths)))
         work, told, found = Squares(len(deaths)), [], {}

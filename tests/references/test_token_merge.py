@@ -155,7 +155,7 @@ def test_the_most_similar_are_merged_into_the_first_third_and_so_on():
     matching = Matching.of(keys, 2)
     assert matching.places.tolist() == [[1, 0, 2, 4, 6]]  # left of A, then B
     assert matching.targets.tolist() == [[1, 0, 2, 1, 3, 3, 4]]
-    sums = matching.summed(torch.arange(7.0)[None, :, None])
+    sums = matching.sum_groups(torch.arange(7.0)[None, :, None])
     assert sums[0, :, 0].tolist() == [1.0, 0.0 + 3.0, 2.0, 4.0 + 5.0, 6.0]
 
 
