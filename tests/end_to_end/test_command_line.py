@@ -195,7 +195,7 @@ MISTAKES = [
     (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
     (("checkup", "--device", "meta"), "The device meta holds no numbers to examine; give cpu"),
-    (("head", "fit", "--kind", "attn"), "There is no kind of head named 'attn' (is it attention?); there are: attention"),
+    (("head", "fit", "--kind", "attn"), "There is no kind of head named 'attn' (is it attention?); there are:"),
     (("head", "path", "--kind", "attn"), "There is no kind of head named 'attn' (is it attention?)"),
     (("head", "fit", "--features", "memory://f"), "Features are written on this machine, and memory://f is not"),
     (("checkup", "--seed", "-1"), "--seed is -1; it must be at least 0."),
