@@ -47,14 +47,14 @@ def test_distil_the_digits_model_into_a_smaller_one_without_labels(tmp_path: Pat
     assert vitscope.report(trained.run, tmp_path / "own.html")
 
 
-@OBJECTIVES.add("brier")
+@OBJECTIVES.add("brier-score")
 @final
 @dataclass(frozen=True)
 class Brier(AbstractObjective):
     """The squared distance of the probabilities from the targets."""
 
-    name = "brier"
-    figures = (Quantity("brier", "Brier score", "1", "Squared distance from the class.", "Smaller is better."),)
+    name = "brier-score"
+    figures = (Quantity("brier-score", "Brier score", "1", "Squared distance from the class.", "Smaller is better."),)
     larger = False
 
     def loss(self, forward: Forward, batch: TrainingBatch) -> Tensor:
@@ -63,11 +63,11 @@ class Brier(AbstractObjective):
 
     def evaluate(self, forward: Forward, batch: TrainingBatch) -> Mapping[str, Tensor]:
         assert batch.targets is not None
-        return {"brier": (forward(batch.images).softmax(1) - batch.targets).square().sum(1)}
+        return {"brier-score": (forward(batch.images).softmax(1) - batch.targets).square().sum(1)}
 
 
 def test_a_new_objective_goes_by_its_name_and_chooses_the_epoch(tmp_path: Path) -> None:
-    recipe = vitscope.Recipe(objective="brier", image=8, channels=1, patch=4, depth=1, epochs=4, batch=32,
+    recipe = vitscope.Recipe(objective="brier-score", image=8, channels=1, patch=4, depth=1, epochs=4, batch=32,
                              randaugment=0, mixup=0.0, cutmix=0.0, validation=0.2, learning_rate=3e-3)  # fmt: skip
     trained = vitscope.train(recipe, SHOWN, tmp_path, test=TEST)
     brier = trained.metrics.validation_brier
