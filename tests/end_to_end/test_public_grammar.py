@@ -54,7 +54,7 @@ class Brier(AbstractObjective):
     """The squared distance of the probabilities from the targets."""
 
     name = "brier-score"
-    figures = (Quantity("brier-score", "Brier score", "1", "Squared distance from the class.", "Smaller is better."),)
+    figures = (Quantity("brier", "Brier score", "1", "Squared distance from the class.", "Smaller is better."),)
     larger = False
 
     def loss(self, forward: Forward, batch: TrainingBatch) -> Tensor:
@@ -63,7 +63,7 @@ class Brier(AbstractObjective):
 
     def evaluate(self, forward: Forward, batch: TrainingBatch) -> Mapping[str, Tensor]:
         assert batch.targets is not None
-        return {"brier-score": (forward(batch.images).softmax(1) - batch.targets).square().sum(1)}
+        return {"brier": (forward(batch.images).softmax(1) - batch.targets).square().sum(1)}
 
 
 def test_a_new_objective_goes_by_its_name_and_chooses_the_epoch(tmp_path: Path) -> None:
