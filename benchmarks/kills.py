@@ -9,6 +9,7 @@ What a killed command leaves behind (temporary files, processes) counts as a dif
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,12 +77,14 @@ def run(words: list[str], folder: Path, place: str, *more: str) -> None:
 
 
 def killed(words: list[str], folder: Path, place: str, chance: random.Random, seconds: float) -> int:
-    """Kill the command at one to three random moments, then let it end; returns how often it was killed."""
-    times = chance.randint(1, 3)
-    for number in range(times):
-        more = ["--resume"] if number else []
+    """Kill the command at one to three random moments, then let it end; returns how often it was killed.
+
+    A command that comes to its end before it was ever killed is begun anew, and killed earlier.
+    """
+    wanted, number = chance.randint(1, 3), 0
+    while number < wanted:
         process = subprocess.Popen(
-            command(words, folder, *more),
+            command(words, folder, *(["--resume"] if number else [])),
             cwd=place,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -89,12 +92,17 @@ def killed(words: list[str], folder: Path, place: str, chance: random.Random, se
         )
         try:
             process.wait(chance.uniform(0.2, 1.0) * seconds)
-            return number  # it came to its end before
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            number += 1
+            continue
+        if number:
+            return number
+        shutil.rmtree(folder)
+        seconds *= 0.8
     run(words, folder, place, "--resume")
-    return times
+    return number
 
 
 def difference(whole: Path, folder: Path, place: str) -> str:
