@@ -66,7 +66,11 @@ class TrainQuestion(AbstractQuestion):
         task = self.task
         recipe = {name: value for name, value in dataclasses.asdict(task.recipe).items() if name not in FREE}
         start = "random" if task.start is None else task.start.fingerprint
-        model = {"name": task.model, "fingerprint": start, "weights": "random" if task.start is None else "a start's"}
+        model = {
+            "name": task.model,
+            "fingerprint": start,
+            "weights": "trained from random ones" if task.start is None else "trained from a start's",
+        }
         shown = self.test or task.images
         images = {"name": shown.name, "count": len(shown), "labels": shown.label_source}
         return Spec(
@@ -103,7 +107,8 @@ class TrainQuestion(AbstractQuestion):
         with torch.random.fork_rng(devices=[]):  # making a model draws its first weights
             subject = load(folder / WEIGHTS, device=device)
             tested = self._test(subject, plan)
-        groups = {TRAINING: figures, **({} if tested is None else _groups(tested))}
+        words = {"title": "Training", "question": "How did it learn?"}
+        groups = {TRAINING: figures.assign_attrs(words), **({} if tested is None else _groups(tested))}
         if self.task.given is not None:
             groups[NOISE] = flips(self.task.images, self.task.given)
         finish_metrics(folder, tested)
