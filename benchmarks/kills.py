@@ -122,18 +122,19 @@ def difference(whole: Path, folder: Path, place: str) -> str:
 def tensors_differ(one: Path, other: Path) -> str:
     """The first tensor that differs."""
     first, second = load_file(one), load_file(other)
-    return next((name for name in first if not np.array_equal(first[name], second.get(name))), "")
+    return next((name for name in first if not name in second and np.array_equal(first[name], second[name])), "")
 
 
-def numbers_differ(one: Path, other: Path) -> str:
+def numbers_differ(whole: Path, resumed: Path) -> str:
     """The first array that differs, times apart."""
-    trees = [xr.open_datatree(path, engine="h5netcdf").load().to_dict() for path in (one, other)]
+    trees = [xr.open_datatree(path, engine="h5netcdf").load().to_dict() for path in (whole, resumed)]
     if trees[0].keys() != trees[1].keys():
         return f"other groups: {sorted(trees[0].keys() ^ trees[1].keys())}"
     for name, node in trees[0].items():
         for variable in node.data_vars:
             plain = str(variable).removesuffix("_error").removesuffix("_count") in PLAIN
-            if not plain and not node[variable].identical(trees[1][name].get(variable)):
+            other = trees[1][name]
+            if not plain and (variable not in other or not node[variable].identical(other[variable])):
                 return f"{name}/{variable}"
     return ""
 
