@@ -122,7 +122,8 @@ def difference(whole: Path, folder: Path, place: str) -> str:
 def tensors_differ(one: Path, other: Path) -> str:
     """The first tensor that differs."""
     first, second = load_file(one), load_file(other)
-    return next((name for name in first if not name in second and np.array_equal(first[name], second[name])), "")
+    same = {name for name in first.keys() & second.keys() if np.array_equal(first[name], second[name])}
+    return next(iter(sorted((first.keys() | second.keys()) - same)), "")
 
 
 def numbers_differ(whole: Path, resumed: Path) -> str:
