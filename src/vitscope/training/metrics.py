@@ -23,7 +23,11 @@ VALIDATION = "validation"
 TESTED = {"accuracy": "top1", "nll": "nll"}
 """Figures of the test images, and what the diagnostic ``accuracy`` calls them."""
 PLAIN = {
-    "learning_rate": {"long_name": "learning rate", "units": "1", "meaning": "Learning rate of the epoch's last step."},
+    "learning_rate": {
+        "long_name": "learning rate",
+        "units": "1 / step",
+        "meaning": "Learning rate of the epoch's last step.",
+    },
     "seconds": {"long_name": "seconds", "units": "s", "meaning": "Time the epoch took, its test included."},
 }
 

@@ -233,7 +233,7 @@ class TrialWork(AbstractWork[Outcome]):
         """Train one; go on if it was begun."""
         kept = self.place(shard.start)
         with tempfile.TemporaryDirectory() if kept is None else nullcontext(str(kept)) as folder:
-            grid, watch = self.grid, _Counting(advance, len(self.grid.images))
+            grid, watch = self.grid, _Counting(advance, self.costs[shard.start])
             made = train(
                 self.recipes[shard.start],
                 grid.images,
@@ -245,6 +245,7 @@ class TrialWork(AbstractWork[Outcome]):
                 objective=grid.objective,
                 hooks=grid.hooks,
             )
+            watch.reach(1.0)
             groups = {"training": made.metrics.load()}
             if "predictions" in made.run:
                 groups["predictions"] = made.run.tree["predictions"].to_dataset()
@@ -257,23 +258,18 @@ class TrialWork(AbstractWork[Outcome]):
 
 
 class _Counting(Silent):
-    """Tells the progress how many images have passed, epoch by epoch exactly."""
+    """Tells the progress what share of a training's cost is spent, steps of an interrupted attempt included."""
 
-    def __init__(self, advance: Advance, images: int) -> None:
-        self._advance, self._images, self._told = advance, images, 0.0
-
-    def begin(self, steps: int, done: int) -> None:
-        """What was done before counts too."""
-        self._steps = steps
-        self._tell(done)
+    def __init__(self, advance: Advance, cost: Amount) -> None:
+        self._advance, self._cost, self._told = advance, cost, 0.0
 
     def step(self, step: Step) -> None:
         """One step more."""
-        self._tell(step.number, step.epochs)
+        self.reach(step.number / step.steps)
 
-    def _tell(self, made: int, epochs: int | None = None) -> None:
-        self._epochs = epochs or getattr(self, "_epochs", 0)
-        now = made / self._steps * self._epochs * self._images
+    def reach(self, share: float) -> None:
+        """So much of the training is done; a training that ends early, or was finished before, is done at once."""
+        now = share * self._cost
         if now > self._told:
             self._advance(now - self._told)
             self._told = now
