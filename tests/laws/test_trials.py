@@ -1,5 +1,7 @@
 """Trials: the trainings that they are made of, in pairs, whoever carries them out and whenever they are interrupted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -74,6 +76,30 @@ def test_an_interrupt_keeps_finished_trainings_and_the_state_of_the_one_under_wa
     assert np.all(np.diff(seen) >= 0)
     assert seen[-1] == pytest.approx(1)
     assert len(list((tmp_path / "trials").glob("*/model.safetensors"))) == 4
+
+
+def test_a_training_that_diverges_ends_neither_the_grid_nor_the_others(digits, tmp_path):
+    rates = (1e-3, 2e-3, 1e30)
+    grid = Grid(replace(RECIPE, clip=0.0), digits[0], {"learning_rate": rates}, digits[1])
+    run = vitscope.trials(grid, seeds=2, plan=Plan(folder=tmp_path))
+    accuracy = run["trials"]
+    assert np.isfinite(accuracy.sel(learning_rate=[1e-3, 2e-3])).all()
+    assert np.isnan(accuracy.sel(learning_rate=1e30)).all()
+    assert list(run["trial-differences"].point.values) == ["learning rate 0.002"]
+    assert [note for note in run.notes if "diverged" in note] == [
+        f"learning rate 1e+30, seed {seed}: The training diverged before step {step} (the loss is not finite); "
+        "lower learning_rate (1e+30) or clip (0)."
+        for seed, step in ((0, 3), (1, 3))
+    ]
+    assert run.claims[0].figure.startswith("learning rate 0.00")
+    again = vitscope.trials(grid, seeds=2, plan=Plan(folder=tmp_path, resume=True))
+    assert all(node.to_dataset().equals(again.tree[name].to_dataset()) for name, node in run.tree.children.items())
+
+
+def test_a_grid_of_which_every_training_diverges_is_refused(digits):
+    grid = Grid(replace(RECIPE, clip=0.0), digits[0], {"learning_rate": (1e30, 1e31)}, digits[1])
+    with pytest.raises(UserError, match=r"^Every training of the grid diverged\. The first: The training diverged"):
+        vitscope.trials(grid)
 
 
 def test_what_a_grid_cannot_vary_is_named(digits):

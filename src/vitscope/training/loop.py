@@ -19,6 +19,7 @@ from vitscope.models.load import load
 from vitscope.models.subject import Subject
 from vitscope.training.augmentation import Augmentation, derived_seed, mixed, step_seeded
 from vitscope.training.batches import Plan, augmented_batches
+from vitscope.training.diverged import Diverged
 from vitscope.training.evaluation import evaluate
 from vitscope.training.hook import Epoch
 from vitscope.training.metrics import VALIDATION, metrics, save_metrics
@@ -260,7 +261,7 @@ class _Training:
         assert isinstance(reduced, Tensor)
         self.losses = list(reduced.unbind())
         if not bool(reduced.isfinite().all()):
-            raise UserError(
+            raise Diverged(
                 f"The training diverged before step {self.step} (the loss is not finite); "
                 f"lower learning_rate ({self.task.recipe.learning_rate:g}) or clip ({self.task.recipe.clip:g})."
             )

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
 from vitscope.measurement.crossed import Crossed, crossed_difference
+from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import above, rate_of, samples_needed
 from vitscope.measurement.points import Points
 from vitscope.measurement.quantity import Quantity, label_quantity
@@ -37,11 +38,19 @@ _DIFFERENCE = Quantity(
 
 @dataclass(frozen=True)
 class Trials:
-    """All trainings: the grid's points, the seeds, and the groups of each training's run, seeds fastest."""
+    """All trainings: the grid's points, the seeds, and the groups of each training's run, seeds fastest.
+
+    A training that diverged has no groups, and ``diverged`` says why. A point is compared if none of its trainings did.
+    """
 
     points: Points
     seeds: Sequence[int]
     groups: Sequence[Mapping[str, xr.Dataset]]
+    diverged: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if not any(self.groups):
+            raise UserError(f"Every training of the grid diverged. The first: {self.diverged[0]}")
 
     def at(self, point: int) -> Sequence[Mapping[str, xr.Dataset]]:
         """The trainings of a point, seed by seed."""
@@ -53,41 +62,57 @@ class Trials:
         return [name or "the recipe" for name in self.points.names]
 
     @cached_property
-    def right(self) -> list[Float64[np.ndarray, "seeds images"]] | None:
-        """For each point which test images each seed has right; None if there were no test images."""
-        if not all("predictions" in groups for groups in self.groups):
-            return None
-        return [np.stack([_right(groups["predictions"]) for groups in self.at(point)]) for point in self._numbers]
+    def right(self) -> dict[int, Float64[np.ndarray, "seeds images"]]:
+        """Which test images each seed has right, by the number of a compared point; empty without test images."""
+        if not self.tested:
+            return {}
+        return {at: np.stack([_right(one["predictions"]) for one in self.at(at)]) for at in self.compared}
+
+    @property
+    def tested(self) -> bool:
+        """Whether there were test images."""
+        return all("predictions" in groups for groups in self.groups if groups)
+
+    @property
+    def compared(self) -> list[int]:
+        """The numbers of the points none of whose trainings diverged."""
+        return [number for number in range(len(self.names)) if all(self.at(number))]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A sentence for each training that diverged."""
+        each = [f"{name}, seed {seed}" for name in self.names for seed in self.seeds]
+        return tuple(f"{one}: {why}" for one, why in zip(each, self.diverged, strict=True) if why)
 
     @property
     def validation(self) -> Float64[np.ndarray, "points seeds"] | None:
-        """The validation accuracy by which each training chose its epoch; None without a validation split."""
-        if not all("validation_accuracy" in groups["training"] for groups in self.groups):
-            return None
-        best = [float(groups["training"]["validation_accuracy"].max()) for groups in self.groups]
-        return np.array(best).reshape(len(self.names), len(self.seeds))
+        """The validation accuracy by which each training chose its epoch; None without a validation split.
 
-    @property
-    def _numbers(self) -> range:
-        return range(len(self.names))
+        NaN for a training that diverged.
+        """
+        trained = [groups["training"] if groups else None for groups in self.groups]
+        if not all("validation_accuracy" in one for one in trained if one is not None):
+            return None
+        best = [np.nan if one is None else float(one["validation_accuracy"].max()) for one in trained]
+        return np.array(best).reshape(len(self.names), len(self.seeds))
 
 
 def describe_trials(trials: Trials) -> tuple[dict[str, xr.Dataset], tuple[str, ...]]:
     """The groups of the trials' run, and the notes beside them."""
-    groups = {"trials": _by_seed(trials)} if trials.right else {}
+    groups = {"trials": _by_seed(trials)} if trials.tested else {}
     groups["learning-curves"] = _curves(trials)
-    if trials.right and len(trials.names) > 1:
+    if len(trials.right) > 1:
         groups["trial-differences"] = _differences(trials)
     notes = () if len(trials.seeds) > 1 else ("One seed: how far chance alone moves an accuracy is not known.",)
-    return groups, notes
+    return groups, (*trials.failures, *notes)
 
 
 def judge_trials(trials: Trials) -> tuple[Claim, ...]:
     """Whether the point that validation chooses beats every other on the test images."""
-    if trials.right is None or trials.validation is None or len(trials.names) < 2:
+    if trials.validation is None or len(trials.right) < 2:
         return ()
-    best = int(trials.validation.mean(1).argmax())
-    others = [point for point in range(len(trials.names)) if point != best]
+    best = max(trials.right, key=trials.validation.mean(1).__getitem__)
+    others = [point for point in trials.right if point != best]
     changes = [crossed_difference(trials.right[best], trials.right[other]) for other in others]
     rate = rate_of(len(others))
     nearest = min(range(len(others)), key=lambda number: changes[number].interval(rate)[0])
@@ -173,8 +198,12 @@ def _by_seed(trials: Trials) -> xr.Dataset:
 
 def _read_point(trials: Trials, point: int) -> xr.Dataset:
     seed = {"seed": ("seed", [str(one) for one in trials.seeds], {"long_name": "seed"})}
-    groups = [one["predictions"] for one in trials.at(point)]
-    columns = {_ACCURACY: [_right(one) for one in groups], _NLL: [one["loss"].values for one in groups]}
+    groups = [one.get("predictions") for one in trials.at(point)]
+    none = np.empty(0)  # a training that diverged has no value
+    columns = {
+        _ACCURACY: [none if one is None else _right(one) for one in groups],
+        _NLL: [none if one is None else one["loss"].values for one in groups],
+    }
     parts = [_over_images(quantity, values, seed) for quantity, values in columns.items()]
     deviation = Quantity(
         "accuracy_deviation",
@@ -183,10 +212,10 @@ def _read_point(trials: Trials, point: int) -> xr.Dataset:
         "Standard deviation of the accuracy over the seeds of a point; its own standard error is for a normal law.",
         "Smaller is steadier.",
     )
-    found = parts[0]["accuracy"].values
-    if len(found) > 1:
-        spread = found.std(ddof=1)
-        error = spread / np.sqrt(2 * (len(found) - 1))
+    found = parts[0]["accuracy"].values[np.isfinite(parts[0]["accuracy"].values)]
+    if len(trials.seeds) > 1:
+        spread = found.std(ddof=1) if len(found) > 1 else np.nan
+        error = spread / np.sqrt(2 * (len(found) - 1)) if len(found) > 1 else np.nan
         parts.append(label_quantity(deviation, (), np.array(spread), np.array(error), np.array(len(found)), {}))
     return xr.merge(parts, combine_attrs="override")
 
@@ -200,9 +229,9 @@ def _over_images(quantity: Quantity, rows: Sequence[np.ndarray], coords: Mapping
 
 def _curves(trials: Trials) -> xr.Dataset:
     """Every figure of the epochs along ``point`` and ``epoch``: means over seeds, with their errors over seeds."""
-    first = trials.groups[0]["training"]
+    first = next(groups for groups in trials.groups if groups)["training"]
     names = [str(name) for name in first.data_vars if f"{name}_error" in first and first[name].dims == ("epoch",)]
-    epochs = [max(one["training"].sizes["epoch"] for one in trials.groups)]
+    epochs = [max(one["training"].sizes["epoch"] for one in trials.groups if one)]
     axes = [
         Along("point", trials.names, "Point of the grid"),
         Along("epoch", list(range(1, epochs[0] + 1)), "Epoch"),
@@ -215,7 +244,7 @@ def _curves(trials: Trials) -> xr.Dataset:
         values = np.full((len(trials.names), epochs[0], len(trials.seeds)), np.nan)
         for point in range(len(trials.names)):
             for seed, one in enumerate(trials.at(point)):
-                if name in one["training"]:
+                if name in one.get("training", ()):
                     found = one["training"][name].values
                     values[point, : len(found), seed] = found
         parts.append(over_trials(quantity, axes, values))
@@ -229,11 +258,11 @@ def _curves(trials: Trials) -> xr.Dataset:
 
 
 def _differences(trials: Trials) -> xr.Dataset:
-    """Each point less the first along ``point``."""
-    assert trials.right is not None
+    """Each compared point less the first of them along ``point``."""
     first, *others = trials.right
-    changes = [crossed_difference(other, first) for other in others]
-    coords = {"point": ("point", trials.names[1:], {"long_name": f"Point of the grid, less {trials.names[0]}"})}
+    changes = [crossed_difference(trials.right[other], trials.right[first]) for other in others]
+    names = [trials.names[other] for other in others]
+    coords = {"point": ("point", names, {"long_name": f"Point of the grid, less {trials.names[first]}"})}
     means, errors = (np.array([getattr(one, name) for one in changes]) for name in ("mean", "error"))
     counts = np.array([one.count for one in changes])
     found = label_quantity(_DIFFERENCE, ("point",), means, errors, counts, coords)

@@ -24,6 +24,7 @@ from vitscope.models.subject import Subject
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
+from vitscope.training.diverged import Diverged
 from vitscope.training.hook import AbstractHook
 from vitscope.training.objective import AbstractObjective
 from vitscope.training.observer import Silent, Step
@@ -33,6 +34,8 @@ from vitscope.training.trial_results import Trials, describe_trials, judge_trial
 
 FOLDER = "trials"
 """Where the trainings of a grid are kept, in the folder of its run."""
+DIVERGED = "diverged"
+"""The attribute of a training's outcome that says why it has no result."""
 
 
 @final
@@ -168,7 +171,8 @@ class TrialsQuestion(AbstractQuestion):
         found = fold_work(work, self.spec, plan, self.total)
         outcomes = [found[shard] for shard in sorted(found, key=lambda shard: shard.start)]
         seeds = [self.grid.recipe.seed + number for number in range(self.seeds)]
-        all_trials = Trials(self.grid.points, seeds, [outcome.groups for outcome in outcomes])
+        ends = [(outcome.groups, outcome.diverged) for outcome in outcomes]
+        all_trials = Trials(self.grid.points, seeds, *zip(*ends, strict=True))
         groups, notes = describe_trials(all_trials)
         origin = provenance(time.perf_counter() - began, plan.command)
         if self.grid.test is None:
@@ -183,6 +187,8 @@ class Outcome(AbstractResult):
     """What a training came to: the groups of its run."""
 
     groups: Mapping[str, xr.Dataset]
+    diverged: str = ""
+    """Why the training ended without a result, if it diverged."""
 
     @property
     def done(self) -> int:
@@ -191,7 +197,9 @@ class Outcome(AbstractResult):
 
     def to_bytes(self) -> bytes:
         """NetCDF."""
-        return bytes(xr.DataTree.from_dict(dict(self.groups)).to_netcdf(engine="h5netcdf"))
+        tree = xr.DataTree.from_dict(dict(self.groups))
+        tree.attrs[DIVERGED] = self.diverged
+        return bytes(tree.to_netcdf(engine="h5netcdf"))
 
 
 @final
@@ -234,17 +242,14 @@ class TrialWork(AbstractWork[Outcome]):
         kept = self.place(shard.start)
         with tempfile.TemporaryDirectory() if kept is None else nullcontext(str(kept)) as folder:
             grid, watch = self.grid, _Counting(advance, self.costs[shard.start])
-            made = train(
-                self.recipes[shard.start],
-                grid.images,
-                folder,
-                grid.test,
-                resume=True,
-                observer=watch,
-                start=grid.start,
-                objective=grid.objective,
-                hooks=grid.hooks,
-            )
+            recipe = self.recipes[shard.start]
+            try:
+                made = train(
+                    recipe, grid.images, folder, grid.test, True, watch, grid.start, grid.objective, grid.hooks
+                )
+            except Diverged as error:
+                watch.reach(1.0)
+                return Outcome({}, str(error))
             watch.reach(1.0)
             groups = {"training": made.metrics.load()}
             if "predictions" in made.run:
@@ -254,7 +259,8 @@ class TrialWork(AbstractWork[Outcome]):
     def read(self, content: bytes) -> Outcome:
         """The outcome whose ``to_bytes`` these are."""
         with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
-            return Outcome({name: node.to_dataset() for name, node in tree.load().children.items()})
+            groups = {name: node.to_dataset() for name, node in tree.load().children.items()}
+            return Outcome(groups, str(tree.attrs.get(DIVERGED, "")))
 
 
 class _Counting(Silent):
