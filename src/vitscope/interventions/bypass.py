@@ -120,6 +120,13 @@ class Bypassed(AbstractWrapped):
         """The module's anatomy with all its blocks."""
         return self.anatomy
 
+    def without_hooks(self) -> AbstractAnatomy:
+        """A copy of the module in which something that passes its input on replaces each of these blocks."""
+        module = copy_module(self.anatomy.module)
+        for name, mean in self.left:
+            module.set_submodule(name, _Passage(name, mean))
+        return replace(self.anatomy, module=module)
+
     @property
     def places(self) -> tuple[Place, ...]:
         """The units in order."""
@@ -184,6 +191,20 @@ def look_at(module: nn.Module, looks: Mapping[str, Look]) -> Generator[None]:
 
     with hooks(module, looks, keep, lambda name, output: looks[name](entered.pop(name), output)):
         yield
+
+
+class _Passage(nn.Module):
+    """Returns its first argument, plus a mean if there is one."""
+
+    def __init__(self, name: str, mean: Mean | None) -> None:
+        super().__init__()
+        self.name = name
+        self.mean: Tensor | None
+        self.register_buffer("mean", None if mean is None else mean.value.clone(), persistent=mean is not None)
+
+    def forward(self, first: Tensor, *others: object, **named: object) -> Tensor:
+        del others, named
+        return first if self.mean is None else first + Mean(self.mean).like(first.shape[1:], first, self.name)
 
 
 def _replace(name: str, mean: Mean | None) -> Look:

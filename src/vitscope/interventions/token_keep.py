@@ -181,5 +181,7 @@ class _WithoutUnit:
 
 def highest(scores: Num[Tensor, "batch patches"], count: int) -> Int[Tensor, "batch chosen"]:
     """Where the largest scores stand, ascending; of equal ones the first. NaN counts as the largest."""
+    if torch.compiler.is_exporting():  # ONNX has no stable sort; its TopK takes the first of equal ones too
+        return torch.topk(scores, count, dim=1).indices.sort(dim=1).values
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     return order[:, :count].sort(dim=1).values

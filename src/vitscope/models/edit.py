@@ -24,14 +24,15 @@ def with_edit(subject: Subject, edit: AbstractEdit) -> Subject:
 
 def with_module(subject: Subject, module: nn.Module) -> Subject:
     """The subject, its edits included, on another module of the same architecture."""
-    base = _without_edits(subject.anatomy)
+    base = plain_anatomy(subject.anatomy)
     anatomy = replace(base, module=module) if isinstance(base, NamedModules) else composition_of(module)
     if anatomy is None:
         raise UserError(f"{type(module).__name__} is of no family that is known, unlike {subject.name}.")
     return replace(subject, module=module, anatomy=with_edits(anatomy, subject.edits))
 
 
-def _without_edits(anatomy: AbstractAnatomy) -> AbstractAnatomy:
+def plain_anatomy(anatomy: AbstractAnatomy) -> AbstractAnatomy:
+    """The anatomy inside all that changes it."""
     while isinstance(anatomy, AbstractWrapped):
         anatomy = anatomy.inner
     return anatomy
@@ -93,6 +94,10 @@ class Behind(AbstractWrapped):
     def inner(self) -> AbstractAnatomy:
         """The anatomy behind the function."""
         return self.anatomy
+
+    def without_hooks(self) -> AbstractAnatomy:
+        """The function before an anatomy without hooks."""
+        return replace(self, anatomy=self.anatomy.without_hooks())
 
     @property
     def places(self) -> tuple[Place, ...]:

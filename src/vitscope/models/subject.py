@@ -56,6 +56,10 @@ class AbstractAnatomy(ABC):
     def places(self) -> tuple[Place, ...]:
         """The units in order; the i-th (from 1) is layer i."""
 
+    def without_hooks(self) -> "AbstractAnatomy":
+        """An anatomy of equal logits whose walk sets no hooks, so that it can be exported."""
+        return self
+
     @abstractmethod
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
         """The model's logits, shown to the observer layer by layer."""
