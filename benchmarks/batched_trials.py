@@ -1,4 +1,4 @@
-"""Several models of one shape trained in one computation (``torch.func.vmap``), beside one after the other.
+"""Several models of one shape trained in one computation (``torch.func.vmap``), compared with one after the other.
 
 ``python benchmarks/batched_trials.py`` times forward and backward passes of small ViTs for 2 and 4 seeds in both ways,
 in turn, at the sizes of CIFAR-10 and of the embedded digits.
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def compare(config: VitConfig, seeds: int, batch: int, steps: int = 8) -> float:
-    """The time of ``steps`` steps one by one over that of the same steps in one computation."""
+    """Time of ``steps`` steps one by one, divided by that of the same steps in one computation."""
     models = [Vit(config) for _ in range(seeds)]
     images = torch.randn(seeds, batch, config.channels, config.image, config.image)
     labels = torch.randint(config.classes, (seeds, batch))
@@ -62,7 +62,7 @@ def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
 
 
 def timed(run, steps: int) -> float:
-    """Seconds of so many steps, after one that is not counted."""
+    """Seconds of ``steps`` steps, after one that is not counted."""
     run()
     began = time.perf_counter()
     for _ in range(steps):

@@ -1,11 +1,11 @@
-"""What a checkup costs beside the bare forward passes, and beside the same measurements from stored attention maps.
+"""Cost of a checkup, compared with bare forward passes and with the same measurements from stored attention maps.
 
     python benchmarks/checkup_cost.py [--images 256] [--batch 32] [--rounds 3]
 
-Every contestant runs in processes of its own, in turn, over the same images of the same model
+Each contestant runs in its own processes, in turn, over the same images with the same model
 (``vit_tiny_patch16_224``, random weights); the figures are medians over the rounds. Peak memory is the process's
-largest resident set. The images are those of ``VITSCOPE_DATA`` where it is set, and noise otherwise. ``nnsight`` takes
-part where it is installed.
+largest resident set. The images are those of ``VITSCOPE_DATA`` if it is set, and noise otherwise. ``nnsight`` takes
+part if it is installed.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def batches(count: int, size: int):
 
 
 def bare(subject, pixels, labels):
-    """The model alone."""
+    """Forward passes only."""
     for batch in pixels:
         subject.module(batch)
 
@@ -75,7 +75,7 @@ def checkup(subject, pixels, labels):
 
 
 def floor(subject, pixels, labels):
-    """What no reader of weights can do without: the scores, their softmax, and the context from them."""
+    """The minimum for every reader of weights: the scores, their softmax, and the context from them."""
     import torch
 
     from vitscope.engine.reading.activation import AttentionRows, Geometry, Workspace
@@ -145,7 +145,7 @@ def nnsight(subject, pixels, labels):
 
 
 def run_one(name: str, count: int, size: int) -> None:
-    """One contestant in this process; prints seconds and peak memory as JSON."""
+    """Run one contestant in this process; print seconds and peak memory as JSON."""
     import torch
 
     subject, pixels, labels = batches(count, size)
@@ -192,7 +192,7 @@ def main() -> None:
 
 
 def show(results: dict[str, list[dict[str, float]]], count: int) -> None:
-    """The table, relative to the bare forward passes of the same round."""
+    """Print the table, relative to the bare forward passes of the same round."""
     import torch
 
     bare_runs = results["bare forward passes"]

@@ -1,21 +1,21 @@
-"""Convex heads beside what a user would train instead: Adam over five learning rates, and logistic regression.
+"""Convex heads, compared with what a user would train instead: Adam over five learning rates, and logistic regression.
 
     python benchmarks/convex_heads.py [--features FOLDER] [--images 5000] [--epochs 100] [--share 0.05] [--threads 2]
 
-Tokens are 5,000 images of 49 tokens of width 64 in 10 classes: those in FOLDER (``tokens.npy`` and ``labels.npy``, as
-``vitscope head`` keeps them), or drawn by a seed. They are standardised and divided by the root of the width, as the
-estimators do; beta is ``--share`` of the beta from which on zero is the optimum.
+The data are 5,000 images of 49 tokens of width 64 in 10 classes: those in FOLDER (``tokens.npy`` and ``labels.npy``, as
+``vitscope head`` saves them), or drawn by a seed. They are standardised and divided by the root of the width, as the
+estimators do; beta is ``--share`` of the smallest beta at which zero is the optimum.
 
-Adam minimises the very objective (mean cross-entropy and half of beta times the squared weights) over the heads
-themselves, batches of 100, cosine decay to zero, with ``--heads`` heads in all (more where the optimum has more, which
-nobody would know beforehand) and the same frozen gates; its layers are written as economically as ours (pooled before
-the heads). What is compared is the objective on all images at the end and the CPU time of the whole grid of rates.
-Logistic regression is scikit-learn's on the mean token, taking the mean included, its l2 penalty chosen so that the
-weights have the same Frobenius norm; of both the fastest of a hundred fits, taken in turn. It is fitted with its
-default tolerance, and with the one that brings it as near to its optimum as ours is.
+Adam minimises the same objective (mean cross-entropy and half of beta times the squared weights) over the heads
+themselves, with batches of 100, cosine decay to zero, ``--heads`` heads in all (more if the optimum has more, which
+a user could not know beforehand) and the same frozen gates; its layers are as economical as ours (pooled before
+the heads). The comparison is of the final objective on all images and the CPU time of the whole grid of rates.
+Logistic regression is scikit-learn's on the mean token, computing the mean included, its l2 penalty chosen so that the
+weights have the same Frobenius norm; for both, the fastest of a hundred fits counts, taken in turn. It is fitted with
+its default tolerance, and with the one that brings it as near to its optimum as ours is.
 
 ``--only memory`` fits an attention head to 2,000 images of 196 tokens of width 256 in 100 classes, from a memory map:
-its lifted variable alone would take 6.9 GB. It reports the peak resident memory, of which the map may be a part.
+its lifted variable alone would take 6.9 GB. It reports the peak resident memory, which may include part of the map.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from torch import nn
 from torch.nn import functional
 
 from vitscope.convex.block import BLOCKS, Sizes, Term
-from vitscope.convex.blocks.attention import Attention
+from vitscope.convex.blocks.attention import AttentionBlock
 from vitscope.convex.blocks.linear import Linear
 from vitscope.convex.certificate import largest_beta
 from vitscope.convex.gates import terms
@@ -46,7 +46,7 @@ DIM, TOKENS, CLASSES = 64, 49, 10
 
 
 def drawn(images: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens with a class's own covariance and a faint mean, by a seed."""
+    """Tokens with a separate covariance and a faint mean for each class, by a seed."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(CLASSES, (images,), generator=generator)
     means = 0.15 * torch.randn(CLASSES, DIM, generator=generator)
@@ -122,8 +122,8 @@ def adam(
 
 def attention(data: tuple[torch.Tensor, torch.Tensor], count: int | None, given: argparse.Namespace) -> None:
     tokens, labels = data
-    gates = terms(Attention(), Sizes(TOKENS, DIM, CLASSES), count, torch.Generator().manual_seed(0), torch.float32)
-    problem = Problem(tokens, CrossEntropy(labels, torch.ones(len(labels)), CLASSES), Attention(), gates, 1.0)
+    gates = terms(AttentionBlock(), Sizes(TOKENS, DIM, CLASSES), count, torch.Generator().manual_seed(0), torch.float32)
+    problem = Problem(tokens, CrossEntropy(labels, torch.ones(len(labels)), CLASSES), AttentionBlock(), gates, 1.0)
     problem = problem.with_beta(given.share * largest_beta(problem))
     began = time.process_time()
     solution = solve(problem, tol=1e-3)
@@ -165,7 +165,7 @@ def linear(data: tuple[torch.Tensor, torch.Tensor], share: float) -> None:
         return float(functional.cross_entropy(logits, labels[train])) + penalty - least
 
     solution, strength = ours(1e-3), 1.0
-    weights = solution.heads.terms[0].lifted()
+    weights = solution.heads.terms[0].lift()
     for _ in range(7):
         strength *= float(weights.norm()) ** 2 / float(np.linalg.norm(theirs(strength).coef_)) ** 2
     least, optimum = above(strength, theirs(strength, 1e-9)), ours(1e-5).certificate.dual
@@ -207,8 +207,8 @@ def memory() -> None:
         del kept
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         stored = np.load(Path(folder) / "tokens.npy", mmap_mode="r")
-        gates = terms(Attention(), Sizes(tokens, dim, classes), None, torch.Generator(), torch.float32)
-        problem = Problem(stored, CrossEntropy(labels, torch.ones(images), classes), Attention(), gates, 1.0)
+        gates = terms(AttentionBlock(), Sizes(tokens, dim, classes), None, torch.Generator(), torch.float32)
+        problem = Problem(stored, CrossEntropy(labels, torch.ones(images), classes), AttentionBlock(), gates, 1.0)
         problem = problem.with_beta(0.5 * largest_beta(problem))
         began = time.process_time()
         solution = solve(problem, tol=1e-2, max_passes=200)
@@ -217,7 +217,7 @@ def memory() -> None:
     certificate = solution.certificate
     print(f"\n## Attention head, 2,000 images, 196 x 256, 100 classes: {seconds:.0f} s, {certificate.heads} heads")
     print(f"relative gap {certificate.relative_gap:.1e} ({certificate.kind})")
-    print(f"peak {peak:.2f} GB resident, of it {before:.2f} before the fit; the lifted variable: 6.87 GB")
+    print(f"peak {peak:.2f} GB resident, {before:.2f} of it before the fit; the lifted variable: 6.87 GB")
 
 
 def main() -> None:

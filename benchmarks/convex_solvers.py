@@ -1,16 +1,16 @@
-"""Small convex heads beside cvxpy with SCS and with Clarabel, and gated ReLU networks beside scnn.
+"""Small convex heads, compared with cvxpy with SCS and with Clarabel, and gated ReLU networks, compared with scnn.
 
     python benchmarks/convex_solvers.py [--rounds 3] [--limit 300]
 
-Token-wise self-attention with the linear activation and the squared loss, 20 images of 8 tokens, lifted to 16 x 12,
-64 x 80 and 256 x 160 entries. Every contestant runs in a process of its own, on one thread; CPU time of the solve (for
-cvxpy with its compilation, which a user waits for too) and the growth of the peak resident memory over what the
-imports take. All are asked for a relative accuracy of 1e-6; ``off`` is the distance of the objective from the best
-certified one. Contestants that take longer than ``--limit`` seconds are stopped.
+The problem is token-wise self-attention with the linear activation and the squared loss, 20 images of 8 tokens, lifted
+to 16 x 12, 64 x 80 and 256 x 160 entries. Each contestant runs in its own process, on one thread. The table has the CPU
+time of the solve (for cvxpy with its compilation, which a user waits for too) and the growth of the peak resident
+memory beyond the imports. The requested relative accuracy is 1e-6; ``off`` is the distance of the objective from the
+best certified one. Contestants that take longer than ``--limit`` seconds are stopped.
 
-The second table is a gated ReLU network of 2,000 images of one token of width 50, one output and 50 gates, beside
-scnn's accelerated proximal gradient on the same gates and objective, each asked for a relative accuracy of 1e-4. It
-needs
+The second table is a gated ReLU network on 2,000 images of one token of width 50, with one output and 50 gates,
+compared with scnn's accelerated proximal gradient on the same gates and objective, both to a relative accuracy of 1e-4.
+It needs
 
     pip install cvxpy
     python -m venv PEER && PEER/bin/pip install pyscnn       # not scnn, which is another project
@@ -44,7 +44,7 @@ def ours(solver: str, dim: int, outputs: int):
     import torch
 
     from vitscope.convex.block import Sizes
-    from vitscope.convex.blocks.attention import Attention
+    from vitscope.convex.blocks.attention import AttentionBlock
     from vitscope.convex.gates import terms
     from vitscope.convex.loss import Squared
     from vitscope.convex.problem import Problem
@@ -52,11 +52,11 @@ def ours(solver: str, dim: int, outputs: int):
 
     torch.set_num_threads(1)
     tokens, targets = map(torch.from_numpy, data(dim, outputs))
-    gates = terms(Attention(), Sizes(TOKENS, dim, outputs), None, torch.Generator(), torch.float64)
+    gates = terms(AttentionBlock(), Sizes(TOKENS, dim, outputs), None, torch.Generator(), torch.float64)
     loss = Squared(targets, torch.ones(IMAGES, dtype=torch.float64))
 
     def run() -> float:
-        problem = Problem(tokens, loss, Attention(), gates, BETA, pooled=False, dtype=torch.float64)
+        problem = Problem(tokens, loss, AttentionBlock(), gates, BETA, pooled=False, dtype=torch.float64)
         return solve(problem, solver=solver, tol=1e-6, max_passes=20000).certificate.primal
 
     return run
@@ -189,7 +189,7 @@ def main() -> None:
 
 
 def table(size: str, names: dict[str, str], rounds: int, limit: float) -> None:
-    """Every contestant in turn, some rounds; medians."""
+    """Run every contestant in turn for some rounds, and print medians."""
     taken: dict[str, list[dict[str, float] | None]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, found in taken.items():

@@ -1,10 +1,10 @@
-"""What extreme Hessian eigenvalues and the spectral density cost, beside the tools one would use instead.
+"""Cost of extreme Hessian eigenvalues and the spectral density, compared with the tools one would use instead.
 
     python benchmarks/curvature.py [--dim 64] [--depth 4] [--batch 16] [--batches 8] [--train 60]
 
-A ViT of patch 4 on 32 x 32 pixels, trained for a few steps on CIFAR-10 of ``VITSCOPE_DATA`` where that is set and on
-fixed noise otherwise. All contestants run in this one process on one thread, in turn on every mini-batch; figures are
-CPU seconds (``time.process_time``) over all mini-batches. Peers take part where they are installed:
+The model is a ViT of patch 4 on 32 x 32 pixels, trained for a few steps on CIFAR-10 of ``VITSCOPE_DATA`` if that is set
+and on fixed noise otherwise. All contestants run in this process on one thread, in turn on every mini-batch; figures
+are CPU seconds (``time.process_time``) over all mini-batches. Peers take part if they are installed:
 
     pip install pyhessian curvlinops-for-pytorch hessian-eigenthings==1.0.0a5
 
@@ -12,17 +12,17 @@ Every autograd peer needs the fused attention kernel off, which is done for them
 largest and the five smallest eigenvalues, each with a residual of at most ``--tolerance`` times the spectral norm;
 the residual that each contestant reached is computed for all by the same product, untimed.
 
-* curvlinops: ``scipy.sparse.linalg.eigsh(which="BE")``, ``tol`` at that tolerance; what it reaches is shown.
-* hessian-eigenthings has no stop: it is given as many steps, in tens, as reach the tolerance, which
-  is found out untimed; it is called once for each end.
-* PyHessian has the largest by modulus alone; it is run until its estimates change by less than 1e-3 (its default) and
+* curvlinops: ``scipy.sparse.linalg.eigsh(which="BE")``, ``tol`` at that tolerance; the reached residual is shown.
+* hessian-eigenthings has no stopping rule: it gets as many steps, in tens, as reach the tolerance, which
+  is determined untimed; it is called once for each end.
+* PyHessian has only the largest by modulus; it runs until its estimates change by less than 1e-3 (its default) and
   by less than 1e-6.
 
-The floor is our products times what one costs in operations: 6 forward passes (2 for each of the 3 of a forward and
-backward pass, which it differentiates), of which the table gives the CPU seconds measured for that forward pass.
-A peer that makes the graph anew pays 9 forward passes' operations, so no kept graph can be more than 1.5 times as fast
-at the same number of products. Several mini-batches at once by ``torch.func.vmap`` were tried and left: 0.093 s a
-product against 0.050 s from kept graphs (4 mini-batches, this ViT).
+The floor is our number of products times the operations of one product: 6 forward passes (2 for each of the 3 of a
+forward and backward pass, which it differentiates); the table gives the CPU seconds measured for such a forward pass.
+A peer that makes the graph anew pays 9 forward passes' operations, so no stored graph can be more than 1.5 times as
+fast at the same number of products. Several mini-batches at once by ``torch.func.vmap`` were tried and rejected:
+0.093 s per product against 0.050 s from stored graphs (4 mini-batches, this ViT).
 """
 
 import argparse
@@ -76,7 +76,7 @@ def build(arguments):
 
 
 def unfused(module):
-    """A copy for the peers, which cannot differentiate the fused kernel twice."""
+    """A copy without the fused kernel for the peers, which cannot differentiate it twice."""
     module = copy.deepcopy(module)
     for part in module.modules():
         if type(part).__name__ == "Attention":
@@ -85,21 +85,21 @@ def unfused(module):
 
 
 def timed(function):
-    """What it returns, and its CPU seconds."""
+    """The result of the call, and its CPU seconds."""
     start = time.process_time()
     result = function()
     return result, time.process_time() - start
 
 
 class Contest:
-    """The contestants of extreme eigenvalues; each returns values and vectors, or values alone."""
+    """The contestants for extreme eigenvalues; each returns values and vectors, or only values."""
 
     def __init__(self, subject, arguments):
         self.subject, self.peer, self.arguments = subject, unfused(subject.module), arguments
         self.steps = {}
 
     def vitscope(self, batch, end):
-        """Our pairs and products."""
+        """Eigenpairs by vitscope, and its number of products."""
         hessian = minibatch_hessian(trainable_copy(self.subject, "float32"), batch)
         generator = torch.Generator().manual_seed(0)
         found = extreme_eigenpairs(
@@ -108,7 +108,7 @@ class Contest:
         return {"largest": found.largest, "smallest": found.smallest}, found.products
 
     def curvlinops(self, batch, end):
-        """Its operator under ARPACK."""
+        """Eigenpairs of curvlinops' operator by ARPACK."""
         from curvlinops import HessianLinearOperator
         from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -130,7 +130,7 @@ class Contest:
         return ends(torch.from_numpy(values), torch.from_numpy(vectors.T.copy()), end), products
 
     def eigenthings(self, batch, end):
-        """Its Lanczos, once for each end."""
+        """Eigenvalues by its Lanczos method, called once for each end."""
         from hessian_eigenthings import HessianOperator, lanczos
         from hessian_eigenthings.loss_fns import supervised_loss
 
@@ -147,7 +147,7 @@ class Contest:
         return found, sum(steps[name] for name in found)
 
     def settle(self, batch, end):
-        """The steps, in tens, that each end by itself needs for the tolerance; untimed."""
+        """The steps, in tens, that each end alone needs for the tolerance; untimed."""
         hessian = minibatch_hessian(trainable_copy(self.subject, "float32"), batch)
         steps = {}
         for name in ("largest", "smallest") if end == "both" else (end,):
@@ -158,7 +158,7 @@ class Contest:
         self.steps[id(batch), end] = steps
 
     def pyhessian(self, batch, tolerance, most):
-        """Its power iteration, with the graph kept."""
+        """Eigenvalues by its power iteration, with the graph stored."""
         from pyhessian import hessian
 
         self.peer.zero_grad()
@@ -170,7 +170,7 @@ class Contest:
         return torch.tensor(values, dtype=torch.float64)
 
     def judge(self, batch):
-        """The product that all residuals are computed by, and the spectral norm."""
+        """The product for all residuals, and the spectral norm."""
         hessian = minibatch_hessian(trainable_copy(self.subject, "float32"), batch)
         generator = torch.Generator().manual_seed(1)
         found = extreme_eigenpairs(hessian.product, hessian.start(generator), generator, 1, tolerance=1e-3)
@@ -184,7 +184,7 @@ def ends(values, vectors, end):
 
 
 def residual(pairs, product):
-    """The largest residual of some pairs."""
+    """The largest residual of these pairs."""
     values, vectors = (pairs.values, pairs.vectors) if hasattr(pairs, "residuals") else pairs
     worst = 0.0
     for value, vector in zip(values.double(), vectors, strict=True):
@@ -194,7 +194,7 @@ def residual(pairs, product):
 
 
 def extremes(contest, batches, installed):
-    """Both tables of extreme eigenvalues."""
+    """Print both tables of extreme eigenvalues."""
     for end, title in (("both", "five largest and five smallest eigenvalues"), ("largest", "five largest eigenvalues")):
         seconds, worst, products = defaultdict(float), defaultdict(float), defaultdict(int)
         names = ["vitscope", *(["curvlinops"] if "curvlinops" in installed else [])]
@@ -220,7 +220,7 @@ def extremes(contest, batches, installed):
 
 
 def power(contest, batches, ours):
-    """PyHessian at two tolerances: what it takes, and how far it is from the largest by modulus."""
+    """Print PyHessian's time at two tolerances, and its distance from the largest eigenvalues by modulus."""
     for tolerance, most in ((1e-3, 100), (1e-6, 300)):
         spent, wrong, missed = 0.0, 0.0, 0
         for batch in batches:
@@ -237,7 +237,7 @@ def power(contest, batches, ours):
 
 
 def floor(contest, batches, products, ours):
-    """The products' operations at the speed of the forward pass."""
+    """Print the time of the products' operations at the speed of the forward pass."""
     module, forward = contest.subject.module, 0.0
     with torch.no_grad():
         module(batches[0].pixels)
@@ -248,7 +248,7 @@ def floor(contest, batches, products, ours):
 
 
 def density(contest, batches, installed, steps, vectors):
-    """The table of spectral densities: the same steps and vectors for all."""
+    """Print the table of spectral densities, with the same steps and vectors for all."""
     seconds = defaultdict(float)
     for batch in batches:
         seconds["vitscope"] += timed(lambda: quadratures(contest, batch, steps, vectors))[1]  # noqa: B023

@@ -1,7 +1,7 @@
-"""Two commands for one folder, begun at the same moment, again and again: ``python benchmarks/folder_races.py [50]``.
+"""Two commands for one folder, started at the same moment, repeatedly: ``python benchmarks/folder_races.py [50]``.
 
-The commands are the real ones, each a process of its own. Of each pair one has to take the folder and finish, and the
-other to be told in one sentence, or to find the finished run; the folder has to hold one run's files and nothing else.
+The commands are the real ones, each in its own process. In each pair one must take the folder and finish, and the
+other must be refused in one sentence or find the finished run; the folder must hold one run's files and nothing else.
 """
 
 import collections
@@ -26,7 +26,7 @@ TOLD = re.compile(r"Error: .*(is in use by another vitscope|holds another run|al
 
 
 def raced(pair: tuple[tuple[str, ...], tuple[str, ...]], folder: Path) -> str:
-    """What became of two commands with the same ``--out``."""
+    """The outcome of two commands with the same ``--out``."""
     out, processes = folder / "out", []
     for number, command in enumerate(pair):
         features = ("--features", str(folder / f"features-{number}")) if command[0] == "head" else ()
@@ -44,11 +44,11 @@ def raced(pair: tuple[tuple[str, ...], tuple[str, ...]], folder: Path) -> str:
         assert "Traceback" not in errors, errors
         assert code == 0 or TOLD.search(errors), errors
     assert 0 in codes
-    return "one finished, one was told" if any(codes) else "the second found the first's run"
+    return "one finished, one was refused" if any(codes) else "the second found the first's run"
 
 
 def main() -> None:
-    """Race, and say how it went."""
+    """Race, and print the outcomes."""
     races = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     found: collections.Counter[tuple[str, str]] = collections.Counter()
     for race in range(races):

@@ -1,12 +1,12 @@
-"""``vitscope head`` killed at random moments and resumed, beside undisturbed runs.
+"""``vitscope head`` killed at random moments and resumed, compared with undisturbed runs.
 
     OMP_NUM_THREADS=1 python benchmarks/head_kills.py [--rounds 20] [--seed 0] [--only fit]
 
-Each round kills one command (SIGKILL, at a uniformly random moment of the time that it takes undisturbed, tokens
-included) and runs it again with ``--resume``. The run's numbers, but for times, and the weights of a saved head must be
+Each round kills one command (SIGKILL, at a uniformly random moment of its undisturbed duration, tokens
+included) and runs it again with ``--resume``. The run's numbers, except times, and the weights of a saved head must be
 equal to the last bit to those of an undisturbed run; the folders must hold the run, its page, the head and finished
-tokens, and nothing else. Commands run in forked processes, in which everything is imported already, so that the kills
-fall into the work and not into imports.
+tokens, and nothing else. Commands run in forked processes that have imported everything already, so kills
+hit the work and not the imports.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import timm  # noqa: F401 - imported once, for all the processes that are forked from here
+import timm  # noqa: F401 - imported once, for all processes forked from here
 import torch
 from safetensors.torch import load_file
 
@@ -42,7 +42,7 @@ FINISHED = {"tokens.npy", "labels.npy", "projection.safetensors", "features.json
 
 
 def start(verb: str, folder: Path, *more: str) -> int:
-    """The command in a process of its own; returns the process's number."""
+    """Start the command in its own process; return the process's number."""
     places = ("--features", str(folder / "features"), "--out", str(folder / "out"))
     child = os.fork()
     if child:
@@ -62,14 +62,14 @@ def start(verb: str, folder: Path, *more: str) -> int:
 
 
 def finish(child: int, folder: Path) -> None:
-    """Wait for its end, which must be a good one."""
+    """Wait for the process, which must succeed."""
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"The command failed:\n{(folder / 'log.txt').read_text()}")
 
 
 def numbers(folder: Path) -> dict[str, np.ndarray]:
-    """All that a run and its head say, but for times."""
+    """All content of a run and its head, except times."""
     run = read_run(folder / "out")
     found = {
         f"{group.path}/{name}": array.values
@@ -83,7 +83,7 @@ def numbers(folder: Path) -> dict[str, np.ndarray]:
 
 
 def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
-    """What is not the same, to the last bit."""
+    """The names of values that differ in any bit."""
     different = sorted(one.keys() ^ other.keys())
     for name in sorted(one.keys() & other.keys()):
         same = one[name].shape == other[name].shape and one[name].dtype.kind == other[name].dtype.kind

@@ -1,9 +1,9 @@
-"""Trials and contrasts that are killed at random moments and resumed, beside the same ones left alone.
+"""Trials and contrasts killed at random moments and resumed, compared with the same ones left alone.
 
-``python benchmarks/kills.py trials contrast --times 20`` runs each once to its end, then kills it so many times at a
-random moment (SIGKILL, to the whole process group) and resumes it, in turn until it ends, and compares
-every array of the run and every weight that it left. Prints a line for each, and exits with the number that differ.
-What a killed command leaves behind (temporary files, processes) counts as a difference.
+``python benchmarks/kills.py trials contrast --times 20`` runs each once to its end. It then repeats each 20 times,
+killing it at random moments (SIGKILL, to the whole process group) and resuming it until it ends, and compares
+every array of the run and every weight that it wrote. It prints a line for each, and exits with the number that differ.
+Anything that a killed command leaves behind (temporary files, processes) counts as a difference.
 """
 
 import argparse
@@ -35,11 +35,11 @@ TRIALS = (
 )
 COMMANDS = {"trials": [VITSCOPE, *TRIALS.split()], "contrast": [CONTRAST]}
 PLAIN = {"seconds", "fit_seconds"}
-"""Times, which no two runs have in common."""
+"""Times, which differ between any two runs."""
 
 
 def main() -> None:
-    """Kill and resume each so many times."""
+    """Kill and resume each command ``--times`` times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commands", nargs="+", choices=COMMANDS)
     parser.add_argument("--times", type=int, default=20)
@@ -77,9 +77,9 @@ def run(words: list[str], folder: Path, place: str, *more: str) -> None:
 
 
 def killed(words: list[str], folder: Path, place: str, chance: random.Random, seconds: float) -> int:
-    """Kill the command at one to three random moments, then let it end; returns how often it was killed.
+    """Kill the command at one to three random moments, then let it end; return how often it was killed.
 
-    A command that comes to its end before it was ever killed is begun anew, and killed earlier.
+    A command that ends before its first kill is started anew, and killed earlier.
     """
     wanted, number = chance.randint(1, 3), 0
     while number < wanted:
@@ -106,7 +106,7 @@ def killed(words: list[str], folder: Path, place: str, chance: random.Random, se
 
 
 def difference(whole: Path, folder: Path, place: str) -> str:
-    """What two folders do not have in common; nothing if they are equal."""
+    """The first difference between two folders; empty if they are equal."""
     found = [{str(path.relative_to(each)) for path in each.rglob("*") if path.is_file()} for each in (whole, folder)]
     if found[0] != found[1]:
         return f"other files: {sorted(found[0] ^ found[1])[:5]}"
@@ -127,7 +127,7 @@ def tensors_differ(one: Path, other: Path) -> str:
 
 
 def numbers_differ(whole: Path, resumed: Path) -> str:
-    """The first array that differs, times apart."""
+    """The first array that differs, except times."""
     trees = [xr.open_datatree(path, engine="h5netcdf").load().to_dict() for path in (whole, resumed)]
     if trees[0].keys() != trees[1].keys():
         return f"other groups: {sorted(trees[0].keys() ^ trees[1].keys())}"

@@ -1,16 +1,16 @@
-"""A sweep of 64 uneven trials over worker processes beside the same sweep in one process, and what forbids more.
+"""A sweep of 64 uneven trials over worker processes, compared with the same sweep in one process, and with the floor.
 
     python benchmarks/lab_sweep.py [--workers 2] [--rounds 3] [--steps 8000] [--rate 0.1]
 
 ``vitscope sweep sample-complexity`` with 2 noises, with attention and without, 2 shares of relevant tokens, 4 numbers
-of images and 2 seeds: 64 trials, each of which stops by its own criterion, at ``--steps`` at the latest. They are
-carried out in chunks of at most 16, which are what a worker takes; the dearest are begun first.
+of images and 2 seeds: 64 trials, each of which stops by its own criterion, at ``--steps`` at the latest. A worker
+takes chunks of at most 16 trials; the most expensive start first.
 
 Three times are shown, each a median over rounds in which the contestants take turns: one process, the workers from
-their start to their end, and a sweep of trials that end before their first step, which is what starting workers
-costs. Runs are checked to have the same numbers to the last bit. The floor is what no scheduling of these chunks
-could beat: their times, measured one by one in this process, over the workers, and no less than the longest. Wall
-time means something on an idle machine only; the CPU time that a worker takes to start means something on any. Torch
+their start to their end, and a sweep of trials that end before their first step, which is the cost of starting
+workers. Runs are checked to have the same numbers to the last bit. The floor, which no scheduling of these chunks
+can beat, is their times, measured one by one in this process, divided by the workers, and at least the longest. Wall
+time is meaningful only on an idle machine; a worker's CPU time to start is meaningful on any. Torch
 has one thread.
 """
 
@@ -39,7 +39,7 @@ def question(steps, rate, loss=0.01):
 
 
 def children():
-    """CPU seconds of the processes that were started here and have ended."""
+    """CPU seconds of the finished processes started here."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -55,7 +55,7 @@ def answered(experiment, executor):
 
 
 def chunk_seconds(experiment):
-    """Of each chunk by itself, in the order in which they are begun."""
+    """Seconds of each chunk alone, in starting order."""
     times = []
     for shard in experiment.work.shards():
         start = time.perf_counter()
@@ -65,7 +65,7 @@ def chunk_seconds(experiment):
 
 
 def taken_in_order(times, workers):
-    """When the last worker ends, if each takes the next chunk as it becomes free."""
+    """The time at which the last worker ends, if each takes the next chunk when it becomes free."""
     busy = [0.0] * workers
     for one in times:
         busy[busy.index(min(busy))] += one
@@ -73,19 +73,19 @@ def taken_in_order(times, workers):
 
 
 def assert_same(run, other):
-    """The same numbers to the last bit."""
+    """Check that both runs have the same numbers to the last bit."""
     assert list(run.tree.children) == list(other.tree.children)
     for name, node in run.tree.children.items():
         assert node.to_dataset().equals(other.tree[name].to_dataset()), name
 
 
 def main() -> None:
-    """Time the sweeps in turn and print what they took."""
+    """Time the sweeps in turn and print their times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8000, help="of a trial, at most")
-    parser.add_argument("--rate", type=float, default=0.1, help="a smaller one needs more steps")
+    parser.add_argument("--steps", type=int, default=8000, help="most steps of a trial")
+    parser.add_argument("--rate", type=float, default=0.1, help="learning rate; a smaller one needs more steps")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     asked = question(arguments.steps, arguments.rate)
@@ -107,17 +107,17 @@ def main() -> None:
 
 
 def show(arguments, asked, medians, chunks, started):
-    """The machine, the times, and the floor."""
+    """Print the machine, the times, and the floor."""
     each = [statistics.median(column) for column in zip(*chunks, strict=True)]
     count = arguments.workers
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     print(f"{asked.total} trials in {len(each)} chunks, {count} workers, {arguments.rounds} rounds")
     print(f"one process            {medians['one process']:7.2f} s")
-    print(f"{count} workers              {medians['workers']:7.2f} s, of which starting them {medians['idle']:.2f} s")
+    print(f"{count} workers              {medians['workers']:7.2f} s, {medians['idle']:.2f} s of it to start them")
     print(f"to start one           {started:7.2f} s of CPU time")
     print(f"chunks in their order  {', '.join(f'{one:.2f}' for one in each)} s, sum {sum(each):.2f} s")
-    print(f"floor                  {max(sum(each) / count, max(each)):7.2f} s: shared out evenly, or the longest")
-    print(f"                       {taken_in_order(each, count):7.2f} s: taken in their order by {count}")
+    print(f"floor                  {max(sum(each) / count, max(each)):7.2f} s: evenly distributed, or the longest")
+    print(f"                       {taken_in_order(each, count):7.2f} s: taken in order by {count}")
 
 
 if __name__ == "__main__":

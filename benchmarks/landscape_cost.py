@@ -1,12 +1,12 @@
-"""Forward passes of a 21 x 21 loss landscape, beside loss-landscapes 3.0.6 and Landscaper over all the data.
+"""Forward passes of a 21 x 21 loss landscape, compared with loss-landscapes 3.0.6 and Landscaper over all the data.
 
     python benchmarks/landscape_cost.py [--error 0.15] [--grid 21]
 
 Every contestant draws the landscape of the same small convolutional network, trained for a few seconds on the embedded
-digits, over the training and test images together. What is counted is images through the network, by a hook on it,
-the pilot's included; the two libraries always take all images to every point. For vitscope the largest standard error
+digits, over the training and test images together. A hook counts the images through the network, including
+the pilot's; the two libraries always take all images to every point. For vitscope the largest standard error
 over the grid is shown, and how far its landscape is from the one over all images (which is not counted). The libraries
-take part where they are installed:
+take part if they are installed:
 
     pip install --target PEERS --no-deps loss-landscapes landscaper topopy drawsvg treelib coloraide gudhi
     PYTHONPATH=PEERS python benchmarks/landscape_cost.py
@@ -33,19 +33,19 @@ from vitscope.models.pixels import PixelInput
 
 
 class Block(nn.Module):
-    """A residual convolution."""
+    """A convolution with a shortcut."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.GroupNorm(1, width), nn.Conv2d(width, width, 3, padding=1), nn.ReLU())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The map after it."""
+        """The map after the block."""
         return x + self.layers(x)
 
 
 class Network(nn.Module):
-    """8 x 8 grey pixels to ten classes."""
+    """A network from 8 x 8 grey pixels to ten classes."""
 
     def __init__(self, width: int = 12) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ class Network(nn.Module):
         self.norm, self.head = nn.LayerNorm(4 * width), nn.Linear(4 * width, 10)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The logits."""
+        """The logits of images."""
         x = functional.adaptive_avg_pool2d(self.blocks(self.stem(pixels)), 2)
         return self.head(self.norm(x.flatten(1)))
 
 
 class Counter:
-    """Images that went through the network."""
+    """Counts the images that go through a network."""
 
     def __init__(self, module: nn.Module) -> None:
         self.images, self.began = 0, time.process_time()
@@ -71,7 +71,7 @@ class Counter:
         self.images += images
 
     def stop(self) -> tuple[int, float]:
-        """How many went through, and the CPU seconds since the beginning."""
+        """How many images went through, and the CPU seconds since the beginning."""
         self.handle.remove()
         return self.images, time.process_time() - self.began
 
@@ -160,7 +160,7 @@ def main() -> None:
     errors, away = found.nll_error.values * (1 - count / len(images)) ** 0.5, np.abs(found.nll.values - whole)
     print(f"\n{count} of {len(images)} images at every point; mean loss {whole.min():.3f} to {whole.max():.2f} nats")
     print(
-        f"largest standard error of the mean loss of all images: {errors.max():.4f} nats; {asked.error:g} was asked for"
+        f"largest standard error of the mean loss of all images: {errors.max():.4f} nats; {asked.error:g} was requested"
     )
     print(f"from the landscape over all images: {np.sqrt((away**2).mean()):.4f} rms, {away.max():.4f} at most")
 

@@ -1,17 +1,17 @@
-"""What a lesion study of every unit of a 12-block ViT costs, beside one full pass for each unit.
+"""Cost of a lesion study of every unit of a 12-block ViT, compared with one full pass per unit.
 
     python benchmarks/lesion_cost.py [--images 64] [--batch 16] [--rounds 3] [--model vit_tiny_patch16_224]
 
-The same model (random weights), the same decoded images, one process and one thread, the contestants in turn; the
-figures are medians of CPU seconds over the rounds. The contestants' losses are compared: they must be the same.
+The contestants use the same model (random weights) and decoded images, in turn in one process on one thread; the
+figures are medians of CPU seconds over the rounds. The contestants' losses are compared and must be the same.
 
-* ``full passes``: what a user would write, ``model(x)`` less one unit, for the intact model and each of 24 units;
+* ``full passes``: what a user would write, ``model(x)`` without one unit, for the intact model and each of 24 units;
 * ``full passes, measured``: the same by ``vitscope.measure`` of every edited subject, images decoded once;
-* ``study``: ``vitscope.study`` as it is, which runs what precedes a lesion once;
+* ``study``: ``vitscope.study`` unchanged, which runs the units before a lesion once;
 * ``study, walks apart``: the same with branches never put into one batch;
 * ``study, walks in one batch``: up to 64 images of several branches through a unit together.
 
-``--batch 1,4,16,64`` runs all of it at several batch sizes, which is where putting branches together could pay.
+``--batch 1,4,16,64`` runs everything at several batch sizes, to see when putting branches together pays off.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from vitscope.models.subject import Composition, Subject
 
 
 class Normalised:
-    """A transform for images that are decoded already."""
+    """A transform for images that are already decoded."""
 
     def __call__(self, picture) -> Tensor:
         """Pixels from -1 to 1."""
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def compare(subject: Subject, pictures, size: int, rounds: int) -> None:
-    """One table."""
+    """Print one table."""
     seconds: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     for _ in range(rounds):
         reference: list[float] | None = None

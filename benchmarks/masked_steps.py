@@ -1,10 +1,10 @@
-"""Gradient steps of masked pretraining: the closed form on correlations beside autograd through the model itself.
+"""Gradient steps of masked pretraining: the closed form on correlations, compared with autograd through the model.
 
     python benchmarks/masked_steps.py [--steps 20] [--rounds 5] [--batch 48] [--trials 1]
 
-P = 100 patches, 3 clusters, the paper's settings of both signs of the information gap, one thread, CPU time
+The settings are P = 100 patches, 3 clusters and the paper's two signs of the information gap; one thread, CPU time
 (``time.process_time``). The peer is the model in the dimension of its tokens, one for each feature and position:
-attention of all queries to all keys, outputs, loss, ``torch.autograd.grad``, step. In its favour its tokens are made
+attention of all queries to all keys, outputs, loss, ``torch.autograd.grad``, step. In its favour, its tokens are made
 untimed, and it holds only the rows of Q that learn. Both start at Q = 0 and see the same samples; they take turns
 within a round, a ratio is taken within the round, and the median over rounds is shown. ``apart`` is the largest
 difference of their correlations after all steps of a round, ``operations`` those of the matrix products of one step.
@@ -25,7 +25,7 @@ RATE = 6.0
 
 
 def tokens(setting, partition, samples):
-    """Images, and the same with hidden patches zero, by features; keys also have their position."""
+    """Images, and the same images with hidden patches zeroed, by features; keys also have their position."""
     features = setting.clusters * setting.areas
     areas = partition[samples.clusters[0]]
     images = torch.zeros(*areas.shape, features, dtype=samples.strengths.dtype)
@@ -55,14 +55,14 @@ def reduced(model, steps):
 
 
 def timed(function, *arguments):
-    """What it returns, and its CPU seconds."""
+    """The result of the call, and its CPU seconds."""
     start = time.process_time()
     result = function(*arguments)
     return result, time.process_time() - start
 
 
 def contest(setting, dtype, arguments):
-    """CPU seconds of each for every round, and how far apart they end."""
+    """CPU seconds of each for every round, and the final difference of their correlations."""
     generator = torch.Generator().manual_seed(0)
     partition = setting.partition(generator)
     seconds, apart = [], 0.0
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--trials", type=int, default=1, help="trials in one computation; the peer does them in turn")
+    parser.add_argument("--trials", type=int, default=1, help="trials in one computation; the peer runs them in turn")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(

@@ -4,9 +4,9 @@
     python benchmarks/model_sweep.py --out sweep.jsonl --table docs/reference/model-sweep.md
 
 A kind is a maker's function (timm), a source file (torchvision) or a class (transformers), and for timm a family of
-names; of each the one is taken that looks smallest, with as small an input as it takes. Each line of the file says how
-a model was read, by how much the walk's outputs differ from those of its own forward pass, what was measured, or the
-sentence with which it was refused. What the file holds is not done again. ``--table`` writes what it holds as a page.
+names. The model of each kind that looks smallest is tried, with the smallest input that it takes. Each line of the file
+says how a model was read, how far the walk's outputs are from those of its own forward pass, what was measured, or
+the sentence with which it was refused. Models already in the file are skipped. ``--table`` writes the file as a page.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from vitscope.models.own_forward import call_module, gap
 from vitscope.models.subject import Composition, Unwatched
 
 SIDES = (64, 128)
-"""Pixels of the input, the first that the model takes."""
+"""Input sides in pixels to try; the first that the model takes is used."""
 SMALL = [
     "test",
     "zepto",
@@ -64,7 +64,7 @@ SMALL = [
 SLOW = ("googlenet", "inception_v3")
 POOLED = ("vit_base_patch16_siglip_224", "vit_pe_core_tiny_patch16_384", "vit_small_patch14_reg4_dinov2")
 WRONG = 1e-3
-"""Difference of the outputs, relative to the largest, that no rounding makes."""
+"""Smallest difference of the outputs, relative to the largest, that cannot be rounding."""
 
 
 def main():
@@ -72,9 +72,9 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--library", nargs="*", default=["torchvision", "timm", "transformers"])
     parser.add_argument("--limit-parameters", type=float, default=1.5e8)
-    parser.add_argument("--seconds", type=int, default=240, help="for one model; what takes longer is named")
-    parser.add_argument("--only", help="names that contain this")
-    parser.add_argument("--again", action="store_true", help="do what the file holds again")
+    parser.add_argument("--seconds", type=int, default=240, help="limit for one model; slower ones are reported")
+    parser.add_argument("--only", help="only names that contain this")
+    parser.add_argument("--again", action="store_true", help="repeat models that are already in the file")
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -104,7 +104,7 @@ def rows_in(path):
 
 
 def within(seconds, work):
-    """What the work says of a model, or that it took too long, or the last line of a traceback."""
+    """The result of the work on a model, or that it took too long, or the end of a traceback."""
 
     def stop(*_):
         raise TooLong
@@ -124,7 +124,7 @@ def within(seconds, work):
 
 
 def examined(build):
-    """How a model is read and what its walk gives."""
+    """How a model is read, and its walk's difference."""
     try:
         module, side = build()
     except Unmade as error:
@@ -152,7 +152,7 @@ def examined(build):
 
 
 def loaded(module, side):
-    """The subject, with a small input where one is given."""
+    """The subject, with a small input if one is given."""
     if side is None:
         return vitscope.load(module)
     return vitscope.load(module, input=vitscope.PixelInput(side, 3, (0.5,), (0.25,)))
@@ -175,11 +175,11 @@ def pictures(subject):
 
 
 class TooLong(BaseException):
-    """Past everybody who takes an exception for a model's own."""
+    """A timeout that code catching ``Exception`` does not catch."""
 
 
 class Unmade(Exception):
-    """A model that its library does not make without more than its name."""
+    """A model that its library cannot make from its name alone."""
 
 
 Shape = tuple[int, int, int]
@@ -195,17 +195,17 @@ def first_of_each(names: Iterable[str], kind: Callable[[str], Hashable]) -> Iter
 
 
 def looks(name: str) -> tuple[int, int, str]:
-    """Sorts names by how small a model they seem to name."""
+    """A key that sorts names by the apparent size of the model."""
     words = re.split(r"[_.]", name)
     return (min((SMALL.index(word) for word in words if word in SMALL), default=len(SMALL)), len(name), name)
 
 
 def weight_count(build: Callable[[], nn.Module]) -> tuple[str, int]:
-    """The class's name and how many weights it has, found without memory for them where that can be."""
+    """The class's name and its number of weights, counted without memory for them if possible."""
     try:
         with torch.device("meta"):
             module = build()
-    except Exception:  # some makers look at their numbers
+    except Exception:  # some makers read their weights
         module = build()
     return type(module).__name__, sum(parameter.numel() for parameter in module.parameters())
 
@@ -222,7 +222,7 @@ def of_torchvision() -> Iterator[Kind]:
 
 
 def of_timm() -> Iterator[Kind]:
-    """One of each function that makes models, then one of each family of names that it makes."""
+    """One model per maker's function, then one per family of names of each function."""
     import timm
 
     names = timm.list_models()
@@ -243,7 +243,7 @@ def name_family(name: str) -> str:
 
 
 def timm_model(name: str) -> tuple[nn.Module, int | None]:
-    """As small an input as it takes, by its own argument if it has one; else its default."""
+    """The model with the smallest input that it takes, by its own argument if it has one; otherwise its default."""
     import timm
 
     def build(side: int | None) -> nn.Module:
@@ -287,13 +287,13 @@ def of_transformers() -> Iterator[Kind]:
             continue
         try:
             size = weight_count(lambda build=build: build(small(build)))[1]
-        except Exception:  # said where it is made
+        except Exception:  # reported when it is made
             size = 0
         yield name, name, size, lambda build=build: transformers_model(build)
 
 
 def small(build):
-    """The class's default configuration with two layers, or one a stage, where it takes that."""
+    """The class's default configuration with two layers, or one per stage, if it takes that."""
     config = build.config_class
     for given in ({"num_hidden_layers": 2}, {"depths": [1, 1, 1, 1]}, {}):
         try:

@@ -1,20 +1,20 @@
-"""Ensembles of shallow ViTs beside the same models trained in a Python loop with autograd, and the arithmetic floor.
+"""Ensembles of shallow ViTs, compared with a Python loop with autograd over the same models, and the arithmetic floor.
 
     python benchmarks/shallow_ensemble.py [--threads 2] [--rounds 5] [--share 0.03] [--device cpu]
 
-Two shapes of SGD steps, 200 models each: 40 tokens of width 10, 50 neurons, batch 20; and one bound by overhead, 8
-tokens of width 4, batch 4 (the loop takes part with 10 of the models). Then the phase diagram of 9 relevant shares x 8
-sample sizes x 20 trials, each of which stops by its own criterion, beside the loop stopping likewise. The loop takes
-part in that with every so many-th trial (``--share`` of them, spread over the whole diagram); the ensemble is timed on
-those and, with ``--full``, on all of them.
+First come SGD steps in two shapes, 200 models each: 40 tokens of width 10, 50 neurons, batch 20; and one bound by
+overhead, 8 tokens of width 4, batch 4 (the loop takes part with 10 of the models). Then comes the phase diagram of 9
+relevant shares x 8 sample sizes x 20 trials, each of which stops by its own criterion, in the loop too. The loop runs
+an evenly spaced ``--share`` of the trials, spread over the whole diagram; the ensemble is timed on those and, with
+``--full``, on all of them.
 
-The loop is plain: the network as the paper states it, ``torch.autograd.grad``, float32, torch on one thread, where it
-is fastest. The ensemble runs with one thread and with ``--threads``. CPU and wall time are those of the process; the
-contestants take turns within a round, and medians over rounds are shown. Wall time means something on an idle machine
-only.
+The loop is plain: the network as the paper states it, ``torch.autograd.grad``, float32, torch on one thread, which is
+fastest. The ensemble runs with one thread and with ``--threads``. CPU and wall time are those of the process; the
+contestants take turns within a round, and medians over rounds are shown. Wall time is meaningful only on an idle
+machine.
 
 The floor is the multiply-adds of the merged closed form at the speed of a large float32 matrix product on this machine,
-and the exponentials at the speed of ``exp2``: what no arrangement of the same arithmetic could beat on one core.
+and the exponentials at the speed of ``exp2``: no arrangement of the same arithmetic can beat it on one core.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SHAPES = {
 
 
 class Loop:
-    """One model, the paper's formula, autograd."""
+    """One model by the paper's formula and autograd."""
 
     def __init__(self, trial, device):
         self.trial = trial
@@ -56,13 +56,13 @@ class Loop:
         return sample.tokens.to(device), sample.labels.to(device)
 
     def outputs(self, tokens):
-        """F of each image."""
+        """The network's output F for each image."""
         query, key, value, output = self.parts
         attention = (tokens @ query.T @ (tokens @ key.T).mT).softmax(2)
         return ((attention @ (tokens @ value.T) @ output.T).relu() * self.top).sum((1, 2)) / tokens.shape[1]
 
     def advance(self):
-        """Steps up to the next evaluation."""
+        """Make the steps up to the next evaluation."""
         trial, (tokens, labels) = self.trial, self.data
         draws = torch.randint(0, trial.samples, (trial.criterion.every, trial.batch), generator=self.chance)
         for rows in draws.to(tokens.device):
@@ -73,7 +73,7 @@ class Loop:
                     part.sub_(slope, alpha=trial.rate)
 
     def train(self):
-        """The evaluations of the hinge loss, and those of the error."""
+        """Train; return the evaluations of the hinge loss, and those of the error."""
         hinge, error = [], []
         while True:
             with torch.no_grad():
@@ -104,7 +104,7 @@ def contest(contestants, rounds, device):
 
 
 def show(medians, scales, note=""):
-    """A row for each contestant; ``scales`` tells how much of the loop's work each did."""
+    """Print a row for each contestant; ``scales`` says how much work each did."""
     base = [seconds / scales["loop"] for seconds in medians["loop"]]
     for name, seconds in medians.items():
         each = [value / scales[name] for value in seconds]
@@ -113,7 +113,7 @@ def show(medians, scales, note=""):
 
 
 def steps(name, arguments):
-    """The table of SGD steps."""
+    """Print the table of SGD steps."""
     data, width, batch = SHAPES[name]
     every, models = 20, 200
     criterion = Criterion(goal="none", steps=every, every=every)
@@ -169,7 +169,7 @@ def floor(name, loop):
 
 
 def diagram(arguments):
-    """The phase diagram."""
+    """Print the table of the phase diagram."""
     criterion = Criterion(loss=1e-2, steps=300, every=20)
     base = ShallowTrial(
         criterion=criterion, model=ShallowVit(sigma=0.3, delta=0.2, xi=0.05), data=TokenModel(noise=0.3)
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.03)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cache", type=int, default=8, help="MiB of intermediate results in progress, for each thread")
-    parser.add_argument("--full", action="store_true", help="the ensemble on the whole phase diagram, too")
+    parser.add_argument("--full", action="store_true", help="run the ensemble on the whole phase diagram, too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {arguments.device}, float32, {arguments.rounds} rounds")

@@ -1,10 +1,10 @@
-"""The second stage of a study of pruned models, beside the same study cut as it was before: blocks of 16 prunings.
+"""The second stage of a study of pruned models, compared with the earlier way to cut it: blocks of 16 prunings.
 
     python benchmarks/study_subjects.py [--images 128] [--batch 4] [--model vit_tiny_patch16_224]
 
 Both cuts read the same images through the same pruned models of random weights. Before, every shard of four batches
-made each of its 16 models anew; now each is made once for a stretch of images. Shown are CPU seconds, taken in turns so
-that a busy machine slows both, how often a model was made, and whether every number is the same to the last bit.
+made each of its 16 models anew; now each is made once for a stretch of images. The table has CPU seconds, taken in
+turns so that a busy machine slows both, the number of models made, and whether all numbers are equal to the last bit.
 """
 
 import argparse
@@ -29,37 +29,37 @@ MODULES_PER_BLOCK = 16
 
 
 class Counting:
-    """How many models were made, and the CPU seconds of a share of the work."""
+    """Counts the models made, and the CPU seconds of a share of the work."""
 
     def __init__(self) -> None:
         self.made, self.seconds = 0, 0.0
 
     def subject(self, subject: Subject, setting: Setting) -> Subject:
-        """A model, counted."""
+        """Make a model, and count it."""
         self.made += 1
         return apply_setting(subject, setting)
 
 
 def before(work: StudyWork, counting: Counting) -> Iterator[list[ShardResult]]:
-    """Shard by shard, each setting's result with its changes, as blocks of 16 were folded."""
+    """Each setting's result with its changes, shard by shard, in the earlier blocks of 16."""
     count = work.images.batch_count(work.batch_size)
     for start in range(0, len(work.settings), MODULES_PER_BLOCK):
         for shard in batch_shards(count):
             batches = list(
                 work.images.batches(work.subject.preprocessing.transform, work.batch_size, shard.start, shard.stop)
             )
-            intact = [work._observed((work.subject,), batch)[0][0] for batch in batches]
+            intact = [work._observe((work.subject,), batch)[0][0] for batch in batches]
             results: list[ShardResult] = []
             for setting in work.settings[start : start + MODULES_PER_BLOCK]:
                 subject, states = counting.subject(work.subject, setting), [(Means(), Means())]
                 for batch, seen in zip(batches, intact, strict=True):
-                    states = work._updated(states, work._observed((subject,), batch)[0][0], seen)
+                    states = work._update(states, work._observe((subject,), batch)[0][0], seen)
                 results.append(ShardResult(sum(map(len, batches)), (), tuple(one for pair in states for one in pair)))
             yield results
 
 
 def now(work: StudyWork) -> Iterator[list[ShardResult]]:
-    """Shard by shard, as the work is folded."""
+    """Each setting's result with its changes, shard by shard, as the study does it now."""
     for shard in work.shards():
         found = work.fold(shard, lambda _: None)
         yield [ShardResult(found.images, (), found.states[2:])]

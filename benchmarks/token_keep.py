@@ -1,13 +1,13 @@
-"""What removing half of the patch tokens saves: time beside operations, and beside ToMe at the same number of tokens.
+"""Savings from removing half of the patch tokens: time against operations, and against ToMe at equal token numbers.
 
     python benchmarks/token_keep.py [--batch 16] [--rounds 9] [--keep 0.5] [--layer 3] [--tome FOLDER]
 
-DeiT-tiny's architecture at 224 pixels (``vit_tiny_patch16_224``, random weights), one thread, CPU time of the forward
-pass. The contestants take turns within a round; a ratio is taken within the round, and the median over rounds is shown.
-``operations`` are those of matrix products and convolutions (``torch.utils.flop_counter``); ``over`` is the ratio of
-times over the ratio of operations, 1 where time follows the operations exactly. ToMe
-(github.com/facebookresearch/ToMe, CC-BY-NC 4.0, not part of this project) takes part where it can be imported, or is in
-``--tome``.
+The model is DeiT-tiny's architecture at 224 pixels (``vit_tiny_patch16_224``, random weights); figures are CPU time of
+the forward pass on one thread. The contestants take turns within a round; a ratio is taken within the round, and the
+median over rounds is shown. ``operations`` are those of matrix products and convolutions
+(``torch.utils.flop_counter``); ``over`` is the ratio of times over the ratio of operations, 1 if time follows the
+operations exactly. ToMe (github.com/facebookresearch/ToMe, CC-BY-NC 4.0, not part of this project) takes part if it can
+be imported, or is in ``--tome``.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def contestants(keep, layer):
 
 
 def operations(forward, image):
-    """Of one image, in 1e9."""
+    """Operations for one image, in 1e9."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--keep", type=float, default=0.5)
-    parser.add_argument("--layer", type=int, default=3, help="an attention unit: an odd number")
+    parser.add_argument("--layer", type=int, default=3, help="the attention unit, an odd number")
     parser.add_argument("--tome", help="a folder that holds the package tome")
     arguments = parser.parse_args()
     if arguments.tome:
@@ -113,7 +113,7 @@ def main() -> None:
             ratios = [a / b for a, b in zip(seconds[own][1:], seconds[peer][1:], strict=True)]
             print(f"{own}: {statistics.median(ratios):.3f} times the time of {peer}")
     if "ToMe in one block" not in seconds:
-        print("ToMe is absent: give its folder by --tome.")
+        print("ToMe is absent: give its folder with --tome.")
 
 
 if __name__ == "__main__":

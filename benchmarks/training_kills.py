@@ -1,12 +1,12 @@
-"""Trainings killed at random moments and resumed: the final weights beside those of one that was left alone.
+"""Trainings killed at random moments and resumed: final weights compared with those of an undisturbed training.
 
     python benchmarks/training_kills.py [--kills 20] [--seed 0]
 
 ``vitscope train`` on the embedded digits, with drop path, an average of the weights, label noise and a validation split
-that chooses the epoch, is started anew in a folder of its own, killed with SIGKILL after a random time, and resumed,
-which may be killed again, until it ends by itself. Counted are the folders whose weights, figures and predictions are
-bitwise those of the training that was left alone, and in which nothing is left behind (temporary files, locks).
-Exits with the number of those that are not.
+that chooses the epoch, is started in its own folder, killed with SIGKILL after a random time, and resumed,
+possibly killed again, until it finishes. A folder counts if its weights, figures and predictions are
+bitwise those of the undisturbed training and nothing is left behind (temporary files, locks).
+The exit code is the number of folders that do not count.
 """
 
 import argparse
@@ -29,18 +29,18 @@ COMMAND = (
     "train vit-micro --images digits --limit 400 --epochs 8 --batch 32 --image 8 --patch 4 --depth 2 --channels 1 "
     "--drop-path 0.1 --ema 0.9 --label-noise 0.1 --validation 0.2 --randaugment 3 --save-every 3 --accelerator cpu"
 )
-FILES = {"metrics.nc", "model.safetensors", "recipe.json", "run.nc", "state.pt"}
+FILES = {"metrics.nc", "model.safetensors", "page.html", "recipe.json", "run.nc", "state.pt"}
 
 
 def begin(folder: Path) -> subprocess.Popen[bytes]:
-    """The command in a process group of its own; it resumes whatever there is."""
+    """Start the command in its own process group; it resumes what the folder holds."""
     code = "from vitscope.cli import main; main()"
     command = [sys.executable, "-c", code, *COMMAND.split(), "--out", str(folder), "--resume"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def finish(folder: Path, longest: float, generator: random.Random) -> int:
-    """Train in the folder, killed at random moments of the time it takes; returns how often it was killed."""
+    """Train in the folder, killed at random moments of its duration; return how often it was killed."""
     kills = 0
     while True:
         process = begin(folder)
@@ -57,7 +57,7 @@ def finish(folder: Path, longest: float, generator: random.Random) -> int:
 
 
 def differences(folder: Path, whole: Path) -> list[str]:
-    """What is not as in the training that was left alone."""
+    """The differences from the undisturbed training."""
     found: list[str] = []
     weights = [read_checkpoint(one / "model.safetensors").weights for one in (folder, whole)]
     if any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[1]):

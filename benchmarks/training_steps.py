@@ -1,14 +1,14 @@
-"""Steps of ``vitscope train`` beside those of a bare PyTorch loop, and fine-tuning DeiT-tiny beside timm's own parts.
+"""Steps of ``vitscope train``, compared with a bare PyTorch loop, and fine-tuning DeiT-tiny, with timm's own parts.
 
     python benchmarks/training_steps.py [--steps 20] [--weights deit_tiny.safetensors --images cifar10/]
 
-The two take turns step by step in one process, so that both meet the same load; CPU time (``time.process_time``), one
-ratio a step, the median over steps. ``vit-micro``: 32 x 32 pixels, batches of 128; vitscope with everything on (padded
-crop, mirror, RandAugment, Mixup and CutMix, label smoothing, clipping, an average of the weights), and so but for
-RandAugment; the bare loop with none of it: the same model with its drop path, forward pass, cross-entropy, backward
-pass, AdamW, on a batch that is there already. DeiT-tiny: 96
-pixels, batches of 64; timm's side is its model, ``create_transform`` on decoded pictures, its label-smoothing loss
-and ``create_optimizer_v2`` with layer-wise rates, as its ``train.py`` puts them together, with the same augmentation.
+The two take turns step by step in one process, under the same load; figures are CPU time (``time.process_time``),
+one ratio per step, the median over steps. ``vit-micro``: 32 x 32 pixels, batches of 128; vitscope with everything on
+(padded crop, mirror, RandAugment, Mixup and CutMix, label smoothing, clipping, an average of the weights), and the same
+without RandAugment; the bare loop has none of it: the same model with its drop path, forward pass, cross-entropy,
+backward pass and AdamW, on a batch already in memory. DeiT-tiny: 96 pixels, batches of 64; timm's side is its model,
+``create_transform`` on decoded pictures, its label-smoothing loss and ``create_optimizer_v2`` with layer-wise rates, as
+its ``train.py`` combines them, with the same augmentation.
 """
 
 import argparse
@@ -34,17 +34,17 @@ from vitscope.training.observer import Silent, Step
 
 
 class Alternating(Silent):
-    """Makes a step of the peer after each of vitscope's, and keeps the seconds of both."""
+    """Makes a step of the peer after each of vitscope's, and records the seconds of both."""
 
     def __init__(self, peer: Callable[[], None]) -> None:
         self.peer, self.seconds, self.since = peer, list[tuple[float, float]](), 0.0
 
     def begin(self, steps: int, done: int) -> None:
-        """The clock starts."""
+        """Start the clock."""
         self.since = time.process_time()
 
     def step(self, step: Step) -> None:
-        """One is over; the peer's turn."""
+        """Record the step, and make the peer's."""
         own = time.process_time() - self.since
         start = time.process_time()
         self.peer()
@@ -68,9 +68,9 @@ def bare() -> Callable[[], None]:
 
 
 def timms(weights: str, shown: Images) -> Callable[[], None]:
-    """A step of timm's parts, its pictures decoded, cropped and resized as its transforms do."""
+    """A step of timm's parts, whose transforms crop and resize the decoded pictures."""
     module = timm.create_model("deit_tiny_patch16_224", img_size=96, num_classes=10, checkpoint_path="").train()
-    del weights  # what they are does not change how long a step takes
+    del weights  # the weights do not change the time of a step
     optimizer = create_optimizer_v2(module, "adamw", lr=1e-4, weight_decay=0.05, layer_decay=0.8)
     loss = LabelSmoothingCrossEntropy(0.1)
     tail = create_transform((3, 96, 96), is_training=True, no_aug=True)
@@ -93,11 +93,11 @@ def timms(weights: str, shown: Images) -> Callable[[], None]:
 
 
 def show(name: str, seconds: list[tuple[float, float]], batch: int) -> None:
-    """The medians, and that of the ratios."""
+    """Print the medians, and the median ratio."""
     own, other = (statistics.median(one) for one in zip(*seconds, strict=True))
     ratios = [mine / theirs for mine, theirs in seconds]
     print(
-        f"{name}: {batch / own:.0f} images a CPU second, the peer {batch / other:.0f}; time over the peer's "
+        f"{name}: {batch / own:.0f} images per CPU second, the peer {batch / other:.0f}; time over the peer's "
         f"{statistics.median(ratios):.3f} (median of {len(ratios)} steps, quartiles "
         f"{', '.join(f'{one:.3f}' for one in statistics.quantiles(ratios, n=4)[::2])})",
         flush=True,
@@ -108,7 +108,7 @@ def main() -> None:
     """Train a little, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--weights", help="of deit_tiny_patch16_224")
+    parser.add_argument("--weights", help="weights of deit_tiny_patch16_224")
     parser.add_argument("--images", help="CIFAR-10")
     arguments = parser.parse_args()
     generator = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Trials on two workers beside the same trials one after the other.
+"""Trials on two workers, compared with the same trials one after the other.
 
 ``python benchmarks/trial_workers.py`` trains 12 small models (3 learning rates by 4 seeds) on the embedded digits in
 both ways, in turn, and prints seconds and the ratio of each round.
@@ -16,7 +16,7 @@ from vitscope.training.trials import Grid
 
 
 def main() -> None:
-    """Time both, in turn."""
+    """Time both ways, in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12)

@@ -1,9 +1,9 @@
-"""How idle threads had better wait: a checkup's passes with sleeping and with spinning ones, alone and beside others.
+"""How idle threads should wait: a checkup's passes with sleeping and with spinning threads, alone and beside others.
 
     python benchmarks/waiting_policy.py [--images 128] [--rounds 3]
 
 OpenMP's threads wait for their next turn asleep (``OMP_WAIT_POLICY=passive``) or spinning (``active``). Bare forward
-passes and a checkup of ``vit_tiny_patch16_224`` run in processes of their own under either, on a machine that is quiet
+passes and a checkup of ``vit_tiny_patch16_224`` run in separate processes under either policy, on a quiet machine
 and beside one busy process for every two cores. The figures are medians over the rounds.
 """
 
@@ -26,7 +26,7 @@ LONGEST = 600
 
 @contextmanager
 def competitors(count: int):
-    """So many processes that never sleep."""
+    """Processes that never sleep, while the block runs."""
     running = [subprocess.Popen([sys.executable, "-c", COMPETITOR]) for _ in range(count)]
     try:
         yield
@@ -37,7 +37,7 @@ def competitors(count: int):
 
 
 def seconds(name: str, policy: str, images: int) -> float:
-    """Time of one contestant of ``checkup_cost.py`` under a policy; infinite if it takes more than ten minutes."""
+    """Seconds of one contestant of ``checkup_cost.py`` under a policy; infinite if it takes more than ten minutes."""
     script = Path(__file__).with_name("checkup_cost.py")
     command = [sys.executable, str(script), "--one", name, "--images", str(images)]
     environment = {**os.environ, "OMP_WAIT_POLICY": policy}

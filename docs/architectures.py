@@ -1,6 +1,6 @@
 """Write the index of architectures: ``python docs/architectures.py``, when timm or torchvision has new ones.
 
-Each classifier of the two libraries is made without memory for its weights; some 20 minutes in all.
+It makes each classifier of the two libraries without memory for its weights, in some 20 minutes.
 """
 
 import json
@@ -16,7 +16,7 @@ from torchvision import models
 from vitscope.models.architectures import INDEX, Architecture, architecture_entry
 
 _HEADS = ("head", "fc", "classifier", "heads")
-"""Where torchvision has its classifiers; timm's models say it themselves."""
+"""Names of torchvision's classifiers; timm's models name theirs themselves."""
 
 
 def every() -> Iterator[Architecture]:
@@ -29,7 +29,7 @@ def every() -> Iterator[Architecture]:
         for name in names:
             try:
                 yield architecture(f"{library}/{name}", lambda: build(name))  # noqa: B023 (called at once)
-            except Exception as error:  # what cannot be made cannot be in the index
+            except Exception as error:  # a model that cannot be made cannot be in the index
                 print(f"{library}/{name}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
@@ -38,7 +38,7 @@ def architecture(name: str, build: Callable[[], Any]) -> Architecture:
     try:
         with torch.device("meta"):
             module = build()
-    except NotImplementedError:  # it reads its own weights while it is made
+    except NotImplementedError:  # its constructor reads its own weights
         module = build()
     said = (getattr(module, "pretrained_cfg", None) or {}).get("classifier")
     heads = (said,) if isinstance(said, str) else tuple(said or _HEADS)

@@ -1,6 +1,6 @@
-"""Write what follows from the registries: ``python docs/generate.py``. A test checks that it is up to date.
+"""Write the files generated from the registries: ``python docs/generate.py``. A test checks that they are up to date.
 
-These are the pages of docs/reference/, and the index from which ``vitscope list`` and ``--help`` answer at once.
+These are the pages of docs/reference/, and the index that ``vitscope list`` and ``--help`` read.
 """
 
 import json
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "reference"
 
 
 def files() -> dict[Path, str]:
-    """The text of every file that is written."""
+    """The text of every generated file."""
     entries = registered_entries()
     made = {f"{kind.lower().replace(' ', '-')}.md": page(kind, named) for kind, named in entries.items()}
     links = "\n".join(f"* [{kind}]({name})" for kind, name in zip(entries, made, strict=True))
@@ -27,7 +27,7 @@ def files() -> dict[Path, str]:
 
 
 def index(entries: Mapping[str, Mapping[str, Entry]]) -> str:
-    """All entries as JSON, one a line, so that a change of one shows as such."""
+    """All entries as JSON, one per line, so that a diff shows single entries."""
     kinds: list[str] = []
     for kind, named in entries.items():
         lines = ",\n".join(json.dumps(asdict(entry), ensure_ascii=False) for entry in named.values())
@@ -36,12 +36,12 @@ def index(entries: Mapping[str, Mapping[str, Entry]]) -> str:
 
 
 def page(kind: str, named: Mapping[str, Entry]) -> str:
-    """One registry: each class's docstring, its fields and what it rests on."""
+    """The page of one registry: each class's docstring, fields and references."""
     return f"# {kind}\n\n" + "\n".join(section(entry) for entry in named.values())
 
 
 def section(entry: Entry) -> str:
-    """One class."""
+    """The section of one class."""
     parts = [f"## `{entry.name}`", markdown(entry.definition)]
     if entry.fields:
         rows = [
@@ -57,7 +57,7 @@ def section(entry: Entry) -> str:
 
 
 def markdown(docstring: str) -> str:
-    """A docstring's mathematics, code and links in the form that Markdown knows."""
+    """A docstring with its mathematics, code and links as Markdown."""
     text = re.sub(r":math:`([^`]*)`", lambda found: f"${found[1].strip()}$", docstring, flags=re.DOTALL)
     block = re.compile(r"^\.\. math::(.*(?:\n[ \t]+\S.*)*)", flags=re.MULTILINE)
     text = block.sub(lambda found: f"```math\n{cleandoc(found[1].strip())}\n```", text)

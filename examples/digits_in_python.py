@@ -1,4 +1,4 @@
-"""The verbs in Python, on the embedded model and images: load, measure chosen diagnostics, look at one as an array.
+"""The verbs in Python, on the embedded model and images: load, measure chosen diagnostics, read one as an array.
 
 python examples/digits_in_python.py
 """

@@ -1,8 +1,8 @@
-"""A checkup of somebody's own model: the CIFAR ResNet-56 of He et al., handed over as a plain ``torch.nn.Module``.
+"""A checkup of your own model: the CIFAR ResNet-56 of He et al., given as a plain ``torch.nn.Module``.
 
     VITSCOPE_DATA=... python examples/resnet56_plain_module.py [--limit 10000] [--out checkups/resnet56]
 
-Nobody described this class to vitscope: it is read at its 27 residual blocks. On the whole CIFAR-10 test set its top-1
+vitscope has no adapter for this class and reads it at its 27 residual blocks. On the whole CIFAR-10 test set its top-1
 accuracy is 93.39 %, as published with the weights.
 """
 
@@ -20,7 +20,7 @@ from vitscope.runs.store import RunFolder
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions and an identity shortcut, padded with zeros where the channels double."""
+    """Two 3 x 3 convolutions and an identity shortcut, padded with zeros if the channels double."""
 
     def __init__(self, entering: int, channels: int, stride: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A plain training loop, watched: what happens to attention and accuracy while a small ViT learns digits.
+"""A plain training loop with a monitor: attention and accuracy while a small ViT learns digits.
 
 python examples/watch_a_training.py [FOLDER]
 """

@@ -201,7 +201,7 @@ SABOTAGES = [
     ("engine/work/executor.py", "tries[shard] += 1", "tries.update(workers[w].shard for w in workers)", WORKERS),
     ("engine/work/crew.py", "wait([parent.sentinel])", "threading.Event().wait()", WORKERS),
     ("engine/work/crew.py", "signal.SIG_BLOCK, {signal.SIGINT}", "signal.SIG_BLOCK, set()", WORKERS),
-    ("cli/rim.py", "(signal.SIGTERM, signal.SIGHUP)", "(signal.SIGHUP,)", COMMANDS),
+    ("cli/error_reporting.py", "(signal.SIGTERM, signal.SIGHUP)", "(signal.SIGHUP,)", COMMANDS),
     ("cli/runs.py", "if isinstance(run, UserError):", "if False:", COMMANDS),
     ("runs/store.py", "if files.exists(target):\n                raise", "if False:\n                raise", STORE),
     ("diagnostics/attention_distance.py", "reached / mass", "reached", KNOWN),
@@ -249,7 +249,12 @@ SABOTAGES = [
     ("engine/question.py", "plan.store.write(run, answer.steps, answer.beside)", "pass", STORE),
     ("measurement/crossed.py", "over_seeds if seeds > 1 else 0.0", "0.0", CROSSED),
     ("measurement/crossed.py", "freedom = (a + b) ** 2", "freedom = 1e9 * (a + b) ** 2", CROSSED),
-    ("training/trial_results.py", "trials.validation.mean(1).argmax()", "trials.validation.mean(1).argmin()", CROSSED),
+    (
+        "training/trial_results.py",
+        "best = max(trials.right, key=",
+        "best = min(trials.right, key=",
+        CROSSED,
+    ),
     (
         "training/trials.py",
         "tuple(replace(recipe, seed=seed) for recipe, seed in each)",

@@ -1,9 +1,9 @@
-"""The numbers of ``how-vits-work.md``: every study of the paper on the models that are at hand.
+"""The numbers of ``how-vits-work.md``: every study of the paper on the available models.
 
     VITSCOPE_DATA=... python docs/reproductions/how_vits_work.py --out runs/reproduction \
         vit=runs/vit-cifar10/model.safetensors resnet18=runs/resnet18-cifar10/model.safetensors
 
-ResNet-56 and DeiT-tiny are found in the data folder. Each run is kept, and used again where it is there already.
+ResNet-56 and DeiT-tiny are in the data folder. Each run is saved, and reused if it exists.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the images it is tested on, and those its loss is differentiated on, as they are shown in training."""
+    """A model, its test images, and the images, augmented as in training, on which its loss is differentiated."""
 
     name: str
     subject: Subject
@@ -43,14 +43,14 @@ class Case:
 
 
 def cases(data: Path, checkpoints: dict[str, str]) -> list[Case]:
-    """The models that are there."""
+    """The available models."""
     found = []
     for name, path in checkpoints.items():
         test = vitscope.images(data / "cifar10", split="test", limit=2000)
-        training = vitscope.images(data / "cifar10", split="train", limit=512).augmented(WEAK)
+        training = vitscope.images(data / "cifar10", split="train", limit=512).augment(WEAK)
         found.append(Case(name, vitscope.load(path, name=name), test, training, 8, True))
     test = vitscope.images(data / "cifar10", split="test", limit=2000)
-    training = vitscope.images(data / "cifar10", split="train", limit=512).augmented(WEAK)
+    training = vitscope.images(data / "cifar10", split="train", limit=512).augment(WEAK)
     found.append(Case("resnet56", resnet56(data), test, training, 8, False))
     weights = data / "weights" / "deit_tiny_patch16_224_imagenet1k_fp16.safetensors"
     deit = vitscope.load("timm/deit_tiny_patch16_224", weights=weights, crop=0.875, name="deit-tiny")
@@ -71,7 +71,7 @@ def resnet56(data: Path) -> Subject:
 
 
 def runs(case: Case, folder: Path) -> dict[str, Run]:
-    """Every study of a case, those that are kept as they are."""
+    """Every study of a case; saved runs are reused."""
     plan = vitscope.Plan(batch_size=100)
     questions: dict[str, Callable[[vitscope.Plan], Run]] = {
         "noise-paper": lambda plan: vitscope.study(case.subject, case.test, FrequencyNoiseStudy(), plan=plan),
@@ -101,7 +101,7 @@ def kept(folder: Path, ask: Callable[[vitscope.Plan], Run], plan: vitscope.Plan)
 
 
 def main() -> None:
-    """Run what is not kept yet and print the tables."""
+    """Run what is not saved yet and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", help="one of the models")
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def show(run: Run) -> None:
-    """The headline of every group, and what the findings make of it."""
+    """Print the headline of every group, and the findings."""
     for group, node in run.tree.children.items():
         dataset = node.to_dataset()
         for name in ("top1_intact", "top1_change", "negative_share", "positive_mean", "largest_each", "nll"):

@@ -1,6 +1,6 @@
 """How vision transformers work, measured.
 
-``load`` a model, take ``images``, and ``measure`` any diagnostics in one pass, or have a whole ``checkup`` with a
+``load`` a model, take ``images``, and ``measure`` any diagnostics in one pass, or run a whole ``checkup`` with a
 ``report``::
 
     subject = vitscope.load("timm/vit_tiny_patch16_224", pretrained=True)
@@ -8,7 +8,7 @@
     vitscope.report(run, "page.html")
 
 Diagnostics and studies go by the names that ``vitscope list`` shows: ``vitscope.study(subject, images, "lesion")``.
-Names are imported at their first use, so that the command line answers at once.
+Names are imported on first use, so that the command line starts quickly.
 """
 
 import importlib

@@ -29,7 +29,7 @@ from vitscope.findings.checkup import deep
 from vitscope.measurement.errors import UserError
 from vitscope.models.load import load
 from vitscope.runs.store import RunFolder, read_run
-from vitscope.training.progress import ProgressBar
+from vitscope.training.progress import TrainingBar
 
 VITSCOPE = [sys.executable, "-c", "from vitscope.cli import main; main()"]
 FEW = ("--limit", "40", "--batch-size", "4", "--only", "accuracy,token-rank")
@@ -89,7 +89,7 @@ def test_again_is_not_measured_again_but_the_page_is_made(finished: Path, monkey
     monkeypatch.setattr(Accuracy, "observe", lambda *_: pytest.fail("measured again"))
     answer = Answer("checkup", *FEW, "--out", str(finished))
     assert answer.code == 0
-    assert "holds this very run already" in answer.err
+    assert "already holds this run" in answer.err
     assert (finished / "page.html").exists()
     assert (finished / "run.nc").read_bytes() == before
 
@@ -114,7 +114,7 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_gives_the_same_run(
         stopped = Answer(*arguments)
     assert stopped.code == 130
     assert stopped.err.count("\n") == 1
-    assert stopped.err.startswith("interrupted; 40% of the work is kept; go on with: vitscope checkup --limit 40")
+    assert stopped.err.startswith("interrupted; 40% of the work is saved; continue with: vitscope checkup --limit 40")
     assert stopped.err.endswith(" --resume\n")
     assert not (tmp_path / "run" / "run.nc").exists()
 
@@ -142,7 +142,7 @@ def test_a_part_that_is_not_resumed_is_pointed_out(tmp_path: Path, monkeypatch: 
         assert Answer(*arguments).code == 130
     answer = Answer(*arguments)
     assert answer.code == 0
-    assert "with --resume it would be used" in answer.err
+    assert "--resume would continue from it" in answer.err
 
 
 def _heed_interrupts() -> None:
@@ -161,43 +161,46 @@ def test_ctrl_c_of_a_real_process(tmp_path: Path, ended: signal.Signals) -> None
     error = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert error.count("\n") == 1
-    assert "of the work is kept; go on with: vitscope checkup --batch-size 1" in error
+    assert "of the work is saved; continue with: vitscope checkup --batch-size 1" in error
 
 
 MISTAKES = [
-    (("checkup", "nonsense"), "Say on which images nonsense is to be examined: --images FOLDER"),
+    (("checkup", "nonsense"), "No images were given to examine nonsense on; give --images FOLDER"),
     (("checkup", "nonsense", "--images", "digits"), "nonsense"),
     (("checkup", "timm/nonsense", "--images", "digits"), "timm has no model named 'nonsense'"),
-    (("checkup", "keras/vgg", "--images", "digits"), "'keras/vgg' is no file, no saved folder and no model name"),
+    (("checkup", "keras/vgg", "--images", "digits"), "'keras/vgg' is no file, saved folder or model name"),
     (("checkup", "vit-micro", "--images", "/nowhere/photos"), "/nowhere/photos does not exist"),
-    (("checkup", "--images", "/etc"), "Say which model is to be examined on /etc: MODEL --images /etc, such as"),
-    (("study", "lesion", "--images", "/etc"), "Say which model is to be examined on /etc"),
-    (("head", "fit", "--images", "/etc"), "Say which model is to be examined on /etc"),
+    (("checkup", "--images", "/etc"), "No model was given to examine on /etc; give MODEL --images /etc, such as"),
+    (("study", "lesion", "--images", "/etc"), "No model was given to examine on /etc"),
+    (("head", "fit", "--images", "/etc"), "No model was given to examine on /etc"),
     (("checkup", "--split", "dev"), "digits has no split 'dev'; it has: all, test, train."),
     (("checkup", "--limit", "0"), "--limit takes at least one image, not 0."),
     (("checkup", "--label", "fine"), "digits has no label column 'fine'"),
     (("checkup", "--label-map", "/nowhere.json"), "the label map /nowhere.json cannot be read"),
-    (("checkup", "--max-broken", "-1"), "--max-broken cannot be negative, as -1 is."),
+    (("checkup", "--max-broken", "-1"), "--max-broken cannot be negative; it is -1."),
     (("checkup", "--weights", "/nowhere.safetensors"), "/nowhere.safetensors"),
     (("checkup", "vit-micro", "--images", "digits", "--pretrained"), "vit-micro has no pretrained weights"),
     (("checkup", "--only", "accuracy,nonsense"), "There is no diagnostic named 'nonsense'; there are: accuracy, "),
     (("checkup", "--only", "accuracy", "--skip", "accuracy"), "--only and --skip leave no diagnostic to measure."),
-    (("checkup", "", "--images", "digits"), "MODEL is given without anything in it"),
-    (("checkup", "--images", ""), "--images is given without anything in it"),
-    (("study", "lesion", "", "--images", "/etc"), "MODEL is given without anything in it"),
-    (("train", "--images", "digits", "--split="), "--split is given without anything in it"),
-    (("checkup", "--only", "accuracy", "--only", "calibration"), "--only is given twice; give it once; several values"),
+    (("checkup", "", "--images", "digits"), "MODEL is empty; give a value"),
+    (("checkup", "--images", ""), "--images is empty; give a value"),
+    (("study", "lesion", "", "--images", "/etc"), "MODEL is empty; give a value"),
+    (("train", "--images", "digits", "--split="), "--split is empty; give a value"),
+    (
+        ("checkup", "--only", "accuracy", "--only", "calibration"),
+        "--only is given twice; give it once; separate several values",
+    ),
     (("checkup", "--limit", "40", "--limit=8"), "--limit is given twice; give it once."),
     (("measure", "accuracy", "--seed", "1", "--seed", "1"), "--seed is given twice"),
     (("lab", "run", "masked-phases", "--seed", "1", "--seed", "1"), "--seed is given twice"),
     (("checkup", "--skip", "lesion"), "There is no diagnostic named 'lesion' (it is among the studies)"),
-    (("checkup", "--workers", "0"), "--workers takes a number from 1, not 0."),
+    (("checkup", "--workers", "0"), "--workers must be 1 or more, not 0."),
     (("checkup", "--on", "cloud"), "--on takes local, ray or ray://HOST:PORT, not 'cloud'."),
     (("checkup", "--batch-size", "0"), "The batch size is 0; it must be at least 1."),
     (("checkup", "--device", "meta"), "The device meta holds no numbers to examine; give cpu"),
     (("head", "fit", "--kind", "attn"), "There is no kind of head named 'attn' (is it attention?); there are:"),
     (("head", "path", "--kind", "attn"), "There is no kind of head named 'attn' (is it attention?)"),
-    (("head", "fit", "--features", "memory://f"), "Features are written on this machine, and memory://f is not"),
+    (("head", "fit", "--features", "memory://f"), "Features are written on this machine, but memory://f is a URL"),
     (("checkup", "--seed", "-1"), "--seed is -1; it must be at least 0."),
     (
         ("checkup", "--seed", "99999999999999999999"),
@@ -305,7 +308,10 @@ def test_list_names_everything_registered() -> None:
     ("name", "texts"),
     [
         ("attention-sparsity", ("keys_share", "head", "top", "10", "How many of the largest weights", "Li et al.")),
-        ("prefix-sinks", ("above 0.5 holds", "attention-sinks/prefix_mass", "if it holds", "threshold", "0.5")),
+        (
+            "prefix-sinks",
+            ("holds if some are above 0.5", "attention-sinks/prefix_mass", "if it holds", "threshold", "0.5"),
+        ),
         ("timm/swin", ("tested on", "shifted windows")),
     ],
 )
@@ -346,7 +352,7 @@ def test_runs_lists_finished_runs(finished: Path, tmp_path: Path) -> None:
     answer = Answer("runs", str(finished.parent))
     assert answer.code == 0
     assert [text for text in ("digits/test", "40", "run") if text not in answer.out] == []
-    assert "No finished run" in Answer("runs", str(tmp_path)).out
+    assert "There is no finished run below" in Answer("runs", str(tmp_path)).out
 
 
 def test_a_damaged_run_is_listed_and_left_out_of_reports_by_its_name(
@@ -398,7 +404,7 @@ def test_train_interrupt_resume_and_checkup_of_what_was_trained(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ProgressBar, "step", interrupting)
+        patch.setattr(TrainingBar, "step", interrupting)
         stopped = Answer("train", "vit-micro", *TINY, "--out", str(tmp_path / "one"))
     assert stopped.code == 130
     assert stopped.err.rstrip().endswith("--resume")
@@ -427,9 +433,12 @@ def test_train_goes_on_from_a_folder_a_file_and_the_weights_of_a_name(tmp_path: 
     found = {load(tmp_path / f"on-{number}" / "model.safetensors").fingerprint for number in range(3)}
     assert len(found) == 1
     for flags, said in (
-        (("--weights", str(file)), "--weights is given without a model; name the one whose weights they are"),
-        (("--pretrained", "--from", str(file)), "--pretrained and --from each say what to begin with; give one"),
-        (("vit-tiny", "--from", str(file)), "model is vit-tiny, but the start, vit-micro, has its own"),
+        (("--weights", str(file)), "--weights is given without a model; name the model of the weights"),
+        (
+            ("--pretrained", "--from", str(file)),
+            "--pretrained and --from each set the weights to start from; give only one",
+        ),
+        (("vit-tiny", "--from", str(file)), "model is vit-tiny, but it comes from the start, vit-micro"),
         (("vit-tiny", "--weights", "/nowhere"), "/nowhere does not exist"),
     ):
         answer = Answer("train", *flags, *few, "--out", str(tmp_path / "none"))
@@ -460,7 +469,7 @@ def test_workers_say_where_shards_are_folded(workers: Workers, executor: Abstrac
 @pytest.mark.parametrize(
     ("workers", "said"),
     [
-        (Workers(0), "--workers takes a number from 1"),
+        (Workers(0), "--workers must be 1 or more"),
         (Workers(on="rayon"), "--on takes local, ray or ray://HOST:PORT"),
         (Workers(on="ray:host"), "--on takes local, ray or ray://HOST:PORT"),
         (Workers(2, "ray"), "leave it out with --on ray"),

@@ -100,7 +100,7 @@ def test_the_same_fit_again_is_not_made_again(
     fitted: tuple[Path, Answer], features: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = fitted
-    monkeypatch.setattr(Progress, "reached", interrupted_after(0, Progress.reached))
+    monkeypatch.setattr(Progress, "record", interrupted_after(0, Progress.record))
     again = ("fit", "digits", *SMALL, *QUICK, "--features", features, "--out", str(out))
     answer = Answer(*again, "--beta", "0.02")
     assert answer.code == 0
@@ -113,21 +113,21 @@ def test_the_same_fit_again_is_not_made_again(
 def test_an_interrupted_fit_keeps_its_best_point_and_goes_on_from_there(
     features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reached = Progress.reached
-    monkeypatch.setattr(Progress, "reached", interrupted_after(2, reached))
+    reached = Progress.record
+    monkeypatch.setattr(Progress, "record", interrupted_after(2, reached))
     arguments = ("fit", "digits", *SMALL, "--gates", "2", "--tol", "1e-3", "--features", features, "--beta", "0.02")
     answer = Answer(*arguments, "--out", str(tmp_path))
     assert answer.code == 130
     assert answer.err.count("\n") == 1
     assert "head.safetensors holds its best point" in answer.err
-    assert "go on with: vitscope head fit digits" in answer.err
+    assert "continue with: vitscope head fit digits" in answer.err
     assert answer.err.rstrip().endswith("--resume")
     assert not (tmp_path / "run.nc").exists()
     assert "was interrupted" in (tmp_path / "page.html").read_text()
     head = load(tmp_path)
     assert head.solution_.stopped == "interrupted"
     assert head.certificate_.relative_gap > 1e-3
-    monkeypatch.setattr(Progress, "reached", reached)
+    monkeypatch.setattr(Progress, "record", reached)
     again = Answer(*arguments, "--out", str(tmp_path), "--resume")
     assert again.code == 0
     other = load(tmp_path)
@@ -135,7 +135,7 @@ def test_an_interrupted_fit_keeps_its_best_point_and_goes_on_from_there(
     assert other.certificate_.relative_gap <= 1e-3
     assert other.history_[0].primal <= head.certificate_.primal * (1 + 1e-6)
     run = read_run(str(tmp_path))
-    assert "went on from its best point" in run.notes[0]
+    assert "continued from its best point" in run.notes[0]
     assert not (tmp_path / "partial").exists()
 
 
@@ -200,7 +200,7 @@ def test_a_path_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(path, "solve", interrupted_after(2, solve))
     answer = Answer(*arguments, "--out", str(tmp_path / "a"))
     assert answer.code == 130
-    assert "2 of 4 points are kept" in answer.err
+    assert "2 of 4 points are saved" in answer.err
     assert answer.err.rstrip().endswith("--resume")
     monkeypatch.setattr(path, "solve", interrupted_after(2, solve))
     assert Answer(*arguments, "--out", str(tmp_path / "a"), "--resume").code == 0
@@ -224,7 +224,7 @@ def test_a_comparison_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(compare, "fit_head", interrupted_after(3, fit))
     answer = Answer(*arguments)
     assert answer.code == 130
-    assert "3 of 4 fits are kept" in answer.err
+    assert "3 of 4 fits are saved" in answer.err
     monkeypatch.setattr(compare, "fit_head", interrupted_after(1, fit))
     answer = Answer(*arguments, "--resume")
     assert answer.code == 0
@@ -270,13 +270,13 @@ def test_without_a_test_split_a_fifth_is_held_out_and_the_page_says_so(tmp_path:
         (("fit", "digits", "--kind", "softmax"), "There is no kind of head named 'softmax'"),
         (("fit", "digits", "--beta", "0"), "--beta takes a number above 0 or auto, not '0'"),
         (("compare", "digits", "--kinds", "linear,conv"), "There is no kind of head named 'conv'"),
-        (("compare", "digits", "--seeds", "0"), "--seeds takes a number from 1"),
+        (("compare", "digits", "--seeds", "0"), "--seeds must be 1 or more"),
         (("fit", "digits", "--gates", "0"), "gates is 0; give a whole number, 1 or more"),
         (("path", "digits", "--tol", "0"), "tol is 0.0; give a number above 0"),
         (("compare", "digits", "--validation", "1"), "validation is 1.0; give a number between 0 and 1"),
         (("fit", "digits", "--ensemble", "2", "--activation", "linear"), "give ensemble=1"),
         (("path", "digits", "--activation", "gelu"), "--activation is one of linear, gated-relu, relu"),
-        (("path", "digits", "--pool", "0"), "--pool and --width take numbers from 1"),
+        (("path", "digits", "--pool", "0"), "--pool and --width must be 1 or more"),
         (("fit", "vit-micro"), "--images FOLDER"),
     ],
 )

@@ -70,7 +70,7 @@ def test_control_c_keeps_the_head_shows_the_way_on_and_resume_goes_on_from_it(tm
     again = CliRunner().invoke(app, ["head", *arguments, "--resume"], prog_name="vitscope")
     assert again.exit_code == 0
     assert not load(tmp_path / "head").interrupted_
-    assert "went on from its best point" in read_run(str(tmp_path / "head")).notes[0]
+    assert "continued from its best point" in read_run(str(tmp_path / "head")).notes[0]
 
 
 def test_control_c_on_a_path_keeps_its_finished_points(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_control_c_on_a_path_keeps_its_finished_points(tmp_path: Path) -> None:
     arguments = ("path", "digits", "--images", "digits", *QUICK, "--kind", "mlp", "--betas", "12", *places)
     code, seen = interrupted_once_it_shows(b"1/12", arguments)
     assert code == 130
-    kept = re.search(r"interrupted; (\d+) of 12 points are kept", seen)
+    kept = re.search(r"interrupted; (\d+) of 12 points are saved", seen)
     assert kept
     assert 1 <= int(kept[1]) < 12
     (folder,) = (tmp_path / "path" / "partial").iterdir()

@@ -77,7 +77,7 @@ def test_the_same_run_is_not_made_again(here: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(MaskedPhases, "run_trials", lambda *_: pytest.fail("trained again"))
     again = Answer(*arguments)
     assert again.code == 0
-    assert "holds this very run already" in again.err
+    assert "already holds this run" in again.err
     other = Answer(*arguments, "--seed", "1")
     assert other.code == 2
     assert "never overwritten" in other.err
@@ -96,7 +96,7 @@ def test_an_interrupt_says_how_to_go_on_and_what_is_kept(here: Path, monkeypatch
     arguments = ("lab", "run", "masked-phases", *SMALL, "--out", "one")
     stopped = Answer(*arguments)
     assert stopped.code == 130
-    assert "2 of 4 trials are kept; go on with: vitscope lab run masked-phases" in stopped.err
+    assert "2 of 4 trials are saved; continue with: vitscope lab run masked-phases" in stopped.err
     assert "--resume" in stopped.err
     resumed = Answer(*arguments, "--resume")
     assert resumed.code == 0
@@ -146,14 +146,14 @@ def test_two_workers_come_to_the_numbers_of_one_process(here: Path) -> None:
         (("lab", "run", "nothing"), "There is no lab named 'nothing'; there are: attention-concentration"),
         (("lab", "run", "masked-phases", "--areas", "80-4"), "'80-4' names no areas"),
         (("lab", "run", "masked-phases", "--areas", "80/3"), "do not partition 100 patches"),
-        (("lab", "run", "masked-phases", "--workers", "0"), "--workers takes a number from 1"),
+        (("lab", "run", "masked-phases", "--workers", "0"), "--workers must be 1 or more"),
         (("sweep", "masked-phases", "--grid", "high=1,2", "--on", "ray:head"), "--on takes local, ray or ray://HOST"),
-        (("sweep", "masked-phases", "--grid", "steps=10:15:3"), "steps is: 10, 12.5, 15"),
-        (("lab", "run", "sample-complexity", "--images", "digits", "--classes", "a"), "--classes takes numbers"),
+        (("sweep", "masked-phases", "--grid", "steps=10:15:3"), "steps must be: 10, 12.5, 15"),
+        (("lab", "run", "sample-complexity", "--images", "digits", "--classes", "a"), "--classes takes class numbers"),
         (("lab", "run", "sample-complexity", "--images", "digits", "--classes", "1"), "give two different ones"),
         (("lab", "run", "sample-complexity", "--samples", "8:4"), "'8:4' names no numbers of samples"),
         (("lab", "run", "sample-complexity", "--law", "flat"), "--law is one of ball, gaussian"),
-        (("lab", "run", "token-sparsification", "--rules", "luck"), "Tokens are not kept by 'luck'"),
+        (("lab", "run", "token-sparsification", "--rules", "luck"), "'luck' is not a rule of keeping tokens"),
         (("sweep", "masked-phases", "--grid", "tau=1"), "masked-phases has no setting 'tau'"),
         (("sweep", "masked-phases", "--grid", "high"), "--grid takes settings and values once each"),
         (("lab", "run", "masked-phases", "--trials", "0"), "trials is 0; it must be at least 1"),

@@ -11,7 +11,7 @@ import vitscope
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
-from vitscope.engine.grid import Axis, Grid, points, unit_axis
+from vitscope.engine.grid import Axis, StudyGrid, points, unit_axis
 from vitscope.engine.measure import measure
 from vitscope.engine.study import study
 from vitscope.findings.checkup import claims_of
@@ -70,10 +70,10 @@ def study_page(tmp_path_factory) -> str:
     """The address of a page of studies: over units, over numbers and names, over two directions, and eigenvalues."""
     subject, images = vitscope.load("vit-micro"), noisy_images()
     left_out = unit_axis("lesion", (1, 2, 5), subject.places, "Unit left out")
-    lesions = Grid((left_out,), tuple((Lesion((layer,)),) for layer in (1, 2, 5)))
+    lesions = StudyGrid((left_out,), tuple((Lesion((layer,)),) for layer in (1, 2, 5)))
     axes = Axis("ranking", ("weak", "strong"), "Strength"), Axis("frequency_band", (0.3, 0.6, 0.9), "Band", "pi")
     strength = {"weak": 0.1, "strong": 1.0}
-    noises = Grid(axes, tuple((FrequencyNoise(float(f), strength=strength[str(s)]),) for s, f in points(axes)))
+    noises = StudyGrid(axes, tuple((FrequencyNoise(float(f), strength=strength[str(s)]),) for s, f in points(axes)))
     runs = [study(subject, images, grid, [Accuracy(), FeatureVariance()]) for grid in (lesions, noises)]
     words = {
         "title": "Curvature",

@@ -154,7 +154,7 @@ def break_processor(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (remove_weights, "holds a configuration and no weights"),
+        (remove_weights, "holds a configuration but no weights"),
         (break_classifier, r"missing classifier.bias; classifier.weight is \(5, 24\) in the file and \(3, 24\)"),
         (break_configuration, "names the architecture 'Nonsense'"),
         (break_processor, r"\(3, 32, 48\) for a wide picture and \(3, 48, 32\) for a tall one"),

@@ -184,6 +184,6 @@ def table(draws: int, rate: float) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print("| finding | wrong verdicts, under the worst law, by number of images |\n|---|---|")
+    print("| finding | wrong verdicts, under the worst distribution, by number of images |\n|---|---|")
     for line in table(int(sys.argv[1]) if len(sys.argv) > 1 else 2000, 0.01):
         print(line, flush=True)

@@ -8,8 +8,8 @@ from PIL import Image
 from vitscope.data.augmentation import apply_randaugment, randaugment
 from vitscope.data.load import images
 from vitscope.models.pixels import PixelInput
-from vitscope.training.augmentation import Augmentation, mixed, step_seeded
-from vitscope.training.batches import Plan
+from vitscope.training.augmentation import RecipeAugmentation, mix_batch, step_seeded
+from vitscope.training.batches import StepPlan
 from vitscope.training.pixels import pixels, statistics
 from vitscope.training.recipe import Recipe
 
@@ -19,7 +19,7 @@ SEEDS = np.zeros(1, np.int64)
 
 
 def augmentation(crop, **fields):
-    return Augmentation(Recipe(**{"randaugment": 0, "flip": False, "padding": 0.25, **fields}), crop, GREY)
+    return RecipeAugmentation(Recipe(**{"randaugment": 0, "flip": False, "padding": 0.25, **fields}), crop, GREY)
 
 
 def draws(flip=0.9, top=0.5, left=0.5, area=0.5, ratio=0.5):
@@ -79,7 +79,7 @@ def test_an_images_change_does_not_depend_on_its_batch():
 
 def test_targets_of_a_batch_that_is_not_mixed_are_smoothed():
     inputs = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    out, targets = mixed(Recipe(mixup=0.0, cutmix=0.0, label_smoothing=0.2), inputs, torch.tensor([1, 0]), 4)
+    out, targets = mix_batch(Recipe(mixup=0.0, cutmix=0.0, label_smoothing=0.2), inputs, torch.tensor([1, 0]), 4)
     assert torch.equal(out, inputs)
     torch.testing.assert_close(targets, torch.tensor([[0.05, 0.85, 0.05, 0.05], [0.85, 0.05, 0.05, 0.05]]))
 
@@ -87,7 +87,7 @@ def test_targets_of_a_batch_that_is_not_mixed_are_smoothed():
 def test_mixup_weighs_images_and_targets_alike():
     inputs = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
     with step_seeded(5, torch.device("cpu")):
-        out, targets = mixed(Recipe(cutmix=0.0, label_smoothing=0.0), inputs, torch.tensor([0, 1]), 2)
+        out, targets = mix_batch(Recipe(cutmix=0.0, label_smoothing=0.0), inputs, torch.tensor([0, 1]), 2)
     assert 0 < out[0].mean() < 1
     torch.testing.assert_close(out.mean((1, 2, 3)), targets[:, 1])
 
@@ -95,7 +95,7 @@ def test_mixup_weighs_images_and_targets_alike():
 def test_cutmix_weighs_targets_by_area():
     inputs = torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)])
     with step_seeded(0, torch.device("cpu")):
-        out, targets = mixed(Recipe(mixup=0.0, label_smoothing=0.0), inputs, torch.tensor([0, 1]), 2)
+        out, targets = mix_batch(Recipe(mixup=0.0, label_smoothing=0.0), inputs, torch.tensor([0, 1]), 2)
     assert set(out.unique().tolist()) == {0.0, 1.0}
     assert 0 < out[0].mean() < 1
     torch.testing.assert_close(out.mean((1, 2, 3)), targets[:, 1])
@@ -103,10 +103,10 @@ def test_cutmix_weighs_targets_by_area():
 
 
 def test_an_epoch_shows_every_image_once_and_devices_share_each_batch():
-    whole = list(Plan(0, 12, 4, 2).draws(0))
+    whole = list(StepPlan(0, 12, 4, 2).draws(0))
     assert sorted(np.concatenate([draw.indices for draw in whole[:3]])) == list(range(12))
     assert not np.array_equal(whole[0].indices, whole[3].indices)
-    first, second = (list(Plan(0, 12, 4, 2, rank, 2).draws(2)) for rank in (0, 1))
+    first, second = (list(StepPlan(0, 12, 4, 2, rank, 2).draws(2)) for rank in (0, 1))
     for draw, one, other in zip(whole[2:], first, second, strict=True):
         assert sorted(draw.indices) == sorted([*one.indices, *other.indices])
         assert set(draw.seeds) == {*one.seeds, *other.seeds}

@@ -35,7 +35,7 @@ def read(some, batch_size=8):
 
 @pytest.mark.parametrize("augmentation", [WEAK, STRONG, Augmentation("resized", mixup=0.0)])
 def test_batches_do_not_matter(augmentation):
-    some = POOL.augmented(augmentation, 3)
+    some = POOL.augment(augmentation, 3)
     pixels, targets = read(some)
     assert not torch.equal(pixels, read(POOL)[0])
     for batch_size in (1, 5, 23):
@@ -49,27 +49,27 @@ def test_batches_do_not_matter(augmentation):
 
 
 def test_another_seed_is_another_augmentation_and_another_question():
-    one, other = POOL.augmented(STRONG, 0), POOL.augmented(STRONG, 1)
+    one, other = POOL.augment(STRONG, 0), POOL.augment(STRONG, 1)
     assert not torch.equal(read(one)[0], read(other)[0])
-    prints = {some.fingerprint for some in (POOL, one, other, POOL.augmented(WEAK, 0))}
+    prints = {some.fingerprint for some in (POOL, one, other, POOL.augment(WEAK, 0))}
     assert len(prints) == 4
-    assert one.fingerprint == POOL.augmented(STRONG, 0).fingerprint == one.for_classes(9, None).fingerprint
+    assert one.fingerprint == POOL.augment(STRONG, 0).fingerprint == one.for_classes(9, None).fingerprint
 
 
 def test_what_is_drawn_for_an_image_is_its_own():
-    weak = POOL.augmented(WEAK, 0)
+    weak = POOL.augment(WEAK, 0)
     some = weak.take(np.array([2, 7, 11]))
     assert torch.equal(read(some)[0], read(weak)[0][[2, 7, 11]])
 
 
 def test_no_augmentation_is_the_images():
-    pixels, targets = read(POOL.augmented(STILL))
+    pixels, targets = read(POOL.augment(STILL))
     assert torch.equal(pixels, read(POOL)[0])
     assert targets is None
 
 
 def test_half_are_mirrored_and_the_others_as_they_are():
-    pixels, plain = read(POOL.augmented(Augmentation("none", 0.0, 1.0, True, 0, 0.0, 0.0, 0.0)))[0], read(POOL)[0]
+    pixels, plain = read(POOL.augment(Augmentation("none", 0.0, 1.0, True, 0, 0.0, 0.0, 0.0)))[0], read(POOL)[0]
     mirrored = [bool(torch.equal(one, other.flip(2))) for one, other in zip(pixels, plain, strict=True)]
     still = [bool(torch.equal(one, other)) for one, other in zip(pixels, plain, strict=True)]
     assert all(one != other for one, other in zip(mirrored, still, strict=True))
@@ -99,7 +99,7 @@ def test_images_and_targets_are_mixed_alike(mixup, cutmix):
     flat = np.zeros((23, 16, 16), np.uint8)
     flat[::2] = 255
     some = images((flat, (flat[:, 0, 0] > 0).astype(int)))
-    some = some.augmented(Augmentation("none", 0.0, 1.0, False, 0, mixup, cutmix, 0.0))
+    some = some.augment(Augmentation("none", 0.0, 1.0, False, 0, mixup, cutmix, 0.0))
     pixels, targets = read(some)
     torch.testing.assert_close(pixels.mean((1, 2, 3)), targets[:, 1])
     torch.testing.assert_close(targets.sum(1), torch.ones(23))
@@ -113,18 +113,18 @@ def test_images_and_targets_are_mixed_alike(mixup, cutmix):
 
 def test_a_partner_is_another_image_and_each_may_be():
     many = images((np.zeros((4, 2, 2), np.uint8), np.zeros(4, int)))
-    found = [partners(many.augmented(STRONG, seed)) for seed in range(60)]
+    found = [partners(many.augment(STRONG, seed)) for seed in range(60)]
     assert {(i, j) for row in found for i, j in enumerate(row)} == {
         (i, j) for i in range(4) for j in range(4) if i != j
     }
-    alone = many.take(np.array([2])).augmented(STRONG)
+    alone = many.take(np.array([2])).augment(STRONG)
     assert partners(alone) == [None]
     assert read(alone)[1].tolist() == [[pytest.approx(1.0)]]
 
 
 def test_targets_are_smoothed_over_the_models_classes():
     smooth = Augmentation("none", 0.0, 1.0, False, 0, 0.0, 0.0, 0.2)
-    targets = read(POOL.augmented(smooth).for_classes(10, None))[1]
+    targets = read(POOL.augment(smooth).for_classes(10, None))[1]
     assert targets.shape == (23, 10)
     torch.testing.assert_close(targets[0, LABELS[0]], torch.tensor(0.82))
     torch.testing.assert_close(targets.sum(1), torch.ones(23))
@@ -158,8 +158,8 @@ def test_a_broken_partner_leaves_an_image_unmixed(tmp_path):
         Image.fromarray(pixels).save(tmp_path / name / "x.png")
     (tmp_path / "b" / "x.png").write_bytes(b"broken")
     mixing = Augmentation("none", 0.0, 1.0, False, 0, 0.8, 0.0, 0.0)
-    seed = next(seed for seed in range(50) if partners(images(tmp_path).augmented(mixing, seed))[:3:2] == [1, 0])
-    batch = next(iter(images(tmp_path, max_broken=1).augmented(mixing, seed).batches(shown, 8)))
+    seed = next(seed for seed in range(50) if partners(images(tmp_path).augment(mixing, seed))[:3:2] == [1, 0])
+    batch = next(iter(images(tmp_path, max_broken=1).augment(mixing, seed).batches(shown, 8)))
     assert batch.indices.tolist() == [0, 2]
     assert torch.equal(batch.pixels[0], torch.from_numpy(pictures[0]).permute(2, 0, 1) / 255)
     assert batch.targets[0].tolist() == [1, 0, 0]
@@ -168,7 +168,7 @@ def test_a_broken_partner_leaves_an_image_unmixed(tmp_path):
 
 
 def test_workers_see_the_same():
-    some = POOL.augmented(STRONG, 1)
+    some = POOL.augment(STRONG, 1)
     sent = pickle.loads(pickle.dumps(some))
     assert torch.equal(read(sent)[0], read(some)[0])
     assert torch.equal(read(sent)[1], read(some)[1])
@@ -176,7 +176,7 @@ def test_workers_see_the_same():
 
 def test_the_loss_is_the_cross_entropy_with_soft_targets():
     subject, some = load("digits"), images("digits", limit=12)
-    augmented = some.augmented(STRONG, 1)
+    augmented = some.augment(STRONG, 1)
     run = measure(subject, augmented, [Accuracy()], Plan(5))
     batch = next(iter(augmented.for_classes(10, subject.classes).batches(subject.preprocessing.transform, 12)))
     with torch.no_grad():
@@ -194,7 +194,7 @@ def test_global_states_come_back():
         np.random.random()  # noqa: NPY002
     assert random.getstate() == python
     assert np.array_equal(np.random.get_state()[1], numpy)  # noqa: NPY002
-    read(POOL.augmented(STRONG))
+    read(POOL.augment(STRONG))
     assert np.array_equal(np.random.get_state()[1], numpy)  # noqa: NPY002
 
 

@@ -24,9 +24,9 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import Size
 from vitscope.models.architectures import nearest_architectures
 from vitscope.models.classes import label_outputs
-from vitscope.models.made import Asked, _head_note, make_from_module
-from vitscope.models.recorded import class_names, ignored_input, read_record
-from vitscope.models.sized import _SIDES, Named, _side, size_of
+from vitscope.models.made import LoadOptions, _head_note, make_from_module
+from vitscope.models.recorded import class_names, note_ignored_input, read_record
+from vitscope.models.sized import _SIDES, NamedModel, _side, size_of
 from vitscope.models.timm.construction import show_as
 from vitscope.models.timm.library import Timm
 from vitscope.models.torchvision.library import Torchvision
@@ -98,7 +98,7 @@ def test_what_was_left_out_is_said_in_one_line(loaded):
     assert holds(subject, RAW)
     assert subject.notes[-1] == (
         "Weights of last.pth: those under state_dict.model; their names without _orig_mod; "
-        "left beside: criterion.weight, accuracy.hits."
+        "left out: criterion.weight, accuracy.hits."
     )
 
 
@@ -143,12 +143,12 @@ def test_averages_that_are_not_there_are_not_taken_silently(refused):
     assert "holds no averaged weights that fit (what fits: state_dict); leave out --ema" in refused(
         {"state_dict": RAW}, average=True
     )
-    assert "holds averaged weights alone (ema)" in refused({"ema": MEAN}, average=False)
+    assert "holds only averaged weights (ema)" in refused({"ema": MEAN}, average=False)
 
 
 def test_several_sets_are_asked_about(loaded, refused):
     content = {"student": behind("module.backbone.", RAW), "teacher": behind("backbone.", MEAN)}
-    assert "say which: --part student or --part teacher" in refused(content)
+    assert "choose one: --part student or --part teacher" in refused(content)
     assert holds(loaded(content, part="student"), RAW)
     assert holds(loaded(content, part="teacher"), MEAN)
     assert "has no weights under 'nobody' that fit" in refused(content, part="nobody")
@@ -197,19 +197,19 @@ def test_torchvisions_pictures_have_the_size_that_was_asked_or_said(tmp_path):
     )
     subject = load(tmp_path / "a")
     assert subject.preprocessing.shape == (3, 64, 64)
-    assert "and the size of the input (64 x 64) are that of a" in " ".join(subject.notes)
-    assert any("a says of its pictures mean = array([0.1, 0.2, 0.3]): that is not" in note for note in subject.notes)
+    assert "and the size of the input (64 x 64) come from a" in " ".join(subject.notes)
+    assert any("a sets mean = array([0.1, 0.2, 0.3]) for pictures: that is not" in note for note in subject.notes)
     told = {"model": "resnet18", "val_crop_size": 224, "val_resize_size": 256, "interpolation": "bilinear"}
     said = read_record({"args": argparse.Namespace(**told)})
     assert said.image == (224, 224)
-    assert not ignored_input(tmp_path, said, Torchvision.preprocessing(module))
+    assert not note_ignored_input(tmp_path, said, Torchvision.preprocessing(module))
     said = read_record({"args": argparse.Namespace(**told | {"val_resize_size": 232, "interpolation": "bicubic"})})
-    assert "crop_pct = 0.96" in ignored_input(tmp_path, said, Torchvision.preprocessing(module))[0]
-    assert "interpolation = 'bicubic'" in ignored_input(tmp_path, said, Torchvision.preprocessing(module))[0]
+    assert "crop_pct = 0.96" in note_ignored_input(tmp_path, said, Torchvision.preprocessing(module))[0]
+    assert "interpolation = 'bicubic'" in note_ignored_input(tmp_path, said, Torchvision.preprocessing(module))[0]
 
 
 def test_torchvisions_transformers_are_built_for_the_size():
-    named = Named(Torchvision, "vit_b_32", {})
+    named = NamedModel(Torchvision, "vit_b_32", {})
     with torch.device("meta"):
         state = models.vit_b_32(image_size=64).state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
@@ -311,15 +311,14 @@ def test_a_trainers_checkpoint_says_how_its_model_was_made(tmp_path):
         assert subject.module.global_pool == "avg"
         assert subject.preprocessing.shape == (3, 64, 64)
         assert subject.preprocessing.mean == (0.1, 0.2, 0.3)
-    assert (
-        "model_best.pth.tar says that it is of vit_tiny_patch16_224" in load(tmp_path / "model_best.pth.tar").notes[0]
-    )
+    note = load(tmp_path / "model_best.pth.tar").notes[0]
+    assert "model_best.pth.tar names the architecture vit_tiny_patch16_224" in note
 
 
 def test_an_architecture_of_two_libraries_is_asked_about(tmp_path):
     state = behind("module.", models.get_model("resnet18", weights=None, num_classes=3).state_dict())
     torch.save({"arch": "resnet18", "state_dict": state}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="it says resnet18, which is timm/resnet18 or torchvision/resnet18"):
+    with pytest.raises(UserError, match="it names resnet18, which is timm/resnet18 or torchvision/resnet18"):
         load(tmp_path / "a.pth")
     torch.save({"arch": "resnet18", "state_dict": state, "best_acc1": torch.tensor(3.0)}, tmp_path / "b.pth")
     assert load(tmp_path / "b.pth").name == "torchvision/resnet18"
@@ -347,7 +346,7 @@ class Foreign:
         ),
         (small(), "it is a whole timm.models.vision_transformer.VisionTransformer, and a pickled model is never"),
         ([RAW], "holds a list that is not a state_dict of tensors"),
-        ({"epoch": 3}, "holds no tensors by name"),
+        ({"epoch": 3}, "holds no named tensors"),
     ],
 )
 def test_what_holds_no_weights_alone_is_named(refused, content, message):
@@ -358,8 +357,8 @@ def test_what_holds_no_weights_alone_is_named(refused, content, message):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"weights: see drive", "is a text"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"weights: see drive", "is a text file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (b"\x1f\x8b" + bytes(300), "is compressed with gzip"),
         (b"\x89HDF\r\n\x1a\n" + bytes(300), "is an HDF5 file"),
         (b"PK\x03\x04" + bytes(300), "was cut short or damaged"),
@@ -388,7 +387,7 @@ def test_arguments_of_the_constructor_are_its_own(options, message):
 
 
 def test_a_model_that_is_made_takes_no_size(tmp_path):
-    with pytest.raises(UserError, match=r"A module that is handed over \(VisionTransformer\) .*classes=3"):
+    with pytest.raises(UserError, match=r"A module that you pass \(VisionTransformer\) .*classes=3"):
         load(small(), class_count=3)
     with pytest.raises(UserError, match="two sets of weights; give one of them"):
         load(NAME, pretrained=True, weights=tmp_path / "w.pt")
@@ -451,10 +450,10 @@ def test_the_tag_of_an_architecture_is_kept_with_its_input(tmp_path):
     assert load(tmp_path / "w.pt").preprocessing.mean == own
     untagged = load("timm/vit_small_patch16_224", weights=tmp_path / "w.pt")
     assert untagged.preprocessing.mean == own
-    assert "w.pt says that it is of vit_small_patch16_224.dino: its input is that of timm/" in untagged.notes[0]
+    assert "w.pt names the architecture vit_small_patch16_224.dino: its input is timm/" in untagged.notes[0]
     other = load("timm/vit_small_patch16_224.augreg_in21k", weights=tmp_path / "w.pt")
     assert other.preprocessing.mean == (0.5, 0.5, 0.5)
-    assert "it is read as timm/vit_small_patch16_224.augreg_in21k, with the input of that" in other.notes[0]
+    assert "it is read as timm/vit_small_patch16_224.augreg_in21k, whose input is used" in other.notes[0]
 
 
 def test_another_architecture_than_the_files_is_said(loaded):
@@ -462,7 +461,7 @@ def test_another_architecture_than_the_files_is_said(loaded):
     subject = loaded(trained(state, model="deit_tiny_patch16_224", mean=(0.1, 0.2, 0.3)))
     assert subject.preprocessing.mean == (0.5, 0.5, 0.5)
     assert subject.notes[0] == (
-        f"last.pth says that it is of deit_tiny_patch16_224: it is read as {NAME}, with the input of that."
+        f"last.pth names the architecture deit_tiny_patch16_224: it is read as {NAME}, whose input is used."
     )
 
 
@@ -507,7 +506,7 @@ def test_what_a_trainer_was_told_of_pictures_is_read_in_any_type(told, mean):
     ],
 )
 def test_what_no_picture_is_shown_with_is_refused(told):
-    with pytest.raises(UserError, match=f"shown with {next(iter(told))} = .*give the input as input="):
+    with pytest.raises(UserError, match=f"sets {next(iter(told))} = .*give the input as input="):
         show_as(small(), told)
 
 
@@ -558,13 +557,13 @@ NORMED, SHADOW = normed(0), {name: value.detach() for name, value in normed(1).n
 )
 def test_an_average_of_parameters_has_the_raw_buffers(tmp_path, content, place):
     torch.save(content, tmp_path / "w.pt")
-    made = make_from_module(normed(2), Asked(weights=tmp_path / "w.pt"))
+    made = make_from_module(normed(2), LoadOptions(weights=tmp_path / "w.pt"))
     state = made.module.state_dict()
     assert all(torch.equal(state[name], value) for name, value in SHADOW.items())
     assert torch.equal(state["1.running_mean"], NORMED[1].running_mean)
     assert f"the averaged ones ({place})" in made.notes[0]
     assert "their buffers are the raw ones' (1.running_mean, 1.running_var)" in made.notes[0]
-    raw = make_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False))
+    raw = make_from_module(normed(2), LoadOptions(weights=tmp_path / "w.pt", average=False))
     assert torch.equal(raw.module.state_dict()["0.weight"], NORMED[0].weight)
 
 
@@ -581,9 +580,9 @@ def test_an_average_of_parameters_has_the_raw_buffers(tmp_path, content, place):
 )
 def test_averages_that_cannot_be_taken_are_told_of(tmp_path, beside, place):
     torch.save({"model": NORMED.state_dict(), **beside}, tmp_path / "w.pt")
-    notes = make_from_module(normed(2), Asked(weights=tmp_path / "w.pt")).notes
+    notes = make_from_module(normed(2), LoadOptions(weights=tmp_path / "w.pt")).notes
     assert [f"also holds averages ({place})" in note for note in notes] == ([False, True] if place else [False])
-    assert len(make_from_module(normed(2), Asked(weights=tmp_path / "w.pt", average=False)).notes) == 1
+    assert len(make_from_module(normed(2), LoadOptions(weights=tmp_path / "w.pt", average=False)).notes) == 1
 
 
 def test_names_of_earlier_versions_of_timm_are_changed_to_todays(tmp_path):
@@ -603,7 +602,7 @@ def test_names_of_earlier_versions_of_timm_are_changed_to_todays(tmp_path):
 def test_a_safetensors_file_that_is_another_is_named(tmp_path):
     file = tmp_path / "model.safetensors"
     for content, what in (
-        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (b"<!DOCTYPE html><html>404</html>", "is a web page, not the file itself"),
     ):
         file.write_bytes(content)
@@ -611,7 +610,7 @@ def test_a_safetensors_file_that_is_another_is_named(tmp_path):
             read_contents(file)
     torch.save({"w": torch.arange(3.0)}, file)
     assert torch.equal(read_contents(file).data["w"], torch.arange(3.0))
-    with pytest.raises(UserError, match=r"is a folder; give the file of weights in it, as in .*/model\.safetensors"):
+    with pytest.raises(UserError, match=r"is a folder; give the file of weights in it, such as .*/model\.safetensors"):
         read_contents(tmp_path)
 
 
@@ -657,9 +656,12 @@ def test_what_cannot_be_read_is_damaged_only_if_it_is(tmp_path):
 
 
 def test_of_pretrained_weights_it_is_said_that_a_classifier_is_random():
-    named = Named(Timm, "resnet10t", {"num_classes": 10})
-    assert "Pretrained but for fc.bias, fc.weight" in _head_note(named, Asked(True, options=named.options))[0]
-    assert _head_note(replace(named, options={"num_classes": 1000}), Asked(True, options={"num_classes": 1000})) == ()
+    named = NamedModel(Timm, "resnet10t", {"num_classes": 10})
+    assert "Pretrained except fc.bias, fc.weight" in _head_note(named, LoadOptions(True, options=named.options))[0]
+    assert (
+        _head_note(replace(named, options={"num_classes": 1000}), LoadOptions(True, options={"num_classes": 1000}))
+        == ()
+    )
 
 
 def test_counters_of_operations_are_no_weights(loaded):

@@ -78,7 +78,7 @@ def test_timm_s_configuration_names_the_classes():
 def test_as_many_classes_as_imagenet_has_are_taken_for_them_and_that_is_said(count, subset):
     subject = load(vit(num_classes=count))
     assert subject.classes == tuple(ImageNetInfo(subset).label_descriptions())
-    assert any("taken for those of ImageNet" in note for note in subject.notes)
+    assert any("assumed to be those of ImageNet" in note for note in subject.notes)
     assert not load("timm/test_vit").notes  # the name says it
 
 

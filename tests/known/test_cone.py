@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitscope.convex.arrangements import Arrangements, arrangements
-from vitscope.convex.cone import bound, peaks, projected, projection
+from vitscope.convex.cone import largest_projection, peaks, projection, spectral_bound
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -35,10 +35,10 @@ class Net:
         return peaks(self.found.faces, self.found.rows, self.maps)
 
     def bound(self):
-        return bound(self.maps(self.found.vectors))
+        return spectral_bound(self.maps(self.found.vectors))
 
     def projected(self):
-        return projected(self.maps(self.found.vectors), self.found.rows, self.found.positive)
+        return largest_projection(self.maps(self.found.vectors), self.found.rows, self.found.positive)
 
 
 def net(rows: torch.Tensor, weights: torch.Tensor) -> Net:

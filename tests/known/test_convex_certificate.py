@@ -8,7 +8,7 @@ import torch
 
 from vitscope.convex import certificate
 from vitscope.convex.block import Sizes
-from vitscope.convex.blocks.attention import Attention
+from vitscope.convex.blocks.attention import AttentionBlock
 from vitscope.convex.blocks.linear import Linear
 from vitscope.convex.certificate import Certificate, certify, largest_beta
 from vitscope.convex.gates import terms
@@ -96,7 +96,7 @@ def test_orthonormal_features_give_soft_thresholded_regression(solver):
     found = solve(given, solver=solver, tol=1e-9)
     assert found.stopped == "certified"
     assert found.certificate.heads == torch.linalg.matrix_rank(best)
-    torch.testing.assert_close(found.heads.terms[0].lifted(), best, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.heads.terms[0].lift(), best, rtol=0, atol=1e-4)
 
 
 def test_heads_of_even_classes_cannot_beat_the_entropy_of_noise():
@@ -113,7 +113,7 @@ def test_too_few_heads_have_a_gap_that_covers_the_true_one():
     generator = GENERATOR().manual_seed(1)
     tokens = torch.randn(6, 3, 3, generator=generator, dtype=torch.float64) / 2
     targets = torch.randn(6, 3, 2, generator=generator, dtype=torch.float64)
-    given = problem(tokens, targets, 0.05, Attention(), pooled=False)
+    given = problem(tokens, targets, 0.05, AttentionBlock(), pooled=False)
     best = solve(given, tol=1e-6).certificate.primal
     for heads in (1, 2):
         start = Heads(

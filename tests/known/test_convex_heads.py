@@ -14,7 +14,7 @@ from vitscope.convex.blocks.block_fno import BlockFno
 from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.linear import Linear
 from vitscope.convex.blocks.mlp import Mlp
-from vitscope.convex.gates import checked_activation, split, terms
+from vitscope.convex.gates import check_activation, split, terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import CrossEntropy, Squared
 from vitscope.convex.problem import Problem
@@ -46,10 +46,10 @@ def factors(heads: int, left: int, inner: int, outputs: int, seed: int = 0) -> F
 )
 def test_compressed_heads_are_balanced_and_as_many_as_the_rank(count, left, inner, outputs, seed):
     heads = factors(count, left, inner, outputs, seed)
-    fewer = heads.compressed()
+    fewer = heads.compress()
     lifted = heads.left.T @ heads.right.flatten(1)
     values = torch.linalg.svdvals(lifted)
-    torch.testing.assert_close(fewer.lifted(), lifted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(fewer.lift(), lifted, rtol=1e-9, atol=1e-9)
     assert len(fewer) == int((values > 1e-12 * values[0]).sum())
     assert fewer.half_squares == pytest.approx(float(values.sum()), rel=1e-9)
     assert heads.half_squares >= float(values.sum()) * (1 - 1e-12)
@@ -63,24 +63,24 @@ def test_compressed_heads_are_balanced_and_as_many_as_the_rank(count, left, inne
 def test_two_heads_of_one_direction_become_one():
     left = torch.tensor([[3.0, 4.0], [6.0, 8.0]], dtype=torch.float64)
     right = torch.tensor([[[1.0]], [[-1.0]]], dtype=torch.float64)
-    merged = Factors(left, right).compressed()
-    assert merged.lifted().flatten().tolist() == pytest.approx([-3, -4])
+    merged = Factors(left, right).compress()
+    assert merged.lift().flatten().tolist() == pytest.approx([-3, -4])
     assert (len(merged), merged.half_squares) == (1, pytest.approx(5))
 
 
 def test_small_singular_values_are_dropped_at_the_tolerance():
     heads = Factors(torch.diag(torch.tensor([1.0, 1e-3, 1e-6])), torch.eye(3)[:, None])
-    assert [len(heads.compressed(tolerance)) for tolerance in (0.0, 1e-4, 1e-2)] == [3, 2, 1]
-    assert heads.compressed().left.dtype == torch.float32
+    assert [len(heads.compress(tolerance)) for tolerance in (0.0, 1e-4, 1e-2)] == [3, 2, 1]
+    assert heads.compress().left.dtype == torch.float32
 
 
 @pytest.mark.parametrize("gone", [factors(0, 3, 2, 2), Factors(torch.zeros(4, 3), torch.zeros(4, 2, 2))])
 def test_no_heads_and_heads_of_zeros_are_no_heads(gone):
-    fewer = gone.compressed()
+    fewer = gone.compress()
     assert (len(fewer), fewer.half_squares) == (0, 0)
     assert (fewer.left.shape[1], fewer.right.shape[1:]) == (3, (2, 2))
     assert float(gone.singular_values().sum()) == 0
-    assert torch.equal(gone.lifted(), torch.zeros(3, 4, dtype=gone.left.dtype))
+    assert torch.equal(gone.lift(), torch.zeros(3, 4, dtype=gone.left.dtype))
 
 
 @pytest.mark.parametrize(("rank", "inner"), [(1, 1), (2, 2), (3, 4)])
@@ -88,7 +88,7 @@ def test_a_lifted_variable_is_rebuilt_by_as_many_heads_as_its_rank(rank, inner):
     lifted = normal(5, rank, seed=rank) @ normal(rank, 4, seed=9)
     heads = from_lifted(lifted, inner)
     assert (len(heads), heads.right.shape[1:]) == (rank, (inner, 4 // inner))
-    torch.testing.assert_close(heads.lifted(), lifted, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(heads.lift(), lifted, rtol=1e-11, atol=1e-11)
     assert heads.half_squares == pytest.approx(float(torch.linalg.svdvals(lifted).sum()))
     assert len(from_lifted(torch.zeros(5, 4, dtype=torch.float64), inner)) == 0
 
@@ -105,10 +105,8 @@ def test_the_weights_of_all_terms_go_in_a_row_and_back():
     assert twice.half_squares == pytest.approx(4 * heads.half_squares)
     assert twice.nuclear_norm == pytest.approx(4 * heads.nuclear_norm)
     assert heads.half_squares == pytest.approx(float(heads.vector.square().sum()) / 2)
-    assert heads.joined([part.compressed() for part in heads.terms]).nuclear_norm == pytest.approx(
-        2 * heads.nuclear_norm
-    )
-    assert heads.compressed().half_squares == pytest.approx(heads.nuclear_norm)
+    assert heads.join([part.compress() for part in heads.terms]).nuclear_norm == pytest.approx(2 * heads.nuclear_norm)
+    assert heads.compress().half_squares == pytest.approx(heads.nuclear_norm)
 
 
 def losses(seed: int = 0) -> list[CrossEntropy | Squared]:
@@ -210,7 +208,7 @@ def test_gates_follow_their_seed_and_every_group_has_its_own():
 
 @pytest.mark.parametrize(
     ("block", "gates", "said"),
-    [(Mlp(), 0, "0 gates were asked for; give 1 or more"), (BlockFno(blocks=4), 1, "3 outputs; give at most 3")],
+    [(Mlp(), 0, "gates is 0; give 1 or more"), (BlockFno(blocks=4), 1, "3 outputs; give at most 3")],
 )
 def test_impossible_gates_and_groups_are_refused(block, gates, said):
     with pytest.raises(UserError, match=said):
@@ -218,9 +216,9 @@ def test_impossible_gates_and_groups_are_refused(block, gates, said):
 
 
 def test_activations_by_name():
-    assert checked_activation("gated-relu") == "gated-relu"
+    assert check_activation("gated-relu") == "gated-relu"
     with pytest.raises(UserError, match="linear, gated-relu, relu"):
-        checked_activation("softmax")
+        check_activation("softmax")
 
 
 def problem(block, tokens, outputs=3, pooled=True, beta=0.1) -> Problem:
@@ -243,7 +241,7 @@ def test_uneven_groups_of_a_block_fno_read_and_write_only_their_own():
 
 
 def test_a_pooled_fno_without_gates_is_a_linear_head_at_a_smaller_penalty():
-    tokens, linear = normal(6, 4, 3), factors(2, 3, 1, 3).compressed()
+    tokens, linear = normal(6, 4, 3), factors(2, 3, 1, 3).compress()
     spread = Factors(linear.left.repeat(1, 4) / 4, linear.right)
     fno, plain = problem(Fno(), tokens, beta=0.1), problem(Linear(), tokens, beta=0.1 / 4**0.5)
     torch.testing.assert_close(fno.outputs(Heads((spread,))), plain.outputs(Heads((linear,))))

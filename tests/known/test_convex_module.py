@@ -11,7 +11,7 @@ import torch
 
 from vitscope.convex.attach import attach
 from vitscope.convex.block import Sizes, Term
-from vitscope.convex.blocks.attention import Attention
+from vitscope.convex.blocks.attention import AttentionBlock
 from vitscope.convex.blocks.block_fno import BlockFno
 from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.linear import Linear
@@ -21,14 +21,14 @@ from vitscope.convex.features import TokenExtractor, TokenRecipe
 from vitscope.convex.gates import terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.module import ConvexHead
-from vitscope.convex.tokens import standardisation_of, unstandardised
+from vitscope.convex.tokens import identity_standardisation, standardisation_of
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
 from vitscope.models.load import load
 from vitscope.models.pixels import PixelInput
 
 TOKENS, DIM, OUTPUTS = 6, 4, 3
-BLOCKS = [Linear(), Mlp(), Attention(), Mixer(), Fno(), Fno((2, 3)), BlockFno(2), BlockFno(2, (3, 2))]
+BLOCKS = [Linear(), Mlp(), AttentionBlock(), Mixer(), Fno(), Fno((2, 3)), BlockFno(2), BlockFno(2, (3, 2))]
 CPU = torch.device("cpu")
 
 
@@ -59,7 +59,7 @@ def one_head(block, sizes, first, second, gate=None, relu=False, pooled=False):
     """One head by hand, on tokens as they are."""
     term = Term(gate, slice(0, sizes.dim), slice(0, sizes.outputs))
     heads = Heads((Factors(first.reshape(1, -1), second.reshape(1, -1, sizes.outputs)),))
-    nothing = unstandardised(torch.zeros(1, sizes.tokens, sizes.dim))
+    nothing = identity_standardisation(torch.zeros(1, sizes.tokens, sizes.dim))
     offset = torch.zeros(sizes.outputs, dtype=first.dtype)
     return ConvexHead(Trained(block, sizes, pooled, relu, nothing, offset, (Member((term,), heads),)))
 
@@ -70,13 +70,13 @@ def test_one_attention_head_by_hand():
     value = torch.tensor([[1.0], [10.0]], dtype=torch.float64)  # values 1, 20
     gate = torch.tensor([1.0, 1.0, -1.0, 1.0])  # gate scores [[1, 2], [-2, 4]]
     sizes = Sizes(2, 2, 1)
-    linear = one_head(Attention(), sizes, query_key, value)
-    relu = one_head(Attention(), sizes, query_key, value, relu=True)
-    gated = one_head(Attention(), sizes, query_key, value, gate=gate)
+    linear = one_head(AttentionBlock(), sizes, query_key, value)
+    relu = one_head(AttentionBlock(), sizes, query_key, value, relu=True)
+    gated = one_head(AttentionBlock(), sizes, query_key, value, gate=gate)
     assert linear(tokens).flatten().tolist() == [1 - 40, 6 + 80]
     assert relu(tokens).flatten().tolist() == [1, 86]
     assert gated(tokens).flatten().tolist() == [1 - 40, 80]
-    assert one_head(Attention(), sizes, query_key, value, pooled=True)(tokens).tolist() == [[(86 - 39) / 2]]
+    assert one_head(AttentionBlock(), sizes, query_key, value, pooled=True)(tokens).tolist() == [[(86 - 39) / 2]]
 
 
 def test_one_fourier_head_is_the_image_shifted_and_weighed():
@@ -105,7 +105,7 @@ def test_the_module_gives_what_the_solver_sees(block, activation, pooled, dtype)
 
 
 def test_no_gate_flips_between_precisions():
-    head = ConvexHead(trained(Attention(), pooled=False))
+    head = ConvexHead(trained(AttentionBlock(), pooled=False))
     tokens = images(200).double()
     there = head(tokens)
     back = head.float().double()
@@ -113,7 +113,7 @@ def test_no_gate_flips_between_precisions():
 
 
 def test_heads_are_trained_on_as_any_module():
-    head = ConvexHead(trained(Attention()))
+    head = ConvexHead(trained(AttentionBlock()))
     head(images()).square().sum().backward()
     names = {name.split(".")[-1] for name, _ in head.named_parameters()}
     assert names == {"W_1", "W_2"}
@@ -122,11 +122,11 @@ def test_heads_are_trained_on_as_any_module():
 
 
 def test_a_head_without_heads_gives_its_offset():
-    nothing = trained(Attention(), heads=0)
+    nothing = trained(AttentionBlock(), heads=0)
     assert torch.equal(ConvexHead(nothing)(images(2)), nothing.offset.expand(2, -1))
 
 
-@pytest.mark.parametrize("block", [Attention(), BlockFno(2, (3, 2))], ids=str)
+@pytest.mark.parametrize("block", [AttentionBlock(), BlockFno(2, (3, 2))], ids=str)
 @pytest.mark.parametrize("pooled", [True, False], ids=["pooled", "token-wise"])
 def test_modules_are_traced_for_any_batch(block, pooled):
     head = ConvexHead(trained(block, pooled=pooled))
@@ -138,7 +138,7 @@ UNCHECKED = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_convex_module import *
-for block in (Linear(), Mlp(), Attention(), Mixer(), Fno()):
+for block in (Linear(), Mlp(), AttentionBlock(), Mixer(), Fno()):
     head = ConvexHead(trained(block))
     print(torch.allclose(torch.jit.script(head)(images(7)), head(images(7)), rtol=1e-12))
 for activation in ("linear", "relu"):
@@ -176,7 +176,7 @@ def small_vit():
 
 
 def whole_model(subject):
-    head = ConvexHead(trained(Attention(), dtype=torch.float32, sizes=Sizes(2, 24, 3)))
+    head = ConvexHead(trained(AttentionBlock(), dtype=torch.float32, sizes=Sizes(2, 24, 3)))
     pictures = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     return attach(head, TokenExtractor(subject, TokenRecipe(pool=1, prefix=True))), pictures
 
@@ -191,6 +191,6 @@ def test_a_head_is_attached_to_a_copy_of_its_backbone():
 
 
 def test_a_head_of_other_tokens_is_refused():
-    head = ConvexHead(trained(Attention(), sizes=Sizes(9, 24, 3)))
+    head = ConvexHead(trained(AttentionBlock(), sizes=Sizes(9, 24, 3)))
     with pytest.raises(UserError, match=r"to 9 tokens of 24 entries, but .* gives 4 of 24 .*; give the extractor"):
         attach(head, small_vit())

@@ -377,9 +377,9 @@ def test_other_pictures_get_other_noise():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Corruption("impulse_noise", 0), "severity of 0"),
-        (lambda: Corruption("impulse_noise", 6), "severity of 6"),
-        (lambda: Corruption("impulse_noise", seed=-1), "seed -1"),
+        (lambda: Corruption("impulse_noise", 0), "severity is 0"),
+        (lambda: Corruption("impulse_noise", 6), "severity is 6"),
+        (lambda: Corruption("impulse_noise", seed=-1), "seed is -1"),
         (lambda: gridded("fog,rain"), "no common corruption named 'rain'"),
         (lambda: gridded(severities="1:6:6"), "severity of 6"),
         (lambda: gridded(severities="1,2.5"), "severity of 2.5"),

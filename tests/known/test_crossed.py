@@ -78,7 +78,8 @@ def made(gains: tuple[float, ...], validation: tuple[float, ...], seeds: int = 3
                 "validation_accuracy_error": ("epoch", [0.01, 0.01]),
             }
             groups.append({"predictions": predictions, "training": xr.Dataset(curve, {"epoch": [1, 2]})})
-    return Trials(Points({"learning_rate": tuple(0.1 * (1 + n) for n in range(len(gains)))}), range(seeds), groups)
+    points = Points({"learning_rate": tuple(0.1 * (1 + n) for n in range(len(gains)))})
+    return Trials(points, range(seeds), groups, [""] * len(groups))
 
 
 def test_the_tree_has_the_grids_axes_and_the_seed():

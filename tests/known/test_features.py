@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from vitscope.convex.features import Features, TokenExtractor, TokenRecipe, extract
 from vitscope.convex.features import store as stores
-from vitscope.convex.features.extractor import averaged
+from vitscope.convex.features.extractor import average_patches
 from vitscope.convex.features.projection import Projection, principal_components
 from vitscope.data import images as opened
 from vitscope.engine.work.executor import InProcess, Processes
@@ -130,7 +130,7 @@ def test_pooling_is_adaptive_average_pooling(grid, pool):
     generator = torch.Generator().manual_seed(0)
     patches = torch.randn(2, grid[0] * grid[1], 3, generator=generator)
     reference = functional.adaptive_avg_pool2d(patches.unflatten(1, grid).permute(0, 3, 1, 2), pool)
-    torch.testing.assert_close(averaged(patches, grid, pool), reference.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(average_patches(patches, grid, pool), reference.flatten(2).transpose(1, 2))
 
 
 def test_a_normalised_class_token_is_what_the_models_own_norm_and_head_read(tmp_path):
@@ -542,7 +542,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path):
 
 def test_images_of_another_size_than_the_models_are_refused(tmp_path):
     subject, _ = identity()
-    with pytest.raises(UserError, match="come out as 3 x 6 x 6, where colours says 3 x 4 x 4"):
+    with pytest.raises(UserError, match="come out as 3 x 6 x 6, but colours declares 3 x 4 x 4"):
         extract(subject, colours(4, 6, 6)[0], folder=tmp_path)
 
 

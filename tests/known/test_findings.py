@@ -9,7 +9,7 @@ from finding_runs import depth, lesions, number, predictions, run_of, settings
 from vitscope.findings import reading
 from vitscope.findings.checkup import claims_of, findings
 from vitscope.findings.finding import FINDINGS, AbstractFinding
-from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict, sort_claims
 from vitscope.measurement.estimate import (
     Estimate,
     OverImages,
@@ -276,17 +276,17 @@ def claim_of(run: Run, name: str) -> Claim:
 
 def test_figure_names_the_numbers_and_the_place() -> None:
     claim = claim_of(per_head("attention-sinks", "prefix_mass", (0.1, 0.2), (0.6, 0.1)), "prefix-sinks")
-    assert claim.figure == "1 of 4 heads above 0.5; foremost layer 2 head 0 (unit2): 0.600 ± 0.010"
+    assert claim.figure == "1 of 4 heads above 0.5; strongest layer 2 head 0 (unit2): 0.600 ± 0.010"
     assert claim.weight == pytest.approx(0.5 * 0.85)
 
 
 def test_calibration_shows_what_sampling_alone_makes_and_to_which_side() -> None:
     claim = claim_of(predictions(0.2, 0.01, 0.7), "calibration")
     floor = (2 / np.pi * 0.75 * 0.25 / 100) ** 0.5
-    assert f"of which {floor:.3f} would" in claim.figure
+    assert f"would have {floor:.3f} by sampling alone" in claim.figure
     assert claim.figure.startswith("overconfident by 0.200 ± 0.010 (z = 20.0)")
-    assert claim.sentence.startswith("It is overconfident")
-    assert claim_of(predictions(-0.2, 0.01, 0.7), "calibration").sentence.startswith("It is underconfident")
+    assert claim.sentence.startswith("The model is overconfident")
+    assert claim_of(predictions(-0.2, 0.01, 0.7), "calibration").sentence.startswith("The model is underconfident")
 
 
 def test_problems_come_first_and_theory_last() -> None:
@@ -307,7 +307,7 @@ def test_problems_come_first_and_theory_last() -> None:
         ("prefix-sinks", ClaimKind.GOOD),
         ("attention-lowers-variance", ClaimKind.THEORY),
     ]
-    assert list(foremost(reversed(claims_of(run)))) == list(claims_of(run))
+    assert list(sort_claims(reversed(claims_of(run)))) == list(claims_of(run))
 
 
 def test_claims_survive_storage_and_those_of_earlier_versions_open() -> None:
@@ -358,7 +358,7 @@ def test_what_is_undecided_says_what_would_decide_it() -> None:
     near = claim_of(per_head("attention-entropy", "relative_entropy", (0.9, 0.2), (0.9, 0.06)), "entropy-collapse")
     assert near.verdict is UNDECIDED  # an error of 0.1 / sqrt(810) reaches 2.58 + 0.25 times as far as 0.00352
     assert near.advice == (
-        "About 810 images would decide it, if their numbers are like those seen: "
+        "About 810 images would decide it, if they are like those seen: "
         "`vitscope checkup MODEL --images DATA --limit 810`."
     )
     on = claim_of(per_head("attention-entropy", "relative_entropy", (0.9, 0.2), (0.9, 0.05)), "entropy-collapse")
@@ -368,8 +368,8 @@ def test_what_is_undecided_says_what_would_decide_it() -> None:
 @pytest.mark.parametrize(
     ("ranks", "error", "said"),
     [
-        ((9.0, 2.5), 0.0, "The number is the same for every image"),
-        ((9.0, np.inf), np.nan, "what was measured is not finite"),
+        ((9.0, 2.5), 0.0, "The value is the same for every image"),
+        ((9.0, np.inf), np.nan, "the value measured is not finite"),
         ((9.0, 2.0), 0.1, "on the threshold itself"),
     ],
 )
@@ -383,16 +383,16 @@ def test_what_more_images_cannot_decide_is_told_by_its_reason(ranks, error, said
 def test_of_several_the_one_that_stays_open_is_named() -> None:
     layers = depth("norm_ratio", "saa", (1.0, 1.0, np.inf), np.nan)
     found = reading.some_above(reading.read_entries(run_of(("x", layers)), "x/norm_ratio"), 2.0, 0.01)
-    assert found.judgement("units").obstacle.startswith("No number of images decides it, for what was measured after")
+    assert found.judgement("units").obstacle.startswith("No number of images can decide it: the value measured after")
 
     assert not reading.judge_above(Bounded(0.5, 0.0, 4), 0.5, 0.01, "").obstacle
     split = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.2, 0.2), "attention-smooths")
     assert split.advice.startswith("More images cannot decide it: 1 of 2 attention units lower it")
     within = claim_of(amplitudes("samam", 0.0, -0.9, 0.1, 0.11, 0.2), "attention-smooths")
-    assert within.advice.startswith("More images will hardly decide it")
+    assert within.advice.startswith("More images are unlikely to decide it")
     one = per_unit("token-similarity", "cosine", 0.99, error=np.nan, count=1)
     one.tree.attrs["images"] = 1
-    assert claim_of(one, "oversmoothing").advice == "One image has no standard error: examine more of them."
+    assert claim_of(one, "oversmoothing").advice == "One image has no standard error: examine more images."
     curved = claim_of(curvature(0.0, 8), "negative-curvature")
     assert "About 51 mini-batches" in curved.advice
     assert "--batches 51`" in curved.advice

@@ -104,7 +104,7 @@ def test_of_several_sets_in_a_folder_the_average_is_taken_or_it_is_asked(tmp_pat
     assert subject.weights == f"{tmp_path} (averaged: state_dict_ema)"
     assert any("not the raw ones (state_dict), which --raw takes" in note for note in subject.notes)
     torch.save({"student": state, "teacher": other}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="say which: --part student or --part teacher"):
+    with pytest.raises(UserError, match="choose one: --part student or --part teacher"):
         load(tmp_path)
     assert torch.equal(logits(load(tmp_path, part="student").module), logits(module))
 
@@ -138,7 +138,7 @@ def test_weights_go_into_the_module_that_is_handed_over_however_it_was_changed(t
 def test_weights_may_lie_elsewhere_if_they_are_named(tmp_path, write):
     module = write(tmp_path / "folder")
     (tmp_path / "folder" / "model.safetensors").rename(tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match="holds a configuration and no weights: give their file by --weights"):
+    with pytest.raises(UserError, match="holds a configuration but no weights: give their file with --weights"):
         load(tmp_path / "folder")
     assert torch.equal(logits(load(tmp_path / "folder", weights=tmp_path / "w.safetensors").module), logits(module))
 
@@ -159,13 +159,13 @@ def test_files_that_are_not_all_there_and_files_of_which_none_is_meant(tmp_path)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"head.weight": "one.safetensors"}}))
     (tmp_path / "model.safetensors").rename(tmp_path / "two.safetensors")
-    with pytest.raises(UserError, match=r"names the file 'one\.safetensors', which is not there"):
+    with pytest.raises(UserError, match=r"names the file 'one\.safetensors', which is missing"):
         load(tmp_path)
     save_file({"other": torch.zeros(1)}, tmp_path / "one.safetensors")
-    with pytest.raises(UserError, match=r"names the weight 'head\.weight', which none of its files holds"):
+    with pytest.raises(UserError, match=r"names the weight 'head\.weight', which is in none of its files"):
         load(tmp_path)
     index.unlink()
-    with pytest.raises(UserError, match=r"several files of weights .one\.safetensors, two\.safetensors.: say which"):
+    with pytest.raises(UserError, match=r"several files of weights .one\.safetensors, two\.safetensors.: choose one"):
         load(tmp_path)
 
 
@@ -204,9 +204,9 @@ def test_a_timm_configuration_reaches_nothing(tmp_path, more, nothing_reaches_ou
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"attn_implementation": "org/kernel"}, "asks for the attention of 'org/kernel', which is not fetched"),
-        ({"_attn_implementation": "org/kernel"}, "asks for the attention of 'org/kernel', which is not fetched"),
-        ({"attn_implementation": "flash_attention_2"}, "asks for the attention of 'flash_attention_2'"),
+        ({"attn_implementation": "org/kernel"}, "requests the attention 'org/kernel', which is not fetched"),
+        ({"_attn_implementation": "org/kernel"}, "requests the attention 'org/kernel', which is not fetched"),
+        ({"attn_implementation": "flash_attention_2"}, "requests the attention 'flash_attention_2'"),
         ({"attn_implementation": "eager"}, ""),
         ({"auto_map": {"AutoModel": "code.Model", "AutoConfig": "org/repo--code.C"}}, "(auto_map) is not run"),
         ({"custom_pipelines": {"x": {"impl": "code.P"}}}, ""),
@@ -259,9 +259,7 @@ def test_a_tower_without_a_classifier_is_examined_without_accuracy(tmp_path, nam
     TOWERS[name](transformers).eval().save_pretrained(tmp_path)
     subject = load(tmp_path)
     assert (subject.class_count, subject.classes) == (0, None)
-    assert any("its vision tower alone" in note for note in subject.notes) == name.endswith(
-        ("CLIPModel", "SiglipModel")
-    )
+    assert any("only its vision tower" in note for note in subject.notes) == name.endswith(("CLIPModel", "SiglipModel"))
     run = checkup(subject, images([Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]))
     assert "accuracy" not in run
 
@@ -330,20 +328,20 @@ def test_a_configuration_that_is_no_object_is_named(tmp_path, write, content):
     [
         (timm_folder, {"architecture": "vit_tinny_patch16_224"}, r"is it vit_tiny_patch16_224"),
         (timm_folder, {"architecture": 3}, "names the architecture 3"),
-        (timm_folder, {"model_args": {"embed_dim": 10**9}}, "which no model is made with"),
-        (timm_folder, {"model_args": {"embed_dim": 6000}}, "of more weights .* than its files hold"),
-        (timm_folder, {"model_args": {"depth": 90_000}}, "of more weights .* than its files hold"),
-        (timm_folder, {"model_args": {"depth": -1}}, "describes no model|do not fit|of more weights"),
-        (timm_folder, {"model_args": {"num_heads": "three"}}, "describes no model"),
+        (timm_folder, {"model_args": {"embed_dim": 10**9}}, "which is not a valid argument of a model"),
+        (timm_folder, {"model_args": {"embed_dim": 6000}}, "with more weights .* than its files hold"),
+        (timm_folder, {"model_args": {"depth": 90_000}}, "with more weights .* than its files hold"),
+        (timm_folder, {"model_args": {"depth": -1}}, "that timm cannot make|do not fit|with more weights"),
+        (timm_folder, {"model_args": {"num_heads": "three"}}, "that timm cannot make"),
         (timm_folder, {"model_args": {"img_size": 64}}, "do not fit"),
         (timm_folder, {"model_args": {"num_classes": 5}}, "do not fit"),
         (timm_folder, {"pretrained_cfg": {"std": [0, 0, 0]}}, "has std"),
         (timm_folder, {"pretrained_cfg": {"interpolation": "magic"}}, "has interpolation"),
-        (transformers_folder, {"hidden_size": 10**9}, "which no model is made with"),
-        (transformers_folder, {"hidden_size": 6000}, "of more weights .* than its files hold"),
-        (transformers_folder, {"num_hidden_layers": 900_000}, "of more weights .* than its files hold"),
-        (transformers_folder, {"hidden_size": "many"}, "is no configuration of ViTConfig"),
-        (transformers_folder, {"image_size": 900_000}, "of more weights .* than its files hold"),
+        (transformers_folder, {"hidden_size": 10**9}, "which is not a valid argument of a model"),
+        (transformers_folder, {"hidden_size": 6000}, "with more weights .* than its files hold"),
+        (transformers_folder, {"num_hidden_layers": 900_000}, "with more weights .* than its files hold"),
+        (transformers_folder, {"hidden_size": "many"}, "is not a valid ViTConfig"),
+        (transformers_folder, {"image_size": 900_000}, "with more weights .* than its files hold"),
         (transformers_folder, {"patch_size": 0}, "config.json"),
         (transformers_folder, {"model_type": "vitt"}, r"is it vit"),
         (transformers_folder, {"architectures": ["ViTForImageClasification"]}, r"is it ViTForImageClassification"),

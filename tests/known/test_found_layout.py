@@ -12,7 +12,7 @@ from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.engine.plan import Plan
 from vitscope.measurement.errors import UserError
 from vitscope.models.bands import BANDS, agreement, difference
-from vitscope.models.named import named_modules
+from vitscope.models.named import anatomy_at_blocks
 from vitscope.models.stream import Layout
 from vitscope.models.subject import AbstractObserver
 
@@ -74,7 +74,7 @@ def blockwise(x):
 
 
 def found(net, shape=SHAPE):
-    return named_modules(net.eval(), None, shape)
+    return anatomy_at_blocks(net.eval(), None, shape)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def two_towers(net, x):
 def test_a_change_is_told_only_across_a_unit_that_takes_up_what_the_one_before_left(way, apart):
     anatomy, notes = found(Beside(way))
     assert anatomy.apart == apart
-    assert ("is not told" in " ".join(notes)) == bool(apart)
+    assert ("is not measured" in " ".join(notes)) == bool(apart)
     shown = [Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))]
     changes = measure(load(Beside(way), input=INPUT), images(shown), [FeatureVariance()])["feature-variance/log_change"]
     assert {layer for layer in changes.layer.values if np.isnan(changes.sel(layer=layer))} == {0, *apart}
@@ -412,8 +412,8 @@ def test_a_block_that_is_a_program_is_named_and_no_change_is_told_behind_it():
     anatomy, notes = found(module)
     assert [place.name for place in anatomy.places] == ["blocks.0", "blocks.2"]
     assert anatomy.apart == {2}
-    assert "blocks.1 is not read: it is a program of TorchScript" in notes[0]
-    with pytest.raises(UserError, match=r"The unit 'blocks\.1' cannot be read: it is a program of TorchScript"):
+    assert "blocks.1 is not read: it is a TorchScript program" in notes[0]
+    with pytest.raises(UserError, match=r"The unit 'blocks\.1' cannot be read: it is a TorchScript program"):
         load(module, input=INPUT, units=["blocks.1"])
 
 
@@ -476,9 +476,9 @@ class Spoiling(Block):
 def test_a_block_whose_numbers_are_not_finite_is_read_as_what_enters_it_or_left_out_for_that():
     module = Net(tokens)
     module.blocks[1] = Spoiling()
-    anatomy, notes = named_modules(module, None, SHAPE)
+    anatomy, notes = anatomy_at_blocks(module, None, SHAPE)
     assert ([place.name for place in anatomy.places], notes) == (["blocks.0", "blocks.1"], ())
     module.arrange = lambda x: tokens(x) * float("nan")
-    anatomy, notes = named_modules(module, None, SHAPE)
+    anatomy, notes = anatomy_at_blocks(module, None, SHAPE)
     assert anatomy.places == ()
     assert "not finite for pictures of noise" in notes[0]

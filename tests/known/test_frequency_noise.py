@@ -19,7 +19,7 @@ from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput
 from vitscope.models.subject import Subject, Unwatched
-from vitscope.numerics.frequency_band import band_limited, energy_share, ring_band, square_band
+from vitscope.numerics.frequency_band import energy_share, limit_to_band, ring_band, square_band
 
 
 def pixels(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -81,7 +81,7 @@ def test_the_real_transform_equals_the_real_part_of_the_complex_one(height, widt
     band = (ring_band if ring else square_band)(height, width, centre, half_width)
     images = pixels(1, 2, height, width)
     expected = torch.fft.ifft2(torch.fft.fft2(images) * band).real
-    torch.testing.assert_close(band_limited(images, band), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(limit_to_band(images, band), expected, rtol=0, atol=1e-12)
     assert energy_share(band) <= band.double().mean() + 1e-12
     if ring:
         assert torch.equal(band, band.flip((0, 1)).roll((1, 1), (0, 1)))
@@ -190,13 +190,13 @@ def test_edits_are_equal_by_value(flat):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FrequencyNoise(1.5), "frequency of 1.5"),
-        (lambda: FrequencyNoise(-0.1), "frequency of -0.1"),
-        (lambda: FrequencyNoise(0.5, -1.0), "strength -1"),
-        (lambda: FrequencyNoise(0.5, math.inf), "strength inf"),
-        (lambda: FrequencyNoise(0.5, width=0.0), "half-width 0"),
-        (lambda: FrequencyNoise(0.5, width=math.nan), "half-width nan"),
-        (lambda: FrequencyNoise(0.5, seed=-1), "seed -1"),
+        (lambda: FrequencyNoise(1.5), "frequency is 1.5"),
+        (lambda: FrequencyNoise(-0.1), "frequency is -0.1"),
+        (lambda: FrequencyNoise(0.5, -1.0), "strength is -1"),
+        (lambda: FrequencyNoise(0.5, math.inf), "strength is inf"),
+        (lambda: FrequencyNoise(0.5, width=0.0), "half-width is 0"),
+        (lambda: FrequencyNoise(0.5, width=math.nan), "half-width is nan"),
+        (lambda: FrequencyNoise(0.5, seed=-1), "seed is -1"),
         (lambda: FrequencyNoise(0.1).band(8, 8), "8 x 8 have no frequency within 0.2 radians of 0.1 pi.*0.48\\."),
     ],
 )

@@ -7,7 +7,7 @@ import xarray as xr
 
 from vitscope.cli.head import parse_kinds
 from vitscope.convex.block import AbstractBlock, Sizes, Term
-from vitscope.convex.blocks.attention import Attention, block_squares, mean_gram
+from vitscope.convex.blocks.attention import AttentionBlock, block_squares, mean_gram
 from vitscope.convex.blocks.block_fno import BlockFno
 from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.mixer import Mixer
@@ -15,11 +15,11 @@ from vitscope.convex.blocks.mlp import Mlp
 from vitscope.convex.gates import terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.runs.compare import Tried, attention_claim
-from vitscope.convex.runs.data import divided, in_classes
-from vitscope.convex.runs.group import accuracy, certified, effective_rank, exact, resampled
-from vitscope.convex.runs.path import Point
+from vitscope.convex.runs.data import divide_images, in_classes
+from vitscope.convex.runs.group import accuracy, certificate_claim, effective_rank, exact, resample_means
+from vitscope.convex.runs.path import PathPoint
 from vitscope.convex.runs.settings import HeadSettings, all_kinds, parse_beta
-from vitscope.convex.runs.tokens import clustered, leading, token_weights
+from vitscope.convex.runs.tokens import cluster_tokens, leading, token_weights
 from vitscope.convex.tokens import Standardisation
 from vitscope.convex.trained import Member, Trained
 from vitscope.data import images
@@ -47,8 +47,8 @@ def test_the_bootstrap_error_is_that_of_a_share() -> None:
     found = accuracy(QUANTITY, [right], 0)
     assert float(found["some"]) == 0.75
     assert float(found["some_error"]) == pytest.approx((0.75 * 0.25 / 400) ** 0.5, rel=0.1)  # 4.5 sd of its own error
-    assert np.array_equal(resampled(right, 3), resampled(right, 3))
-    assert resampled(np.ones(9), 0).std() == 0
+    assert np.array_equal(resample_means(right, 3), resample_means(right, 3))
+    assert resample_means(np.ones(9), 0).std() == 0
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(1.0, Verdict.HOLDS), (-1.0, Verdict.FAILS), (0.0, Verdict.UNDECIDED)])
@@ -86,7 +86,7 @@ def test_the_best_of_either_side_is_chosen_by_validation() -> None:
 
 def test_certified_needs_every_gap_and_a_bound() -> None:
     def verdict(gaps: list[float], kind: str) -> Verdict:
-        return certified(gaps, [kind] * len(gaps), 1e-3, "It is", "said", "a/b").verdict
+        return certificate_claim(gaps, [kind] * len(gaps), 1e-3, "It is", "said", "a/b").verdict
 
     assert verdict([1e-3, 1e-4], "exact") is Verdict.HOLDS
     assert verdict([2e-3, 1e-4], "exact") is Verdict.FAILS
@@ -103,19 +103,19 @@ def test_labels_are_brought_to_the_training_classes_by_name() -> None:
 
 def test_a_stratified_fifth_is_held_out_by_the_seed() -> None:
     given = images("digits", limit=100)
-    halves = divided(given, None, 0)
+    halves = divide_images(given, None, 0)
     training, test = halves.training, halves.test
     assert halves.held_out
     assert sorted([*training.positions, *test.positions]) == sorted(given.positions)
     assert np.bincount(test.labels).tolist() == [2] * 10  # pyright: ignore
-    assert np.array_equal(divided(given, None, 0).test.positions, test.positions)
-    assert not np.array_equal(divided(given, None, 1).test.positions, test.positions)
-    assert not divided(given, test, 0).held_out
+    assert np.array_equal(divide_images(given, None, 0).test.positions, test.positions)
+    assert not np.array_equal(divide_images(given, None, 1).test.positions, test.positions)
+    assert not divide_images(given, test, 0).held_out
 
 
 def test_images_without_labels_are_refused() -> None:
     with pytest.raises(UserError, match="no labels"):
-        divided(images(np.zeros((8, 8, 8), np.uint8)), None, 0)
+        divide_images(images(np.zeros((8, 8, 8), np.uint8)), None, 0)
 
 
 def _trained(block: AbstractBlock, gates: int | None, relu: bool) -> Trained:
@@ -135,7 +135,7 @@ def _trained(block: AbstractBlock, gates: int | None, relu: bool) -> Trained:
 
 
 @pytest.mark.parametrize(("gates", "relu"), [(None, False), (3, False), (None, True)])
-@pytest.mark.parametrize("block", [Attention(), Mixer(), Fno(), Fno((2, 3)), BlockFno(2, (2, 3)), Mlp()], ids=repr)
+@pytest.mark.parametrize("block", [AttentionBlock(), Mixer(), Fno(), Fno((2, 3)), BlockFno(2, (2, 3)), Mlp()], ids=repr)
 def test_outputs_follow_from_token_weights(block: AbstractBlock, gates: int | None, relu: bool) -> None:
     if isinstance(block, Mixer) and (gates or relu):
         pytest.skip("a gated mixer weighs every entry of a token apart")
@@ -148,7 +148,7 @@ def test_outputs_follow_from_token_weights(block: AbstractBlock, gates: int | No
     for h, head in enumerate(heads):
         term, right = member.terms[head.term], member.heads.terms[head.term].right[head.place]
         weighted = torch.einsum("it,itd->id", weights[:, h], tokens)
-        row = weighted if isinstance(block, Attention | Mixer) else weights[:, h].sum(1, keepdim=True)
+        row = weighted if isinstance(block, AttentionBlock | Mixer) else weights[:, h].sum(1, keepdim=True)
         outputs[:, term.outputs] += row @ right
     wanted = trained.outputs(tokens, torch.device("cpu"), 2**20)[:, 0]
     torch.testing.assert_close(outputs, wanted, rtol=1e-9, atol=1e-9)
@@ -163,7 +163,7 @@ def test_leading_heads_are_the_largest_of_all_terms() -> None:
 
 
 def test_block_norms_are_those_of_the_lifted_variable() -> None:
-    trained = _trained(Attention(), None, False)
+    trained = _trained(AttentionBlock(), None, False)
     factors = trained.members[0].heads.terms[0]
     found = block_squares(factors, 4)
     for k in range(4):
@@ -174,7 +174,7 @@ def test_block_norms_are_those_of_the_lifted_variable() -> None:
 
 
 def test_the_mean_gram_of_two_images_and_a_gate() -> None:
-    trained = _trained(Attention(), 1, False)
+    trained = _trained(AttentionBlock(), 1, False)
     tokens = torch.tensor([[[1.0, 2.0, 0.0, 0.0]], [[-3.0, 0.0, 0.0, 0.0]]], dtype=torch.float64)
     everything = Term(None, slice(0, 4), slice(0, 3))
     assert mean_gram(trained.block, everything, tokens)[0].tolist() == [5.0, 1.0, 0.0, 0.0]
@@ -184,16 +184,16 @@ def test_the_mean_gram_of_two_images_and_a_gate() -> None:
 
 def test_clusters_are_named_by_size() -> None:
     weights = np.array([[[1.0, 1.0, 1.0, 9.0]], [[1.0, 1.0, 1.0, 9.0]]])
-    assert clustered(weights, 0).tolist() == [[1, 1, 1, 2], [1, 1, 1, 2]]
+    assert cluster_tokens(weights, 0).tolist() == [[1, 1, 1, 2], [1, 1, 1, 2]]
 
 
 def test_what_is_kept_of_a_point_and_of_a_try_comes_back() -> None:
     heads = Heads((Factors(torch.rand(2, 3), torch.rand(2, 1, 2)), Factors(torch.rand(0, 3), torch.rand(0, 1, 2))))
     right = np.array([1.0, 0.0])
-    point = Point(
+    point = PathPoint(
         0.3, 0.1, 2.0, 1.9, "exact", "fine", 0.05, 1.5, right, right[::-1].copy(), np.array([3.0, 1.0]), heads
     )
-    back = Point.from_bytes(point.to_bytes())
+    back = PathPoint.from_bytes(point.to_bytes())
     assert (back.beta, back.kind, back.advice, back.seconds) == (0.1, "exact", "fine", 1.5)
     assert back.training_right.tolist() == [0.0, 1.0]
     assert [len(factors) for factors in back.heads.terms] == [2, 0]

@@ -91,7 +91,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("hidden.parquet", {"label": "label"}, "has no labels in 'label': all of them are negative or null"),
         ("partly.parquet", {}, "1 of the 2 images of partly.parquet have no label"),
         ("corrupt.parquet", {}, "corrupt.parquet cannot be read as Parquet"),
-        ("corrupt.npz", {}, "corrupt.npz is no .npz file"),
+        ("corrupt.npz", {}, "corrupt.npz is not a .npz file"),
         ("uneven.npz", {}, "uneven.npz has 2 images and 3 labels"),
         ("foreign.npz", {}, "foreign.npz has no images: its keys are weights"),
         ("plain.npz", {"split": "test"}, "plain.npz has no splits"),
@@ -127,5 +127,5 @@ def test_without_the_datasets_library_the_hub_says_what_to_install(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"'owner/name' is no path here, .* pip install 'vitscope\[hub\]'"):
+    with pytest.raises(UserError, match=r"'owner/name' is not a path here, .* pip install 'vitscope\[hub\]'"):
         images("owner/name")

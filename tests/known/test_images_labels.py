@@ -52,7 +52,7 @@ def test_a_map_may_be_a_file_which_the_source_of_the_labels_names(tmp_path: Path
     [
         ({"ant": 0, "bee": 1}, r"no entry for 1 labels of photos, such as 2 \(cat\)"),
         ({"ant": 0, "bee": 1, "cow": 2}, "names the class 'cow', which photos does not have: its classes are ant, bee"),
-        ({"ant": 0, "bee": 1, "cat": "dog"}, "sends 'cat' to 'dog', which is no class number"),
+        ({"ant": 0, "bee": 1, "cat": "dog"}, "sends 'cat' to 'dog', not to a class number"),
         ({"ant": 0, "bee": 1, "cat": -1}, "sends 'cat' to -1"),
         ({"ant": 0, "bee": 1, "cat": True}, "sends 'cat' to True"),
     ],

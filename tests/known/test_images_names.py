@@ -219,7 +219,7 @@ def test_numbers_without_names_are_said_to_be_taken_for_the_models() -> None:
 
 def test_classes_numbered_from_one_are_no_class_numbers_and_those_from_zero_are() -> None:
     from_one = tuple(f"class_{number}" for number in range(1, 10))
-    with pytest.raises(UserError, match=r"no class is called 0: say by --label-map FILE which class .* class_1 is"):
+    with pytest.raises(UserError, match=r"no class is called 0: say with --label-map FILE which class .* class_1 is"):
         fitted(folder_labels(*from_one), 10, None)
     assert fitted(folder_labels(*from_one), 9, None)["class_1"] == 0
     assert fitted(folder_labels("class_0", "class_7"), 10, None) == {"class_0": 0, "class_7": 7}

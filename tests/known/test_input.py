@@ -89,7 +89,7 @@ def test_a_timm_module_is_shown_its_own_size_and_channels(name, arguments, shape
     assert tuple(InMode("L" if shape[0] == 1 else "RGB", found.transform)(picture()).shape) == shape
     assert len(found.mean) == len(found.std) == shape[0]
     configured = tuple(module.pretrained_cfg["input_size"])
-    assert any("it is shown" in note or "which it is shown" in note for note in found.notes) == (configured != shape)
+    assert any("it is shown" in note for note in found.notes) == (configured != shape)
     with torch.inference_mode():
         assert module(torch.zeros(1, *shape)).shape[0] == 1
 
@@ -108,7 +108,7 @@ def test_what_no_configuration_says_is_said_to_be_a_guess():
     assert any("ImageNet's mean and deviation are a guess" in note for note in load(made).notes)
     with pytest.raises(UserError, match=re.escape("Levit does not run on pictures of 3 x 224 x 224")):
         load(Levit(img_size=64, num_classes=3).eval())
-    assert "timm's usual" in Timm.preprocessing(Levit(img_size=64, num_classes=3)).notes[0]
+    assert "timm's default" in Timm.preprocessing(Levit(img_size=64, num_classes=3)).notes[0]
 
 
 def test_grey_is_shown_grey_with_the_average_normalisation():
@@ -170,7 +170,7 @@ def test_a_torchvision_transformer_is_shown_its_own_size():
         module = models.vit_b_16(image_size=96, num_classes=3)
     found = Torchvision.preprocessing(module)
     assert found.shape == (3, 96, 96)
-    assert "made for 96 x 96 pixels, which it is shown" in found.notes[0]
+    assert "it is shown 96 x 96 pixels, for which it is made" in found.notes[0]
     assert tuple(found.transform(picture()).shape) == (3, 96, 96)
     with torch.device("meta"):
         large = Torchvision.preprocessing(models.vit_b_16(image_size=384))
@@ -312,8 +312,8 @@ def test_a_colour_processor_of_a_grey_module(folder):
         ({"size": {"height": 10**9, "width": 32}}, "has height = 1000000000"),
         ({"size": {"height": -1, "width": 32}}, "has height = -1"),
         ({"size": "large"}, "image processor"),
-        ({"image_processor_type": "../../evil"}, "is no name of an image processor"),
-        ({"image_processor_type": "ViTImageProcesor"}, "is no image processor of transformers"),
+        ({"image_processor_type": "../../evil"}, "is not the name of an image processor"),
+        ({"image_processor_type": "ViTImageProcesor"}, "is not an image processor of transformers"),
         ({"resample": 99}, "image processor"),
     ],
 )

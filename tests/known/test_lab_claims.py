@@ -72,7 +72,7 @@ def test_a_share_at_which_a_trial_did_not_get_there_is_no_point_of_the_steps() -
 
 
 def test_a_single_value_is_not_compared_with_itself() -> None:
-    lab = InitialError(noises="0.2,0.2", sigmas="0.1,0.3", samples="4:8", trials=3)
+    lab = InitialError(noises="0.2", sigmas="0.1,0.3", samples="4:8", trials=3)
     datasets = lab.datasets_of({"hinge": np.full(len(lab.plan_trials()), 20.0)})
     assert [one.name for one in lab.claims(datasets, FALSE_ALARMS)] == ["more-by-sigma"]
     assert "last_gain" not in datasets["needed-noise"]

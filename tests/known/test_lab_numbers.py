@@ -57,8 +57,8 @@ def test_verdicts_together() -> None:
     [
         (Estimate(9.0, 1.0, 8), ""),
         (Estimate(1.0, 0.5, 8), "(--trials 18)"),  # Student's 2.90 times 0.5 sqrt(8 / 18) is below 1
-        (Estimate(1.0, 0.0, 8), "alike"),
-        (Estimate(1.0, math.nan, 1), "alike"),
+        (Estimate(1.0, 0.0, 8), "identical ones"),
+        (Estimate(1.0, math.nan, 1), "identical ones"),
         (Estimate(1e-9, 1.0, 8), "on the threshold"),
         (Estimate(1.0, 0.5, 8, floor=0.45), "too far apart"),
         (Estimate(math.nan, math.nan, 0), ""),

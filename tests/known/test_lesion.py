@@ -159,7 +159,7 @@ def test_settings_that_make_no_sense_are_refused_at_once():
 
 def test_a_mean_of_other_images_does_not_fit(vit):
     subject = Lesion((1,), (Mean(torch.zeros(3, 12)),))(vit)
-    with pytest.raises(UserError, match=r"has the shape \(3, 12\) and meets \(18, 12\)"):
+    with pytest.raises(UserError, match=r"has the shape \(3, 12\) instead of \(18, 12\)"):
         walked(subject, noise(1, 3, 8, 8))
 
 
@@ -307,9 +307,9 @@ def test_blocks_that_compute_their_weights_are_tried_without_them(norm):
 
 def test_a_block_that_cannot_be_tried_is_told_apart_from_one_that_is_not_residual():
     subject = load(Calling(Given(), Given(raises=True)), input=pixels_of(8))
-    assert irremovable_layers(subject) == {2: "whether it is residual could not be tried (no weights)"}
+    assert irremovable_layers(subject) == {2: "whether it is residual could not be tested (no weights)"}
     alone = load(Calling(Given(raises=True)), input=pixels_of(8))
-    with pytest.raises(UserError, match=r"can be left out: whether it is residual could not be tried \(no weights\)"):
+    with pytest.raises(UserError, match=r"can be left out: whether it is residual could not be tested \(no weights\)"):
         LesionStudy().grid(alone, images(np.zeros((1, 8, 8, 3), "uint8")), Plan())
 
 
@@ -318,7 +318,7 @@ def test_a_module_that_holds_a_lock_is_said_not_to_be_copied():
     module.lock = threading.Lock()
     subject = load(module, input=pixels_of(8))
     for copy in (lambda: WeightPrune(0.5)(subject), lambda: trainable_copy(subject, "float32")):
-        with pytest.raises(UserError, match=r"Calling cannot be copied .*: let it hold no lock"):
+        with pytest.raises(UserError, match=r"Calling cannot be copied .*: remove locks"):
             copy()
 
 
@@ -491,7 +491,7 @@ def test_a_set_is_one_setting_and_odd_fields_are_refused(vit, pictures):
     for study_, match in (
         (LesionStudy(of="head", layers="2"), "no attention that can be read there"),
         (LesionStudy(layers="9"), "there is no layer 9"),
-        (AttentionShapeStudy(shapes="round"), "'round' is no shape"),
+        (AttentionShapeStudy(shapes="round"), "'round' is not a shape"),
         (AttentionShapeStudy(sizes="3,4"), "no middle"),
         (AttentionShapeStudy(shapes="", sizes=""), "name at least one"),
     ):

@@ -91,18 +91,18 @@ def test_units_may_be_named():
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [
-        (Plain, {}, "Plain is of no known library, so its input is not known: give it as input="),
+        (Plain, {}, "Plain belongs to no known library, so its input is not known: give it as input="),
         (Plain, {"units": ["layer9"], "input": INPUT}, "Plain has no submodule 'layer9'; it has stem, stages"),
         (Plain, {"units": ["head"], "input": INPUT}, "The unit 'head' returns no feature map"),
         (Twice, {"units": ["stem"], "input": INPUT}, "The unit 'stem' ran 2 times in one pass; a unit must run once"),
         (Plain, {"input": INPUT, "classes": ["a", "b"]}, "2 class names were given for a model of 10 classes"),
         (Plain, {"input": INPUT, "weights": "none.pt"}, "There is no checkpoint file none.pt"),
         (lambda: nn.Conv2d(1, 2, 3), {"input": INPUT}, "Conv2d returns a tensor of shape (1, 2, 6, 6); a classifier"),
-        (lambda: "nonsense/vit", {}, "'nonsense/vit' is no file, no saved folder and no model name"),
+        (lambda: "nonsense/vit", {}, "'nonsense/vit' is no file, saved folder or model name"),
         (lambda: "vit-giant", {}, "vitscope has no model named 'vit-giant'; it has: digits, vit-micro"),
         (lambda: "timm/vit_tiny_patch99", {}, "timm has no model named 'vit_tiny_patch99'; some it has: "),
         (lambda: "torchvision/nothing", {}, "nothing"),
-        (lambda: "timm/vit_tiny_patch16_224", {"crop": 1.5}, "The crop is 1.5; it is the share of the shorter side"),
+        (lambda: "timm/vit_tiny_patch16_224", {"crop": 1.5}, "The crop is 1.5; give the share of the shorter side"),
         (lambda: "digits", {"crop": 0.9}, "A crop (0.9) can be given for models of timm and torchvision"),
         (lambda: "vit-micro", {"pretrained": True}, "vit-micro has no pretrained weights; train it"),
     ],
@@ -122,7 +122,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 def test_a_file_that_does_not_say_what_it_is_asks_for_the_architecture(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "some.safetensors")
-    with pytest.raises(UserError, match="does not say which model it holds the weights of; name the architecture"):
+    with pytest.raises(UserError, match="does not say which model its weights belong to; name the architecture"):
         load(tmp_path / "some.safetensors")
 
 

@@ -159,7 +159,7 @@ def test_a_picture_without_finite_logits_is_wrong_and_named_with_its_first_unit(
 
 def test_values_that_are_not_finite_are_told_even_if_the_logits_are():
     (note,) = measured(Net(spoils=(True, False), forgives=True)).notes
-    assert "finite logits all the same" in note
+    assert "still give finite logits" in note
     assert "layer 1 (blocks.0)" in note
 
 
@@ -176,7 +176,7 @@ def test_weights_that_are_not_finite_are_named():
         measured(module)
     module = Net()
     module.blocks[1].scale.bias.data[0] = math.inf
-    assert measured(module).notes == ("The weights hold 1 of 1 numbers in blocks.1.scale.bias that are not finite.",)
+    assert measured(module).notes == ("Weights that are not finite: 1 of 1 numbers in blocks.1.scale.bias.",)
 
 
 def test_a_class_that_is_masked_is_no_fault():

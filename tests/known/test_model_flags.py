@@ -36,7 +36,7 @@ def test_what_is_no_argument_is_refused(texts):
 
 
 def test_averaged_and_raw_weights_are_not_both_taken():
-    with pytest.raises(UserError, match="give one of them"):
+    with pytest.raises(UserError, match="give only one of them"):
         ModelRequest(ema=True, raw=True)
 
 

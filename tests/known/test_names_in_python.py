@@ -48,32 +48,33 @@ from vitscope.measurement.errors import UserError
 subject, images = vitscope.load("digits"), vitscope.images("digits", limit=4)
 run = vitscope.measure(subject, images, "accuracy")
 calls = {
-    "The model is 'digits', which is not loaded yet; give vitscope.load(...) of it.":
+    "The model is 'digits', which is not loaded yet; load it with vitscope.load(...).":
         lambda: vitscope.checkup("digits", images),
-    "The model is Vit, which is not loaded yet; give vitscope.load(...) of it.":
+    "The model is Vit, which is not loaded yet; load it with vitscope.load(...).":
         lambda: vitscope.study(subject.module, images, "lesion"),
-    "The images are 'digits', which is not opened yet; give vitscope.images(...) of it.":
+    "The images are 'digits', which is not opened yet; open it with vitscope.images(...).":
         lambda: vitscope.checkup(subject, "digits", ["accuracy"]),
-    "The images are ndarray, which is not opened yet; give vitscope.images(...) of it.":
+    "The images are ndarray, which is not opened yet; open it with vitscope.images(...).":
         lambda: vitscope.measure(subject, np.zeros((4, 8, 8)), "accuracy"),
     "The images were given before the model; give the model first, then the images.":
         lambda: vitscope.measure(images, subject, "accuracy"),
-    "No diagnostic was given; give the name of one or several, as vitscope list shows them.":
+    "No diagnostic was given; give one or more of the names that vitscope list shows.":
         lambda: vitscope.measure(subject, images, []),
-    "No diagnostic and no study was given; give some, or leave diagnostics out to have all.":
+    "No diagnostic and no study was given; give some, or leave out diagnostics to run all of them.":
         lambda: vitscope.checkup(subject, images, []),
-    "'out' is no plan; give vitscope.Plan(folder=..., batch_size=...).":
+    "'out' is not a plan; give vitscope.Plan(folder=..., batch_size=...).":
         lambda: vitscope.measure(subject, images, "accuracy", "out"),
     "The batch size is '32'; it must be a whole number.": lambda: vitscope.Plan(batch_size="32"),
     "The batch size is 2.5; it must be a whole number.": lambda: vitscope.Plan(batch_size=2.5),
-    "0 is no name; this run holds accuracy.": lambda: run[0],
-    "['accuracy'] is no name; this run holds accuracy.": lambda: run.to_dataframe(["accuracy"]),
+    "0 is not a name; this run holds accuracy.": lambda: run[0],
+    "['accuracy'] is not a name; this run holds accuracy.": lambda: run.to_dataframe(["accuracy"]),
     "--limit is 2.5; it must be a whole number.": lambda: vitscope.images("digits", limit=2.5),
     "--limit is '5'; it must be a whole number.": lambda: vitscope.images("digits", limit="5"),
-    "3 is no place of a run; give its folder, its file or a URL.": lambda: vitscope.read_run(3),
-    "3 is no run; give runs, or the folders that they are in.": lambda: vitscope.report([3], "page.html"),
+    "3 is not a path; give the folder, the file or the URL of a run.": lambda: vitscope.read_run(3),
+    "3 is not a run; give runs or their folders.": lambda: vitscope.report([3], "page.html"),
     "A comparison takes 2 to 12 runs; 1 were given.": lambda: vitscope.compare(run, "page.html"),
-    "The labels are 'ab'; give a list of one for each run.": lambda: vitscope.compare([run, run], "page.html", "ab"),
+    "The labels are 'ab'; give a list with one label for each run.":
+        lambda: vitscope.compare([run, run], "page.html", "ab"),
     "digits takes a tensor of images x 1 x 8 x 8, not Images; see its preprocessing.": lambda: subject(images),
 }
 for said, call in calls.items():
@@ -145,7 +146,7 @@ def test_what_does_not_go_together_is_refused(shown):
             *shown, "weight-prune", "hessian-trace"
         ),
         "no study named 'accuracy'": lambda: study(*shown, "accuracy"),
-        "Two of the name 'weight-prune' cannot share a run": lambda: checkup(
+        "'weight-prune' was given twice with different settings": lambda: checkup(
             *shown, "accuracy", studies=["weight-prune", WeightPruneStudy("0.5")]
         ),
         "no diagnostic named 'acuracy' \\(is it accuracy\\?\\)": lambda: Monitor(shown[1], ["acuracy"], "nowhere"),

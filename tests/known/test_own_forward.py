@@ -13,9 +13,9 @@ from vitscope import PixelInput, images, load, measure, study
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.diagnostics.hessian_trace import HessianTrace
-from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.failure import report_failures
 from vitscope.engine.reading.finite import wanting_weights
-from vitscope.engine.reading.operations import counted_operations
+from vitscope.engine.reading.operations import count_operations
 from vitscope.findings.checkup import checkup
 from vitscope.interventions.lesion import Lesion, mean_branches
 from vitscope.measurement.errors import UserError
@@ -287,7 +287,7 @@ def test_a_weight_that_only_some_images_reach_does_not_condemn_the_others():
         module.other.weight[0, 0] = torch.nan
     run = measure(load(module, input=INPUT), grey(255, 255, 255, 0, 10, 20, 30, 40), [Accuracy()])
     assert any("1 of 32 numbers in other.weight" in note for note in run.notes)
-    with pytest.raises(UserError, match="of 3 images that were tried, none has finite logits"):
+    with pytest.raises(UserError, match="none of the 3 images tried has finite logits"):
         measure(load(module, input=INPUT), grey(255, 250, 245), [Accuracy()])
 
 
@@ -334,7 +334,7 @@ def test_what_a_module_raises_at_noise_is_told_as_well():
 def test_the_fault_of_who_watches_is_not_the_models():
     subject, shown = load(Choosing(9.0), input=INPUT), grey(0, 30)
     (batch,) = shown.batches(subject.preprocessing.transform, 2)
-    with pytest.raises(ZeroDivisionError), failures_told(subject, shown, batch):
+    with pytest.raises(ZeroDivisionError), report_failures(subject, shown, batch):
         raise ZeroDivisionError
 
 
@@ -354,7 +354,7 @@ def test_images_without_a_finite_loss_are_left_out_of_the_curvature():
 
 def test_a_loss_without_a_second_derivative_is_refused_by_the_weights_name():
     rooted = Choosing(-9.0, lambda logits: logits + torch.sqrt(0 * logits))
-    with pytest.raises(UserError, match=r"Hessian of the loss by stem\.weight is not finite"):
+    with pytest.raises(UserError, match=r"Hessian of the loss with respect to stem\.weight is not finite"):
         measure(load(rooted, input=INPUT), grey(0, 30), [HessianTrace(vectors=1, batch=2, batches=1)])
 
 
@@ -364,7 +364,7 @@ def test_operations_of_attention_pooling_are_counted():
     plain = vit()
     counts = []
     for model in (module, plain, plain):
-        with counted_operations() as operations:
+        with count_operations() as operations:
             model(torch.zeros(1, 3, 32, 32))
         counts.append(operations.total)
     assert counts[1] == counts[2]
@@ -430,7 +430,7 @@ class Returning(nn.Module):
         (lambda logits, _: torch.cat([logits, logits]), "returns 2 rows for 1 image; a classifier returns"),
         (lambda logits, _: logits.mean(0, keepdim=True), "returns 1 row for 11 images"),
         (lambda logits, _: logits.T, "returns 4 rows for 1 image"),
-        (lambda logits, _: logits.squeeze(), r"of shape \(4,\); .*: squeeze no axis of the batch"),
+        (lambda logits, _: logits.squeeze(), r"of shape \(4,\); .*: do not squeeze the batch axis"),
         (lambda *both: both, r"a tuple of a tensor of shape \(1, 4\), a tensor of shape \(1, 3\);"),
         (lambda logits, f: {"out": logits, "f": f}, r"a dict of 'out': a tensor of shape \(1, 4\), 'f': a tensor"),
         (lambda *_: None, "returns a NoneType;"),

@@ -65,7 +65,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
         (lambda: VitConfig(image=30), "image/patch is 30/4; the first must be a multiple of the second."),
         (lambda: VitConfig(dim=65), "dim/heads is 65/4; the first must be a multiple of the second."),
         (lambda: VitConfig(dim=66, heads=3), "dim is 66; it must be a multiple of 4."),
-        (lambda: make_vit("vit-huge", {}, None), "named 'vit-huge'; there are: vit-micro,"),
+        (lambda: make_vit("vit-huge", {}, None), "named 'vit-huge'; it has: vit-micro,"),
         (lambda: make_vit("vit-micro", {"width": 3}, None), "vit-micro takes no argument 'width'"),
         (lambda: Own.create("vit-micro", True), "vit-micro has no pretrained weights; train it with"),
         (lambda: Own.create("vit", False), "vitscope has no model named 'vit'; it has: digits, vit-micro"),
@@ -73,7 +73,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
             lambda: Vit(VitConfig())(torch.zeros(1, 3, 16, 16)),
             r"are \(3, 16, 16\); this model was made for \(3, 32, 32",
         ),
-        (lambda: PixelInput(8, 2, (0.5,), (0.5,)), "An input of 2 channels was asked for"),
+        (lambda: PixelInput(8, 2, (0.5,), (0.5,)), "An input cannot have 2 channels"),
         (lambda: PixelInput(8, 3, (0.5, 0.5), (0.5,)), "mean has 2 and std 1 values; give one value, or one for each"),
     ],
 )

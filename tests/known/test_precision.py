@@ -116,7 +116,7 @@ def test_weights_without_numbers_are_refused(make):
 
 def test_lazy_layers_that_saw_no_picture_are_named():
     module = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))
-    with pytest.raises(UserError, match=r"no numbers yet in 0\.weight and 7 weights more"):
+    with pytest.raises(UserError, match=r"no numbers yet in 0\.weight and 7 more weights"):
         load(module, input=INPUT)
     module(torch.zeros(2, 3, 32, 32))
     assert load(module, input=INPUT).class_count == 4

@@ -58,7 +58,7 @@ def test_a_name_a_class_and_a_value_stand_for_the_same(things):
 def test_what_stands_for_nothing_is_refused_with_what_there_is(things):
     refused = {
         "cub": r"no thing named 'cub' \(is it cube\?\); there are: cube\.",
-        3: "3 is no thing; give a name, a class or a value: the names are cube",
+        3: "3 is no thing; give a value, a class or one of these names: cube",
         None: "None is no thing",
         AbstractThing: "AbstractThing is no thing",
         Registry: "Registry is no thing",
@@ -68,7 +68,7 @@ def test_what_stands_for_nothing_is_refused_with_what_there_is(things):
             resolve_names(given, things)
     with pytest.raises(UserError, match=r"\['cube'\] is no thing"):
         value_of(["cube"], things)
-    with pytest.raises(UserError, match="Two of the name 'cube' cannot share a run"):
+    with pytest.raises(UserError, match="'cube' was given twice with different settings"):
         resolve_names(["cube", things["cube"](3)], things)
 
 
@@ -111,18 +111,18 @@ def test_what_is_not_whole_is_refused_where_it_is_registered(things):
     plain = type("Plain", (AbstractThing,), {"name": "n", "title": "T", "size": lambda self: 1, "__doc__": "A thing."})
     cases = {
         "has no docstring": thing("n", doc=None),
-        "lacks size, title, which AbstractThing asks for": thing("n", size=None, title=None),
+        "lacks size, title, which AbstractThing requires": thing("n", size=None, title=None),
         r"has the attribute name = 'other'; make both names the same": thing("other"),
-        "is no AbstractThing; make it a subclass": thing("n", base=object),
-        "is no dataclass: put @dataclass": plain,
+        "is not a subclass of AbstractThing; make it one": thing("n", base=object),
+        "is not a dataclass; put @dataclass": plain,
         "has fields without a default: edge": thing("n", edge=None),
     }
     for said, cls in cases.items():
         with pytest.raises(UserError, match=said):
             things.add("n")(cls)
-    with pytest.raises(UserError, match="Plain is no dataclass"):
+    with pytest.raises(UserError, match="Plain is not a dataclass"):
         resolve_names(plain(), things)
-    with pytest.raises(UserError, match="a name that is not of letters, digits"):
+    with pytest.raises(UserError, match="a name of more than letters, digits"):
         things.add("a/b")(thing("a/b"))
     assert list(things) == ["cube"]
 

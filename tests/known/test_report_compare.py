@@ -20,7 +20,7 @@ from vitscope.measurement.claim import Verdict
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.report import compare, report
-from vitscope.report.comparison import difference, difference_tables, differences, joined
+from vitscope.report.comparison import difference_tables, differences, format_difference, join_runs
 from vitscope.report.drawing import drawings
 from vitscope.report.measured import quantities_of
 from vitscope.report.pairing import pair, pair_models
@@ -62,7 +62,7 @@ def two_models_of_different_depth() -> tuple[Run, Run]:
 
 def test_unlike_models_are_aligned_by_relative_depth(unlike):
     view = CompareView(sides(unlike))
-    quantities = quantities_of("d", joined(view.sides, "d", view.exact))
+    quantities = quantities_of("d", join_runs(view.sides, "d", view.exact))
     ((lines,),) = drawings(quantities, view.strip)
     *_, first, second = lines.interactive().to_plotly_json()["data"]
     assert not view.exact
@@ -75,7 +75,7 @@ def test_unlike_models_are_aligned_by_relative_depth(unlike):
 def test_alike_models_are_aligned_by_layer_on_the_strip():
     runs = [a_run({"d": titled(values("x", [0, 1, 2, 3, 4], layer=range(5)))}, f"m{i}") for i in range(2)]
     view = CompareView(sides(runs))
-    ((lines,),) = drawings(quantities_of("d", joined(view.sides, "d", view.exact)), view.strip)
+    ((lines,),) = drawings(quantities_of("d", join_runs(view.sides, "d", view.exact)), view.strip)
     assert view.exact
     assert type(lines).__name__ == "DepthLines"
     assert lines.interactive().to_plotly_json()["data"][-1]["x"] == [0, 1, 2, 3, 4]
@@ -87,7 +87,7 @@ def test_a_lesion_is_aligned_by_depth_like_a_layer(unlike):
         lesion = values("x_change", [-1, -2], lesion=units).assign_coords(lesion_kind=("lesion", kinds))
         groups.append({"lesion-d": titled(lesion)})
     runs = a_run(groups[0], "vit"), a_run(groups[1], "resnet", SHORT)
-    dataset = joined(sides(runs), "lesion-d", exact=False)
+    dataset = join_runs(sides(runs), "lesion-d", exact=False)
     assert dataset["x_change"].dims == ("run", "depth")
     assert dataset["depth"].values.tolist() == [0.25, 0.5, 0.75, 1]
     assert dataset["x_change"].sel(run="b: resnet").values.tolist()[1::2] == [-1, -2]
@@ -96,7 +96,7 @@ def test_a_lesion_is_aligned_by_depth_like_a_layer(unlike):
 def test_heads_become_their_mean_whose_error_is_at_most_the_mean_of_theirs():
     heads = values("x", [[1, 3, np.nan], [5, 7, 9]], layer=[1, 4], head=range(3))
     heads["x_error"][:] = [[1, 2, np.nan], [1, 2, 3]]
-    dataset = joined(sides([a_run({"d": titled(heads)})] * 2), "d", exact=True)
+    dataset = join_runs(sides([a_run({"d": titled(heads)})] * 2), "d", exact=True)
     assert dataset["x"].values.tolist() == [[2, 7]] * 2
     assert dataset["x_error"].values.tolist() == [[1.5, 2]] * 2
     assert "mean over heads" in dataset["x"].attrs["meaning"]
@@ -105,7 +105,9 @@ def test_heads_become_their_mean_whose_error_is_at_most_the_mean_of_theirs():
 def test_differences_are_from_the_first_run_with_independent_errors():
     runs = [a_run({"d": titled(values("x", mean, error))}, "m") for mean, error in ((1, 0.3), (2, 0.4), (0.5, 0.4))]
     compared = sides(runs)
-    (table,) = difference_tables(compared, quantities_of("d", joined(compared, "d", exact=True)), pair(compared).errors)
+    (table,) = difference_tables(
+        compared, quantities_of("d", join_runs(compared, "d", exact=True)), pair(compared).errors
+    )
     assert table.header[-2:] == ("b − a", "c − a")
     assert table.rows[0][-2:] == ("+1.00 ± 0.50", "−0.50 ± 0.50")
     (row,) = csv.DictReader(io.StringIO(table.csv))
@@ -116,7 +118,7 @@ def test_differences_are_from_the_first_run_with_independent_errors():
 def test_over_relative_depth_quarters_are_compared(unlike):
     compared = sides(unlike)
     (table,) = difference_tables(
-        compared, quantities_of("d", joined(compared, "d", exact=False)), pair(compared).errors
+        compared, quantities_of("d", join_runs(compared, "d", exact=False)), pair(compared).errors
     )
     assert [(row[0], row[1], row[2], row[3]) for row in table.rows] == [
         ("second", "2.00 ± 0.30", "11.00 ± 0.30", "+9.00 ± 0.42"),
@@ -128,7 +130,7 @@ def test_a_quarter_holds_the_units_that_end_in_it():
     groups = {"d": titled(values("x", [100, 1, 2, 3, 4, 5], layer=range(6)))}
     compared = sides([a_run(groups, anatomy=tuple({**SHORT[0], "block": i} for i in range(5)))] * 2)
     (table,) = difference_tables(
-        compared, quantities_of("d", joined(compared, "d", exact=False)), pair(compared).errors
+        compared, quantities_of("d", join_runs(compared, "d", exact=False)), pair(compared).errors
     )
     means = [("first", "1.00"), ("second", "2.00"), ("third", "3.00"), ("last", "4.50")]
     assert [(row[0], row[1].split(" ")[0]) for row in table.rows] == means
@@ -137,7 +139,9 @@ def test_a_quarter_holds_the_units_that_end_in_it():
 def test_on_an_axis_of_their_own_only_common_places_are_compared():
     runs = [a_run({"d": titled(values("x", [1, 2], keep=keep))}) for keep in ([0.1, 0.5], [0.5, 1.0])]
     compared = sides(runs)
-    (table,) = difference_tables(compared, quantities_of("d", joined(compared, "d", exact=True)), pair(compared).errors)
+    (table,) = difference_tables(
+        compared, quantities_of("d", join_runs(compared, "d", exact=True)), pair(compared).errors
+    )
     assert [(row[0], row[-1]) for row in table.rows] == [("0.5", "−1.00 ± 0.42")]
 
 
@@ -148,7 +152,7 @@ def test_on_an_axis_of_their_own_only_common_places_are_compared():
 def test_a_difference_needs_both(numbers, text):
     mean, error, first, first_error = numbers
     ((apart, apart_error),) = differences((first, mean), (first_error, error), (None,))
-    assert difference(apart, apart_error) == text
+    assert format_difference(apart, apart_error) == text
 
 
 def test_a_paired_error_takes_the_place_of_that_of_independent_errors():
@@ -172,7 +176,7 @@ def test_the_step_that_a_callback_noted_names_the_run(tmp_path):
     view = CompareView(sides(found))
     assert [side.label for side in view.sides] == ["step 100", "step 200"]
     assert view.title == "m from step 100 to step 200"
-    ((course,),) = drawings(quantities_of("d", joined(view.sides, "d", view.exact)), view.strip)
+    ((course,),) = drawings(quantities_of("d", join_runs(view.sides, "d", view.exact)), view.strip)
     assert course.interactive().to_plotly_json()["data"][0]["mode"] == "lines+markers"
 
 
@@ -241,7 +245,7 @@ def test_runs_over_the_same_images_are_compared_image_by_image():
 def test_paired_errors_stand_on_the_page_and_in_its_table():
     compared = sides([BEFORE, AFTER])
     view = CompareView(compared)
-    quantities = quantities_of("accuracy", joined(compared, "accuracy", exact=True))
+    quantities = quantities_of("accuracy", join_runs(compared, "accuracy", exact=True))
     (table,) = difference_tables(compared, quantities, view.pairings.errors)
     top1, nll = csv.DictReader(io.StringIO(table.csv))
     right, loss = view.pairings.found[0].right, view.pairings.found[0].loss
@@ -249,14 +253,17 @@ def test_paired_errors_stand_on_the_page_and_in_its_table():
     assert float(top1[name]) == right.error == pytest.approx(np.std([1] * 4 + [0] * 5 + [-1], ddof=1) / 10**0.5)
     assert float(nll[name]) == loss.error
     assert view.differences[0].cells[0] == "+0.30 ± 0.21"
-    assert "Differences in accuracy/top1, accuracy/nll, calibration/overconfidence are taken" in view.errors
+    assert "differences in accuracy/top1, accuracy/nll, calibration/overconfidence are computed" in view.errors
 
 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (scored([1] * 10, [1.0] * 10, "j"), "they saw different images, or the same under other labels (10 images of"),
-        (scored([1] * 10, [1.0] * 10, label=[1] * 10), "their images have other names or labels"),
+        (
+            scored([1] * 10, [1.0] * 10, "j"),
+            "they saw different images, or the same images with other labels (10 images of",
+        ),
+        (scored([1] * 10, [1.0] * 10, label=[1] * 10), "their images have different names or labels"),
         (a_run({}, "third"), "the run of third holds no scores of single images; measure its accuracy again"),
     ],
 )
@@ -293,7 +300,7 @@ def test_runs_that_are_right_on_the_same_images_say_so():
         pair(sides([BEFORE, scored([2, 1, 1, 1, 0, 0, 0, 0, 0, 0], [3.0] * 4 + [1.5] * 6)])).found[0].sentences
     )
     assert "right on the same images" in first
-    assert "differs by 1.000 nats, by the same on every image" in loss
+    assert "differs by 1.000 nats, the same on every image" in loss
 
 
 def test_the_page_of_a_run_of_several_models_says_the_same(tmp_path):
@@ -383,11 +390,11 @@ def test_runs_of_one_model_are_told_apart_by_what_differs():
     assert [side.label for side in sides([a_run({}), a_run({})])] == ["a: m", "b: m"]
     assert [side.label for side in sides(runs, ["x", "y", "z"])] == ["x", "y", "z"]
     for labels in (["x"], ["x", "x", "y"]):
-        with pytest.raises(UserError, match="give each one of its own"):
+        with pytest.raises(UserError, match="give each run its own label"):
             sides(runs, labels)
 
 
-@pytest.mark.parametrize(("runs", "said"), [(["a"], "takes two runs at least"), (["a", "gone"], "no finished run")])
+@pytest.mark.parametrize(("runs", "said"), [(["a"], "needs at least two runs"), (["a", "gone"], "no finished run")])
 def test_the_command_refuses_in_one_sentence(tmp_path, runs, said):
     stored(tmp_path / "a", a_run({}))
     told = CliRunner().invoke(app, ["compare", *(str(tmp_path / name) for name in runs)])

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from report_run import ANATOMY, dataset
 
 from vitscope.report.drawing import drawings
-from vitscope.report.drawing.drawing import beside, break_lines
+from vitscope.report.drawing.drawing import break_axis_words, break_lines
 from vitscope.report.measured import quantities_of
 from vitscope.report.strip import strip
 
@@ -224,7 +224,7 @@ def test_every_figure_says_what_its_vertical_axis_or_its_colour_is_with_the_unit
 
 def painted(drawing):
     axes = Figure().add_subplot()
-    axes.set_ylabel(beside(drawing.quantities))
+    axes.set_ylabel(break_axis_words(drawing.quantities))
     drawing.paint(axes)
     return axes
 

@@ -94,7 +94,8 @@ def test_what_can_be_acted_on_comes_first_and_theory_has_a_section_of_its_own_af
     assert "1 further finding: 1 good" in html[findings:theory]
     assert html.index("1 further finding") < html.index("headline c1")
     assert '<a href="#run1-about-the-theory">About the theory</a>' in html
-    assert "5 claims of this run are tests. Each errs in at most 1 % of runs, and any of them in at most 5 %" in html
+    assert "5 claims of this run are statistical tests. Each is wrong in at most 1 % of runs, and any of them " in html
+    assert "and any of them in at most 5 %" in html
 
 
 def test_every_mark_is_a_word_and_a_sign_beside_its_colour():
@@ -139,7 +140,7 @@ def test_claims_of_earlier_versions_are_marked_by_their_verdict():
         ("Does not hold", "b"),
         ("Undecided", "c"),
     ]
-    assert "are tests" not in html
+    assert "are statistical tests" not in html
 
 
 def test_findings_that_rest_on_one_figure_draw_it_once():
@@ -267,7 +268,7 @@ def test_the_same_run_gives_the_same_figure_files(tmp_path):
 
 def test_a_path_that_cannot_be_a_file_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is a folder; give the file a name"):
+    with pytest.raises(UserError, match="is a folder; give the name of a file"):
         report(run(GROUPS), tmp_path)
     with pytest.raises(UserError, match="file is a file, not a folder"):
         report(run(GROUPS), tmp_path / "file" / "deep" / "page.html")
@@ -280,14 +281,16 @@ def test_a_page_is_not_written_over_a_run_or_any_other_file_nor_to_a_url(tmp_pat
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "empty.html").touch()
     for write in (lambda path: report(run(GROUPS), path), lambda path: compare([run(GROUPS)] * 2, path)):
-        with pytest.raises(UserError, match=r"run\.nc has the name of a run; give the page another, such as .*\.html"):
+        with pytest.raises(
+            UserError, match=r"run\.nc has the name of a run; give the page another name, such as .*\.html"
+        ):
             write(kept)
-        with pytest.raises(UserError, match=r"notes\.txt is there already and is no page"):
+        with pytest.raises(UserError, match=r"notes\.txt exists and is not a page"):
             write(tmp_path / "notes.txt")
-        with pytest.raises(UserError, match=r"A page is written on this machine, and memory://page\.html is not"):
+        with pytest.raises(UserError, match=r"A page is written on this machine, but memory://page\.html is a URL"):
             write("memory://page.html")
         write(write(tmp_path / "empty.html"))  # which replaces a page
-    with pytest.raises(UserError, match="Figures are written on this machine, and memory://figures is not"):
+    with pytest.raises(UserError, match="Figures are written on this machine, but memory://figures is a URL"):
         figures(run(GROUPS), "memory://figures")
     assert kept.read_bytes() == before
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -305,8 +308,8 @@ def test_what_it_gets_wrong_comes_first_with_its_pictures_and_hostile_names_as_t
     shown = images(([Image.new("RGB", (8, 8), "red")] * 3, np.array([0, 1, 1])))
     found = own_part(page([run({"mistakes": mistakes(scores, shown, (HOSTILE, "b")), **GROUPS})]))
     assert "<script>alert" not in found
-    assert "1 of 3 images, 2 classes among them." in found
+    assert "Misclassified: 1 of 3 images (2 classes in all)." in found
     assert len(re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+"', found)) == 1
     assert found.index("What it gets wrong</h2>") < found.index("Findings</h2>")
     right = own_part(page([run({"mistakes": mistakes(replace(scores, predicted=scores.label), shown, None)})]))
-    assert "all 3 images are right" in right
+    assert "all 3 images are classified correctly" in right

@@ -13,7 +13,7 @@ from vitscope.diagnostics import default_diagnostics
 from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.attention_distance import AttentionDistance
 from vitscope.diagnostics.token_rank import TokenRank
-from vitscope.engine.grid import Axis, Grid
+from vitscope.engine.grid import Axis, StudyGrid
 from vitscope.engine.reading.activation import Workspace, rows_with
 from vitscope.engine.reading.shard import Reading
 from vitscope.engine.study import study
@@ -391,9 +391,9 @@ def test_a_lesion_of_the_unit_leaves_the_choice_in_place(small, batch):
 @pytest.mark.parametrize(
     ("intervention", "said"),
     [
-        (lambda: TokenKeep(1.5, 1), "A share of 1.5"),
-        (lambda: TokenKeep(-0.1, 1), "A share of -0.1"),
-        (lambda: AtRandom(-1), "The seed -1"),
+        (lambda: TokenKeep(1.5, 1), "keep is 1.5"),
+        (lambda: TokenKeep(-0.1, 1), "keep is -0.1"),
+        (lambda: AtRandom(-1), "The seed is -1"),
         (lambda: ByPixels(lambda images: images), "A lambda has no name"),
     ],
 )
@@ -403,7 +403,7 @@ def test_settings_that_mean_nothing_are_refused(intervention, said):
 
 
 def test_subjects_that_cannot_are_told_why(small):
-    with pytest.raises(UserError, match="at layer 7; this model has layers 1 to 6"):
+    with pytest.raises(UserError, match="was given layer 7; this model has layers 1 to 6"):
         TokenKeep(0.5, 7)(small)
     with pytest.raises(UserError, match="at layer 6 needs an attention unit there or later"):
         TokenKeep(0.5, 6)(small)
@@ -453,7 +453,7 @@ def test_the_study_gives_a_curve_for_every_ranking(small):
 def test_layers_that_lost_tokens_are_empty_in_a_study_of_other_diagnostics(small):
     pictures = vitscope.images("digits", split="test", limit=8)
     axis = Axis("keep", (1.0, 0.5), "kept")
-    grid = Grid((axis,), ((TokenKeep(1.0, 3),), (TokenKeep(0.5, 3),)))
+    grid = StudyGrid((axis,), ((TokenKeep(1.0, 3),), (TokenKeep(0.5, 3),)))
     run = study(small, pictures, grid, [TokenRank(), AttentionDistance()])
     for group in ("grid-token-rank", "grid-attention-distance"):
         result = run.tree[group].to_dataset()

@@ -27,7 +27,7 @@ def test_input_and_classes_of_a_published_architecture(name, text):
     assert preprocessing.text == text
     assert preprocessing.transform(Image.new("RGB", (300, 280))).shape == torch.Size(preprocessing.shape)
     assert (found.count, len(found.names), found.names[0]) == (1000, 1000, "tench")
-    assert "taken for those of torchvision's weights" in found.notes[0]
+    assert "assumed to be those of torchvision's weights" in found.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from vitscope.training.watch.own import WatchObserver
 from vitscope.training.watch.pace import Pace, Turn
 from vitscope.training.watch.scalar import Scalar, plain_values, scalars, units
 from vitscope.training.watch.sink import AbstractSink
-from vitscope.training.watch.snapshot import random_states_kept, snapshot, unwrapped
+from vitscope.training.watch.snapshot import keep_random_states, snapshot, strip_wrappers
 from vitscope.training.watch.store import StepStore
 
 TINY = Recipe(
@@ -254,7 +254,7 @@ def test_a_diagnostic_that_finds_nothing_to_read_is_named_once(tmp_path, caplog)
     watch = monitor(tmp_path, subject=AsSubject(input=INPUT))
     assert all(watch.step(Plain(), step) is not None for step in range(2))
     assert caplog.messages == [
-        "attention-entropy is not taken: Plain has no attention that this reads (its units: convolution)."
+        "attention-entropy is not measured: Plain has no attention that this reads (its units: convolution)."
     ]
 
 
@@ -287,7 +287,7 @@ def test_all_random_states_are_kept():
     random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
     first = drawn()
     random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
-    with pytest.raises(ZeroDivisionError), random_states_kept():
+    with pytest.raises(ZeroDivisionError), keep_random_states():
         drawn()[0] + 1 / 0
     assert drawn().tolist() == first.tolist()
 
@@ -306,7 +306,7 @@ def test_a_folder_that_cannot_be_written_is_named(caplog):
     sink = Kept()
     assert monitor("/proc/nowhere", sinks=(sink,)).step(vit(), 3) is None
     assert "Step 3 could not be measured: " in caplog.messages[0]
-    assert "Nor could that be noted in /proc/nowhere: " in caplog.messages[1]
+    assert "This failure could not be noted in /proc/nowhere either: " in caplog.messages[1]
     assert list(sink.notes) == [3]
 
 
@@ -346,12 +346,12 @@ def test_multiples_are_due_once_reached_or_passed():
 def test_a_measurement_waits_until_it_fits_the_budget():
     pace = Pace(10, 0.2)
     assert pace.turn(0, 100.0) is Turn.MEASURE
-    pace.measured(100.0, 104.0)  # 4 seconds, which are 0.2 of 16 + 4
+    pace.record_measurement(100.0, 104.0)  # 4 seconds, which are 0.2 of 16 + 4
     assert pace.turn(5, 110.0) is Turn.PASS
     assert pace.turn(10, 119.9) is Turn.POSTPONE
     assert pace.turn(19, 130.0) is Turn.PASS  # the next multiple, not the next step
     assert pace.turn(20, 120.0) is Turn.MEASURE
-    pace.measured(120.0, 121.0)
+    pace.record_measurement(120.0, 121.0)
     assert pace.spent == 5.0
     assert pace.share(125.0) == 0.2
 
@@ -368,7 +368,7 @@ def test_all_measurements_but_the_latest_stay_within_the_budget(budget, duration
         if pace.turn(step, now) is Turn.MEASURE:
             began.append(now)
             costs.append(cost)
-            pace.measured(now, now + cost)
+            pace.record_measurement(now, now + cost)
             now += cost
         now += training
     assert sum(costs[:-1]) <= budget * (began[-1] - began[0]) * (1 + 1e-9)
@@ -392,8 +392,8 @@ def test_postponing_is_said_once_and_the_cost_is_logged(tmp_path, caplog):
     assert sink.logged[16]["watch/share"] == Scalar("watch/share", 8.0 / 40.0, "1")
     assert list(sink.notes) == [2]
     assert caplog.messages == [
-        "The last measurement took 4 s, too much for a share of 0.2 at step 2; measurements wait for later multiples "
-        "of 2 until they fit. Raise every or budget, or take fewer images or diagnostics."
+        "The last measurement took 4 s, too much for a time share of 0.2 at step 2; measurements wait for later "
+        "multiples of 2 until they fit. Raise every or budget, or use fewer images or diagnostics."
     ]
 
 
@@ -444,14 +444,16 @@ def test_wrappers_are_taken_off():
             self._orig_mod = module
 
     module = Plain()
-    assert unwrapped(OptimizedModule(nn.DataParallel(module))) is module
+    assert strip_wrappers(OptimizedModule(nn.DataParallel(module))) is module
     assert isinstance(snapshot(OptimizedModule(module)), Plain)
 
 
 def test_what_cannot_be_copied_is_said():
     module = Plain()
     module.lock = (value for value in ())
-    with pytest.raises(UserError, match=r"Plain cannot be copied \(cannot pickle 'generator' object\); watch the sub"):
+    with pytest.raises(
+        UserError, match=r"Plain cannot be copied \(cannot pickle 'generator' object\); watch only the sub"
+    ):
         snapshot(module)
     module = Plain()
     module.blocks.forward = lambda x: x

@@ -21,9 +21,9 @@ from vitscope.interventions.weight_prune import WeightPrune
 from vitscope.measurement.errors import UserError
 from vitscope.models.load import load
 from vitscope.models.pixels import PixelInput
-from vitscope.models.rewritten import kernels_of, parameters_of, rewritten
+from vitscope.models.rewritten import kernels_of, parameters_of, replace_parameters
 from vitscope.models.subject import Unwatched
-from vitscope.numerics.direction import column_normalised, filter_normalised, gaussian
+from vitscope.numerics.direction import gaussian, normalise_columns, normalise_filters
 
 PIXELS = PixelInput(8, 3, (0.5,), (0.5,))
 
@@ -108,7 +108,7 @@ def test_a_cached_copy_of_a_parameter_is_dropped():
     module = nn.Sequential(Caching(), nn.Sequential(nn.Dropout(0.5)).train()).eval()
     module[1].training = True
     assert module(torch.zeros(3)).tolist() == [0, 0, 0]
-    new = rewritten(module, {"0.bias": torch.arange(3.0)})
+    new = replace_parameters(module, {"0.bias": torch.arange(3.0)})
     assert new(torch.zeros(3)).tolist() == [2, 1, 0]
     assert [part.training for part in new.modules()] == [part.training for part in module.modules()]
     assert module(torch.zeros(3)).tolist() == [0, 0, 0]
@@ -127,14 +127,14 @@ def test_directions_are_gaussian_and_each_parameters_own():
 def test_a_direction_does_not_depend_on_the_other_parameters(subject):
     whole = RandomDirection(3).of(subject)
     weight = parameters_of(subject)["head.weight"]
-    assert torch.equal(whole["head.weight"], filter_normalised(gaussian((5, 4), 3, "head.weight"), weight))
+    assert torch.equal(whole["head.weight"], normalise_filters(gaussian((5, 4), 3, "head.weight"), weight))
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3, 3)])
 def test_both_normalisations_give_the_weights_norms(shape):
     weights, direction = (gaussian(shape, 0, name) * 3 for name in ("weights", "direction"))
     weights[2] = 0
-    filters, columns = filter_normalised(direction, weights), column_normalised(direction, weights)
+    filters, columns = normalise_filters(direction, weights), normalise_columns(direction, weights)
     torch.testing.assert_close(filters.flatten(1).norm(dim=1), weights.flatten(1).norm(dim=1))
     assert filters[2].abs().max() == 0
     torch.testing.assert_close(columns.norm(dim=0), weights.norm(dim=0))
@@ -144,7 +144,7 @@ def test_both_normalisations_give_the_weights_norms(shape):
 
 def test_one_dimensional_tensors_and_zeros_are_left_out():
     ones = torch.ones(4)
-    for normalised in (filter_normalised, column_normalised):
+    for normalised in (normalise_filters, normalise_columns):
         assert torch.equal(normalised(ones, 2 * ones), torch.zeros(4))
         assert torch.equal(normalised(torch.zeros(2, 3), torch.ones(2, 3)), torch.zeros(2, 3))
         assert torch.equal(normalised(torch.ones(2, 3), torch.zeros(2, 3)), torch.zeros(2, 3))
@@ -222,7 +222,7 @@ def test_pruned_entries_are_counted_exactly(subject):
 def test_of_equal_weights_the_first_go_first(subject):
     ones = {name: torch.ones_like(kernel) for name, kernel in kernels_of(subject).items()}
     ones["head.weight"][0, 0] = -0.5
-    module = rewritten(subject.module, ones)
+    module = replace_parameters(subject.module, ones)
     pruned = kernels_of(WeightPrune(6 / (108 + 144 + 20))(load(module, input=PIXELS, units=["one", "two"])))
     assert pruned["one.weight"].flatten().eq(0).nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
     assert pruned["head.weight"].flatten().eq(0).nonzero().flatten().tolist() == [0]

@@ -168,9 +168,9 @@ def traced(module):
     ("make", "message"),
     [
         (lambda: hooked(small(img_size=32)), "The DataParallel has forward hooks of its own"),
-        (lambda: traced(small(img_size=32)), "A ScriptModule cannot be read at its parts"),
-        (lambda: 5, "A int is no model; give a torch.nn.Module"),
-        (lambda: timm.create_model, "A function is no model"),
+        (lambda: traced(small(img_size=32)), "The parts of a ScriptModule cannot be read"),
+        (lambda: 5, "A int is not a model; give a torch.nn.Module"),
+        (lambda: timm.create_model, "A function is not a model"),
     ],
 )
 def test_what_cannot_be_unwrapped_is_named(make, message):

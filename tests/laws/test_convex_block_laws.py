@@ -8,7 +8,7 @@ import torch
 
 from vitscope.convex import blocks
 from vitscope.convex.block import BLOCKS, AbstractBlock, GatedLens, Sizes
-from vitscope.convex.blocks.attention import Attention
+from vitscope.convex.blocks.attention import AttentionBlock
 from vitscope.convex.blocks.block_fno import BlockFno
 from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.linear import Linear
@@ -25,7 +25,7 @@ from vitscope.runs.registry import import_all
 import_all(blocks.__name__)
 IMAGES, TOKENS, DIM, OUTPUTS = 7, 6, 5, 3
 KINDS = {
-    "attention": Attention(),
+    "attention": AttentionBlock(),
     "block-fno": BlockFno(blocks=2),
     "block-fno in two dimensions": BlockFno(blocks=3, grid=(3, 2)),
     "fno": Fno(),
@@ -239,7 +239,7 @@ def test_nothing_that_is_given_is_written_to(block, pooled, activation):
 @every_activation
 def test_a_problem_of_mean_tokens_is_the_same_where_the_block_sees_no_more(block, pooled, activation):
     problem = problem_of(block, pooled, activation)
-    averaged = problem.averaged()
+    averaged = problem.average_tokens()
     assert (averaged is problem) == (not (pooled and block.of_mean))
     heads = heads_of(problem)
     value, gradient = problem.value_and_gradient(heads)
@@ -279,9 +279,9 @@ def test_mean_tokens_are_in_double_precision_and_read_but_once():
     )
     solve(problem, tol=1e-1)
     assert read == list(range(500))
-    means = problem.averaged().tokens[:, 0]
+    means = problem.average_tokens().tokens[:, 0]
     np.testing.assert_allclose(means.numpy(), tokens.mean(1, dtype=np.float64), rtol=1e-15)
-    assert len(problem.averaged().averaged().chunks) == 1
+    assert len(problem.average_tokens().average_tokens().chunks) == 1
 
 
 @every_block

@@ -7,9 +7,9 @@ from convex_problems import LOSSES, problem
 
 from vitscope.convex.block import BLOCKS
 from vitscope.convex.certificate import largest_beta
-from vitscope.convex.pulled import largest_pairs, pulled
+from vitscope.convex.pulled import largest_pairs, pull_image
 from vitscope.convex.solvers.greedy import Greedy
-from vitscope.convex.solvers.parts.growth import fresh, grown, sized
+from vitscope.convex.solvers.parts.growth import fresh, grow_heads, scale_heads
 
 every_block = pytest.mark.parametrize("block", list(BLOCKS))
 every_loss = pytest.mark.parametrize("loss", LOSSES)
@@ -25,7 +25,7 @@ def test_new_heads_have_the_size_that_lowers_the_objective_most(block, loss, sha
     none = asked.no_heads()
     outputs = asked.outputs(none)
     residual = asked.gradient(outputs)
-    tops = largest_pairs([pulled(asked, residual, term) for term in range(len(asked.terms))], none, 4)
+    tops = largest_pairs([pull_image(asked, residual, term) for term in range(len(asked.terms))], none, 4)
     new = fresh(asked, tops)
     assert new.count > 0
     step, norm = asked.outputs(new), asked.beta * new.half_squares
@@ -34,10 +34,10 @@ def test_new_heads_have_the_size_that_lowers_the_objective_most(block, loss, sha
         return asked.data_loss(outputs + scale * step) + scale * norm
 
     least = min(value(float(scale)) for scale in np.geomspace(1e-7, 1e3, 2000))
-    found = sized(asked, new, step, outputs)
+    found = scale_heads(asked, new, step, outputs)
     reached = asked.data_loss(asked.outputs(found)) + asked.beta * found.half_squares
     assert reached - least <= 0.01 * (value(0.0) - least)
-    torch.testing.assert_close(grown(asked, none, outputs, tops).vector, found.vector)
+    torch.testing.assert_close(grow_heads(asked, none, outputs, tops).vector, found.vector)
 
 
 @pytest.mark.parametrize("solver", [Greedy(), Greedy(whole=0)], ids=["whole", "not whole"])

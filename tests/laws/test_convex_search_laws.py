@@ -12,12 +12,12 @@ from vitscope.convex.gates import terms
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import Squared
 from vitscope.convex.problem import Problem
-from vitscope.convex.solver import Progress, chosen, solve
+from vitscope.convex.solver import Progress, choose_solver, solve
 from vitscope.convex.solvers.greedy import Greedy
-from vitscope.convex.solvers.lifted import LiftedFista, thresholded
+from vitscope.convex.solvers.lifted import LiftedFista, threshold_singular_values
 from vitscope.convex.solvers.parts.polish import polish
-from vitscope.convex.solvers.parts.restricted import restricted, whole
-from vitscope.convex.solvers.parts.search import decomposed, followed
+from vitscope.convex.solvers.parts.restricted import restrict, whole
+from vitscope.convex.solvers.parts.search import decompose_gradient, follow_gradient
 
 CASES = [(block, gates, loss) for block in BLOCKS for gates in (None, 2) for loss in LOSSES]
 
@@ -25,15 +25,15 @@ CASES = [(block, gates, loss) for block in BLOCKS for gates in (None, 2) for los
 def searched(block: str, gates: int | None, loss: str):
     """A problem, heads of it, and the space that they span."""
     asked = problem(block, gates, loss)
-    heads = some_heads(asked, 2, 0.5, 0).compressed()
-    return asked, heads, restricted(asked, [factors.left for factors in heads.terms])
+    heads = some_heads(asked, 2, 0.5, 0).compress()
+    return asked, heads, restrict(asked, [factors.left for factors in heads.terms])
 
 
 @pytest.mark.parametrize(("block", "gates", "loss"), CASES)
 def test_what_is_followed_is_at_most_what_a_decomposition_finds(block, gates, loss):
     asked, heads, space = searched(block, gates, loss)
     here = space.coordinates(heads)
-    sure, quick = decomposed(space, here, 40), followed(space, here)
+    sure, quick = decompose_gradient(space, here, 40), follow_gradient(space, here)
     assert sure.certain
     assert quick.primal == pytest.approx(sure.primal)
     assert quick.primal == pytest.approx(asked.value(heads))
@@ -46,7 +46,7 @@ def test_what_is_followed_is_at_most_what_a_decomposition_finds(block, gates, lo
 def test_in_a_whole_space_a_search_that_follows_is_a_decomposition(block, gates, loss):
     asked, heads, _ = searched(block, gates, loss)
     space = whole(asked)
-    quick, sure = followed(space, heads), decomposed(space, heads, 40)
+    quick, sure = follow_gradient(space, heads), decompose_gradient(space, heads, 40)
     assert quick.certain
     assert quick.dual == pytest.approx(sure.dual)
     for followed_, found in zip(quick.terms, sure.terms, strict=True):
@@ -57,7 +57,7 @@ def test_in_a_whole_space_a_search_that_follows_is_a_decomposition(block, gates,
 @pytest.mark.parametrize(("block", "gates", "loss"), CASES)
 def test_followed_vectors_are_singular_vectors_of_the_gradient_on_their_right_side(block, gates, loss):
     asked, heads, space = searched(block, gates, loss)
-    search = followed(space, space.coordinates(heads))
+    search = follow_gradient(space, space.coordinates(heads))
     residual = asked.gradient(search.outputs)
     for term, found in enumerate(search.terms):
         image, top = asked.image(residual, term), found.top
@@ -88,7 +88,7 @@ JOINT = {
 @pytest.mark.parametrize("asked", JOINT.values(), ids=JOINT)
 def test_a_map_of_all_terms_at_once_is_theirs_one_by_one(asked):
     joint, heads = asked.joint(), some_heads(asked, 2, 0.5, 0)
-    lifted = torch.stack([factors.lifted() for factors in heads.terms])
+    lifted = torch.stack([factors.lift() for factors in heads.terms])
     torch.testing.assert_close(joint.outputs(lifted), asked.outputs(heads))
     residual = asked.gradient(asked.outputs(heads))
     images = torch.stack([asked.image(residual, term) for term in range(len(asked.terms))])
@@ -123,7 +123,7 @@ def test_polishing_ends_where_it_is_told_to_and_is_asked_after_every_step():
 @pytest.mark.parametrize(("block", "gates", "loss"), CASES)
 def test_a_point_of_a_whole_space_knows_the_objective_its_gradient_and_about_the_bound(block, gates, loss):
     asked, heads, _ = searched(block, gates, loss)
-    point, sure = whole(asked).at(heads), decomposed(whole(asked), heads, 40)
+    point, sure = whole(asked).at(heads), decompose_gradient(whole(asked), heads, 40)
     expected, gradient = asked.value_and_gradient(heads)
     assert point.value == pytest.approx(expected)
     torch.testing.assert_close(point.gradient.vector, gradient.vector)
@@ -139,13 +139,13 @@ def test_gates_of_one_output_are_trained_together(outputs, solver):
     tokens = torch.randn(8, 1, 3, generator=random, dtype=torch.float64)
     loss = Squared(torch.randn(8, 1, outputs, generator=random, dtype=torch.float64), torch.ones(8))
     gates = terms(BLOCKS["mlp"](), Sizes(1, 3, outputs), 5, random, torch.float64)
-    assert isinstance(chosen(Problem(tokens, loss, BLOCKS["mlp"](), gates, 0.1, dtype=torch.float64)), solver)
+    assert isinstance(choose_solver(Problem(tokens, loss, BLOCKS["mlp"](), gates, 0.1, dtype=torch.float64)), solver)
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 1), (3, 1, 4), (3, 5, 4)])
 def test_thresholding_lowers_singular_values_one_matrix_at_a_time(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    lowered, norms = thresholded(matrices, 1.0)
+    lowered, norms = threshold_singular_values(matrices, 1.0)
     u, values, v = torch.linalg.svd(matrices, full_matrices=False)
     expected = (values - 1).clamp(min=0)
     torch.testing.assert_close(lowered, u @ torch.diag_embed(expected) @ v)
@@ -163,7 +163,7 @@ def test_a_certificate_that_was_refused_is_asked_for_again_when_the_estimated_ga
     asked = problem("linear", None, "squared pooled")
     progress = Progress(asked, asked.no_heads(), 0.1, 100, None)
     for primal, estimate, certificates in [(1.2, 1.0, 0), (1.08, 1.0, 1), (1.07, 1.0, 1), (1.04, 1.0, 2)]:
-        progress.reached(some_heads(asked, 1, 1.0, 0), primal, estimate, certain=False)
+        progress.record(some_heads(asked, 1, 1.0, 0), primal, estimate, certain=False)
         assert not progress.certified()
         assert len(made) == certificates
     assert progress.dual == -float("inf")
@@ -177,7 +177,7 @@ def test_of_points_equally_low_but_for_rounding_the_one_with_the_best_bound_is_k
     heads = [some_heads(asked, 1, 1.0, seed) for seed in range(len(points))]
     kept = []
     for each, (primal, estimate) in zip(heads, points, strict=True):
-        progress.reached(each, primal, estimate, certain=False)
+        progress.record(each, primal, estimate, certain=False)
         kept.append(heads.index(progress.heads))
     assert kept == [0, 1, 1, 1]
     assert [step.primal for step in progress.history] == [1.0, 1.0, 1.0, 1.0 - 5e-8]

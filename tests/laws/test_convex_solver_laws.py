@@ -13,11 +13,11 @@ from vitscope.convex.block import BLOCKS
 from vitscope.convex.certificate import Certificate, certify, largest_beta
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.problem import Problem
-from vitscope.convex.pulled import pulled
-from vitscope.convex.solver import SOLVERS, Progress, Step, solve
+from vitscope.convex.pulled import pull_image
+from vitscope.convex.solver import SOLVERS, Progress, SolverStep, solve
 from vitscope.convex.solvers.greedy import Greedy
 from vitscope.convex.solvers.parts.polish import polish
-from vitscope.convex.solvers.parts.restricted import is_whole, restricted
+from vitscope.convex.solvers.parts.restricted import is_whole, restrict
 from vitscope.measurement.errors import UserError
 from vitscope.runs.registry import import_all
 
@@ -64,7 +64,7 @@ def test_no_dual_value_is_above_the_objective_of_any_heads(block, gates, loss, b
 
 @pytest.mark.parametrize("solver", CASES)
 def test_history_tells_of_falling_objectives_and_rising_bounds(solver):
-    seen: list[Step] = []
+    seen: list[SolverStep] = []
     found = CASES[solver].solve(problem("attention", 2, "cross-entropy"), tol=1e-6, watch=seen.append)
     assert tuple(seen) == found.history
     assert len(seen) > 1
@@ -78,9 +78,9 @@ def test_history_tells_of_falling_objectives_and_rising_bounds(solver):
 
 @pytest.mark.parametrize("solver", CASES)
 def test_an_interrupt_keeps_the_best_point_with_its_certificate(solver):
-    seen: list[Step] = []
+    seen: list[SolverStep] = []
 
-    def watch(step: Step) -> None:
+    def watch(step: SolverStep) -> None:
         seen.append(step)
         if len(seen) == 2:
             raise KeyboardInterrupt
@@ -97,8 +97,8 @@ def test_a_fit_is_stuck_after_rounds_without_a_way_down_not_after_notes():
     asked = problem("attention", None, "squared pooled")
     progress = Progress(asked, asked.no_heads(), tol=1e-6, max_passes=100, watch=None)
     for _ in range(5):
-        progress.reached(asked.no_heads(), 1.0, 0.1)
-    assert [progress.ended() for _ in range(4)] == [None, None, None, "stuck"]
+        progress.record(asked.no_heads(), 1.0, 0.1)
+    assert [progress.stop_reason() for _ in range(4)] == [None, None, None, "stuck"]
 
 
 def test_an_interrupt_of_the_last_certificate_makes_it_again(monkeypatch):
@@ -185,7 +185,7 @@ def test_warm_starts_along_a_path_reach_what_cold_ones_reach(solver):
 
 
 def test_a_solver_for_other_heads_is_refused():
-    with pytest.raises(UserError, match="take 'auto'"):
+    with pytest.raises(UserError, match="use 'auto'"):
         solve(problem("linear", None, "squared pooled"), solver="relu")
     with pytest.raises(UserError, match="no solver named 'newton'"):
         solve(problem("linear", None, "squared pooled"), solver="newton")
@@ -209,14 +209,14 @@ def test_an_adjoint_image_written_out_is_that_of_every_right_weight(block, gates
 def test_what_a_block_does_not_see_of_left_weights_changes_no_output(block, gates, loss):
     asked, mixed = problem(block, gates, loss), (block, gates, loss != "squared token-wise") == ("mixer", None, True)
     for at in range(len(asked.terms)):
-        seen, heads = asked.seen(at), some_heads(asked, 2, 1.0, at)
+        seen, heads = asked.visible_basis(at), some_heads(asked, 2, 1.0, at)
         assert (seen is not None) == mixed
         if seen is not None:
             torch.testing.assert_close(seen @ seen.T, torch.eye(len(seen), dtype=torch.float64))
             projected = Heads(tuple(Factors(f.left @ seen.T @ seen, f.right) for f in heads.terms))
             torch.testing.assert_close(asked.outputs(projected), asked.outputs(heads))
             residual = asked.gradient(asked.outputs(heads))
-            operator = pulled(asked, residual, at)
+            operator = pull_image(asked, residual, at)
             assert operator.matrix.shape[0] == len(seen) < asked.shape(asked.terms[at])[0] == operator.left
             torch.testing.assert_close(
                 operator.adjoint(torch.eye(operator.right).double()).T, asked.image(residual, at)
@@ -227,8 +227,8 @@ def test_what_a_block_does_not_see_of_left_weights_changes_no_output(block, gate
 def test_a_restricted_problem_is_the_problem_on_its_space(block):
     asked = problem(block, 2, "squared token-wise")
     heads = some_heads(asked, 2, 0.5, 0)
-    narrower = restricted(asked, [factors.left for factors in some_heads(asked, 1, 1.0, 1).terms])
-    space = narrower.widened([factors.left for factors in heads.terms])
+    narrower = restrict(asked, [factors.left for factors in some_heads(asked, 1, 1.0, 1).terms])
+    space = narrower.widen([factors.left for factors in heads.terms])
     coordinates = space.coordinates(heads)
     torch.testing.assert_close(space.heads(coordinates).vector, heads.vector)
     torch.testing.assert_close(space.outputs(coordinates), asked.outputs(heads))
@@ -236,7 +236,7 @@ def test_a_restricted_problem_is_the_problem_on_its_space(block):
     expected, whole = asked.value_and_gradient(heads)
     assert value == pytest.approx(expected)
     torch.testing.assert_close(gradient.vector, space.coordinates(whole).vector)
-    narrow, there = space.narrowed(coordinates, [factors.left for factors in coordinates.terms])
+    narrow, there = space.narrow(coordinates, [factors.left for factors in coordinates.terms])
     torch.testing.assert_close(narrow.outputs(there), asked.outputs(heads))
     for old, new in zip(space.bases, narrow.bases, strict=True):
         assert len(new) == (len(old) if is_whole(old) else 2)

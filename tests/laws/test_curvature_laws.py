@@ -283,7 +283,7 @@ def test_products_of_every_family_equal_a_double_backward_through_its_own_module
             functional.cross_entropy(logits, batch.labels), list(weights.values()), create_graph=True, allow_unused=True
         )
     vector = torch.randn(found.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    pieces = found.named(vector)
+    pieces = found.split_by_weight(vector)
     inner = sum((g * pieces[n]).sum() for n, g in zip(weights, gradients, strict=True) if g is not None)
     expected = torch.autograd.grad(inner, list(weights.values()), allow_unused=True, materialize_grads=True)
     flat = torch.cat([one.reshape(-1) for one in expected])

@@ -180,9 +180,9 @@ def test_a_grid_is_refused_in_the_users_words():
         grid_of(lab, {"rate": "1,x"})
     assert grid_of(lab, {"areas": "10/2"}).lab.areas == "10/2"
     assert grid_of(lab, {"areas": "10/2"}).grid == {}
-    with pytest.raises(UserError, match=r"steps is: 10, 12\.5, 15"):
+    with pytest.raises(UserError, match=r"steps must be: 10, 12\.5, 15"):
         grid_of(lab, {"steps": "10:15:3"})
-    with pytest.raises(UserError, match="law is no number"):
+    with pytest.raises(UserError, match="law is not a number"):
         grid_of(LABS["sample-complexity"].smoke(), {"law": "ball:gaussian"})
     with pytest.raises(UserError, match="tau is noise, which the grid has already"):
         grid_of(LABS["sample-complexity"].smoke(), {"noise": "0.1", "tau": "0.2"})

@@ -177,5 +177,5 @@ def test_trainings_that_are_none_are_refused(fields):
 
 
 def test_trials_of_different_shapes_are_refused():
-    with pytest.raises(UserError, match="train such groups apart"):
+    with pytest.raises(UserError, match="train each group separately"):
         train([MaskedTrial(SMALL, 0), MaskedTrial(ClusteredPatches(), 0)], MaskedTraining((1,)))

@@ -120,7 +120,7 @@ def test_an_interrupted_sweep_goes_on_at_its_chunks(tmp_path, monkeypatch):
     folder = RunFolder(str(tmp_path / "run"))
     with pytest.raises(KeyboardInterrupt):
         carry_out(experiment, Plan(folder=folder, progress=Stopped(4)))
-    kept = experiment.kept(Plan(folder=folder))
+    kept = experiment.kept_amount(Plan(folder=folder))
     assert 0 < kept < experiment.total
     trained: list[int] = []
     whole = type(lab).run_trials

@@ -16,7 +16,7 @@ from vitscope.data.load import images
 from vitscope.measurement.errors import UserError
 from vitscope.models.build import build_model, restore_module
 from vitscope.models.checkpoint import read_checkpoint
-from vitscope.runs.hold import held
+from vitscope.runs.hold import hold_folder
 from vitscope.training.augmentation import step_seeded
 from vitscope.training.observer import Silent
 from vitscope.training.parameters import parameter_groups
@@ -246,7 +246,7 @@ def test_one_device_is_one_training_whatever_a_batch_system_numbers(tmp_path, st
     monkeypatch.setenv(name, "1")
     with pytest.raises(UserError, match="already holds a training"):
         train(TINY, SHOWN, straight.folder)
-    with held(tmp_path / "run"), pytest.raises(UserError, match="in use by another vitscope"):
+    with hold_folder(tmp_path / "run"), pytest.raises(UserError, match="in use by another vitscope"):
         elsewhere(lambda: train(TINY, SHOWN, tmp_path / "run"))
 
 
@@ -256,7 +256,7 @@ def test_weights_without_their_state_are_not_written_over(tmp_path, straight):
     (lost / STATE).unlink()
     before = {path.name: path.read_bytes() for path in lost.iterdir()}
     for _ in range(2):
-        with pytest.raises(UserError, match=r"the weights after 2 epochs, but .*state\.pt.* is missing; bring it"):
+        with pytest.raises(UserError, match=r"the weights after 2 epochs, but .*state\.pt.* is missing; restore it"):
             train(TINY, SHOWN, lost, test=TEST, resume=True)
         assert {path.name: path.read_bytes() for path in lost.iterdir()} == before
 
@@ -311,7 +311,7 @@ def test_a_full_disk_and_a_place_elsewhere_are_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left") as error:
         train(TINY, SHOWN, tmp_path / "run")
     assert error.value.filename == str(tmp_path / "run" / STATE)
-    with pytest.raises(UserError, match="in a folder of this machine, and memory://run is not"):
+    with pytest.raises(UserError, match="in a local folder, and memory://run is not"):
         train(TINY, SHOWN, "memory://run")
 
 
@@ -326,8 +326,8 @@ def test_a_full_disk_and_a_place_elsewhere_are_named(tmp_path, monkeypatch):
         ({"model": "timm/resnet18_cifar"}, "depth can be set for the project's own ViT, not for timm/resnet18_cifar."),
         ({"model": "timm/resnet18_cifar", "depth": None}, "timm/resnet18_cifar takes no argument 'patch_size'"),
         ({"model": "timm/none", "depth": None}, "timm has no model named 'none'"),
-        ({"model": "jax/vit", "depth": None}, "'jax/vit' cannot be made here; give vit-micro"),
-        ({"model": "vit-nano"}, "There is no model of the project's own named 'vit-nano'"),
+        ({"model": "jax/vit", "depth": None}, "'jax/vit' cannot be built by name; give vit-micro"),
+        ({"model": "vit-nano"}, "vitscope has no model of its own named 'vit-nano'"),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_says_why(tmp_path, changes, message):

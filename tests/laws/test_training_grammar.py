@@ -139,7 +139,7 @@ def test_a_student_comes_near_its_teacher(tmp_path):
 
 
 def test_who_cannot_teach(tmp_path):
-    with pytest.raises(UserError, match="tells 10 classes apart"):
+    with pytest.raises(UserError, match="distinguishes 10 classes"):
         train(
             LIGHT, images((np.zeros((9, 8, 8), np.uint8), np.arange(9) % 3)), tmp_path, objective=Distillation(DIGITS)
         )
@@ -210,7 +210,7 @@ def test_schedules_are_torchs_and_the_warm_up_comes_before_each():
     constant = rates(dataclasses.replace(LIGHT, schedule="constant", warmup=1.0), 4)
     assert [constant(step) for step in range(6)] == [0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01]
     for changes, said in (({"milestones": (4.0,)}, "milestones is 4; it must be between 0 and 3 epochs"),
-                          ({"label_noise": 0.1, "labels_from": "x"}, "each give other labels")):  # fmt: skip
+                          ({"label_noise": 0.1, "labels_from": "x"}, "both replace the labels")):  # fmt: skip
         with pytest.raises(UserError, match=said):
             dataclasses.replace(LIGHT, **changes)
 

@@ -212,9 +212,9 @@ def test_a_training_goes_on_only_from_the_start_it_had(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": "vit-tiny"}, r"model is vit-tiny, but the start, vit-micro, has its own \(vit-micro\); leave model"),
-        ({"channels": 3}, "channels is 3, but the start, vit-micro, has its own"),
-        ({"depth": 2}, "depth is 2, but the start, vit-micro, has its own"),
+        ({"model": "vit-tiny"}, "model is vit-tiny, but it comes from the start, vit-micro; leave model out"),
+        ({"channels": 3}, "channels is 3, but it comes from the start, vit-micro; leave channels out"),
+        ({"depth": 2}, "depth is 2, but it comes from the start, vit-micro; leave depth out"),
         ({"freeze": ("block.0.*",)}, r"freeze is 'block\.0\.\*', which fits no weight of the model"),
         ({"freeze": ("*",)}, r"freeze \(\*\) leaves no weight to train"),
         ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0 and at most 1"),
@@ -231,7 +231,7 @@ def test_a_recipe_that_no_start_can_follow_says_why(tmp_path, changes, said):
 def test_a_model_that_no_name_makes_cannot_be_a_start(tmp_path):
     module = nn.Sequential(nn.Conv2d(1, 4, 4, 4), nn.Flatten(), nn.Linear(16, 10))
     subject = load(module, input=PixelInput(8, 1, (0.5,), (0.5,)), units=["0"])
-    with pytest.raises(UserError, match="Sequential cannot be trained: how it is made is not known from its name"):
+    with pytest.raises(UserError, match="Sequential cannot be trained, because it cannot be rebuilt from a name"):
         train(LIGHT, SHOWN, tmp_path, start=subject)
     with pytest.raises(UserError, match="The layers of Sequential are not known here; leave layer_decay out"):
         parameter_groups(module, 0.05, 0.7)

@@ -64,7 +64,7 @@ def test_an_interrupt_keeps_finished_trainings_and_the_state_of_the_one_under_wa
     with pytest.raises(KeyboardInterrupt):
         vitscope.trials(grid, seeds=2, plan=Plan(folder=tmp_path, progress=Stop()))
     question = TrialsQuestion(grid, 2)
-    assert question.kept(Plan(folder=tmp_path)) == question.total / 4
+    assert question.kept_amount(Plan(folder=tmp_path)) == question.total / 4
     with pytest.raises(UserError, match="already holds trainings of a grid; resume them"):
         vitscope.trials(grid, seeds=2, plan=Plan(folder=tmp_path))
     seen = []
@@ -88,7 +88,7 @@ def test_a_training_that_diverges_ends_neither_the_grid_nor_the_others(digits, t
     assert list(run["trial-differences"].point.values) == ["learning rate 0.002"]
     assert [note for note in run.notes if "diverged" in note] == [
         f"learning rate 1e+30, seed {seed}: The training diverged before step {step} (the loss is not finite); "
-        "lower learning_rate (1e+30) or clip (0)."
+        "lower learning_rate (1e+30), or the gradient's largest norm with clip (0; 0 is no limit)."
         for seed, step in ((0, 3), (1, 3))
     ]
     assert run.claims[0].figure.startswith("learning rate 0.00")

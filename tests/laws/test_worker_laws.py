@@ -147,7 +147,7 @@ def test_workers_that_end_as_they_begin_are_told_apart(hiring):
     hiring.stillborn = ATTEMPTS - 1
     assert answers(Squares(2), Processes(1)) == {0: 0, 1: 1}
     hiring.stillborn = 99
-    with pytest.raises(UserError, match=rf"{ATTEMPTS} worker processes one after the other ended as they began"):
+    with pytest.raises(UserError, match=rf"{ATTEMPTS} worker processes in a row ended as they started"):
         answers(Squares(2), Processes(1))
 
 

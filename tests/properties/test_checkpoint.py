@@ -56,7 +56,7 @@ def test_a_file_of_someone_elses_has_weights_only(tmp_path):
     found = read_checkpoint(tmp_path / "m.safetensors")
     assert found.model is None
     assert torch.equal(found.weights["w"], torch.ones(2))
-    with pytest.raises(UserError, match="does not say which model it is of; name the architecture"):
+    with pytest.raises(UserError, match="does not name its model; give the architecture"):
         restore_module(found)
 
 

@@ -143,7 +143,7 @@ def test_a_run_of_another_program(sound, tmp_path):
             assert repr(found).startswith("<Run: ")
             assert found._repr_html_()
     xr.DataTree(xr.Dataset({"a": 1})).to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(UserError, match=r"plain\.nc cannot be read as a run \(it has no spec, as runs have\)"):
+    with pytest.raises(UserError, match=r"plain\.nc cannot be read as a run \(it has no spec, which every run has\)"):
         read_run(path)
 
 

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 from vitscope.measurement.errors import UserError
-from vitscope.runs.hold import LOCK, held
+from vitscope.runs.hold import LOCK, hold_folder
 from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder, find_runs, read_run
@@ -39,7 +39,7 @@ def command(folder: str, number: int, start, said) -> None:
     place = RunFolder(folder)
     start.wait()
     try:
-        with place.held():
+        with place.hold():
             for piece in range(3):
                 place.write_part(question(number), f"piece-{piece}", bytes([number]) * 100)
             assert set(place.parts(question(number))) == {"piece-0", "piece-1", "piece-2"}
@@ -69,12 +69,12 @@ def test_of_two_processes_one_takes_the_folder_and_the_other_is_told(tmp_path):
 
 
 def test_of_two_threads_one_takes_the_folder(tmp_path):
-    with held(tmp_path), held(tmp_path), ThreadPoolExecutor(1) as pool:
-        second = pool.submit(lambda: held(tmp_path).__enter__())
+    with hold_folder(tmp_path), hold_folder(tmp_path), ThreadPoolExecutor(1) as pool:
+        second = pool.submit(lambda: hold_folder(tmp_path).__enter__())
         with pytest.raises(UserError, match="in use by another vitscope"):
             second.result()
     assert list(tmp_path.iterdir()) == []
-    with held(tmp_path):
+    with hold_folder(tmp_path):
         assert (tmp_path / LOCK).exists()
 
 
@@ -83,7 +83,7 @@ def test_a_killed_process_holds_nothing_and_its_unfinished_files_are_removed(tmp
 
     def half(ready) -> None:
         place = RunFolder(str(folder))
-        with place.held(), atomic_file(folder / "run.nc") as one:
+        with place.hold(), atomic_file(folder / "run.nc") as one:
             one.write(b"half")
             place.write_part(question(1), "piece", b"whole")
             with atomic_file(folder / "partial" / question(1).address / "other") as other:
@@ -96,14 +96,14 @@ def test_a_killed_process_holds_nothing_and_its_unfinished_files_are_removed(tmp
     process.start()
     assert ready.wait(30)
     with pytest.raises(UserError, match=rf"is in use by another vitscope \(process {process.pid}\); wait"):
-        held(folder).__enter__()
+        hold_folder(folder).__enter__()
     sweep(folder)
     assert len(list(folder.glob(".run.nc.*.part"))) == 1, "what a living process writes is left alone"
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     place = RunFolder(str(folder))
-    with place.held():
+    with place.hold():
         assert [path.name for path in folder.rglob("*.part")] == []
         assert place.parts(question(1)) == {"piece": b"whole"}
         place.write(answer(1))
@@ -112,7 +112,7 @@ def test_a_killed_process_holds_nothing_and_its_unfinished_files_are_removed(tmp
 
 def test_unfinished_files_of_others_are_theirs_and_new_files_have_the_permissions_that_new_files_have(tmp_path):
     (tmp_path / ".thesis.docx.part").write_text("mine")
-    with held(tmp_path):
+    with hold_folder(tmp_path):
         write_whole(tmp_path / "run.nc", b"whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".thesis.docx.part", "run.nc"]
     before = os.umask(0o077)
@@ -130,7 +130,7 @@ def test_a_forked_child_keeps_no_lock(tmp_path):
     ours, theirs = FORK.Pipe()
 
     def hold() -> None:
-        with held(tmp_path):
+        with hold_folder(tmp_path):
             child = os.fork()
             if child:
                 theirs.send(child)
@@ -142,7 +142,7 @@ def test_a_forked_child_keeps_no_lock(tmp_path):
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    with held(tmp_path):
+    with hold_folder(tmp_path):
         os.kill(child, 0)  # it is alive
     os.kill(child, signal.SIGKILL)
 
@@ -163,7 +163,7 @@ def test_what_lies_beside_a_run_and_is_another_ones_is_refused(tmp_path):
     place.write(answer(1), beside={"head": b"its own"})
     assert place.read() is not None
     (tmp_path / "head").write_bytes(b"another")
-    with pytest.raises(UserError, match=r"head is not that of .*run\.nc, which lies beside it"):
+    with pytest.raises(UserError, match=r"head does not belong to .*run\.nc beside it"):
         place.read()
     (tmp_path / "head").unlink()
     assert place.read() is not None, "a run by itself is whole"
@@ -171,7 +171,7 @@ def test_what_lies_beside_a_run_and_is_another_ones_is_refused(tmp_path):
 
 def test_at_a_url_the_second_is_refused_and_the_first_stays():
     place = RunFolder("memory://held/one")
-    with place.held():
+    with place.hold():
         place.write(answer(1))
     with pytest.raises(UserError, match="already holds a run"):
         place.write(answer(2))
@@ -184,14 +184,14 @@ def test_at_a_url_the_second_is_refused_and_the_first_stays():
     ("url", "said"),
     [
         ("foo://bucket/run", r"foo://bucket/run cannot be opened \(Protocol not known: foo\)"),
-        ("a\0b", r"a\\x00b cannot be a place for a run"),
+        ("a\0b", r"a\\x00b cannot hold a run"),
         ("{file}", "is a file, not a folder; give another --out"),
     ],
 )
 def test_places_that_are_none_are_refused_in_a_sentence(tmp_path: Path, url: str, said: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=said):
-        RunFolder(url.format(file=tmp_path / "file")).held().__enter__()
+        RunFolder(url.format(file=tmp_path / "file")).hold().__enter__()
 
 
 def test_a_protocol_that_is_not_installed_is_named(monkeypatch):
@@ -217,7 +217,7 @@ def test_a_protocol_that_is_not_installed_is_named(monkeypatch):
 )
 def test_a_url_that_cannot_be_written_is_refused_before_anything_is_measured(url):
     with pytest.raises(UserError, match=re.escape(url)):
-        RunFolder(url).held().__enter__()
+        RunFolder(url).hold().__enter__()
     with pytest.raises(UserError, match=re.escape(url)):
         RunFolder(url).write(answer(1))
     if not url.startswith("https"):  # whose listing of nothing is no failure
@@ -228,7 +228,7 @@ def test_a_url_that_cannot_be_written_is_refused_before_anything_is_measured(url
 
 
 def test_a_url_that_can_be_written_is_as_it_was():
-    with RunFolder("memory://tried").held():
+    with RunFolder("memory://tried").hold():
         assert fsspec.filesystem("memory").find("/tried") == []
 
 
@@ -237,7 +237,7 @@ def test_ones_own_folder_goes_by_its_short_name(tmp_path, monkeypatch):
     assert RunFolder("~/run").write(answer(1)) == str(tmp_path / "run" / "run.nc")
     assert read_run("~/run").spec == question(1)
     assert local_path("~/page.html") == tmp_path / "page.html"
-    with pytest.raises(UserError, match="A page is written on this machine, and s3://a/b is not; give a path"):
+    with pytest.raises(UserError, match="A page is written on this machine, but s3://a/b is a URL; give a path"):
         local_path("s3://a/b", "A page is")
 
 

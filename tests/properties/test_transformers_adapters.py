@@ -61,7 +61,7 @@ def foreign_block() -> ViTModel:
         (ClipAdapter, clip(), "examine its vision_model"),
         (SwinAdapter, swin(pooled=False), "no pooling layer"),
         (VitAdapter, foreign_attention(), "layers.0.attention is a Identity"),
-        (VitAdapter, foreign_block(), "layers.0 is a Identity; what can be read there is a ViTLayer or"),
+        (VitAdapter, foreign_block(), "layers.0 is a Identity; only a ViTLayer or"),
     ],
 )
 def test_what_cannot_be_read_is_named(adapter: type[AbstractAdapter], module, message):

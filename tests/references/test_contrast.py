@@ -218,10 +218,10 @@ def test_subjects_of_another_size_and_depth_compare_by_their_predictions(digits)
     assert run["accuracy/nll_change"].isel(subject=1).notnull()
     assert run["token-rank"].sel(subject="other").isnull().all()
     assert run["token-rank/rank_change"].sel(subject="again").notnull().all()
-    assert any("without other, whose units are others" in note for note in run.notes)
+    assert any("without other, whose units differ" in note for note in run.notes)
     alone = contrast(one, other, digits, ALL)
     assert list(alone) == ["accuracy", "calibration"]
-    assert alone.skipped["token-rank"] == "it is measured after units, and those of one and other are not the same"
+    assert alone.skipped["token-rank"] == "it is measured after each unit, and the units of one and other differ"
     assert alone.anatomy == ()
     apart = losses_of(other, digits) - losses_of(one, digits)
     np.testing.assert_allclose(alone["accuracy/nll_change"][1], apart.mean(), rtol=1e-4, atol=1e-6)
@@ -253,9 +253,9 @@ def test_subjects_need_names_of_their_own(pretrained, pruned, digits):
     given = contrast(pretrained, pruned, digits, ["accuracy"], labels=["x", "y"])
     assert given["accuracy"]["subject"].values.tolist() == ["x", "y"]
     for labels in (["x"], ["x", "x"], "xy"):
-        with pytest.raises(UserError, match="give each one of its own"):
+        with pytest.raises(UserError, match="give each model its own label"):
             contrast(pretrained, pruned, digits, ["accuracy"], labels=labels)
-    with pytest.raises(UserError, match="no other was given"):
+    with pytest.raises(UserError, match="only one was given"):
         contrast(pretrained, [], digits, ["accuracy"])
     with pytest.raises(UserError, match="No diagnostic was given"):
         contrast(pretrained, pruned, digits, [])

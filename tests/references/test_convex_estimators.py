@@ -127,7 +127,7 @@ def test_standardisation_is_scikit_learns_divided_by_the_root_of_dim():
     wanted[:, :, 2] = 0.0
     found = Tokens(tokens, standardisation_of(tokens))
     assert np.abs(found[:].numpy() - wanted).max() < 1e-6
-    assert np.array_equal(found.of(np.array([3, 299]))[0:2].numpy(), found[:].numpy()[[3, 299]])
+    assert np.array_equal(found.select(np.array([3, 299]))[0:2].numpy(), found[:].numpy()[[3, 299]])
 
 
 def test_the_objective_is_that_of_cvxpy():
@@ -327,9 +327,9 @@ WRONG = {
     "one dimension": (TOKENS[0, 0], LABELS, {}, "tokens are (images, tokens, dim)"),
     "four dimensions": (TOKENS[None], LABELS, {}, "tokens are (images, tokens, dim)"),
     "not finite": (np.where(np.arange(12)[:, None, None] == 7, np.nan, TOKENS), LABELS, {}, "of image 7 hold NaN"),
-    "one token not finite": (TOKENS[:, 0] / np.array(np.arange(12) != 3)[:, None], LABELS, {}, "mend them"),
+    "one token not finite": (TOKENS[:, 0] / np.array(np.arange(12) != 3)[:, None], LABELS, {}, "repair them"),
     "complex": (TOKENS * 1j, LABELS, {}, "real numbers"),
-    "nothing": (TOKENS[:, :0], LABELS, {}, "hold nothing"),
+    "nothing": (TOKENS[:, :0], LABELS, {}, "are empty"),
     "one class": (TOKENS, LABELS * 0, {}, "of one class, 0; give images of at least two classes"),
     "two labels an image": (TOKENS, np.stack((LABELS, LABELS), 1), {}, "one label for each image"),
     "fewer labels": (TOKENS, LABELS[:5], {}, "12 images but labels or targets of 5"),
@@ -343,7 +343,7 @@ WRONG = {
     "grid": (TOKENS, LABELS, {"grid": (2, 2)}, "grid of 2 x 2 was given for 5 tokens"),
     "activation": (TOKENS, LABELS, {"activation": "tanh"}, "no activation 'tanh'; there are: linear"),
     "solver": (TOKENS, LABELS, {"solver": "adam"}, "no solver named 'adam'; there are:"),
-    "precision": (TOKENS, LABELS, {"precision": "float16"}, "it can be 'float32' or 'float64'"),
+    "precision": (TOKENS, LABELS, {"precision": "float16"}, "precision is 'float16'; give 'float32' or 'float64'"),
     "device": (TOKENS, LABELS, {"device": "toaster"}, "The device 'toaster' cannot be used here"),
     "ensemble": (TOKENS, LABELS, {"ensemble": 2, "activation": "linear"}, 'give ensemble=1 or activation="gated-relu"'),
     "validation": (TOKENS, LABELS, {"validation": 1.0, "beta": "auto"}, "give a number between 0 and 1"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vitscope.convex import blocks
 from vitscope.convex.arrangements import arrangements, lifted_data
 from vitscope.convex.block import BLOCKS, Sizes
-from vitscope.convex.blocks.attention import Attention
+from vitscope.convex.blocks.attention import AttentionBlock
 from vitscope.convex.blocks.block_fno import BlockFno
 from vitscope.convex.blocks.fno import Fno
 from vitscope.convex.blocks.mlp import Mlp
@@ -20,7 +20,7 @@ from vitscope.convex.gates import terms
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import CrossEntropy, Squared
 from vitscope.convex.problem import Problem
-from vitscope.convex.relu_norm import climbed, relu_norms
+from vitscope.convex.relu_norm import climb, relu_norms
 from vitscope.convex.solver import solve
 from vitscope.convex.solvers.parts.polish import polish
 from vitscope.convex.solvers.relu import Relu, tidy
@@ -114,7 +114,7 @@ def test_a_network_that_is_stuck_is_told_so_and_more_heads_get_it_away():
 
 
 def test_more_attention_heads_close_the_certified_gap():
-    attention = problem(Attention(), (2, 3, 2, 1), beta=0.1, seed=2)
+    attention = problem(AttentionBlock(), (2, 3, 2, 1), beta=0.1, seed=2)
     gaps = [certify(attention, trained(attention, count)) for count in (1, 4, 16)]
     best = solve(attention, tol=1e-2).certificate
     assert best.relative_gap <= 1e-2
@@ -140,7 +140,7 @@ def test_no_direction_is_steeper_than_the_norm_of_a_residual(name, pooled):
     residual = normal(2, small.rows, 3, seed=5)
     for at, norm in enumerate(relu_norms(small)):
         lefts = torch.nn.functional.normalize(normal(300, small.shape(small.terms[at])[0], seed=6), dim=1)
-        lengths = small.pull_right(residual, at, climbed(small, residual, at, lefts)).flatten(1).norm(dim=1)
+        lengths = small.pull_right(residual, at, climb(small, residual, at, lefts)).flatten(1).norm(dim=1)
         top = norm.largest(residual, lefts[:2], 4)
         assert top.probability == 0
         assert float(lengths.max()) <= top.bound * (1 + 1e-9)

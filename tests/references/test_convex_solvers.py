@@ -13,7 +13,7 @@ from vitscope.convex.certificate import certify
 from vitscope.convex.gates import terms
 from vitscope.convex.loss import CrossEntropy, Squared
 from vitscope.convex.problem import Problem
-from vitscope.convex.pulled import pulled
+from vitscope.convex.pulled import pull_image
 from vitscope.convex.solver import solve
 from vitscope.numerics.singular import Operator, norm_bound
 from vitscope.runs.registry import import_all
@@ -80,7 +80,7 @@ def test_the_bound_of_an_adjoint_image_is_above_its_dense_norm():
     residual = asked.gradient(asked.outputs(asked.no_heads()))
     for term in range(2):
         image = asked.image(residual, term)
-        shown = pulled(asked, residual, term)
+        shown = pull_image(asked, residual, term)
         torch.testing.assert_close(shown.matrix, image)
         hidden = Operator(shown.left, shown.right, shown.apply, shown.adjoint)
         found = norm_bound(hidden, image.new_zeros(0, shown.left), torch.Generator().manual_seed(0))

@@ -287,7 +287,7 @@ def test_fused_attention_is_not_in_the_way(library, described):
     found = problem_of(subject, batch).hessian
     vector = torch.randn(found.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     vector, step = vector / vector.norm(), 1e-5
-    nearby = [loss_gradient(module, dict(found.named(sign * step * vector)), batch) for sign in (1, -1)]
+    nearby = [loss_gradient(module, dict(found.split_by_weight(sign * step * vector)), batch) for sign in (1, -1)]
     torch.testing.assert_close(found.product(vector), (nearby[0] - nearby[1]) / (2 * step), rtol=1e-5, atol=1e-7)
 
 
@@ -330,7 +330,7 @@ def test_trace_is_within_its_error_of_the_dense_one():
     problem = problem_of(subject, batch, per="block")
     result = diagnostic.finish(diagnostic.update(diagnostic.init(), 0, problem))
     matrix = dense(subject.module, batch)
-    places = problem.hessian.named(torch.arange(len(matrix)).double())
+    places = problem.hessian.split_by_weight(torch.arange(len(matrix)).double())
     places = {name: place.reshape(-1).long() for name, place in places.items()}
     for part, trace, error in zip(problem.parts, result["trace"].values, result["trace_error"].values, strict=True):
         rows = torch.cat([places[name] for name in part.weights])

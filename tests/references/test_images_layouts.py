@@ -126,7 +126,7 @@ def test_metadata_without_file_names_is_passed_over_with_a_word(pictures: Path) 
     write_table(pictures / "metadata.csv", [{"id": 3, "label": "ant"}])
     found = images(pictures)
     assert (len(found), found.labels) == (COUNT, None)
-    assert found.notes == (f"metadata.csv in {pictures} has no column file_name and was passed over.",)
+    assert found.notes == (f"metadata.csv in {pictures} has no column file_name and was skipped.",)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet"])
@@ -180,12 +180,12 @@ def test_columns_that_are_splits_whatever_they_are_called(
         ours = images(source, split=split, root=pictures if isinstance(source, pd.DataFrame) else None)
         check(ours, slice(8, COUNT), ours.classes)
         assert ours.name.endswith(f"/{split}")
-    with pytest.raises(UserError, match=rf"train is one split, and its column '{column}' has several"):
+    with pytest.raises(UserError, match=rf"train is one split, but its column '{column}' has several"):
         images(datasets.DatasetDict(train=made))
     (pictures.parent / "both").mkdir()
     for name in ("train", "test"):
         (pictures.parent / "both" / f"{name}.parquet").write_bytes((pictures.parent / "rows.parquet").read_bytes())
-    with pytest.raises(UserError, match=rf"is one split, and its column '{column}' has several"):
+    with pytest.raises(UserError, match=rf"is one split, but its column '{column}' has several"):
         images(pictures.parent / "both", split="train")
 
 
@@ -338,7 +338,7 @@ def test_frames_with_what_pandas_has_for_nothing_or_a_name_twice(pictures: Path)
 
 def test_a_table_without_a_first_row_of_names_is_refused(pictures: Path) -> None:
     (pictures / "list.csv").write_text("pictures/0.png,0\npictures/1.png,1\n")
-    with pytest.raises(UserError, match=r"holds pictures/0\.png, and a first row names columns: add one"):
+    with pytest.raises(UserError, match=r"holds pictures/0\.png, but must name the columns: add a row"):
         images(pictures / "list.csv")
 
 
@@ -358,7 +358,7 @@ def test_a_frame_may_lead_anywhere_and_a_file_only_below_its_root(pictures: Path
     check(images(pictures / "inside.csv"), classes=None)
     (tmp_path / "elsewhere").mkdir()
     frame.to_csv(tmp_path / "elsewhere" / "list.csv", index=False)
-    with pytest.raises(UserError, match=r"row 0 .* is not below .*: say with --root"):
+    with pytest.raises(UserError, match=r"row 0 .* is not below .*: choose with --root"):
         images(tmp_path / "elsewhere" / "list.csv")
     check(images(tmp_path / "elsewhere" / "list.csv", root=tmp_path), classes=None)
 
@@ -440,7 +440,7 @@ def test_tars_may_have_their_labels_in_json_or_have_none(tmp_path: Path) -> None
     write_shards(tmp_path, "")
     assert (images(tmp_path).labels, images(tmp_path).notes) == (None, ())
     write_tar(tmp_path / "train-0000.tar", {"ant/0.png": png(0), "bee/1.png": png(1)})
-    assert "were not taken for classes; unpack it" in images(tmp_path).notes[0]
+    assert "were not taken as classes; unpack it" in images(tmp_path).notes[0]
     write_tar(tmp_path / "train-0000.tar", {"0.png": png(0), "0.json": b'{"objects": [{"bbox": [0]}]}'})
     with pytest.raises(UserError, match=r"boxes \(detection\) in 'objects'"):
         images(tmp_path)
@@ -801,7 +801,7 @@ def test_a_transform_of_anybody_is_told_and_a_random_one_refused() -> None:
 )
 def test_annotations_of_other_tasks_are_refused_and_can_be_left_out(label: object, message: str) -> None:
     source = Listed([(picture, label) for picture in COLOUR])
-    with pytest.raises(UserError, match=rf"{message}.* one class an image.*--label none"):
+    with pytest.raises(UserError, match=rf"{message}.* one class for each image.*--label none"):
         images(source)
     assert images(source, label="none").labels is None
 
@@ -814,7 +814,7 @@ def test_items_without_a_label_are_counted(labels: list) -> None:
 
 
 def test_items_that_are_no_pictures_are_refused() -> None:
-    with pytest.raises(UserError, match="4 axes, as videos have"):
+    with pytest.raises(UserError, match="4 axes, like videos"):
         images(Listed([(torch.zeros(8, 3, 5, 6), 0)]))
     with pytest.raises(UserError, match="the keys text, none of which is 'image'"):
         images(Listed([{"text": 3}]))
@@ -847,7 +847,7 @@ def test_loaders_and_data_sets_whose_order_is_not_known_are_refused(class_folder
             return iter(())
 
     folder = ImageFolder(str(class_folders))
-    with pytest.raises(UserError, match="by a sampler of its own"):
+    with pytest.raises(UserError, match="with a sampler of its own"):
         images(DataLoader(folder, sampler=WeightedRandomSampler([1.0] * COUNT, COUNT)))
     for source in (Stream(), DataLoader(Stream())):
         with pytest.raises(UserError, match="no fixed order or length"):
@@ -884,20 +884,20 @@ def test_rows_of_other_tasks_are_refused_by_name(tmp_path: Path, features: dict,
         with pytest.raises(UserError, match=rf"{message}.*--label none"):
             images(source)
         assert images(source, label="none").labels is None
-        with pytest.raises(UserError, match="one class of each image"):
+        with pytest.raises(UserError, match="one class for each image"):
             images(source, label=next(iter(features)))
 
 
 def test_tables_of_other_tasks_are_refused_by_name(pictures: Path) -> None:
     for name, cell in (("labels", [1, 2]), ("objects", {"bbox": [[0, 0, 1, 1]]})):
         write_table(pictures / "metadata.jsonl", [{"file_name": row["file_name"], name: cell} for row in rows()])
-        with pytest.raises(UserError, match="one class an image"):
+        with pytest.raises(UserError, match="one class for each image"):
             images(pictures)
     write_table(pictures / "metadata.jsonl", [{"file_name": row["file_name"], "label": "ant|bee"} for row in rows()])
     with pytest.raises(UserError, match=r"the label 'ant\|bee' .* several labels an image"):
         images(pictures)
     (pictures / "coco.json").write_text(json.dumps({"images": [], "annotations": []}))
-    with pytest.raises(UserError, match="annotations as of COCO"):
+    with pytest.raises(UserError, match="annotations like those of COCO"):
         images(pictures / "coco.json")
     with pytest.raises(UserError, match="12 x 3, several labels an image"):
         images((COLOUR, np.eye(3, dtype=int)[LABELS]))
@@ -939,7 +939,7 @@ def test_a_parquet_file_of_more_rows_than_bytes_is_refused(tmp_path: Path) -> No
         pa.table({"image": pa.nulls(10**6, pa.binary()), "label": pa.array(np.zeros(10**6, int))}),
         tmp_path / "a.parquet",
     )
-    with pytest.raises(UserError, match="declares 1,000,000 rows and has"):
+    with pytest.raises(UserError, match="declares 1,000,000 rows, but has only"):
         images(tmp_path / "a.parquet")
 
 

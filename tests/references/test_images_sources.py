@@ -218,12 +218,12 @@ def test_channels_come_last_in_arrays_and_first_in_tensors_where_both_may_be(sou
 @pytest.mark.parametrize("pixels", [COLOUR[0], torch.zeros(3, 32, 32), np.zeros((3, 9, 8)), np.zeros((28, 28, 1))])
 def test_three_axes_that_may_be_one_picture_are_asked_for(tmp_path: Path, pixels: object) -> None:
     for source in (pixels, (pixels, [2])):
-        with pytest.raises(UserError, match=r"is one picture or \d+ grey ones: give images\[None\] for the one"):
+        with pytest.raises(UserError, match=r"may be one picture or \d+ grey ones: give images\[None\] for one"):
             images(source)
     assert len(images((pixels, list(range(len(pixels)))))) == len(images(pixels[..., None])) == len(pixels)
     assert len(images(pixels[None])) == 1
     np.savez(tmp_path / "a.npz", images=np.asarray(pixels))
-    with pytest.raises(UserError, match="is one picture or"):
+    with pytest.raises(UserError, match="may be one picture or"):
         images(tmp_path / "a.npz")
 
 
@@ -301,7 +301,7 @@ for source in ("owner/name", "hf://owner/name"):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     bare, prefixed = done.stdout.splitlines()
-    reason = "he data set 'owner/name' could not be had from the Hugging Face hub ("
-    assert bare.startswith("'owner/name' is no path here, and t" + reason)
+    reason = "he data set 'owner/name' could not be read from the Hugging Face hub ("
+    assert bare.startswith("'owner/name' is not a path here, and t" + reason)
     assert prefixed.startswith("t" + reason)
     assert bare.endswith("): check name and network.")

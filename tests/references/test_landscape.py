@@ -116,7 +116,7 @@ class Failing(nn.Module):
 def test_the_weights_are_untouched_in_success_and_in_failure(linear, shown):
     """loss-landscapes leaves the caller's model displaced."""
     before = state(linear.module)
-    study(linear, shown.augmented(STRONG), LossLandscape(grid_size=3, error=0.2, pilot=8))
+    study(linear, shown.augment(STRONG), LossLandscape(grid_size=3, error=0.2, pilot=8))
     assert same(before, state(linear.module))
     failing = load(Failing(copy.deepcopy(linear.module)), input=PIXELS, units=["blocks.0.0.stem"])
     before = state(failing.module)
@@ -141,7 +141,7 @@ def test_directions_are_gaussian_and_normalised_once_zero_biases_included():
 def test_every_point_sees_the_same_augmented_images(linear, shown):
     """Park and Kim's code draws Mixup and crops anew at every point; here, where nothing moves, nothing changes."""
     nothing = GivenDirection({"head.weight": torch.zeros(3, 16)})
-    found = shown.for_classes(3, None).augmented(STRONG)
+    found = shown.for_classes(3, None).augment(STRONG)
     grid = LossLandscape(grid_size=3).grid(linear, found, Plan())
     still = type(grid)(grid.axes, tuple((WeightDisplacement(nothing, nothing, a, a),) for a in map(float, range(9))))
     losses = study(linear, found, still, [Accuracy()])["grid-accuracy/nll"].values

@@ -21,7 +21,7 @@ from vitscope.numerics.fourier import (
     inverse_fourier_transform,
     relative_log_amplitude,
 )
-from vitscope.numerics.frequency_band import band_limited, square_band
+from vitscope.numerics.frequency_band import limit_to_band, square_band
 from vitscope.numerics.moments import moments
 from vitscope.numerics.tokens import participation_rank, spatial_variance, token_cosine
 
@@ -97,7 +97,7 @@ def test_transforms_are_numpys_and_of_nothing_nothing(count, generator):
     np.testing.assert_allclose(found.numpy(), np.fft.fftn(values.numpy(), axes=(1, 2)), atol=1e-12)
     assert found.dtype == torch.complex128
     torch.testing.assert_close(inverse_fourier_transform(found, (-3, -2)), values)
-    assert band_limited(values, square_band(6, 3, 0.2, 0.9)).shape == values.shape
+    assert limit_to_band(values, square_band(6, 3, 0.2, 0.9)).shape == values.shape
 
 
 def test_one_vector_has_no_pair():

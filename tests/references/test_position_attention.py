@@ -162,7 +162,7 @@ def test_descent_on_the_correlations_is_descent_on_the_matrix():
     for _ in range(30):
         gradient = torch.autograd.grad(ambient_loss(matrix, partition, samples, setting).mean(), matrix)[0]
         matrix = (matrix - 3 * gradient).detach().requires_grad_()
-        model = model.moved(reconstruction_gradient(model.attend(samples)), 3.0)
+        model = model.descend(reconstruction_gradient(model.attend(samples)), 3.0)
     expected = reduced(matrix.detach(), partition, setting).correlations
     torch.testing.assert_close(model.correlations.feature, expected.feature, **CLOSE)
     torch.testing.assert_close(model.correlations.position, expected.position, **CLOSE)

@@ -14,7 +14,7 @@ from vitscope.diagnostics.accuracy import Accuracy
 from vitscope.diagnostics.attention_entropy import AttentionEntropy
 from vitscope.diagnostics.feature_variance import FeatureVariance
 from vitscope.engine import studying
-from vitscope.engine.grid import Axis, Grid
+from vitscope.engine.grid import Axis, StudyGrid
 from vitscope.engine.reading import together
 from vitscope.engine.study import resolve_study, study
 from vitscope.engine.work.executor import Processes
@@ -132,10 +132,10 @@ def assert_same(one: xr.DataTree, other: xr.DataTree) -> None:
         xr.testing.assert_allclose(node.to_dataset(), other[name].to_dataset(), rtol=1e-9, atol=1e-12)
 
 
-def mixed_grid() -> Grid:
+def mixed_grid() -> StudyGrid:
     """Settings that share the module, settings with weights of their own, and a point with nothing to do."""
     settings = ((Lesion((2,)),), (WeightPrune(0.5),), None, (FrequencyNoise(0.5, 0.3, width=1.2), Lesion((1, 3))))
-    return Grid((Axis("keep", (1.0, 0.9, 0.8, 0.7), "any"),), settings)
+    return StudyGrid((Axis("keep", (1.0, 0.9, 0.8, 0.7), "any"),), settings)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_two_worker_processes_give_the_same(small, digits, mixed):
 
 
 def test_branches_in_one_batch_give_the_same_and_are_no_more_than_allowed(small, digits, monkeypatch):
-    grid = Grid((Axis("lesion", (1, 2, 3, 4, 5, 6), "any"),), tuple((Lesion((layer,)),) for layer in range(1, 7)))
+    grid = StudyGrid((Axis("lesion", (1, 2, 3, 4, 5, 6), "any"),), tuple((Lesion((layer,)),) for layer in range(1, 7)))
     found, sizes = {}, {}
     for most in (1, 4, 7, 64):
         seen = sizes.setdefault(most, [])
@@ -219,11 +219,11 @@ def test_an_interrupted_study_goes_on_where_it_was(small, digits, mixed, tmp_pat
     assert ends[-1][0] == ends[-1][1]
 
 
-def heavy_grid(count: int = 4) -> Grid:
+def heavy_grid(count: int = 4) -> StudyGrid:
     """Settings with weights of their own, but for one."""
     shares = [number / 10 for number in range(1, count + 1)]
     settings = (*((WeightPrune(share),) for share in shares), (Lesion((2,)),))
-    return Grid((Axis("keep", tuple(range(count + 1)), "any"),), settings)
+    return StudyGrid((Axis("keep", tuple(range(count + 1)), "any"),), settings)
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_a_piece_that_was_cut_in_another_way_is_done_again(small, digits, tmp_pa
     for shard in results:
         assert plan.store is not None
         plan.store.write_part(question.spec, f"batch-6-{shard.name}", merged.to_bytes())
-    assert question.kept(plan) == 0
+    assert question.kept_amount(plan) == 0
     run = study(small, digits, heavy_grid(), [Accuracy()], plan)
     assert_same(run.tree, study(small, digits, heavy_grid(), [Accuracy()], Plan(batch_size=6)).tree)
 

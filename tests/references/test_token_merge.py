@@ -299,9 +299,9 @@ def test_what_cannot_be_is_refused(small):
         TokenMerge(-1)
     with pytest.raises(UserError, match="No layers were given"):
         TokenMerge(1, ())
-    with pytest.raises(UserError, match=r"at layer 2, which is blocks\.0\.mlp; name attention units"):
+    with pytest.raises(UserError, match=r"was given layer 2, which is blocks\.0\.mlp; name attention units"):
         TokenMerge(1, (2,))(small)
-    with pytest.raises(UserError, match="at layer 8, which there is not"):
+    with pytest.raises(UserError, match="was given layer 8, which does not exist"):
         TokenMerge(1, (8,))(small)
     with pytest.raises(UserError, match="keep first"):
         TokenMerge(2, (1,))(TokenKeep(0.5, 3)(small))

@@ -266,7 +266,7 @@ def test_mlflow_reads_back_what_was_logged(tmp_path, monkeypatch):
 def test_weights_and_biases_keeps_what_was_logged(tmp_path):
     wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     sink = WeightsAndBiases()
-    with pytest.raises(UserError, match=r"No run of Weights & Biases is under way; call wandb\.init"):
+    with pytest.raises(UserError, match=r"No Weights & Biases run is active; call wandb\.init"):
         sink.log(0, TOLD)
     run = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True, console="off"))
     try:

@@ -1,4 +1,4 @@
-"""The command line: a thin rim around the library. Nothing heavy is imported before a command needs it."""
+"""The command line: a thin layer around the library. Nothing heavy is imported before a command needs it."""
 
 import sys
 from io import TextIOWrapper
@@ -10,11 +10,11 @@ import vitscope
 from vitscope.cli.anatomy import anatomy
 from vitscope.cli.checkup import checkup
 from vitscope.cli.compare import compare
+from vitscope.cli.error_reporting import ErrorReportingGroup
 from vitscope.cli.head import head
 from vitscope.cli.lab import lab, sweep
 from vitscope.cli.measure import Diagnostics
 from vitscope.cli.report import report
-from vitscope.cli.rim import ErrorReportingGroup
 from vitscope.cli.runs import runs
 from vitscope.cli.show import list_entries, show
 from vitscope.cli.study import Studies
@@ -32,7 +32,7 @@ app = typer.Typer(
 
 
 def show_version(asked: bool) -> bool:
-    """Say which version this is, and end."""
+    """Print the version and exit."""
     if asked:
         stdout().print(f"vitscope {vitscope.__version__}", highlight=False)
         raise typer.Exit
@@ -42,7 +42,7 @@ def show_version(asked: bool) -> bool:
 @app.callback()
 def begin(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and end.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """How vision transformers work, measured: a checkup of any vision model on real images."""
@@ -50,8 +50,8 @@ def begin(
 
 app.command("checkup")(checkup)
 for name, group, text in (
-    ("study", Studies, "What changes when the model is touched: a grid of interventions."),
-    ("measure", Diagnostics, "One diagnostic, with settings of its own."),
+    ("study", Studies, "What changes when the model is altered: a grid of interventions."),
+    ("measure", Diagnostics, "One diagnostic, with its own settings."),
 ):
     app.add_typer(typer.Typer(cls=group, help=text, no_args_is_help=True), name=name)
 app.add_typer(head, name="head")
@@ -71,7 +71,7 @@ def main() -> None:
     wait_passively()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal of few letters is no reason to lose a run
+            stream.reconfigure(errors="backslashreplace")  # a terminal's small character set must not lose a run
     app(prog_name="vitscope")
 
 

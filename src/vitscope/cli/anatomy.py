@@ -43,7 +43,7 @@ def show_units(**fields: object) -> None:
         table.add_row(layer, Text("\n".join(_at_dots(printable(name), room))), *more)
     console.print(table, highlight=False)
     console.print(
-        "#: layer. at: stage.block. tokens: prefix tokens among them. window: windows x queries. "
+        "#: layer. at: stage.block. tokens: including prefix tokens. window: windows x queries. "
         "size: parameters of the named submodule.",
         style="dim",
         highlight=False,
@@ -72,7 +72,7 @@ def _short(count: int) -> str:
 
 
 def _at_dots(name: str, room: int) -> list[str]:
-    """A submodule's name in lines that have room, broken after its dots."""
+    """A submodule's name broken after dots into lines that fit."""
     lines = [""]
     for part in re.findall(r"[^.]+\.?|\.", name):
         if lines[-1] and len(lines[-1]) + len(part) > room:

@@ -1,4 +1,4 @@
-"""``vitscope checkup``: examine a model on images, keep the run, write its page."""
+"""``vitscope checkup``: examine a model on images, save the run, write its page."""
 
 import re
 from typing import TYPE_CHECKING, Annotated
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def examine(
-    only: Annotated[str | None, typer.Option(help="Only these diagnostics, with commas between.")] = None,
-    skip: Annotated[str | None, typer.Option(help="All diagnostics, and studies of --deep, but these.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only these diagnostics, separated by commas.")] = None,
+    skip: Annotated[str | None, typer.Option(help="All diagnostics, and studies of --deep, except these.")] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also the affordable studies and the Hessian; some minutes more.")
+        bool, typer.Option("--deep", help="Add the affordable studies and the Hessian; takes some minutes more.")
     ] = False,
     **fields: object,
 ) -> None:
@@ -32,7 +32,7 @@ def examine(
     """
     request, workers = make_settings(Request, fields), make_settings(Workers, fields).check()
     parse_names(only)
-    parse_names(skip, deep)  # both refuse what is not there, before anything heavy is imported
+    parse_names(skip, deep)  # both refuse unknown names before anything heavy is imported
     with waiting("Loading the model and the images"):
         from vitscope.findings.checkup import Checkup
 
@@ -48,7 +48,7 @@ def examine(
 def deepen(
     diagnostics: "tuple[Measurable, ...]", skip: str | None
 ) -> "tuple[tuple[Measurable, ...], tuple[AbstractStudy, ...]]":
-    """These and what a deep checkup has besides, at its settings: curvature and studies, but those to skip."""
+    """These and the curvature and studies that a deep checkup adds, at its settings, except those to skip."""
     from vitscope.findings.checkup import deep
 
     curvatures, studies = deep()
@@ -58,7 +58,7 @@ def deepen(
 
 
 def choose_diagnostics(only: str | None, skip: str | None, deep: bool = False) -> "tuple[Measurable, ...]":
-    """The diagnostics that are asked for, in the order of their names; the curvature of the loss only by its name."""
+    """The requested diagnostics, sorted by name; curvature of the loss only if it is named."""
     wanted, unwanted = parse_names(only), parse_names(skip, deep)
     from vitscope.engine.curvature.curvature import CURVATURES
     from vitscope.engine.reading.diagnostic import DIAGNOSTICS
@@ -70,9 +70,9 @@ def choose_diagnostics(only: str | None, skip: str | None, deep: bool = False) -
 
 
 def parse_names(text: str | None, deep: bool = False) -> tuple[str, ...]:
-    """The names of diagnostics in a text with commas between, and of studies if it is of a deep checkup.
+    """The names of diagnostics in a comma-separated text, and of studies for a deep checkup.
 
-    ``UserError`` for one that is not there.
+    ``UserError`` for an unknown one.
     """
     names = tuple(filter(None, re.split(r"[,\s]+", text or "")))
     studies = entries()["Studies"] if deep else ()

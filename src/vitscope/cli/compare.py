@@ -23,12 +23,12 @@ def compare(
 ) -> None:
     """Compare runs side by side on one page: models, or the checkpoints of one.
 
-    In the order given; differences are from the first run. Runs over the same images are compared image by image: how
-    many images only one of them gets right, and what follows for accuracy, loss and confidence. Depth is aligned unit
-    by unit where all models have the same units, by relative depth otherwise.
+    They appear in the order given; differences are from the first run. Runs over the same images are compared image by
+    image: how many images only one of them gets right, and what follows for accuracy, loss and confidence. Depth is
+    aligned unit by unit if all models have the same units, by relative depth otherwise.
     """
     if len(runs) < 2:
-        raise UserError(f"A comparison takes two runs at least; only {runs[0]} was given.")
+        raise UserError(f"A comparison needs at least two runs; only {runs[0]} was given.")
     refuse_elsewhere(out)
     with waiting("Drawing"):
         from vitscope.report import compare
@@ -43,7 +43,7 @@ def compare(
 
 
 def _sentences(runs: "Sequence[Run]", labels: Sequence[str] | None) -> tuple[str, ...]:
-    """What the runs differ by image by image, or why that cannot be said."""
+    """How the runs differ image by image, or why that cannot be computed."""
     from vitscope.report.pairing import pair
     from vitscope.report.side import sides
 
@@ -52,7 +52,7 @@ def _sentences(runs: "Sequence[Run]", labels: Sequence[str] | None) -> tuple[str
 
 
 def _labels(urls: Sequence[str], runs: "Sequence[Run]") -> list[str] | None:
-    """The folders' names beside that of the model, if runs are of models of one name but no moments of one training."""
+    """The models' names with the folders', if several runs share a model's name but are not of one training."""
     from vitscope.report.side import is_training, sides
 
     models = [run.spec.model.get("name") for run in runs]

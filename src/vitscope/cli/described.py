@@ -1,4 +1,4 @@
-"""From registered classes to words; needs the classes, so that only the index's writer and plugins come here."""
+"""Descriptions of registered classes; imports the classes, so only the index's writer and plugins use it."""
 
 import inspect
 import sys
@@ -16,7 +16,7 @@ from vitscope.runs.registry import Registry
 
 def describe(kind: str, name: str, cls: type[Any]) -> Entry:
     """One class in words."""
-    facts = {"Findings": _finding, "Model families": _family}.get(kind, _referenced)
+    facts = {"Findings": _finding, "Model families": _family}.get(kind, _references)
     return Entry(
         name=name,
         home=home_of(cls),
@@ -52,8 +52,8 @@ def _registries() -> tuple[Registry[Any], ...]:
     return (DIAGNOSTICS, CURVATURES, STUDIES, INTERVENTIONS, BLOCKS, SOLVERS, LABS, FINDINGS, ADAPTERS)
 
 
-def _referenced(cls: type[Any]) -> Iterator[tuple[str, str]]:
-    """What most kinds say, and a convex head or a solver need not."""
+def _references(cls: type[Any]) -> Iterator[tuple[str, str]]:
+    """Title and references, which most kinds have but a convex head or a solver may lack."""
     if title := getattr(cls, "title", ""):
         yield "title", title
     for text in getattr(cls, "references", ()):
@@ -67,7 +67,7 @@ def _finding(cls: type[Any]) -> Iterator[tuple[str, str]]:
     yield "evidence", finding.evidence or "the run's spec"
     yield "reference", finding.reference
     share = f"{FALSE_ALARMS:.0%} at most, and {TOGETHER:.0%} for all tests of a run together"
-    yield "false alarms", share if finding.is_test else "none: the rule is no test"
+    yield "false alarms", share if finding.is_test else "none: the rule is not a test"
     when = {Verdict.HOLDS: "if it holds", Verdict.FAILS: "if it fails", Verdict.UNDECIDED: "if undecided"}
     for verdict, outcome in finding.outcomes.each.items():
         yield when[verdict], f"{outcome.kind.value}: {outcome.headline} {fill_in(outcome.advice, None)}"
@@ -78,7 +78,7 @@ def _family(cls: type[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _quantities(cls: type[Any]) -> Iterator[tuple[str, str, str, str]]:
-    """What the class's file declares that it measures."""
+    """The quantities that the class's file declares."""
     for one in vars(sys.modules[cls.__module__]).values():
         if isinstance(one, Quantity):
             yield one.name, one.unit, one.axis or "", f"{one.meaning} {one.better}"

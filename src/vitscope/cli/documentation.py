@@ -1,4 +1,4 @@
-"""What is said of a dataclass's fields, by the strings that stand below them in its source, and how each is a flag."""
+"""Descriptions of a dataclass's fields, from the strings below them in its source, and the flag of each."""
 
 import ast
 import dataclasses
@@ -19,19 +19,19 @@ class Flag:
     """How a field is given on the command line."""
 
     name: str
-    """Its name there, with underscores."""
+    """Its name, with underscores."""
     type: str
-    """Name of the type that is read."""
+    """Name of the type that is parsed."""
     optional: bool
     """Whether it may be left out altogether."""
     choices: tuple[str, ...]
-    """The values that there are; empty for any of the type."""
+    """The allowed values; empty for any of the type."""
     many: bool = False
     """Whether it may be given several times."""
 
     @property
     def dashed(self) -> str:
-        """As it is typed."""
+        """The flag as it is typed."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
@@ -54,7 +54,7 @@ class Field:
 
 
 def fields_of(cls: type[Any]) -> tuple[Field, ...]:
-    """The fields of a dataclass: those that it brings itself first, then those of its nearest base, and so on."""
+    """The fields of a dataclass: its own first, then those of its nearest base, and so on."""
     if not dataclasses.is_dataclass(cls):
         return ()
     line = [{field.name for field in dataclasses.fields(one)} for one in cls.__mro__ if dataclasses.is_dataclass(one)]
@@ -75,14 +75,14 @@ def fields_of(cls: type[Any]) -> tuple[Field, ...]:
 
 
 def plain(text: str) -> str:
-    """Docstring markup as plain text, each paragraph in one line: the terminal breaks them where it ends."""
+    """Docstring markup as plain text, each paragraph on one line, which the terminal wraps."""
     text = re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("``", "")
     text = re.sub(r"^( *)\.\. math:: ?", r"\1   ", text, flags=re.MULTILINE)
     return re.sub(r"(?<=\S)\n(?=[^\s*-])", " ", text)
 
 
 def _flag(field: "dataclasses.Field[Any]") -> Flag | None:
-    """The flag of a field, whose metadata may give it another name; None for what no flag can say."""
+    """The flag of a field, whose metadata may give it another name; None if no flag can express it."""
     parts = _parts(field.type)
     values = [part for part in parts if part is not type(None)]
     choices = next((tuple(map(str, get_args(part))) for part in values if get_origin(part) is Literal), ())
@@ -99,7 +99,7 @@ def _parts(annotation: object) -> tuple[Any, ...]:
 
 
 def _documentation(cls: type) -> dict[str, str]:
-    """Each field's docstring, in one line; that of a base if a class says nothing of it."""
+    """Each field's docstring on one line; that of a base if the class has none."""
     found: dict[str, str] = {}
     for one in reversed(cls.__mro__):
         if dataclasses.is_dataclass(one):
@@ -110,7 +110,7 @@ def _documentation(cls: type) -> dict[str, str]:
 def _own(cls: type) -> dict[str, str]:
     try:
         tree = ast.parse(dedent(inspect.getsource(cls)))
-    except (OSError, TypeError):  # made where there is no source, as by exec
+    except (OSError, TypeError):  # made without source, as by exec
         return {}
     body: Iterable[ast.stmt] = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What is said of a registered class, whatever it is."""
+"""The description of a registered class of any kind."""
 
 import importlib
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitscope.cli.documentation import Field, plain
-from vitscope.runs.registry import registered_by_others
+from vitscope.runs.registry import list_foreign_classes
 
 KINDS: Mapping[str, str] = {
     "diagnostic": "Diagnostics",
@@ -19,7 +19,7 @@ KINDS: Mapping[str, str] = {
     "finding": "Findings",
     "adapter": "Model families",
 }
-"""The registries' kinds, in the order in which they are listed, and what the kind is called there."""
+"""The registries' kinds, in the order in which they are listed, with the heading of each."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
     definition: str
     """Its docstring, with its markup."""
     facts: tuple[tuple[str, str], ...]
-    """What its attributes say: title, references, rule."""
+    """Its attributes' texts: title, references, rule."""
     quantities: tuple[tuple[str, str, str, str], ...]
     """What it measures: name, unit, axis, meaning."""
     fields: tuple[Field, ...]
@@ -43,12 +43,12 @@ class Entry:
         return plain(self.definition.split("\n\n")[0].replace("\n", " "))
 
     def load(self) -> type[Any]:
-        """The class itself."""
+        """Import the class."""
         module, _, name = self.home.partition(":")
-        foreign = {home_of(cls): cls for _, _, cls in registered_by_others()}
+        foreign = {home_of(cls): cls for _, _, cls in list_foreign_classes()}
         return foreign.get(self.home) or getattr(importlib.import_module(module), name)
 
 
 def home_of(cls: type) -> str:
-    """Where a class is defined."""
+    """Where a class is defined, as ``module:class``."""
     return f"{cls.__module__}:{cls.__qualname__}"

@@ -1,4 +1,4 @@
-"""Commands whose flags are the fields of dataclasses: a field's type, default and docstring say all there is."""
+"""Commands whose flags are the fields of dataclasses: a field's type, default and docstring define the flag."""
 
 import ast
 import inspect
@@ -20,12 +20,12 @@ def with_flags(
     argument: str = "model",
     without: Sequence[str] = (),
 ) -> Callable[..., None]:
-    """``command``, whose keyword arguments are the fields of ``sources``; the one named ``argument`` has no dashes.
+    """``command`` with the fields of ``sources`` as flags; the field named ``argument`` is positional.
 
-    A source is a dataclass, or its fields in words. A field that several sources have is one flag, described by the
-    first of them. A field whose name a method has taken says its flag's name in its metadata, under ``flag``. Fields
-    named in ``without``, and those whose name there is empty, are no flags. A class's own fields come before those of
-    its bases.
+    A source is a dataclass, or the descriptions of its fields. A field that several sources have is one flag, described
+    by the first of them. A field whose name a method has taken gives its flag's name in its metadata, under ``flag``.
+    Fields named in ``without``, and those with an empty ``flag``, get no flag. A class's own fields come before those
+    of its bases.
     """
     fixed = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     flags: dict[str, inspect.Parameter] = {}
@@ -41,7 +41,7 @@ def with_flags(
 
 
 def make_settings(cls: type[T], values: Mapping[str, object]) -> T:
-    """The dataclass with those of the values that are its fields; ``UserError`` for one that is no choice of its."""
+    """The dataclass from the values that are its fields; ``UserError`` for a value outside a field's choices."""
     given: dict[str, object] = {}
     for field in fields_of(cls):
         if field.flag and field.flag.name in values:

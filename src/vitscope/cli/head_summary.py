@@ -19,10 +19,10 @@ _PATH = ("convex-path", "convex-path-rank", "convex-path-certificate")
 
 
 def print_fit(run: "Run", saved: str, page: str) -> None:
-    """Accuracy, certificate, rank, and where head and page are."""
+    """Print accuracy, certificate, rank, and where head and page are."""
     found = run.tree["convex-head"].to_dataset()
     asked = run.spec.settings["head"]
-    table = _asked(run)
+    table = _subject_table(run)
     table.add_row("head", f"{asked['kind']}, {asked['activation']}, beta {_value(found, 'penalty'):.3g}")  # pyright: ignore
     table.add_row("accuracy", f"{_percent(found['top1'], found['top1_error'])} on test images")
     table.add_row("", f"{_percent(found['training_top1'], found['training_top1_error'])} on training images")
@@ -36,7 +36,7 @@ def print_fit(run: "Run", saved: str, page: str) -> None:
 
 
 def print_path(run: "Run", page: str) -> None:
-    """A line for each point of the path."""
+    """Print a line for each point of the path."""
     import xarray as xr
 
     found = xr.merge([run.tree[name].to_dataset() for name in _PATH], combine_attrs="override")
@@ -53,7 +53,7 @@ def print_path(run: "Run", page: str) -> None:
             f"{_value(point, 'effective_rank'):.1f}",
             _gap(point),
         )
-    about = _asked(run)
+    about = _subject_table(run)
     about.add_row("largest", f"beta {_value(found, 'largest_penalty'):.4g} leaves no head")
     _end(about, run, page)
     stdout().print(table, highlight=False)
@@ -61,7 +61,7 @@ def print_path(run: "Run", page: str) -> None:
 
 
 def print_comparison(run: "Run", page: str) -> None:
-    """A line for each kind of head."""
+    """Print a line for each kind of head."""
     found = run.tree["convex-comparison"].to_dataset()
     table = columns("head", "test top-1", "beta", "rank", "weights", "gap", "time", right=("rank", "weights", "time"))
     for i, kind in enumerate(found["head_kind"].values):
@@ -75,14 +75,14 @@ def print_comparison(run: "Run", page: str) -> None:
             _gap(one),
             f"{_value(one, 'fit_seconds'):.1f} s",
         )
-    about = _asked(run)
+    about = _subject_table(run)
     _end(about, run, page)
     stdout().print(table, highlight=False)
     stdout().print(about, highlight=False)
 
 
-def _asked(run: "Run") -> Table:
-    """Model, images and tokens."""
+def _subject_table(run: "Run") -> Table:
+    """A table of model, images and tokens."""
     table, spec = facts(), run.spec
     tokens, test = spec.settings["tokens"], spec.settings["test images"]
     table.add_row("model", f"{spec.model['name']}, {spec.model['weights']}")
@@ -94,7 +94,7 @@ def _asked(run: "Run") -> Table:
 
 
 def _end(table: Table, run: "Run", page: str, saved: str = "") -> None:
-    """Findings, notes, and where things are."""
+    """Add findings, notes, and where head and page are."""
     for number, claim in enumerate(run.claims):
         table.add_row("findings" if number == 0 else "", finding(claim))
     for note in run.notes[:3]:

@@ -1,7 +1,7 @@
-"""What is registered, in words: for ``vitscope list``, ``show`` and every ``--help``, without importing any of it.
+"""Descriptions of all that is registered, for ``vitscope list``, ``show`` and every ``--help``, without imports.
 
-The project's own stand in ``registered.json``, which ``docs/generate.py`` writes and a test holds to the registries.
-What plugins register is described as they are loaded.
+The project's own are in ``registered.json``, which ``docs/generate.py`` writes and a test compares with the registries.
+What plugins register is described when they are loaded.
 """
 
 import json
@@ -14,7 +14,7 @@ from vitscope.cli.documentation import Field, Flag
 from vitscope.cli.entry import KINDS, Entry
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
-from vitscope.runs.registry import registered_by_others
+from vitscope.runs.registry import list_foreign_classes
 
 INDEX = Path(__file__).with_name("registered.json")
 
@@ -22,7 +22,7 @@ INDEX = Path(__file__).with_name("registered.json")
 def entries() -> dict[str, dict[str, Entry]]:
     """All that is registered, by kind and name, the project's own first."""
     found = {kind: dict(own) for kind, own in _own().items()}
-    for kind, name, cls in registered_by_others():
+    for kind, name, cls in list_foreign_classes():
         if kind in KINDS:
             from vitscope.cli.described import describe
 
@@ -31,7 +31,7 @@ def entries() -> dict[str, dict[str, Entry]]:
 
 
 def find(kind: str, name: str, noun: str) -> Entry:
-    """The entry of a kind; ``UserError`` for a name that is not there."""
+    """The entry of a kind; ``UserError`` for an unknown name."""
     registered = entries()
     if name in registered[kind]:
         return registered[kind][name]
@@ -41,7 +41,7 @@ def find(kind: str, name: str, noun: str) -> Entry:
 
 
 def own_names(kind: str) -> tuple[str, ...]:
-    """The names of the project's own of a kind. Loads no plugin, and so may be called as modules are imported."""
+    """The names of the project's own entries of a kind. Loads no plugin, so it may be called at import."""
     return tuple(_own()[kind])
 
 

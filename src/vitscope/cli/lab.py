@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 import typer
 
 from vitscope.cli.entry import Entry
+from vitscope.cli.error_reporting import Commands, command_line
 from vitscope.cli.flags import make_settings
 from vitscope.cli.index import entries
 from vitscope.cli.registered import RegisteredGroup
 from vitscope.cli.request import answer
-from vitscope.cli.rim import Commands, command_line
 from vitscope.cli.show import print_summaries
 from vitscope.cli.terminal import stdout, waiting
 from vitscope.cli.workers import Workers
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabRequest:
-    """Where the answer goes; each field is a flag."""
+    """Where the run is saved; each field is a flag."""
 
     out: str | None = None
     """Folder or fsspec URL; labs/NAME-ADDRESS if left out."""
     resume: bool = False
-    """Go on where an interrupted run ended."""
+    """Continue an interrupted run."""
 
 
 @dataclass(frozen=True)
 class PlantedRequest:
-    """Of which images tokens are made, where not of the token model; each field is a flag."""
+    """Images to make tokens of instead of the token model; each field is a flag."""
 
     images: str | None = None
-    """Make tokens of the patches of these square images in noise, as for vitscope checkup; with labels."""
+    """Make tokens of the patches of these labelled square images in noise; given as for vitscope checkup."""
     split: str | None = None
     """Which of several splits of --images."""
     label: str | None = None
     """Column or key of their labels."""
     classes: str = "0,1"
-    """Two of their classes by number, +1 and -1; for spurious-tokens four, the last two of the spurious patches."""
+    """Numbers of two classes, +1 and -1; for spurious-tokens of four, the last two for the spurious patches."""
     limit: int | None = None
-    """Take so many of their images, of each class in proportion to its size, chosen by --seed; half of them to train
-    on and half to test on."""
+    """Take this many of the images, each class in proportion to its size, chosen by --seed; half to train on and half
+    to test on."""
     patch: int = 4
     """Pixels along a side of a patch, which is a token."""
     side: int | None = None
@@ -56,7 +56,7 @@ class PlantedRequest:
     """Standard deviation of the noise of background patches."""
 
     def planting(self, seed: int) -> "Planting | None":
-        """The objects, read; None where no images are asked for."""
+        """The objects to plant; None without --images."""
         if self.images is None:
             return None
         from vitscope.data import images
@@ -64,7 +64,7 @@ class PlantedRequest:
 
         parts = [part.strip() for part in self.classes.split(",")]
         if not all(part.isdecimal() for part in parts):
-            raise UserError(f"--classes takes numbers of classes with commas between, as in 3,5; not {self.classes!r}.")
+            raise UserError(f"--classes takes class numbers separated by commas, as in 3,5; not {self.classes!r}.")
         found = images(self.images, split=self.split, label=self.label)
         chosen = tuple(map(int, parts))
         return objects_to_plant(found, chosen, self.limit, seed, self.side, self.patch, self.background)
@@ -76,17 +76,17 @@ class LabGroup(RegisteredGroup):
     kind, noun = "Labs", "lab"
 
     def requests(self, entry: Entry) -> tuple[type[Any], ...]:
-        """Where the answer goes, the workers and, of a lab that can be made of images, these."""
+        """The output, the workers and, for a lab that can plant images, the images."""
         plants = "planted" in (field.name for field in entry.fields)
         return (LabRequest, Workers, *((PlantedRequest,) if plants else ()))
 
 
 @final
 class Labs(LabGroup):
-    """The labs by themselves."""
+    """The labs without a grid."""
 
     def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
-        """Run the lab."""
+        """A command that runs the lab."""
 
         def run(**fields: object) -> None:
             make_settings(Workers, fields).check()
@@ -102,14 +102,12 @@ class Sweeps(LabGroup):
     """The labs with a grid over their settings."""
 
     def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
-        """Run the lab at every point of the grid."""
+        """A command that runs the lab at every point of the grid."""
 
         def run(
             grid: Annotated[
                 list[str],
-                typer.Option(
-                    help="Settings and their values: noise=0.1,0.2 or noise=0.1:0.5:9. Several may follow one another."
-                ),
+                typer.Option(help="Settings and their values: noise=0.1,0.2 or noise=0.1:0.5:9. Several may be given."),
             ],
             more: Annotated[list[str] | None, typer.Argument(metavar="[FIELD=VALUES]...", show_default=False)] = None,
             **fields: object,
@@ -131,7 +129,7 @@ def list_labs() -> None:
 
 
 def _lab(chosen: "type[AbstractLab[Any]]", given: Mapping[str, object]) -> "AbstractLab[Any]":
-    """The lab, its images planted where some are given."""
+    """The lab, with its images planted if some are given."""
     lab = make_settings(chosen, given)
     if "planted" not in (one.name for one in fields(lab)):
         return lab
@@ -141,7 +139,7 @@ def _lab(chosen: "type[AbstractLab[Any]]", given: Mapping[str, object]) -> "Abst
 
 
 def _show(experiment: "Experiment", given: Mapping[str, object]) -> None:
-    """Answer, write the page, and show both in a few lines."""
+    """Answer the question, write the page, and show both in a few lines."""
     from vitscope.engine.plan import Plan
 
     request = make_settings(LabRequest, given)
@@ -162,7 +160,7 @@ def _texts(given: list[str]) -> dict[str, str]:
 
 lab = typer.Typer(
     cls=Commands,
-    help="Theory labs: small transformers trained by the thousand and held against the theorems.",
+    help="Theory labs: small transformers trained by the thousand and compared with the theorems.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,4 +1,4 @@
-"""What a training learns from besides its images, and what it does besides its steps, as flags."""
+"""The teacher and the hooks of a training, as flags."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +20,18 @@ class Learning:
     distil: str | None = None
     """Learn from this model: a name (with its trained weights), the folder of a training, or a checkpoint."""
     distil_weights: str | None = None
-    """Weights of the model to learn from."""
+    """Weights of the model named by --distil."""
     temperature: float = 2.0
     """Temperature of the distillation."""
     distil_share: float = 0.5
-    """Share of the loss that the model to learn from has; the labels have the rest."""
+    """Share of the distillation in the loss; the labels have the rest."""
     keep_zeros: bool = False
-    """Keep weights at zero that begin as zero, as a pruned model has them."""
+    """Keep weights at zero that start at zero, as in a pruned model."""
     patience: int | None = None
-    """End after so many epochs without a better figure of the validation images."""
+    """End after this many epochs without a better result on the validation images."""
 
     def __post_init__(self) -> None:
-        """Refuse what can be known to be wrong before anything heavy is imported."""
+        """Refuse what is known to be wrong before anything heavy is imported."""
         refuse_absent(self.distil_weights, "--distil-weights")
         if self.distil is not None:
             refuse_unknown(self.distil)
@@ -51,7 +51,7 @@ class Learning:
         return Distillation(teacher, self.temperature, self.distil_share)
 
     def hooks(self) -> "list[AbstractHook]":
-        """What is done besides the steps."""
+        """The hooks that these flags request."""
         from vitscope.training.hooks.early_stop import EarlyStop
         from vitscope.training.hooks.keep_zeros import KeepZeros
 

@@ -23,9 +23,9 @@ class Diagnostics(RegisteredGroup):
         return Request, Workers
 
     def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
-        """Measure it on the images, and write its page."""
+        """A command that measures the diagnostic on the images, and writes its page."""
 
-        def measured(**fields: object) -> None:
+        def run_measure(**fields: object) -> None:
             request, workers = make_settings(Request, fields), make_settings(Workers, fields).check()
             with waiting("Loading the model and the images"):
                 from vitscope.findings.checkup import Checkup
@@ -36,4 +36,4 @@ class Diagnostics(RegisteredGroup):
                 question = Checkup.of(subject, pictures, (diagnostic,), ())
             answer(question, "measured", request.out, plan)
 
-        return measured
+        return run_measure

@@ -21,21 +21,21 @@ class ModelRequest:
 
     model: str | None = None
     """digits (embedded), vit-micro ... vit-base, timm/NAME, torchvision/NAME, transformers/NAME, a save_pretrained
-    folder, or a checkpoint that says what it is of: of vitscope train, or a trainer's with its architecture."""
+    folder, or a checkpoint that names its architecture: from vitscope train or another trainer."""
     pretrained: bool = False
     """Load the library's trained weights."""
     weights: str | None = None
-    """Load weights from this file: .safetensors, or .pt, .pth, .ckpt of a trainer. Classes and channels are its."""
+    """Load weights from this file: .safetensors, or a trainer's .pt, .pth, .ckpt. It sets classes and channels."""
     ema: bool = False
-    """Of a file with averaged weights beside raw ones take the averaged (EMA, SWA), as happens if nothing is said."""
+    """If the file holds averaged and raw weights, take the averaged (EMA, SWA); the default."""
     raw: bool = False
-    """Of a file with averaged weights beside raw ones take the raw."""
+    """If the file holds averaged and raw weights, take the raw."""
     part: str | None = None
     """Which of several sets of weights in the file: the key that leads to it, such as teacher."""
     classes: int | None = None
-    """Number of classes; the file's or the name's own if left out."""
+    """Number of classes; by default that of the file or the named model."""
     image_size: str | None = None
-    """Pixels of the input: a side, or height x width, as in 64x256."""
+    """Input size in pixels: a side, or height x width, as in 64x256."""
     channels: int | None = None
     """Channels of the input."""
     options: tuple[str, ...] = field(default=(), metadata={"flag": "set"})
@@ -46,16 +46,16 @@ class ModelRequest:
     """cpu, cuda, cuda:1, mps."""
 
     def __post_init__(self) -> None:
-        """Refuse what can be known to be wrong before anything heavy is imported."""
+        """Refuse what is known to be wrong before anything heavy is imported."""
         refuse_absent(self.weights, "--weights")
         refuse_unknown("digits" if self.model is None else self.model)
         if self.ema and self.raw:
-            raise UserError("--ema takes averaged weights and --raw the others; give one of them.")
+            raise UserError("--ema takes the averaged weights and --raw the raw ones; give only one of them.")
         sides(self.image_size)
         arguments(self.options)
 
     def subject(self) -> "Subject":
-        """The model, on a device that is there."""
+        """Load the model on its device; ``UserError`` if the device is not available."""
         import torch
 
         from vitscope.models.load import load
@@ -95,7 +95,7 @@ def sides(text: str | None) -> tuple[int, int] | None:
 
 
 def arguments(texts: Sequence[str]) -> dict[str, object]:
-    """Arguments from ``key=value`` texts; a value that is no Python literal is the text itself."""
+    """Arguments from ``key=value`` texts; a value that is not a Python literal stays text."""
     given: dict[str, object] = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -8,9 +8,9 @@ import typer
 
 from vitscope.cli.documentation import plain
 from vitscope.cli.entry import Entry
+from vitscope.cli.error_reporting import FlagCheckingGroup
 from vitscope.cli.flags import with_flags
 from vitscope.cli.index import entries, find
-from vitscope.cli.rim import FlagCheckingGroup
 
 
 class RegisteredGroup(FlagCheckingGroup):
@@ -27,7 +27,7 @@ class RegisteredGroup(FlagCheckingGroup):
 
     @abstractmethod
     def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
-        """What carries out the command of a class, which ``chosen`` imports; it takes the flags as keywords."""
+        """The function behind the command of a class, which ``chosen`` imports; it takes the flags as keywords."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - click's or typer's own
         """The names of the classes."""
@@ -35,7 +35,7 @@ class RegisteredGroup(FlagCheckingGroup):
         return list(entries()[self.kind])
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """The command of a class; ``UserError`` for a name that is not there."""
+        """The command of a class; ``UserError`` for an unknown name."""
         del ctx
         entry = find(self.kind, cmd_name, self.noun)
         command = self.command(entry.load)

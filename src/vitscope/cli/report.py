@@ -30,14 +30,14 @@ def report(
     if format not in FORMATS:
         raise UserError(f"--format is one of {', '.join(FORMATS)}, not {format!r}{nearest(format, FORMATS)}.")
     with waiting("Drawing"):
-        written = _written(runs, out, format)
+        written = _write_report(runs, out, format)
     for path in written:
         stdout().print(printable(str(path)), markup=False, highlight=False, soft_wrap=True)
 
 
-def _written(urls: list[str], out: str | None, format: str) -> tuple[Path, ...]:
+def _write_report(urls: list[str], out: str | None, format: str) -> tuple[Path, ...]:
     if out is None and (len(urls) > 1 or "://" in urls[0]):
-        raise UserError("Say where the report of several or of remote runs goes: --out page.html, or a folder.")
+        raise UserError("A report of several runs or of a remote one needs --out: page.html, or a folder.")
     if format != "html" and len(urls) > 1:
         raise UserError(f"--format {format} draws the figures of one run; {len(urls)} were given.")
     refuse_elsewhere(out)
@@ -51,9 +51,9 @@ def _written(urls: list[str], out: str | None, format: str) -> tuple[Path, ...]:
 
 
 def read_runs(urls: Sequence[str], least: int = 1) -> "list[tuple[str, Run]]":
-    """The finished runs and where they are; one that cannot be read is told, and left out if ``least`` are left.
+    """The finished runs and where they are; unreadable ones are reported and left out if ``least`` remain.
 
-    ``UserError`` for one that is not there, with the folders near it.
+    ``UserError`` for one that does not exist, with similar names.
     """
     for url in urls:
         if is_absent(url):
@@ -77,7 +77,7 @@ def read_runs(urls: Sequence[str], least: int = 1) -> "list[tuple[str, Run]]":
 
 
 def refuse_elsewhere(out: str | None) -> None:
-    """Raise ``UserError`` for a URL: pages and figures are files of this machine."""
+    """Raise ``UserError`` for a URL: pages and figures are local files."""
     if out is not None and "://" in out:
         raise UserError(f"--out is {out}, but pages and figures are written on this machine; give a path.")
 

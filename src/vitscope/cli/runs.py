@@ -15,7 +15,7 @@ from vitscope.measurement.text import printable
 def runs(folder: Annotated[str, typer.Argument(help="Folder or fsspec URL.")] = "checkups") -> None:
     """List the finished runs below a folder."""
     if "://" not in folder and not os.path.isdir(folder):
-        raise UserError(f"There is no folder {folder}; vitscope checkup makes runs in checkups/ unless told otherwise.")
+        raise UserError(f"There is no folder {folder}; vitscope checkup saves runs in checkups/ by default.")
     from vitscope.runs.store import list_runs
 
     table = columns("run", "model", "images", "n", "top-1", "ended (UTC)", right=("n", "top-1"),
@@ -33,7 +33,7 @@ def runs(folder: Annotated[str, typer.Argument(help="Folder or fsspec URL.")] = 
             cells = (shown, *(printable(str(one)) for one in said), accuracy_of(run) or "", ended)
             table.add_row(*map(Text, cells))
     if table.row_count == 0:
-        stdout().print(f"No finished run is below {printable(folder)}.", markup=False, highlight=False)
+        stdout().print(f"There is no finished run below {printable(folder)}.", markup=False, highlight=False)
         return
     stdout().print(table, highlight=False)
     for text in unreadable:

@@ -1,4 +1,4 @@
-"""What a study came to, on the terminal: a line for each setting, or a grid of settings along two axes."""
+"""A study's results on the terminal: a line for each setting, or a grid of settings along two axes."""
 
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from vitscope.runs.run import Run
 
 LINES = 48
-"""Settings along an axis that are shown, at most; the page has all."""
+"""Most settings shown along an axis; the page has all."""
 _GAP = 2
 
 
 def print_settings(run: "Run") -> None:
-    """The headline of each study in the run, if it has one axis or two and fits the terminal."""
+    """Print the headline of each study in the run, if it has one axis or two and fits the terminal."""
     console = stdout()
     for dataset in run.measured.values():
         name = str(dataset.attrs.get("headline") or next(iter(dataset.data_vars)))
@@ -38,7 +38,7 @@ def _print_lines(console: "Console", dataset: "xr.Dataset", name: str) -> None:
 
 
 def _print_grid(console: "Console", dataset: "xr.Dataset", name: str) -> None:
-    """The longer axis goes down."""
+    """Print a grid of settings, the longer axis downwards."""
     down, across = sorted(map(str, dataset[name].dims), key=lambda dim: -dataset.sizes[dim])
     entries, heads = _entries(dataset, down), _entries(dataset, across)
     rows = [[_number(value) for value in row] for row in dataset[name].transpose(down, across)]
@@ -56,7 +56,7 @@ def _print_grid(console: "Console", dataset: "xr.Dataset", name: str) -> None:
 
 
 def _beneath(dataset: "xr.Dataset", name: str, across: str) -> str:
-    """What the numbers are, and how far off they may be."""
+    """The caption: what the numbers are, and their largest standard error."""
     said = [f"{dataset[name].attrs['long_name']}. Across: {_label(dataset, across)}"]
     intact = dataset.get(f"{name}_intact")
     if intact is not None and not intact.ndim:
@@ -84,5 +84,5 @@ def _with_error(dataset: "xr.Dataset", name: str, index: int) -> str:
 
 
 def _number(value: "xr.DataArray") -> str:
-    """Four decimals; nothing if nothing was done at a setting."""
+    """Four decimals; empty if nothing was done at the setting."""
     return f"{float(value):.4f}" if np.isfinite(float(value)) else ""

@@ -19,11 +19,11 @@ def list_entries() -> None:
     for kind, named in entries().items():
         console.print(f"\n[bold]{kind}[/]")
         print_summaries(named.values())
-    console.print("vitscope show NAME tells more of one of them.", style="dim", highlight=False)
+    console.print("vitscope show NAME shows one of them in full.", style="dim", highlight=False)
 
 
 def print_summaries(listed: Iterable[Entry]) -> None:
-    """A line for each."""
+    """Print a line for each entry."""
     table = columns("name", "what it is", fold=("what it is",))
     table.show_header = False
     for entry in listed:
@@ -37,7 +37,7 @@ def show(name: Annotated[str, typer.Argument(help="A name that vitscope list sho
     found = [(kind, named[name]) for kind, named in registered.items() if name in named]
     if not found:
         known = [one for named in registered.values() for one in named]
-        raise UserError(f"There is nothing named {name!r}{nearest(name, known, 2)}; vitscope list has all.")
+        raise UserError(f"There is nothing named {name!r}{nearest(name, known, 2)}; vitscope list shows all names.")
     for kind, entry in found:
         _show(kind, entry)
 

@@ -23,9 +23,9 @@ class Studies(RegisteredGroup):
         return Request, Workers
 
     def command(self, chosen: Callable[[], type[Any]]) -> Callable[..., None]:
-        """Settle the study for the model and the images, run it, and write its page."""
+        """A command that resolves the study for the model and the images, runs it, and writes its page."""
 
-        def studied(**fields: object) -> None:
+        def run_study(**fields: object) -> None:
             request, workers = make_settings(Request, fields), make_settings(Workers, fields).check()
             with waiting("Loading the model and the images"):
                 from vitscope.engine.study import resolve_study
@@ -38,4 +38,4 @@ class Studies(RegisteredGroup):
                 question = Concluded(resolve_study(subject, pictures, chosen_study, None, plan))
             answer(question, "studies", request.out, plan)
 
-        return studied
+        return run_study

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 SHOWN = 3
 """Findings in the summary; the page has them all."""
 WEAKEST = 3
-"""Classes in the summary, of those that the model errs on."""
+"""Classes in the summary, those that the model errs on most."""
 ADVISED = ("problem", "look at this", "undecided")
 """Marks of claims whose advice is shown."""
 
 
 def print_summary(run: "Run", page: str) -> None:
-    """What was examined, the accuracy, the weightiest findings, and where the page is."""
+    """Print what was examined, the accuracy, the weightiest findings, and where the page is."""
     table = facts()
     for name, text in _subject_lines(run):
         table.add_row(name, text)
@@ -60,12 +60,12 @@ def _has_model(run: "Run") -> bool:
 
 
 def accuracy_of(run: "Run") -> str | None:
-    """Top-1 accuracy with its standard error, where it was measured."""
+    """Top-1 accuracy with its standard error; None if it was not measured."""
     return run.accuracy
 
 
 def weakest_of(run: "Run") -> str | None:
-    """The classes that the model errs on most, and what is taken for what; None without labels or mistakes."""
+    """The classes that the model errs on most, and the most frequent confusion; None without labels or mistakes."""
     from vitscope.report.mistakes import mistakes_of
 
     found = mistakes_of(run)
@@ -77,7 +77,7 @@ def weakest_of(run: "Run") -> str | None:
 
 
 def finding(claim: "Claim") -> Text:
-    """A claim's mark, what it says, the figure and, of what can be acted on, what to try."""
+    """A claim's mark, its sentence, the figure and, if it can be acted on, what to try."""
     mark = (f"{claim.mark}: ", MARK_COLOURS.get(claim.mark, ""))
     tried = f"{claim.advice.replace('`', '')}\n" if claim.mark in ADVISED else ""
     return Text.assemble(mark, claim.sentence, (f"\n{claim.figure}\n", "dim"), tried, overflow="fold")

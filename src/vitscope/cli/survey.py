@@ -15,7 +15,7 @@ from vitscope.models.subject import AbstractObserver, Subject
 
 @dataclass(frozen=True)
 class SurveyedUnit:
-    """A unit and what was seen of it; the stem has no block."""
+    """A unit and its shapes; the stem has no block."""
 
     layer: int
     name: str
@@ -27,23 +27,23 @@ class SurveyedUnit:
     attention: tuple[int, int, int] | None
     """Heads, windows and queries of a window."""
     parameters: int | None
-    """Of the upstream submodule it is named after; None where it is named after none."""
+    """Parameters of the upstream submodule it is named after; None if there is none."""
 
 
 @final
 class Surveyor(AbstractObserver):
-    """Notes the shapes that it is shown."""
+    """Records the shapes of streams and attention."""
 
     def __init__(self) -> None:
         self.streams: dict[int, tuple[tuple[int, int], int, int]] = {}
         self.attentions: dict[int, tuple[int, int, int]] = {}
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Grid, tokens and channels."""
+        """Record grid, tokens and channels."""
         self.streams[layer] = (stream.grid, stream.tokens.shape[1], stream.tokens.shape[2])
 
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
-        """Heads and windows."""
+        """Record heads, windows and queries."""
         _, windows, heads, queries, _ = attention.queries.shape
         self.attentions[layer] = (heads, windows, queries)
         return attention.context()

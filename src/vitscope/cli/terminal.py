@@ -1,4 +1,4 @@
-"""What is seen on the terminal: results on stdout, all else on stderr, and progress only where someone watches."""
+"""Terminal output: results on stdout, everything else on stderr, and a progress bar only on a terminal."""
 
 import time
 import warnings
@@ -28,15 +28,15 @@ from vitscope.runs.registry import PluginWarning
 from vitscope.runs.seal import DamagedWarning
 
 SILENCE = 30.0
-"""Seconds between the lines that stand for a bar where nobody watches a terminal."""
+"""Seconds between the lines that replace the progress bar without a terminal."""
 MARK_COLOURS = {"problem": "bold red", "look at this": "bold yellow", "good": "green", "undecided": "dim"}
-"""Of what stands before a claim; other marks have none, and no colour is all that tells them apart."""
+"""Colours of the marks before claims; other marks have none, and the text alone distinguishes them."""
 
 
 FOLDED = 10
-"""Width that a column which may wrap needs to be readable, unless all that is in it is shorter."""
+"""Width that a wrapping column needs to be readable, unless its content is shorter."""
 MEASURED = 10_000
-"""Width at which nothing that is measured has to wrap."""
+"""Width at which no cell wraps while it is measured."""
 
 
 def stdout() -> Console:
@@ -50,13 +50,13 @@ def stderr() -> Console:
 
 
 def hint(text: str) -> None:
-    """A line that helps and is no result."""
+    """Print a line of advice on stderr."""
     stderr().print(printable(text), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def waiting(text: str) -> Generator[None]:
-    """A line that is there while something takes time."""
+    """Show a line on the terminal while the block runs."""
     console = stderr()
     if not console.is_terminal:
         yield
@@ -66,12 +66,12 @@ def waiting(text: str) -> Generator[None]:
 
 
 @contextmanager
-def warnings_told() -> Generator[None]:
-    """Tell of a plugin that is left out, and of a damaged file, in a line, without the place that a warning has."""
+def show_warnings_as_hints() -> Generator[None]:
+    """Show warnings of skipped plugins and damaged files as a line, without the source location."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def told(
+        def print_warning(
             message: Warning | str,
             category: type[Warning],
             filename: str,
@@ -84,12 +84,12 @@ def warnings_told() -> Generator[None]:
             else:
                 show(message, category, filename, lineno, file, line)
 
-        warnings.showwarning = told
+        warnings.showwarning = print_warning
         yield
 
 
 class ProgressBar:
-    """A bar with the share that is done and the time left; without a terminal a line every half minute instead."""
+    """A bar with the share done and the time left; without a terminal a line every half minute instead."""
 
     def __init__(self, what: str, total: float | int, of: str = "") -> None:
         self._console = stderr()
@@ -117,7 +117,7 @@ class ProgressBar:
         self._progress.stop()
 
     def __call__(self, done: float | int, total: float | int) -> None:
-        """So much of so much is done."""
+        """Show that ``done`` of ``total`` is done."""
         self._progress.update(self._task, completed=done, total=total)
         self._found = done if self._found is None else self._found
         now = time.monotonic()
@@ -128,31 +128,31 @@ class ProgressBar:
             hint(f"{self._what}: {done / total:.0%}, {so_far} so far, about {rest} left")
 
     def at(self, what: str) -> None:
-        """What is being done now."""
+        """Name what is being done now."""
         self._what = what
         self._progress.update(self._task, description=what)
 
     def say(self, text: str) -> None:
-        """What begins now: a line that stays, and the bar's name."""
+        """Announce what begins now, in a line that stays and as the bar's name."""
         self.at(text.partition(",")[0])
         self._console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 class _Plain(Table):
-    """A table whose text is shown as it is: what strangers call their files is no markup and no escape code."""
+    """A table that shows its text as it is: file names must not act as markup or escape codes."""
 
     def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
-        """Another row."""
-        shown = (Text(_shown(cell)) if isinstance(cell, str) else cell for cell in cells)
+        """Add a row of plain text."""
+        shown = (Text(_make_printable(cell)) if isinstance(cell, str) else cell for cell in cells)
         super().add_row(*shown, style=style, end_section=end_section)
 
 
-def _shown(text: str) -> str:
+def _make_printable(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
 class _Columns(_Plain):
-    """A table that shows each row as names and values, one below the other, if there is no room for all its columns."""
+    """A table that shows each row as names and values, one below the other, if its columns do not fit."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self._least(console, options) <= options.max_width:
@@ -167,7 +167,7 @@ class _Columns(_Plain):
             yield ""
 
     def _least(self, console: Console, options: ConsoleOptions) -> int:
-        """The width below which something would be cut off, or wrapped so that it cannot be read."""
+        """The width below which something would be cut off or wrapped unreadably."""
         widths = (max(self._widths(console, options, column)) for column in self.columns)
         pairs = zip(self.columns, widths, strict=True)
         lines = (self.padding[1] + 1) * (len(self.columns) - 1) + 2
@@ -181,7 +181,7 @@ class _Columns(_Plain):
 def columns(*names: str, right: tuple[str, ...] = (), fold: tuple[str, ...] = (), gap: int = 2) -> Table:
     """A table with these columns and no frame; columns of ``fold`` may wrap, others keep their width.
 
-    On a terminal that has no room for it, each row is names and values below one another: nothing is cut off.
+    If the terminal is too narrow, each row is shown as names and values below one another: nothing is cut off.
     """
     table = _Columns(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for name in names:

@@ -8,8 +8,8 @@ POLICY = "OMP_WAIT_POLICY"
 def wait_passively() -> None:
     """Let OpenMP's idle threads sleep rather than spin, unless the user has chosen; workers inherit it.
 
-    Threads that spin take the cores from whatever else runs, and from each other's turn: beside one busy process a
-    checkup then takes two to ten times as long. On a quiet machine sleeping costs next to nothing (``benchmarks/``).
-    GNU's and LLVM's OpenMP read the variable as they are loaded, so nothing can be changed once torch is there.
+    Spinning threads take cores from other processes and from each other: next to one busy process a checkup then takes
+    two to ten times as long. On a quiet machine sleeping costs next to nothing (``benchmarks/``). GNU's and LLVM's
+    OpenMP read the variable when they are loaded, so it has no effect once torch is imported.
     """
     os.environ.setdefault(POLICY, "passive")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 
 from vitscope.cli.checkup import choose_diagnostics, parse_names
+from vitscope.cli.error_reporting import INTERRUPTED, command_line, fail
 from vitscope.cli.flags import make_settings, with_flags
 from vitscope.cli.learning import Learning, checkpoint_in
 from vitscope.cli.paths import refuse_absent
 from vitscope.cli.request import first_split, page_of
-from vitscope.cli.rim import INTERRUPTED, command_line, fail
 from vitscope.cli.terminal import hint, stdout, waiting
 from vitscope.cli.trials import TrialRequest, train_grid
 from vitscope.measurement.errors import UserError
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
     from vitscope.training.train import Training
 
 TEST_SPLITS = ("test", "validation", "val")
-"""Where the images for testing are looked for, in this order."""
+"""Splits that are tried for the test images, in this order."""
 
 
 def train_on(
-    images: Annotated[str, typer.Option(help="As for vitscope checkup; with labels.")],
+    images: Annotated[str, typer.Option(help="Labelled images, as for vitscope checkup.")],
     out: Annotated[str, typer.Option(help="Folder for weights, metrics and the state to resume from.")],
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Begin with the library's weights.")] = False,
-    weights: Annotated[str | None, typer.Option(help="Begin with this file's weights for MODEL.")] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the library's weights.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Start from this file's weights for MODEL.")] = None,
     start: Annotated[
-        str | None, typer.Option("--from", help="Begin with the weights of this training's folder, or this checkpoint.")
+        str | None, typer.Option("--from", help="Start from the weights of this training's folder, or this checkpoint.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split to train on; train where there is one.")] = None,
-    test_split: Annotated[str | None, typer.Option(help="Split to test on; test or validation if there.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Train on so many images, of each class in proportion.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to train on; train if there is one.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Split to test on; test or validation if any.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Train on this many images, each class in proportion.")] = None,
     label: Annotated[str | None, typer.Option(help="Column or key of the labels.")] = None,
-    root: Annotated[str | None, typer.Option(help="Folder that the paths in a table lead from.")] = None,
-    bits: Annotated[int | None, typer.Option(help="Depth of samples that are stored in 16 bits, such as 12.")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder that the paths in a table start from.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Bit depth of samples stored in 16 bits, such as 12.")] = None,
     max_pixels: Annotated[int, typer.Option(help="Pixels of the largest picture that is read.")] = 178_956_970,
-    max_broken: Annotated[int, typer.Option(help="Unreadable images to put up with.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted training ended.")] = False,
-    watch: Annotated[str | None, typer.Option(help="Take these diagnostics meanwhile, with commas between.")] = None,
-    watch_every: Annotated[int, typer.Option(help="Take them every so many steps, into OUT/step-NNNNNN.")] = 200,
-    watch_budget: Annotated[float, typer.Option(help="Largest share of the time that taking them may need.")] = 0.05,
-    watch_images: Annotated[int, typer.Option(help="Take them on so many images, of those to test on.")] = 64,
+    max_broken: Annotated[int, typer.Option(help="Unreadable images to tolerate.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
+    watch: Annotated[str | None, typer.Option(help="Measure these diagnostics meanwhile, separated by commas.")] = None,
+    watch_every: Annotated[int, typer.Option(help="Measure them every this many steps, into OUT/step-NNNNNN.")] = 200,
+    watch_budget: Annotated[float, typer.Option(help="Largest share of the time that measuring them may take.")] = 0.05,
+    watch_images: Annotated[int, typer.Option(help="Measure them on this many of the test images.")] = 64,
     **recipe: object,
 ) -> None:
-    """Train a model on images, test it once at the end, and keep its weights and the run.
+    """Train a model on images, test it once at the end, and save its weights and the run.
 
-    It begins with random weights, or with those of --weights, --pretrained or --from. With --validation, a share of the
+    It starts from random weights, or from those of --weights, --pretrained or --from. With --validation, a share of the
     images chooses the epoch.
     """
     settings, learning, trial = (
@@ -68,10 +68,10 @@ def train_on(
     refuse_absent(weights, "--weights")
     refuse_absent(start, "--from")
     if "://" in out:
-        raise UserError(f"--out is {out}, but a training is kept on this machine; give a folder.")
+        raise UserError(f"--out is {out}, but a training is saved on this machine; give a folder.")
     refuse_absent(images, "--images")
     refuse_unknown(settings.model or "vit-micro")
-    parse_names(watch)  # all three refuse what is not there, before anything heavy is imported
+    parse_names(watch)  # all three refuse what does not exist, before anything heavy is imported
     with waiting("Loading the images"):
         from vitscope.training.train import train as trained
 
@@ -85,7 +85,7 @@ def train_on(
         observer = _observer(watch, watch_every, watch_budget, few, out)
     tested = None if shown.name == test.name else test
     if tested is None:
-        hint(f"{images} has no split to test on; the training goes untested.")
+        hint(f"{images} has no split to test on; the trained model is not tested.")
     if trial:
         train_grid(trial, settings, shown, tested, begun, objective, hooks, out, resume)
         return
@@ -98,7 +98,7 @@ def train_on(
 
 
 def _show(result: "Training", source: str, test: "Images | None", page: str) -> None:
-    """Say what must be known of it, the accuracy on the test images, and where its page and its weights are."""
+    """Print its notes, the accuracy on the test images, and where its page and its weights are."""
     for note in result.notes:
         hint(note)
     if result.run.accuracy is not None:
@@ -112,11 +112,11 @@ def _show(result: "Training", source: str, test: "Images | None", page: str) -> 
 def _start(
     settings: Recipe, pretrained: bool, weights: str | None, start: str | None
 ) -> "tuple[Recipe, Subject | None]":
-    """The recipe and the subject to begin with, if there is one: a file or folder says its model itself."""
+    """The recipe and the subject to start from, if there is one: a file or folder names its own model."""
     is_place = settings.model is not None and (settings.model == "digits" or Path(settings.model).exists())
     given = [flag for flag, on in (("--pretrained", pretrained), ("--weights", weights), ("--from", start)) if on]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} each say what to begin with; give one of them.")
+        raise UserError(f"{' and '.join(given)} each set the weights to start from; give only one of them.")
     if not (is_place or given):
         return settings, None
     from vitscope.models.load import load
@@ -125,36 +125,36 @@ def _start(
         own = checkpoint_in(start or cast(str, settings.model))
         return replace(settings, model=None if start is None else settings.model), load(own)
     if settings.model is None:
-        raise UserError(f"{given[0]} is given without a model; name the one whose weights they are, such as timm/NAME.")
+        raise UserError(f"{given[0]} is given without a model; name the model of the weights, such as timm/NAME.")
     return settings, load(settings.model, pretrained=pretrained, weights=weights)
 
 
 def _say_what_is_kept(folder: Path, resume: bool) -> NoReturn:
-    """End, after an interrupt, with what is kept and how to go on."""
+    """Exit after an interrupt, reporting what is saved and how to continue."""
     from vitscope.training.state import kept_step
 
     step = kept_step(folder)
     if step is None:
-        begin = f"the first state was not saved yet, so nothing is kept; begin again with: {command_line()}"
+        begin = f"no state was saved yet; start again with: {command_line()}"
         fail(f"interrupted; {begin}", INTERRUPTED, "")
     again = command_line() if resume else f"{command_line()} --resume"
-    fail(f"interrupted; the state after step {step} is kept; go on with: {again}", INTERRUPTED, "")
+    fail(f"interrupted; the state after step {step} is saved; continue with: {again}", INTERRUPTED, "")
 
 
 def _observer(
     watch: str | None, every: int, budget: float, few: "Images | None", out: str
 ) -> "AbstractTrainingObserver":
-    """The progress bar, with the diagnostics to take meanwhile where some are named."""
-    from vitscope.training.progress import ProgressBar
+    """The progress bar, with the diagnostics to measure on the way if some are named."""
+    from vitscope.training.progress import TrainingBar
 
     if watch is None or few is None:
-        return ProgressBar()
+        return TrainingBar()
     from vitscope.training.observer import Several
     from vitscope.training.watch.monitor import Monitor
     from vitscope.training.watch.own import WatchObserver
 
     monitor = Monitor(few, choose_diagnostics(watch, None), out, every, budget)
-    return Several((ProgressBar(), WatchObserver(monitor)))
+    return Several((TrainingBar(), WatchObserver(monitor)))
 
 
 def _images(source: str, splits: tuple[str | None, ...], flag: str, **options: Any) -> "Images":  # noqa: ANN401

@@ -1,10 +1,10 @@
-"""``vitscope train --grid --seeds``: trainings at every point of a grid, by several seeds."""
+"""``vitscope train --grid --seeds``: trainings at every point of a grid, with several seeds."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vitscope.cli.error_reporting import command_line
 from vitscope.cli.request import answer
-from vitscope.cli.rim import command_line
 from vitscope.cli.workers import Workers
 from vitscope.measurement.errors import UserError
 
@@ -25,17 +25,17 @@ class TrialRequest:
     grid: tuple[str, ...] = ()
     """Train at each of these values of a setting: learning_rate=5e-4,1e-3; give it again for another setting."""
     seeds: int = 1
-    """Train each by so many seeds, from --seed on."""
+    """Train each with this many seeds, from --seed on."""
     at_once: int = 1
-    """Trainings of a grid that run at a time on this machine, its cores shared out among them."""
+    """Trainings of a grid that run at once on this machine, sharing its cores."""
     on: str = "local"
     """Where the trainings of a grid run: local, ray (a Ray cluster on this machine), or ray://HOST:PORT."""
 
     def __post_init__(self) -> None:
-        """Refuse what can be known to be wrong before anything heavy is imported."""
+        """Refuse what is known to be wrong before anything heavy is imported."""
         for name, number in (("--seeds", self.seeds), ("--at-once", self.at_once)):
             if number < 1:
-                raise UserError(f"{name} takes a number from 1, not {number}.")
+                raise UserError(f"{name} must be 1 or more, not {number}.")
         if not self and (self.at_once > 1 or self.on != "local"):
             raise UserError("--at-once and --on are for several trainings: give --grid or --seeds.")
         self.workers.check()
@@ -46,7 +46,7 @@ class TrialRequest:
 
     @property
     def workers(self) -> Workers:
-        """Who carries them out."""
+        """The workers that run the trainings."""
         return Workers(self.at_once, self.on)
 
 
@@ -61,7 +61,7 @@ def train_grid(
     out: str,
     resume: bool,
 ) -> None:
-    """Carry out the trainings, keep them and their run in ``out``, write its page, and show both."""
+    """Carry out the trainings, save them and their run in ``out``, write its page, and show both."""
     from vitscope.engine.plan import Plan
     from vitscope.training.trials import Grid, TrialsQuestion, parse_grid
 

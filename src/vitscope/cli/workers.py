@@ -1,4 +1,4 @@
-"""Who carries the work out: this process, worker processes, or a Ray cluster."""
+"""Where the work runs: in this process, in worker processes, or on a Ray cluster."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workers:
-    """How many there are, and where; each field is a flag."""
+    """How many workers there are, and where; each field is a flag."""
 
     workers: int = 1
     """Worker processes on this machine."""
@@ -19,18 +19,18 @@ class Workers:
     """Where the work is done: local, ray (a Ray cluster on this machine), or ray://HOST:PORT."""
 
     def check(self) -> "Workers":
-        """Themselves. Raises ``UserError`` for a number or a place that cannot be; imports nothing heavy."""
+        """These settings; ``UserError`` if the number or the place is invalid. Imports nothing heavy."""
         if self.workers < 1:
-            raise UserError(f"--workers takes a number from 1, not {self.workers}.")
+            raise UserError(f"--workers must be 1 or more, not {self.workers}.")
         if self.on not in ("local", "ray") and not self.on.startswith("ray://"):
             raise UserError(f"--on takes local, ray or ray://HOST:PORT, not {self.on!r}.")
         if self.on != "local" and self.workers > 1:
-            raise UserError(f"--workers counts processes of this machine: leave it out with --on {self.on}.")
+            raise UserError(f"--workers counts processes on this machine: leave it out with --on {self.on}.")
         return self
 
     @property
     def executor(self) -> "AbstractExecutor":
-        """What carries the work out, if it can be."""
+        """The executor of these settings, if they are valid."""
         self.check()
         if self.on == "local":
             from vitscope.engine.work.executor import InProcess, Processes

@@ -15,17 +15,21 @@ from torch import Tensor
 from vitscope.convex.problem import Problem
 
 PARALLEL = 1e-9
-"""Unit vectors at this distance or less are one direction."""
+"""Unit vectors at most this far apart count as one direction; rows shorter than this share of the longest count as 0.
+
+It is far above the rounding of unit vectors in float64. Hyperplanes that it merges enclose only cones thinner than
+this, in which their rows' activities are as small, relative to the rows. Norms are called exact up to the same 1e-9.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """The faces of all cones of one dimension: where some activities are 0 and the others keep their sign."""
+    """All cones' faces of one dimension: on each, some activities are 0 and the others keep their sign."""
 
     bases: Float64[Tensor, "faces rank dim"]
-    """Of the subspace that each spans."""
+    """A basis of the subspace that each face spans."""
     vectors: Float64[Tensor, "faces rank"]
-    """Of length 1, inside each."""
+    """A unit vector inside each face."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -33,7 +37,7 @@ class Faces:
 
 @dataclass(frozen=True, eq=False)
 class Arrangements:
-    r"""The patterns :math:`1\{\hat X u \ge 0\}` of a lifted data matrix, each by a vector that has it.
+    r"""The patterns :math:`1\{\hat X u \ge 0\}` of a lifted data matrix, each given by a vector that has it.
 
     Everything is in an orthonormal basis of the row space of ``Xhat``: what is orthogonal to it changes no output.
     Patterns of vectors that lie on a hyperplane are left out: such a vector is in the closure of its neighbours' cones.
@@ -43,11 +47,11 @@ class Arrangements:
     rows: Float64[Tensor, "rows rank"]
     """The rows of ``Xhat``, in the basis; each of length 1, without those that are 0 or parallel to another."""
     vectors: Float64[Tensor, "patterns rank"]
-    """Of length 1."""
+    """A unit vector for each pattern."""
     complete: bool
     """Whether these are all patterns."""
     faces: tuple[Faces, ...] = ()
-    """All faces of their cones, the cones themselves first and rays last; none where there are too many."""
+    """All faces of their cones, the cones themselves first and rays last; none if there are too many."""
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -59,7 +63,7 @@ class Arrangements:
 
 
 def most_patterns(rows: int, rank: int) -> int:
-    r"""How many patterns there are at most: :math:`2 \sum_{k < r} \binom{N - 1}{k}`; as many in general position.
+    r"""The largest number of patterns: :math:`2 \sum_{k < r} \binom{N - 1}{k}`, attained in general position.
 
     It is at most :math:`2 r (e (N - 1) / r)^r`, the number in Sahiner et al. (2022). Source: Cover 1965.
     """
@@ -67,19 +71,23 @@ def most_patterns(rows: int, rank: int) -> int:
 
 
 def most_faces(rows: int, rank: int) -> int:
-    """How many faces of dimension 1 or more all cones have at most: the patterns on each intersection of rows."""
+    """The largest number of faces of dimension 1 or more: the sum of the patterns on each intersection of rows."""
     return sum(comb(rows, k) * most_patterns(rows - k, rank - k) for k in range(min(rank, rows + 1)))
 
 
 def arrangements(
     xhat: Float64[Tensor, "rows left"], limit: int = 2**14, samples: int = 256, seed: int = 0
 ) -> Arrangements:
-    """All patterns where there are ``limit`` at most, otherwise those of ``samples`` random vectors.
+    """All patterns if there are at most ``limit``, otherwise those of ``samples`` random vectors.
 
-    Listed hyperplane by hyperplane: one that is added cuts the cones that it meets in two, and these are the cones of
-    the earlier ones' traces on it, in one dimension less. Cost: about ``patterns rows`` products of ``rank`` numbers.
+    They are listed hyperplane by hyperplane: each new one cuts in two the cones that it meets, one for each cone of the
+    earlier ones' traces on it, in one dimension less. Cost: about ``patterns rows`` products of ``rank`` numbers.
+
+    Faces are listed too if there are at most 16 times as many: an exact norm takes a small singular value decomposition
+    for each. Both limits trade time for certainty only; past them certificates are called bounds or heuristic.
     """
     _, values, right = torch.linalg.svd(xhat, full_matrices=False)
+    # Directions in which the data are below 1e-10 of their largest count as rounding of float64.
     rank = int((values > 1e-10 * values[:1].clamp(min=torch.finfo(values.dtype).tiny)).sum())
     basis = right[:rank].T.contiguous()
     rows = np.unique((xhat @ basis).numpy(), axis=0)
@@ -97,7 +105,7 @@ def arrangements(
 
 
 def lifted_data(problem: Problem, term: int) -> Float64[Tensor, "rows left"]:
-    r"""The lifted data matrix :math:`\hat X` of a term: a row for each gate of each image. Made whole."""
+    r"""The lifted data matrix :math:`\hat X` of a term: a row for each gate of each image."""
     start, stop = problem.terms[term].entries.start, problem.terms[term].entries.stop
     tokens = torch.as_tensor(problem.tokens[:])[:, :, start:stop].to("cpu", torch.float64)
     basis = torch.eye(problem.shape(problem.terms[term])[0], dtype=torch.float64)
@@ -164,7 +172,7 @@ def faces(normals: NDArray[np.float64]) -> tuple[Faces, ...]:
 
 
 def _sectors(normals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """In the plane: between neighbouring lines."""
+    """The cones in a plane: a vector between each two neighbouring lines."""
     lines = np.sort(np.mod(np.arctan2(normals[:, 1], normals[:, 0]) + np.pi / 2, np.pi))
     middles = (lines + np.append(lines[1:], lines[0] + np.pi)) / 2
     vectors = np.stack((np.cos(middles), np.sin(middles)), axis=1)
@@ -172,7 +180,7 @@ def _sectors(normals: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _cut(vectors: NDArray[np.float64], normals: NDArray[np.float64], added: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The vectors of the cones of one more hyperplane."""
+    """A vector inside each cone after one more hyperplane is added."""
     plane = np.linalg.qr(added[:, None], mode="complete")[0][:, 1:]
     walls = cones(distinct(normals @ plane)) @ plane.T
     walls /= np.linalg.norm(walls, axis=1, keepdims=True)
@@ -184,5 +192,5 @@ def _cut(vectors: NDArray[np.float64], normals: NDArray[np.float64], added: NDAr
 
 
 def _codes(vectors: NDArray[np.float64], normals: NDArray[np.float64]) -> list[bytes]:
-    """The pattern of each vector, in a form that can be compared."""
+    """The pattern of each vector, as bytes that can be compared."""
     return [row.tobytes() for row in np.packbits(vectors @ normals.T >= 0, axis=1)]

@@ -29,15 +29,15 @@ def attach(head: ConvexHead, source: Subject | TokenExtractor) -> Headed:
     """The head on a copy of the backbone whose tokens it was fitted to.
 
     ``source`` is the extractor of these tokens (``features.extractor``), or a subject whose tokens were taken by the
-    default recipe. The copy shares nothing with the subject. Raises ``UserError`` where the tokens do not fit. Cost:
-    three forward passes of two images, to see the tokens' shape. Goes through ``torch.jit.trace`` and
-    ``torch.onnx.export`` where the subject's walk does.
+    default recipe. The copy shares nothing with the subject. Raises ``UserError`` if the tokens do not fit. Cost: three
+    forward passes of two images, to find the tokens' shape. Works with ``torch.jit.trace`` and ``torch.onnx.export``
+    if the subject's walk does.
     """
     extractor = source if isinstance(source, TokenExtractor) else TokenExtractor(source)
     found = token_shape(extractor.subject, extractor.recipe)
     if (found.tokens, found.dim) != (head.tokens, head.dim):
         raise UserError(
             f"The head was fitted to {head.tokens} tokens of {head.dim} entries, but {extractor.subject.name} gives "
-            f"{found.tokens} of {found.dim} by this recipe; give the extractor that made the tokens it was fitted to."
+            f"{found.tokens} of {found.dim} with this recipe; give the extractor that made the tokens it was fitted to."
         )
     return Headed(copy.deepcopy(extractor), head).eval()

@@ -1,7 +1,7 @@
 """Blocks: what differs between attention, mixer and Fourier heads, as two linear maps and their adjoints.
 
 A kind of head is one file of ``blocks/``: its block, the torch module that it becomes, its two estimators and what a
-run reads of it. Everything else looks it up in :data:`BLOCKS`.
+run reads from it. Everything else looks it up in :data:`BLOCKS`.
 
 Every head of Sahiner et al. (2022) is ``outward(gate * inward(u)) V``: a linear map of the head's left weights ``u``,
 a gate that leaves it linear, a second linear map into one or more rows of ``inner`` entries, and a readout ``V`` of
@@ -35,7 +35,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Term:
-    """One lifted variable: the gate that it is under and the group of entries that it reads and writes.
+    """One lifted variable: its gate and the group of entries that it reads and writes.
 
     ``vector`` is the gate's vector, None if everything passes. ``entries`` of a token go in, ``outputs`` come out.
     """
@@ -61,12 +61,12 @@ class AbstractLens(ABC):
 
     @abstractmethod
     def adjoint(self, rows: Float[Tensor, "batch heads rows inner"]) -> Float[Tensor, "heads left"]:
-        """Left weights."""
+        """The adjoint of :meth:`rows`: left weights, summed over the batch."""
 
     def image(self, residual: Float[Tensor, "batch rows outputs"], left: int, inner: int) -> Float[Tensor, "..."]:
-        """The adjoint image of a residual, for these sizes of a head's two sides, as :meth:`unfolded` takes it.
+        """The adjoint image of a residual, for these sizes of a head's two sides, as input of :meth:`unfolded`.
 
-        It adds up over chunks. Cost: as many heads as its smaller side has entries, unless a lens knows better.
+        Images of chunks add up. Cost: as many heads as its smaller side has entries, unless a lens has a cheaper way.
         """
         outputs = residual.shape[2]
         if left < inner * outputs:
@@ -77,17 +77,17 @@ class AbstractLens(ABC):
             images.append(self.adjoint(torch.einsum("bro,i->bori", residual, entry)))
         return torch.stack(images).view(inner, outputs, left)
 
-    def unfolded(self, image: Float[Tensor, "..."], inner: int) -> Float[Tensor, "inner outputs seen"]:
-        """The image in coordinates of :meth:`seen`, where :meth:`image` leaves out what follows from the rest."""
+    def unfold(self, image: Float[Tensor, "..."], inner: int) -> Float[Tensor, "inner outputs seen"]:
+        """The image in the coordinates of :meth:`seen`, from :meth:`image`, which may leave out redundant entries."""
         return image
 
-    def seen(self) -> Float[Tensor, "seen left"] | None:
-        """Orthonormal left weights: all others have the rows of their projection on these. None where all differ."""
+    def visible_basis(self) -> Float[Tensor, "seen left"] | None:
+        """Orthonormal left weights; any others act as their projection on these. None if all act differently."""
         return None
 
 
 class AbstractJoint(ABC):
-    """A block's map from the lifted variables of all terms to outputs, where together they cost less."""
+    """A block's map from the lifted variables of all terms to outputs, cheaper together than one by one."""
 
     @abstractmethod
     def outputs(self, lifted: Float[Tensor, "terms left right"]) -> Float[Tensor, "images rows outputs"]:
@@ -95,13 +95,13 @@ class AbstractJoint(ABC):
 
     @abstractmethod
     def images(self, residual: Float[Tensor, "images rows outputs"]) -> Float[Tensor, "terms left right"]:
-        """The adjoint."""
+        """The adjoint: a residual's image for every term."""
 
 
 class AbstractBlock(ABC):
     """A kind of head. Implementations are frozen dataclasses of its options, registered by name.
 
-    ``tokens`` are images' token features, ``left`` the left weights of heads, ``activity`` what is gated: its shape
+    ``tokens`` are images' token features, ``left`` the left weights of heads, ``activity`` what gates act on: its shape
     after ``batch heads`` is the block's own. ``pooled`` outputs are the mean over an image's tokens, one row; otherwise
     there is a row for every token.
     """
@@ -110,13 +110,13 @@ class AbstractBlock(ABC):
     layer: ClassVar[type[AbstractHeads]]
     """The torch module that heads of one term become."""
     of_mean: ClassVar[bool] = False
-    """Whether pooled outputs follow from an image's mean token alone; no token then has a weight of its own."""
+    """Whether pooled outputs depend only on an image's mean token; no token then has a weight of its own."""
     mixes: ClassVar[bool] = True
-    """Whether what a head makes of a token depends on the other tokens, as attention does."""
+    """Whether a head's output for a token depends on the other tokens, as in attention."""
     weight: ClassVar[str] = """The weight of a patch is its part of the head's activity before the readout: the
     activity, a mean over tokens or shifts, is linear in the patches once the gates are decided, and is the sum of these
     parts."""
-    """What :meth:`token_weights` gives, in the words of a run's page."""
+    """What :meth:`token_weights` returns, as a run's page describes it."""
 
     @staticmethod
     @abstractmethod
@@ -172,7 +172,7 @@ class AbstractBlock(ABC):
     ) -> Float64[Tensor, "images tokens"]:
         """The weight that a head gives each token, as :attr:`weight` says; ``passing`` is 1 where its activity passes.
 
-        Taken from the gradient in the tokens. A block overrides it where weights of tokens are something else.
+        Taken from the gradient in the tokens. A block overrides it if its token weights are something else.
         """
         with torch.enable_grad():
             varied = tokens.clone().requires_grad_()
@@ -183,11 +183,11 @@ class AbstractBlock(ABC):
     def readings(
         self, terms: Sequence[Term], heads: Heads, tokens: Float64[Tensor, "images tokens dim"]
     ) -> Mapping[str, xr.Dataset]:
-        """Further groups of a run, of heads under fixed gates and some training images' tokens; none by default."""
+        """Further groups of a run, from heads under fixed gates and some training images' tokens; none by default."""
         return {}
 
     def groups(self) -> int:
-        """Into how many groups the entries of a token, and the outputs, are split; each has heads of its own."""
+        """The number of groups into which a token's entries, and the outputs, are split; each has its own heads."""
         return 1
 
     def passes(
@@ -201,20 +201,20 @@ class AbstractBlock(ABC):
     ) -> AbstractLens:
         """The linear map from left weights to rows on these images; ``gate`` None lets everything through.
 
-        A block overrides it where the map can be prepared so that it costs less.
+        A block overrides it if the map can be prepared to cost less.
         """
         return GatedLens(self, tokens, None if gate is None else self.passes(tokens, gate, pooled)[:, None], pooled)
 
     def joint(
         self, tokens: Float[Tensor, "images tokens dim"], gates: Sequence[Float[Tensor, " left"]], pooled: bool
     ) -> AbstractJoint | None:
-        """The map of all gates together, where the block knows a cheaper one; None by default."""
+        """The map of all gates together, if the block has a cheaper one; None by default."""
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class GatedLens(AbstractLens):
-    """Any block under any gate, as it is defined: inward, gate, outward. ``mask`` None lets everything through."""
+    """Any block under any gate, by its definition: inward, gate, outward. ``mask`` None lets everything through."""
 
     block: AbstractBlock
     tokens: Float[Tensor, "batch tokens dim"]
@@ -224,14 +224,14 @@ class GatedLens(AbstractLens):
     def rows(self, left: Float[Tensor, "heads left"]) -> Float[Tensor, "batch heads rows inner"]:
         """Inward, gate, outward."""
         activity = self.block.inward(self.tokens, left, self.pooled)
-        return self.block.outward(self.tokens, self._gated(activity), self.pooled)
+        return self.block.outward(self.tokens, self._apply_gate(activity), self.pooled)
 
     def adjoint(self, rows: Float[Tensor, "batch heads rows inner"]) -> Float[Tensor, "heads left"]:
-        """The same way back."""
+        """The adjoints of outward, gate and inward, in this order."""
         activity = self.block.outward_adjoint(self.tokens, rows, self.pooled)
-        return self.block.inward_adjoint(self.tokens, self._gated(activity), self.pooled)
+        return self.block.inward_adjoint(self.tokens, self._apply_gate(activity), self.pooled)
 
-    def _gated(self, activity: Tensor) -> Tensor:
+    def _apply_gate(self, activity: Tensor) -> Tensor:
         return activity if self.mask is None else activity * self.mask
 
 

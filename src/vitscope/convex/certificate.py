@@ -1,4 +1,4 @@
-"""Certificates: how far heads are at most from the optimum of their problem, whatever made them."""
+"""Certificates: at most how far heads are from the optimum of their problem, whatever trained them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from vitscope.convex.heads import Heads
 from vitscope.convex.problem import Problem
-from vitscope.convex.pulled import pulled
+from vitscope.convex.pulled import pull_image
 from vitscope.convex.relu_norm import relu_bound
 from vitscope.numerics.singular import norm_bound
 
 Kind = Literal["exact", "bound", "probable", "heuristic"]
-"""How sure a certificate is.
+"""How certain a certificate is.
 
 ``exact``: the dual norm was computed. ``bound``: an upper bound of it was. ``probable``: an upper bound that fails with
 a probability of 1e-6 at most. ``heuristic``: the norm was only searched for, and the true gap may be larger.
@@ -36,10 +36,10 @@ class Certificate:
     primal: float
     """Mean loss plus beta times the nuclear norms."""
     dual: float
-    """At most the optimum."""
+    """A lower bound of the optimum."""
     kind: Kind
     slack: float
-    """The largest spectral norm of ``T^*(R)`` over beta: 1 at the optimum, at most 1 at zero heads that are optimal."""
+    """The largest spectral norm of ``T^*(R)`` over beta: 1 at the optimum, at most 1 if the optimum has no heads."""
     heads: int
     stuck: bool = False
     """Whether the solver found no further way down in its precision."""
@@ -51,39 +51,39 @@ class Certificate:
 
     @property
     def relative_gap(self) -> float:
-        """``gap / dual``; infinity where the lower bound is not positive, 0 where both values are 0."""
+        """``gap / dual``; infinity if the lower bound is not positive, 0 if both values are 0."""
         return relative_gap(self.primal, self.dual)
 
     @property
     def advice(self) -> str:
-        """What the certificate says, and what to do where that is not enough."""
+        """What the certificate says, and what to do if that is not enough."""
         said = {
             "exact": "",
             "bound": "",
-            "probable": " (but for a probability of one in a million)",
+            "probable": " (this fails with a probability of at most one in a million)",
             "heuristic": " as far as a search could tell",
         }[self.kind]
         share = "by an unknown share" if self.relative_gap == inf else f"by at most {100 * self.relative_gap:.3g} %"
         text = f"The objective is above the global optimum {share}{said}."
         if self.stuck:
             return f"{text} The solver found no further way down in this precision: solve in float64."
-        if self.relative_gap > 1e-2 and self.slack > 1:
+        if self.relative_gap > 1e-2 and self.slack > 1:  # a gap of 1 % needs no advice: accuracy does not see it
             text += (
-                f" A further head would still lower it (slack {self.slack:.3g}): allow more passes or take a larger "
-                "beta; where training has converged this point is spurious, and more heads get it away from there."
+                f" Another head would still lower it (slack {self.slack:.3g}): allow more passes or use a larger "
+                "beta; if training has converged, this point is spurious, and more heads lead away from it."
             )
         return text
 
 
 def relative_gap(primal: float, dual: float) -> float:
-    """``(primal - dual) / dual``; infinity where the lower bound is not positive, 0 where it is reached."""
+    """``(primal - dual) / dual``; infinity if the lower bound is not positive, 0 if it is reached."""
     if primal <= dual:
         return 0.0
     return (primal - dual) / dual if dual > 0 else inf
 
 
 def certify(problem: Problem, heads: Heads) -> Certificate:
-    """The certificate of any heads, in float64 whatever the problem's precision. It knows no solver.
+    """The certificate of any heads, in float64 whatever the problem's precision and whatever trained them.
 
     Cost: one pass for the heads, then the dual norm: see :func:`vitscope.convex.pulled.pulled` and, with ``relu``,
     :class:`vitscope.convex.relu_norm.ReluNorm`.
@@ -98,7 +98,7 @@ def certify(problem: Problem, heads: Heads) -> Certificate:
         return Certificate(primal, dual_value(precise, outputs, norm), kind, norm / problem.beta, heads.count)
     primal = float(loss) + precise.beta * heads.nuclear_norm
     found = [
-        norm_bound(pulled(precise, residual, term), factors.left, torch.Generator().manual_seed(term))
+        norm_bound(pull_image(precise, residual, term), factors.left, torch.Generator().manual_seed(term))
         for term, factors in enumerate(heads.terms)
     ]
     norm = max(each.bound for each in found)
@@ -107,7 +107,7 @@ def certify(problem: Problem, heads: Heads) -> Certificate:
 
 
 def largest_beta(problem: Problem) -> float:
-    r"""The least beta at which no heads are optimal: :math:`\max_t \lVert T_t^*(\nabla \ell(0)) \rVert_2`.
+    r"""The least beta at which having no heads is optimal: :math:`\max_t \lVert T_t^*(\nabla \ell(0)) \rVert_2`.
 
     Cost: that of a certificate.
     """
@@ -116,24 +116,24 @@ def largest_beta(problem: Problem) -> float:
     if problem.relu:
         return relu_bound(problem, residual, none)[0]
     return max(
-        norm_bound(pulled(problem, residual, t), factors.left, torch.Generator().manual_seed(t)).bound
+        norm_bound(pull_image(problem, residual, t), factors.left, torch.Generator().manual_seed(t)).bound
         for t, factors in enumerate(none.terms)
     )
 
 
 def dual_value(problem: Problem, outputs: Float[Tensor, "images rows outputs"], norm: float) -> float:
-    """The best dual value of the loss's gradient at these outputs, ``norm`` being the largest of its adjoint images."""
+    """The best dual value of the loss's gradient at these outputs; ``norm`` is the largest of its adjoint images."""
     feasible = problem.beta / norm if norm > 0 else inf
     curve = problem.loss.dual(outputs, slice(0, len(outputs)))
     return _greatest(curve, min(problem.loss.largest_scale, feasible))
 
 
 def _greatest(value: Callable[[float], float], largest: float) -> float:
-    """The maximum of a concave function from 0 to ``largest``, which may be infinite, or a value hardly below it.
+    """The maximum of a concave function from 0 to ``largest``, which may be infinite, or a value just below it.
 
-    The function is 0 at 0. If it does not fall over the last ``d = 1e-4`` of the way to ``h`` its maximum is there, and
-    no higher than the chord from 0 through ``(1 - d) h`` leads to: at most ``d / (1 - d)`` of the value at ``h`` above
-    that value, which is therefore taken. Any value is a lower bound of the problem's optimum.
+    The function is 0 at 0. If it does not fall over the last ``d = 1e-4`` of the way to ``h``, its maximum is there and
+    no higher than the chord from 0 through ``(1 - d) h``: at most ``d / (1 - d)`` of the value at ``h`` above that
+    value, which is therefore returned. Any value is a lower bound of the problem's optimum.
     """
     high = min(1.0, largest)
     while high < largest and value(min(2 * high, largest)) > value(high):

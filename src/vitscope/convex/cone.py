@@ -12,7 +12,11 @@ from torch import Tensor
 from vitscope.convex.arrangements import Faces
 
 ROUNDING = 1e-9
-"""How far outside a half-space, in lengths of the vector, still counts as inside."""
+"""A vector counts as inside a half-space if it is at most this far outside, relative to its length.
+
+It is far above the rounding of singular vectors in float64, so none inside is missed. The length at a vector just
+outside is at least the largest in the cone and about this share above it at most: the norm errs on the safe side.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +33,12 @@ def peaks(
     maps: Callable[[Float64[Tensor, "vectors dim"]], Float64[Tensor, "vectors out dim"]],
     batch: int = 8192,
 ) -> Peaks:
-    r"""The faces' top singular vectors that are in their cone; the first is the largest :math:`\lVert A u \rVert`.
+    r"""The faces' top singular vectors that lie in their cone; the first has the largest :math:`\lVert A u \rVert`.
 
-    ``maps`` gives the linear map of each cone from a vector inside it or one of its faces. Where the top singular
-    vector of a map on a cone, of either sign, is not in that cone, the largest length is also reached on the boundary:
-    it does not fall on the way from a point inside to the singular vector. So the largest of all is a singular vector
-    on the subspace of some face, and inside it: exact in any number of dimensions. In two, faces are arcs and ends.
+    ``maps`` gives the linear map of each cone from a vector inside it or one of its faces. If neither sign of the top
+    singular vector of a cone's map lies in the cone, the largest length is also attained on the boundary: it does not
+    fall on the way from a point inside to the singular vector. So the largest of all is attained at a singular vector
+    on the subspace of some face, inside that face: exact in any number of dimensions. In two, faces are arcs and ends.
 
     Cost: a singular value decomposition of a small matrix for each face.
     """
@@ -60,20 +64,20 @@ def _tops(maps: Tensor, bases: Tensor) -> Tensor:
     return (bases @ torch.from_numpy(right[:, 0])[:, :, None])[:, :, 0]
 
 
-def bound(maps: Float64[Tensor, "cones out dim"]) -> float:
-    r"""At least the largest :math:`\lVert A u \rVert` of all cones: the largest spectral norm."""
+def spectral_bound(maps: Float64[Tensor, "cones out dim"]) -> float:
+    r"""An upper bound of :math:`\lVert A u \rVert` over all cones: the largest spectral norm."""
     return float(torch.linalg.matrix_norm(maps, 2).max())
 
 
-def projected(
+def largest_projection(
     maps: Float64[Tensor, "cones 1 dim"],
     normals: Float64[Tensor, "rows dim"],
     positive: Bool[Tensor, "cones rows"],
 ) -> Peaks:
-    r"""The one vector where :math:`|a^T u|` is largest, for maps with one row: ``a``, or ``-a``, projected on its cone.
+    r"""The vector at which :math:`|a^T u|` is largest, for maps with one row: ``a``, or ``-a``, projected on its cone.
 
-    Exact in any number of dimensions, by a non-negative least-squares problem a cone, those of the longest maps first
-    until the rest is shorter than what was reached. Source: Moreau 1962.
+    Exact in any number of dimensions: two non-negative least-squares problems a cone. The longest maps come first, and
+    it stops when the remaining maps are shorter than the length found. Source: Moreau 1962.
     """
     norms, best = maps.norm(dim=(1, 2)), np.zeros(maps.shape[2])
     for cone in norms.argsort(descending=True):

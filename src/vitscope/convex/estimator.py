@@ -21,16 +21,16 @@ from vitscope.convex.attach import Headed, attach
 from vitscope.convex.block import BLOCKS, AbstractBlock, Sizes
 from vitscope.convex.certificate import Certificate
 from vitscope.convex.features.extractor import TokenExtractor
-from vitscope.convex.gates import checked_activation, terms
+from vitscope.convex.gates import check_activation, terms
 from vitscope.convex.heads import Heads
 from vitscope.convex.inputs import as_array, labels_of, targets_of, tokens_of
 from vitscope.convex.loss import AbstractLoss, CrossEntropy, Squared
 from vitscope.convex.module import ConvexHead
-from vitscope.convex.options import Positive, Whole, check_all, check_gates, checked_device, checked_precision
+from vitscope.convex.options import Positive, Whole, check_all, check_device, check_gates, check_precision
 from vitscope.convex.problem import Problem
-from vitscope.convex.selection import Choice, Fitting, chosen, print_step, split, warn_interrupted, warn_of
-from vitscope.convex.solver import Solution, Step
-from vitscope.convex.tokens import Standardisation, Tokens, TokenSource, standardisation_of, unstandardised
+from vitscope.convex.selection import Choice, Fitting, choose_beta, print_step, split, warn_interrupted, warn_of
+from vitscope.convex.solver import Solution, SolverStep
+from vitscope.convex.tokens import Standardisation, Tokens, TokenSource, identity_standardisation, standardisation_of
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
 from vitscope.models.subject import Subject
@@ -38,7 +38,7 @@ from vitscope.models.subject import Subject
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """What is fitted to: the loss, what every row of outputs starts from, and whether outputs are pooled."""
+    """The goal of a fit: the loss, the offset of every row of outputs, and whether outputs are pooled."""
 
     loss: AbstractLoss
     offset: Float[Tensor, " outputs"]
@@ -47,15 +47,15 @@ class Goal:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a fit solves: a problem for each draw of gates, all of the same tokens and goal."""
+    """What a fit solves: a problem for each draw of gates, all with the same tokens and goal."""
 
     draws: tuple[Problem, ...]
     standardisation: Standardisation
     offset: Float[Tensor, " outputs"]
     seed: int
-    """Of the images that are held out."""
+    """Seed of the images that are held out."""
 
-    def trained(self, solutions: Sequence[Solution]) -> Trained:
+    def assemble(self, solutions: Sequence[Solution]) -> Trained:
         """The head of these solutions, one for each of the first draws."""
         first = self.draws[0]
         members = tuple(Member(draw.terms, one.heads) for draw, one in zip(self.draws, solutions, strict=False))
@@ -67,21 +67,20 @@ Head = TypeVar("Head", bound="AbstractConvexHead")
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class AbstractConvexHead(BaseEstimator, ABC):
-    r"""A head on tokens, trained to certified optimality: no learning rate, and no seed but that of its gates.
+    r"""A head on tokens, trained to certified optimality: no learning rate, and the only seed is that of its gates.
 
     .. math:: \min_Z \frac1n \sum_i \ell(f_Z(X_i), y_i) + \beta \sum_t \lVert Z_t \rVert_*
 
-    the mean loss over images plus beta times the penalty, outputs pooled by the mean over tokens (but for token-wise
+    the mean loss over images plus beta times the penalty, outputs pooled by the mean over tokens (except for token-wise
     targets); ``certificate_.primal`` is its value. The penalty is half the squared weights of all heads. Tokens ``X``
     are ``(images, tokens, dim)``, NumPy (a memory map stays on disk) or torch; two-dimensional ``X`` is one token an
     image. Parameters are stored as given and checked in ``fit``, which raises ``UserError`` (a ``ValueError``).
 
-    After ``fit``: ``certificate_``, ``heads_``, ``solution_``, ``history_`` (of an ensemble its first member's) and
-    ``certificates_``, ``solutions_`` of all; ``trained_`` (all that outputs follow from), ``beta_``, ``validation_``
-    (the trials of ``beta="auto"``, else None), ``n_features_in_`` (dim), ``tokens_in_``. Where the certificate does
-    not reach ``tol`` a ``ConvergenceWarning`` says what to do, and the fit is kept; so is the best point of a fit
-    that was interrupted (``interrupted_``), which a further fit with ``warm_start`` goes on from. Source: Sahiner et
-    al. 2022.
+    After ``fit``: ``certificate_``, ``heads_``, ``solution_``, ``history_`` (of an ensemble's first member) and
+    ``certificates_``, ``solutions_`` of all; ``trained_`` (all that outputs depend on), ``beta_``, ``validation_`` (the
+    trials of ``beta="auto"``, else None), ``n_features_in_`` (dim), ``tokens_in_``. If the certificate does not reach
+    ``tol``, a ``ConvergenceWarning`` says what to do and the fit is kept. An interrupted fit (``interrupted_``) keeps
+    its best point, from which another fit with ``warm_start`` continues. Source: Sahiner et al. 2022.
     """
 
     activation: str = "gated-relu"
@@ -93,7 +92,7 @@ class AbstractConvexHead(BaseEstimator, ABC):
     tol: float = 1e-3
     """Certified relative gap at which a fit ends."""
     solver: str = "auto"
-    """Name of a solver; ``auto`` takes the faster one for the problem's size."""
+    """Name of a solver; ``auto`` picks the faster one for the problem."""
     max_passes: int = 2000
     """Passes over the images after which a fit ends."""
     standardize: bool = True
@@ -104,24 +103,24 @@ class AbstractConvexHead(BaseEstimator, ABC):
     betas: int = 20
     """Number of values of beta on the path of ``auto``."""
     validation: float = 0.2
-    """Share of the images held out for ``auto``; the chosen fit goes on from there with all of them."""
+    """Share of the images held out for ``auto``; the chosen fit then continues with all of them."""
     random_state: int | np.random.RandomState | None = 0
     """Seed of gates and of the images held out."""
     precision: str = "float32"
-    """``float32`` or ``float64``; the certificate is in float64 always."""
+    """``float32`` or ``float64``; the certificate is always in float64."""
     device: str = "cpu"
-    """Where it is fitted."""
+    """Device of the fit."""
     memory: int = 2**30
-    """Bytes that prepared images may take; what is beyond them is prepared again in every pass."""
+    """Bytes that prepared images may take; if they take more, they are prepared again in every pass."""
     warm_start: bool = False
-    """Whether ``fit`` begins with the heads of the fit before, under every gate that it has too: an interrupted fit
-    then goes on (also the trials of ``auto`` that were made stand), and a finished one is certified at once. Where
-    tokens, outputs, kind of head or gates are others it begins from nothing."""
+    """Whether ``fit`` starts with the previous fit's heads, under every gate that both have: an interrupted fit then
+    continues (and its trials of ``auto`` are reused), and a finished one is certified at once. If tokens, outputs, kind
+    of head or gates differ, it starts from nothing."""
     verbose: bool = False
     """Whether each step of the solver is printed."""
-    callback: Callable[[Step], None] | None = None
-    """A function that is told every :class:`~vitscope.convex.solver.Step`: seconds, passes, objective, lower bound and
-    number of heads. Where it raises ``KeyboardInterrupt`` the fit ends with its best point, as by control-C."""
+    callback: Callable[[SolverStep], None] | None = None
+    """A function called with every :class:`~vitscope.convex.solver.Step`: seconds, passes, objective, lower bound and
+    number of heads. If it raises ``KeyboardInterrupt``, the fit ends with its best point, as with control-C."""
 
     of: ClassVar[type[AbstractBlock]]
     """The kind of head."""
@@ -132,28 +131,28 @@ class AbstractConvexHead(BaseEstimator, ABC):
 
     @abstractmethod
     def _goal(self, y: Any, tokens: TokenSource) -> Goal:  # noqa: ANN401
-        """What is fitted to; learns what predictions need."""
+        """The goal of the fit; stores what predictions need."""
 
     def fit(self: Head, X: Any, y: Any) -> Head:  # noqa: ANN401
         """Train on tokens ``(images, tokens, dim)`` and their labels or targets."""
-        prepared = self._prepared(X, y)
+        prepared = self._prepare(X, y)
         self.solutions_ = tuple(
             replace(one, heads=one.heads.to(prepared.offset.dtype, torch.device("cpu")))
-            for one in self._solved(prepared.draws, prepared.seed)
+            for one in self._solve_draws(prepared.draws, prepared.seed)
         )
-        self.trained_ = prepared.trained(self.solutions_)
+        self.trained_ = prepared.assemble(self.solutions_)
         return self
 
     def problem(self, X: Any, y: Any) -> Problem:  # noqa: ANN401
         """The problem that ``fit`` solves: tokens standardised, images weighted, gates drawn; of the first member.
 
-        Where beta is to be chosen it is 1: see :meth:`~vitscope.convex.problem.Problem.with_beta`. Raises as ``fit``
-        does. The estimator stays as it is. Cost: a reading of the tokens.
+        If beta is to be chosen it is 1: see :meth:`~vitscope.convex.problem.Problem.with_beta`. Raises as ``fit`` does.
+        The estimator does not change. Cost: one reading of the tokens.
         """
-        return copy(self)._prepared(X, y).draws[0]
+        return copy(self)._prepare(X, y).draws[0]
 
     def check(self) -> None:
-        """Raise ``UserError`` for parameters that mean nothing, whatever the tokens; ``fit`` does so first."""
+        """Raise ``UserError`` for parameters that are wrong whatever the tokens; ``fit`` does so first."""
         check_all(
             (
                 Whole("gates", self.gates),
@@ -167,29 +166,29 @@ class AbstractConvexHead(BaseEstimator, ABC):
         )
         if self.beta != "auto":
             Positive("beta", self.beta, instead=', or "auto" to choose it on images held out').check()
-        checked_precision(self.precision)
-        checked_device(self.device)
-        if self.ensemble > 1 and checked_activation(self.activation) != "gated-relu":
+        check_precision(self.precision)
+        check_device(self.device)
+        if self.ensemble > 1 and check_activation(self.activation) != "gated-relu":
             raise UserError(
                 f"An ensemble averages draws of gates, but the {self.activation} activation has none; give "
                 'ensemble=1 or activation="gated-relu".'
             )
 
-    def _prepared(self, X: Any, y: Any) -> Prepared:  # noqa: ANN401
-        """What is to be solved; learns what predictions need."""
+    def _prepare(self, X: Any, y: Any) -> Prepared:  # noqa: ANN401
+        """The problems to solve; stores what predictions need."""
         self.check()
         source = tokens_of(self, X, reset=True)
         self.tokens_in_, self.n_features_in_ = int(source.shape[1]), int(source.shape[2])
         goal = self._goal(y, source)
-        tokens = Tokens(source, (standardisation_of if self.standardize else unstandardised)(source))
+        tokens = Tokens(source, (standardisation_of if self.standardize else identity_standardisation)(source))
         random = check_random_state(self.random_state)
         seeds = [int(random.randint(2**31 - 1)) for _ in range(self.ensemble + 1)]
         draws = tuple(self._draw(tokens, goal, seed) for seed in seeds[1:])
         return Prepared(draws, tokens.standardisation, goal.offset.to(draws[0].dtype), seeds[0])
 
     def _draw(self, tokens: Tokens, goal: Goal, seed: int) -> Problem:
-        """The problem under the gates of a seed. Gates are numbers of float32, whatever the precision."""
-        activation = checked_activation(self.activation)
+        """The problem under the gates of a seed. Gates are float32 numbers, whatever the precision."""
+        activation = check_activation(self.activation)
         block, sizes = self.block(), Sizes(tokens.shape[1], tokens.shape[2], goal.loss.outputs)
         gates = self.gates if activation == "gated-relu" else None
         drawn = terms(block, sizes, gates, torch.Generator().manual_seed(seed), torch.float32)
@@ -203,19 +202,19 @@ class AbstractConvexHead(BaseEstimator, ABC):
             beta=1.0 if self.beta == "auto" else float(self.beta),
             pooled=goal.pooled,
             relu=activation == "relu",
-            dtype=checked_precision(self.precision),
-            device=checked_device(self.device),
+            dtype=check_precision(self.precision),
+            device=check_device(self.device),
             memory=self.memory,
         )
 
-    def _solved(self, draws: Sequence[Problem], seed: int) -> tuple[Solution, ...]:
-        """The solution of each draw, the first at a beta that is chosen where it is to be; sets what was learned."""
+    def _solve_draws(self, draws: Sequence[Problem], seed: int) -> tuple[Solution, ...]:
+        """Solve each draw, after choosing beta with the first if it is ``auto``; sets the attributes of the fit."""
         fitting = Fitting(self.tol, self.solver, self.max_passes, self._watch)
         starts, before = self._starts(draws)
         self.beta_, self.validation_, self.interrupted_ = draws[0].beta, None, False
         solutions: list[Solution] = []
         if self.beta == "auto":
-            choice = chosen(draws[0], split(draws[0], self.validation, seed), self.betas, fitting, before)
+            choice = choose_beta(draws[0], split(draws[0], self.validation, seed), self.betas, fitting, before)
             self.beta_, self.validation_, self.interrupted_ = choice.beta, choice.trials, choice.interrupted
             starts[0] = choice.solution.heads
             if choice.interrupted:
@@ -236,7 +235,7 @@ class AbstractConvexHead(BaseEstimator, ABC):
         return tuple(solutions)
 
     def _starts(self, draws: Sequence[Problem]) -> tuple[list[Heads | None], Choice | None]:
-        """What each draw begins with, and the choice of beta so far: with ``warm_start`` what the fit before left."""
+        """Each draw's first heads, and the choice of beta so far: with ``warm_start``, those of the previous fit."""
         if not self.warm_start or not hasattr(self, "trained_"):
             return [None] * len(draws), None
         starts = [self.trained_.start(member, draw) for member, draw in enumerate(draws)]
@@ -245,8 +244,8 @@ class AbstractConvexHead(BaseEstimator, ABC):
         first = replace(self.solution_, heads=starts[0])
         return starts, Choice(first, self.beta_, self.validation_, self.interrupted_)
 
-    def _watch(self, step: Step) -> None:
-        """Tell of a step whoever wants to know."""
+    def _watch(self, step: SolverStep) -> None:
+        """Print a step and pass it to the callback, if there is one."""
         if self.verbose:
             print_step(step)
         if self.callback is not None:
@@ -259,12 +258,12 @@ class AbstractConvexHead(BaseEstimator, ABC):
 
     @property
     def certificate_(self) -> Certificate:
-        """How far the first member's heads are at most from the optimum."""
+        """At most how far the first member's heads are from the optimum."""
         return self.solution_.certificate
 
     @property
     def certificates_(self) -> tuple[Certificate, ...]:
-        """Those of all members."""
+        """The certificates of all members."""
         return tuple(solution.certificate for solution in self.solutions_)
 
     @property
@@ -273,7 +272,7 @@ class AbstractConvexHead(BaseEstimator, ABC):
         return self.solution_.heads
 
     @property
-    def history_(self) -> tuple[Step, ...]:
+    def history_(self) -> tuple[SolverStep, ...]:
         """The first member's steps."""
         return self.solution_.history
 
@@ -287,7 +286,7 @@ class AbstractConvexHead(BaseEstimator, ABC):
         return attach(self.to_module(), source)
 
     def _outputs(self, X: Any) -> Float64[np.ndarray, "images rows outputs"]:  # noqa: ANN401
-        """The outputs of images."""
+        """The outputs of images, for any kind of prediction."""
         check_is_fitted(self)
         source = tokens_of(self, X, reset=False)
         if tuple(source.shape[1:]) != (self.tokens_in_, self.n_features_in_):
@@ -295,7 +294,7 @@ class AbstractConvexHead(BaseEstimator, ABC):
                 f"The head was fitted to images of {self.tokens_in_} tokens of {self.n_features_in_} entries, but "
                 f"these have {source.shape[1]} of {source.shape[2]}; give tokens made in the same way."
             )
-        return self.trained_.outputs(source, checked_device(self.device), self.memory).double().numpy()
+        return self.trained_.outputs(source, check_device(self.device), self.memory).double().numpy()
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -308,7 +307,7 @@ class AbstractConvexHead(BaseEstimator, ABC):
 class AbstractConvexClassifier(ClassifierMixin, AbstractConvexHead):
     """A convex head for one of several classes: softmax cross-entropy, in nats, of outputs pooled over tokens.
 
-    One output for each class, of two classes also. There is no intercept. ``classes_`` are the classes, sorted.
+    One output for each class, even of two classes. There is no intercept. ``classes_`` are the classes, sorted.
     """
 
     class_weight: Mapping[Any, float] | Literal["balanced"] | None = None
@@ -322,7 +321,7 @@ class AbstractConvexClassifier(ClassifierMixin, AbstractConvexHead):
         return Goal(loss, torch.zeros(loss.classes), pooled=True)
 
     def decision_function(self, X: Any) -> Float64[np.ndarray, "..."]:  # noqa: ANN401
-        """Logits (images, classes); of two classes the second's less the first's (images,)."""
+        """Logits (images, classes); for two classes the second minus the first (images,)."""
         logits = self._outputs(X)[:, 0]
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
@@ -359,7 +358,7 @@ class AbstractConvexRegressor(RegressorMixin, AbstractConvexHead):
         return outputs.reshape(len(outputs), *self.target_shape_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: ANN401
-        """The coefficient of determination, mean over outputs; tokens of token-wise targets count as images."""
+        """The coefficient of determination, mean over outputs; with token-wise targets, tokens count as images."""
         predicted, wanted = self.predict(X), as_array(y)
         if predicted.ndim == 3:
             sample_weight = None if sample_weight is None else np.repeat(sample_weight, predicted.shape[1])

@@ -9,7 +9,7 @@ from vitscope.convex.block import AbstractBlock, Sizes, Term
 from vitscope.measurement.errors import UserError
 
 Activation = Literal["linear", "gated-relu", "relu"]
-"""What stands between a block's two maps."""
+"""The activation between a block's two maps."""
 
 
 def terms(
@@ -17,15 +17,15 @@ def terms(
 ) -> tuple[Term, ...]:
     """The terms of a head: one for each gate and group, gates drawn from a normal distribution.
 
-    ``gates`` None is the linear activation. Directions are uniform, as in Mishkin, Sahiner and Pilanci
+    ``gates`` None means the linear activation. Directions are uniform, as in Mishkin, Sahiner and Pilanci
     (2022), Fast Convex Optimization for Two-Layer ReLU Networks.
     """
     if gates is not None and gates < 1:
-        raise UserError(f"{gates} gates were asked for; give 1 or more.")
+        raise UserError(f"gates is {gates}; give 1 or more.")
     if block.groups() > min(sizes.dim, sizes.outputs):
         raise UserError(
-            f"{block.groups()} groups were asked for, but a token has {sizes.dim} entries and there are "
-            f"{sizes.outputs} outputs; give at most {min(sizes.dim, sizes.outputs)}."
+            f"The head has {block.groups()} groups, but a token has {sizes.dim} entries and there are {sizes.outputs} "
+            f"outputs; give at most {min(sizes.dim, sizes.outputs)} groups."
         )
     found: list[Term] = []
     ins, outs = split(sizes.dim, block.groups()), split(sizes.outputs, block.groups())
@@ -38,7 +38,7 @@ def terms(
 
 
 def split(count: int, groups: int) -> tuple[slice, ...]:
-    """Contiguous groups of nearly equal size; the first ones hold one more where it does not divide."""
+    """Contiguous groups of nearly equal size; if ``groups`` does not divide ``count``, the first ones hold one more."""
     size, more = divmod(count, groups)
     bounds = [0]
     for group in range(groups):
@@ -46,7 +46,7 @@ def split(count: int, groups: int) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in pairwise(bounds))
 
 
-def checked_activation(name: str) -> Activation:
+def check_activation(name: str) -> Activation:
     """The activation of that name."""
     for known in get_args(Activation):
         if name == known:

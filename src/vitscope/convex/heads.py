@@ -24,20 +24,21 @@ class Factors:
         left, right = (torch.linalg.vector_norm(part, dtype=torch.float64) for part in (self.left, self.right))
         return float(left.square() + right.square()) / 2
 
-    def lifted(self) -> Float[Tensor, "left inner_outputs"]:
+    def lift(self) -> Float[Tensor, "left inner_outputs"]:
         """``Z`` itself."""
         return self.left.T @ self.right.flatten(1)
 
     def singular_values(self) -> Float64[Tensor, " rank"]:
-        """Of ``Z``, largest first. Cost: two QR factorisations of ``heads`` columns; ``Z`` is never formed."""
+        """The singular values of ``Z``, largest first. Cost: two QR factorisations of ``heads`` columns; no ``Z``."""
         if len(self) == 0:
             return torch.zeros(0, dtype=torch.float64)
         return torch.linalg.svdvals(self._core()[0])
 
-    def compressed(self, tolerance: float = 0.0) -> "Factors":
-        """The same ``Z`` by orthogonal, balanced heads, largest first: as few as its rank.
+    def compress(self, tolerance: float = 0.0) -> "Factors":
+        """The same ``Z`` with orthogonal, balanced heads, largest first: as few as its rank.
 
-        Singular values up to ``tolerance`` times the largest are dropped.
+        Singular values up to ``tolerance`` times the largest are dropped, and always those up to its rounding, by the
+        usual bound: the longer side of ``Z`` times ``eps``.
         """
         if len(self) == 0:
             return self
@@ -53,7 +54,7 @@ class Factors:
             ((right @ v.T) * roots).T.unflatten(1, self.right.shape[1:]).to(self.right).contiguous(),
         )
 
-    def joined(self, other: "Factors") -> "Factors":
+    def join(self, other: "Factors") -> "Factors":
         """These heads and others."""
         return Factors(torch.cat((self.left, other.left)), torch.cat((self.right, other.right)))
 
@@ -81,7 +82,7 @@ class Heads:
 
     @property
     def balanced_half_squares(self) -> float:
-        """What half the sum of all squared weights is once each head's left and right weights have the same norm."""
+        """Half the sum of all squared weights after each head's left and right weights are scaled to the same norm."""
         return sum(float((f.left.norm(dim=1) * f.right.flatten(1).norm(dim=1)).sum()) for f in self.terms)
 
     @property
@@ -95,7 +96,7 @@ class Heads:
         return torch.cat([part.flatten() for factors in self.terms for part in (factors.left, factors.right)])
 
     def with_vector(self, vector: Float[Tensor, " weights"]) -> "Heads":
-        """Heads of these shapes with the weights of a row."""
+        """Heads of these shapes, with the weights of ``vector``."""
         found: list[Factors] = []
         at = 0
         for factors in self.terms:
@@ -109,14 +110,14 @@ class Heads:
             at += left + right
         return Heads(tuple(found))
 
-    def compressed(self, tolerance: float = 0.0) -> "Heads":
+    def compress(self, tolerance: float = 0.0) -> "Heads":
         """Every term compressed."""
-        return Heads(tuple(factors.compressed(tolerance) for factors in self.terms))
+        return Heads(tuple(factors.compress(tolerance) for factors in self.terms))
 
-    def joined(self, others: Sequence[Factors]) -> "Heads":
+    def join(self, others: Sequence[Factors]) -> "Heads":
         """Each term with further heads."""
-        return Heads(tuple(mine.joined(more) for mine, more in zip(self.terms, others, strict=True)))
+        return Heads(tuple(mine.join(more) for mine, more in zip(self.terms, others, strict=True)))
 
     def to(self, dtype: torch.dtype, device: torch.device) -> "Heads":
-        """In another precision or on another device."""
+        """The heads in another precision or on another device."""
         return Heads(tuple(Factors(f.left.to(device, dtype), f.right.to(device, dtype)) for f in self.terms))

@@ -1,6 +1,6 @@
 """Heads of one term as plain torch modules: parameters in the layout of Sahiner et al. (2022) and the gate.
 
-Without any part of the solver, so that they are trained on, traced, scripted and exported as any module.
+They need no part of the solver, so they can be trained further, traced, scripted and exported like any module.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +13,8 @@ from torch.nn import functional
 class AbstractHeads(nn.Module, ABC):
     """The heads of one term: parameters ``W_1`` (heads first) and ``W_2`` (heads, inner, outputs), and their gate.
 
-    ``gate`` has the shape of one ``W_1``, or is None: then all is let through, or with ``relu`` what is positive.
-    Gates are decided in float64, as in training, so that none flips between precisions.
+    ``gate`` has the shape of one ``W_1``. If it is None everything passes, or with ``relu`` what is positive. Gates are
+    decided in float64, as in training, so none flips between precisions.
     """
 
     gate: Tensor | None
@@ -31,7 +31,7 @@ class AbstractHeads(nn.Module, ABC):
 
     @abstractmethod
     def activity(self, tokens: Tensor, weights: Tensor) -> Tensor:
-        """What is gated, linear in the weights: ``(batch, heads, ...)``."""
+        """The activity before the gate, linear in the weights: ``(batch, heads, ...)``."""
 
     def gate_activity(self, tokens: Tensor, gate: Tensor) -> Tensor:
         """The activity of the gate's weights: ``(batch, 1, ...)``."""

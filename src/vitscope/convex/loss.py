@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class AbstractLoss(ABC):
-    r"""A convex loss, summed over the images ``index`` of all, each with its weight, divided by the number of all.
+    r"""A convex loss: the weighted sum over the images ``index``, divided by the number of all images.
 
     Outputs are ``images rows outputs``. The dual value of a scale ``a`` is :math:`-\frac1n \sum_i w_i\,
     \ell_i^*(a \nabla \ell_i(f_i))`, by Fenchel's inequality at most the optimum of the whole problem wherever the
@@ -31,7 +31,7 @@ class AbstractLoss(ABC):
     @property
     @abstractmethod
     def largest_scale(self) -> float:
-        """Up to which scale the conjugate is finite."""
+        """The largest scale at which the conjugate is finite."""
 
     @abstractmethod
     def value_and_gradient(
@@ -44,13 +44,13 @@ class AbstractLoss(ABC):
         """The dual value of the gradient at these outputs, as a function of the scale."""
 
     def value(self, outputs: Float[Tensor, "batch rows outputs"], index: slice) -> Float64[Tensor, ""]:
-        """The loss."""
+        """The loss alone, summed over images in float64."""
         return self.value_and_gradient(outputs, index)[0]
 
     def gradient(
         self, outputs: Float[Tensor, "batch rows outputs"], index: slice
     ) -> Float[Tensor, "batch rows outputs"]:
-        """Its gradient in the outputs."""
+        """The loss's gradient in the outputs."""
         return self.value_and_gradient(outputs, index)[1]
 
     @property
@@ -84,7 +84,7 @@ class CrossEntropy(AbstractLoss):
 
     @property
     def largest_scale(self) -> float:
-        """1."""
+        """1: above it ``a softmax(f) + (1 - a) y`` is no distribution."""
         return 1.0
 
     @property
@@ -151,7 +151,7 @@ class Squared(AbstractLoss):
 
     @property
     def largest_scale(self) -> float:
-        """Infinity."""
+        """Infinity: the conjugate is finite everywhere."""
         return float("inf")
 
     @property
@@ -183,5 +183,5 @@ class Squared(AbstractLoss):
 
 
 def _log_softmax(outputs: Float[Tensor, "batch 1 outputs"]) -> Float[Tensor, "outputs batch"]:
-    """Classes first: for ten of them twenty times as fast as along the last axis."""
+    """Log-softmax with classes first: for ten classes twenty times as fast as along the last axis."""
     return outputs.squeeze(1).T.contiguous().log_softmax(0)

@@ -13,7 +13,7 @@ from vitscope.convex.trained import Trained
 
 @final
 class Part(nn.Module):
-    """Heads that read some entries of a token and write some outputs; the others of theirs are 0."""
+    """Heads that read some entries of a token and write some outputs; the other outputs are 0."""
 
     first: Final[int]
     size: Final[int]
@@ -36,9 +36,9 @@ class ConvexHead(nn.Module):
     r"""A trained head: tokens (batch, tokens, dim) to logits (batch, classes), or outputs (batch, tokens, outputs).
 
     :math:`\mathrm{offset} + \sum_t \sum_h \sigma(X W_{1h} X^T)\, X W_{2h}` for attention, of standardised tokens;
-    likewise for other blocks. ``terms`` are one :class:`Part` for each gate and group (and draw of an ensemble, whose
-    mean is part of ``W_2``). Takes tokens of any precision and computes in that of ``offset``. Buffers hold numbers of
-    float32, whatever their precision, so ``float()`` and ``double()`` change nothing but rounding.
+    likewise for other blocks. ``terms`` holds one :class:`Part` for each gate and group (and draw of an ensemble, whose
+    mean is part of ``W_2``). It takes tokens of any precision and computes in the precision of ``offset``. Buffers hold
+    float32 numbers whatever their precision, so ``float()`` and ``double()`` change only rounding.
     """
 
     mean: Tensor

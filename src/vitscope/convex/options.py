@@ -1,4 +1,4 @@
-"""Checks of what a convex estimator is asked for, each with a sentence that says what to do."""
+"""Checks of a convex estimator's parameters; each error says what to do."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ class Whole:
     least: int = 1
 
     def check(self) -> None:
-        """Raise ``UserError`` where it is not."""
+        """Raise ``UserError`` if the value is not one."""
         if isinstance(self.value, bool) or not isinstance(self.value, Integral) or int(self.value) < self.least:
             raise UserError(f"{self.name} is {self.value!r}; give a whole number, {self.least} or more.")
 
@@ -40,26 +40,26 @@ class Positive:
     instead: str = ""
 
     def check(self) -> None:
-        """Raise ``UserError`` where it is not."""
+        """Raise ``UserError`` if the value is not one."""
         if isinstance(self.value, bool) or not isinstance(self.value, Real) or not 0 < float(self.value) < self.below:
             bounds = "above 0" if self.below == math.inf else f"between 0 and {self.below:g}"
             raise UserError(f"{self.name} is {self.value!r}; give a number {bounds}{self.instead}.")
 
 
 def check_all(options: Sequence[Whole | Positive]) -> None:
-    """Raise at the first that is wrong."""
+    """Raise ``UserError`` for the first option that is wrong."""
     for option in options:
         option.check()
 
 
-def checked_precision(name: object) -> torch.dtype:
-    """The type of that name."""
+def check_precision(name: object) -> torch.dtype:
+    """The torch type of that name."""
     if not isinstance(name, str) or name not in PRECISIONS:
-        raise UserError(f"precision is {name!r}; it can be {' or '.join(map(repr, PRECISIONS))}.")
+        raise UserError(f"precision is {name!r}; give {' or '.join(map(repr, PRECISIONS))}.")
     return PRECISIONS[name]
 
 
-def checked_device(name: object) -> torch.device:
+def check_device(name: object) -> torch.device:
     """The device of that name, if this machine has it."""
     try:
         return torch.empty(0, device=str(name)).device
@@ -68,15 +68,15 @@ def checked_device(name: object) -> torch.device:
 
 
 def check_gates(gates: int, block: AbstractBlock, sizes: Sizes, rows: int, memory: int) -> None:
-    """Refuse gates that cannot be of use, or whose heads do not fit into memory.
+    """Raise ``UserError`` for more gates than are useful, or than fit into memory.
 
     An optimum needs no more heads than there are numbers that its outputs are fitted to (Caratheodory), so ten gates
-    for each is already more than can be told apart; and each gate has at least one head in ``memory`` bytes.
+    for each are already more than the numbers can distinguish. Every gate has at least one head in ``memory`` bytes.
     """
     numbers = rows * sizes.outputs
     if gates > _GATES_A_NUMBER * numbers:
         raise UserError(
-            f"{gates} gates were asked for, but only {numbers} numbers are fitted, which so many cannot tell apart; "
+            f"gates is {gates}, but only {numbers} numbers are fitted, which cannot distinguish so many gates; "
             f"give at most {_GATES_A_NUMBER * numbers} (8 to 64 are usual)."
         )
     head = 8 * sum(_weights(block, sizes, ins, outs) for ins, outs in _groups(block, sizes))

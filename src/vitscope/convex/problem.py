@@ -12,7 +12,7 @@ from torch import Tensor
 from vitscope.convex.block import AbstractBlock, AbstractJoint, AbstractLens, GatedLens, Sizes, Term
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.loss import AbstractLoss
-from vitscope.convex.tokens import Tokens, together
+from vitscope.convex.tokens import Tokens, images_at_once
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +20,14 @@ class Problem:
     r"""The training of a head: :math:`\min_Z \frac1n \sum_i \ell(f_Z(X_i), y_i) + \beta \sum_t \lVert Z_t \rVert_*`.
 
     ``f`` is linear in every lifted variable ``Z_t`` (one for each gate and group, ``terms``), and the mean over tokens
-    where ``pooled``. With heads ``Z = sum_h u_h vec(V_h)^T`` the penalty is half the sum of their squared
-    weights: once there are as many heads as the optimum's rank, training them is the same (Sahiner et al. 2022,
-    theorem 3.1). With ``relu`` there is one term, every head is under the gate of its own left weights, and the
-    norm is the cone-constrained one.
+    if ``pooled``. With heads ``Z = sum_h u_h vec(V_h)^T`` the penalty is half the sum of their squared weights: once
+    there are as many heads as the optimum's rank, training them is equivalent (Sahiner et al. 2022, theorem 3.1). With
+    ``relu`` there is one term for each group, every head is under the gate of its own left weights, and the norm is the
+    cone-constrained one.
 
-    ``tokens`` may be a memory map: they are read chunk by chunk, brought to ``dtype`` and ``device``, and what a block
-    prepares of a chunk is kept as long as all of it takes ``memory`` bytes at most. Operators are known by their action
-    and their adjoint; no matrix of them is ever made.
+    ``tokens`` may be a memory map: they are read chunk by chunk and converted to ``dtype`` and ``device``. What a block
+    prepares for a chunk is kept if all of it takes at most ``memory`` bytes. Operators are applied, as are their
+    adjoints; their matrices are never formed.
     """
 
     tokens: NDArray[np.floating] | Float[Tensor, "images tokens dim"] | Tokens
@@ -55,21 +55,21 @@ class Problem:
 
     @property
     def chunks(self) -> tuple[slice, ...]:
-        """Which images are taken together: ``chunk`` of them, or as many as stay in cache."""
-        size = self.chunk or together(self.sizes.tokens, self.sizes.dim)
+        """The images of each chunk: ``chunk`` of them, or as many as stay in cache."""
+        size = self.chunk or images_at_once(self.sizes.tokens, self.sizes.dim)
         starts = range(0, len(self.tokens), size)
         return tuple(slice(start, min(start + size, len(self.tokens))) for start in starts)
 
     def with_beta(self, beta: float) -> "Problem":
-        """Under another penalty; what is prepared is shared."""
+        """The problem with another beta; prepared chunks are shared."""
         return replace(self, beta=beta)
 
     def to(self, dtype: torch.dtype) -> "Problem":
-        """In another precision."""
+        """The problem in another precision."""
         return self if dtype == self.dtype else replace(self, dtype=dtype, kept={})
 
-    def averaged(self) -> "Problem":
-        """The same problem of mean tokens, in float64, where the block sees no more: tokens are then read only once."""
+    def average_tokens(self) -> "Problem":
+        """The problem on mean tokens, in float64, if the block sees only those: tokens are then read only once."""
         if not (self.pooled and self.block.of_mean) or self.tokens.shape[1] == 1:
             return self
         images, tokens, dim = self.tokens.shape
@@ -137,8 +137,8 @@ class Problem:
     ) -> Float[Tensor, "heads left"]:
         """``T*(R) V``: the adjoint image of a residual times right weights. Cost: one pass.
 
-        Right weights have the ``part`` of the outputs that the term writes. ``own`` are the left weights whose gates
-        are taken, with ``relu``.
+        Right weights have the ``part`` of the outputs that the term writes. With ``relu``, ``own`` are the left
+        weights whose gates apply.
         """
         part = self.terms[term].outputs
         total = self._zeros(len(rights), self.shape(self.terms[term])[0])
@@ -149,7 +149,7 @@ class Problem:
     def pull_right(
         self, residual: Float[Tensor, "images rows outputs"], term: int, lefts: Float[Tensor, "heads left"]
     ) -> Float[Tensor, "heads inner part"]:
-        """``T*(R)^T U``: likewise with left weights. Cost: one pass."""
+        """``T*(R)^T U``: the adjoint image, transposed, times left weights. Cost: one pass."""
         _, inner, outputs = self.shape(self.terms[term])
         total = self._zeros(len(lefts), inner, outputs)
         for at, index in enumerate(self.chunks if len(lefts) else ()):
@@ -158,14 +158,14 @@ class Problem:
         return total
 
     def image(self, residual: Float[Tensor, "images rows outputs"], term: int) -> Float[Tensor, "left inner_outputs"]:
-        """``T*(R)`` written out."""
-        seen, image = self.seen(term), self.seen_image(residual, term)
+        """``T*(R)`` as a matrix."""
+        seen, image = self.visible_basis(term), self.visible_image(residual, term)
         return image if seen is None else seen.T @ image
 
-    def seen_image(
+    def visible_image(
         self, residual: Float[Tensor, "images rows outputs"], term: int
     ) -> Float[Tensor, "seen inner_outputs"]:
-        """``T*(R)`` in coordinates of what is :meth:`seen`. Cost: see :meth:`AbstractLens.image`."""
+        """``T*(R)`` in the coordinates of :meth:`seen`. Cost: see :meth:`AbstractLens.image`."""
         left, inner, _ = self.shape(self.terms[term])
         part = self.terms[term].outputs
         lens = self.lens(0, term)
@@ -173,14 +173,14 @@ class Problem:
         for at, index in enumerate(self.chunks[1:], 1):
             lens = self.lens(at, term)
             total += lens.image(residual[index][:, :, part], left, inner)
-        return lens.unfolded(total, inner).flatten(0, 1).T
+        return lens.unfold(total, inner).flatten(0, 1).T
 
-    def seen(self, term: int) -> Float[Tensor, "seen left"] | None:
-        """Orthonormal left weights: all others have the rows of their projection on these. None where all differ."""
-        return None if self.relu else self.lens(0, term).seen()
+    def visible_basis(self, term: int) -> Float[Tensor, "seen left"] | None:
+        """Orthonormal left weights; any others act as their projection on these. None if all act differently."""
+        return None if self.relu else self.lens(0, term).visible_basis()
 
     def lens(self, at: int, term: int, own: Float[Tensor, "heads left"] | None = None) -> AbstractLens:
-        """A term's map on the images of a chunk; with ``relu`` under the gates of these left weights."""
+        """A term's map on the images of a chunk; with ``relu``, under the gates of the left weights ``own``."""
         if self.relu:
             if own is None:
                 raise ValueError("A ReLU head's map depends on its own left weights.")
@@ -195,7 +195,7 @@ class Problem:
         return self.kept[at, term]
 
     def joint(self) -> AbstractJoint | None:
-        """The map of all terms at once, where the block knows one and the images fit in memory."""
+        """The map of all terms at once, if the block has one and the images fit in memory."""
         gates = [term.vector for term in self.terms if term.vector is not None]
         entries = {(term.entries.start, term.entries.stop) for term in self.terms}
         size = len(self.tokens) * self.sizes.tokens * (self.sizes.dim + len(gates)) * self.dtype.itemsize

@@ -1,4 +1,4 @@
-"""The adjoint image of a residual: its norm certifies heads, and its singular vectors are the next ones."""
+"""The adjoint image of a residual: its norm certifies heads, and its singular vectors become the next heads."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,16 +12,20 @@ from vitscope.convex.problem import Problem
 from vitscope.numerics.singular import Operator, Singular, dense, largest
 
 SIDE, ENTRIES = 2048, 2**27
-"""Up to which smaller side, and up to how many entries, the image is written out."""
+"""The image is written out if its smaller side and its number of entries are at most these.
+
+They trade memory and the ``eigh`` of the smaller side (at most 1 GiB in float64, and 2048 x 2048) against certainty: an
+image that is written out has an exact norm, any other a probable bound. Either certificate is valid.
+"""
 
 
-def pulled(problem: Problem, residual: Float[Tensor, "images rows outputs"], term: int) -> Operator:
-    """``T*(R)`` for one term: written out where it is small enough, else known by passes."""
+def pull_image(problem: Problem, residual: Float[Tensor, "images rows outputs"], term: int) -> Operator:
+    """``T*(R)`` for one term: written out if it is small enough, else applied by passes over the images."""
     left, inner, outputs = problem.shape(problem.terms[term])
-    right, seen = inner * outputs, problem.seen(term)
+    right, seen = inner * outputs, problem.visible_basis(term)
     short = left if seen is None else len(seen)
     if min(short, right) <= SIDE and short * right <= ENTRIES:
-        return dense(problem.seen_image(residual, term), seen)
+        return dense(problem.visible_image(residual, term), seen)
 
     def apply(rows: Float[Tensor, "rows left"]) -> Float[Tensor, "rows right"]:
         return problem.pull_right(residual, term, rows).flatten(1)
@@ -33,7 +37,7 @@ def pulled(problem: Problem, residual: Float[Tensor, "images rows outputs"], ter
 
 
 def largest_pairs(images: Sequence[Operator], heads: Heads, count: int) -> list[Singular]:
-    """The ``count`` largest singular values over all terms, each with those that are its own, at least one."""
+    """For each term, those of its singular values that are among the ``count`` largest of all terms; at least one."""
     found = [
         largest(image, count, factors.left, torch.Generator().manual_seed(term))
         for term, (image, factors) in enumerate(zip(images, heads.terms, strict=True))

@@ -1,8 +1,8 @@
 r"""The dual norm of a ReLU problem: the largest :math:`\lVert T_u^*(R)^T u \rVert` over unit left weights ``u``.
 
-The gates are those of ``u`` itself, so this is no spectral norm. It is found cone by cone where the patterns of gates
-can be listed, and searched for by climbing from many starts where they cannot. It is the dual of the cone-constrained
-nuclear norm of Sahiner et al. (2022), section 3.
+The gates are those of ``u`` itself, so this is not a spectral norm. If the patterns of gates can be listed, it is found
+cone by cone; otherwise it is searched for by climbing from many starts. It is the dual of the cone-constrained nuclear
+norm of Sahiner et al. (2022), section 3.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,21 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vitscope.convex.arrangements import Arrangements, arrangements, lifted_data, lifted_entries
-from vitscope.convex.cone import bound, peaks, projected
+from vitscope.convex.cone import largest_projection, peaks, spectral_bound
 from vitscope.convex.heads import Heads
 from vitscope.convex.problem import Problem
 from vitscope.numerics.singular import Singular
 
 ENTRIES = 2**20
-"""Entries up to which a lifted data matrix is made whole."""
+"""A lifted data matrix is formed, to list its patterns, if it has at most this many entries (8 MiB).
+
+It trades memory for certainty: the certificate of a larger one is heuristic, and says so.
+"""
 SAME = 1e-6
-"""Unit vectors whose product is above 1 less this are one local maximum."""
+"""Unit vectors whose inner product is above 1 minus this (an angle of 1.4e-3) count as one local maximum.
+
+It only decides which heads are added together; the bound is taken over all of them.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +38,11 @@ class ReluNorm:
     problem: Problem
     term: int
     listed: Arrangements | None
-    """All patterns of gates; None where there are too many."""
+    """All patterns of gates; None if there are too many."""
     data: Float64[Tensor, "rows rank"]
     """The lifted data matrix in the basis of ``listed``."""
     starts: Float[Tensor, "heads left"]
-    """From where to climb."""
+    """Left weights to climb from."""
 
     def largest(
         self,
@@ -44,47 +50,50 @@ class ReluNorm:
         known: Float[Tensor, "heads left"],
         count: int,
     ) -> Singular:
-        """The ``count`` highest local maxima that were met, and a bound of all.
+        """The ``count`` highest local maxima found, and a bound of all.
 
-        ``known`` are left weights to climb from as well. The bound is certain, its ``probability`` of failing 0,
-        where patterns are listed; elsewhere it is just the highest maximum, and its probability is given as 1.
+        ``known`` are further left weights to climb from. If patterns are listed the bound is certain: its
+        ``probability`` of failing is 0. Otherwise it is only the highest maximum found, with a probability of 1.
         """
         if self.listed is None:
-            lefts = climbed(self.problem, residual, self.term, torch.cat((known, self.starts)))
-            return self._ranked(residual, lefts, count, None)
+            lefts = climb(self.problem, residual, self.term, torch.cat((known, self.starts)))
+            return self._rank(residual, lefts, count, None)
         weights = self._weights(residual)
         if self.listed.faces:
             found = peaks(self.listed.faces, self.listed.rows, lambda vectors: self._maps(vectors, weights))
-            lefts = found.vectors[: 4 * count] @ self.listed.basis.T
-            return self._ranked(residual, lefts.to(known), count, float(found.values[:1].sum()))
+            lefts = found.vectors[: 4 * count] @ self.listed.basis.T  # some are the same on several faces
+            return self._rank(residual, lefts.to(known), count, float(found.values[:1].sum()))
         maps = self._maps(self.listed.vectors, weights)
+        # Climb from the 32 steepest cones too: it only decides which heads are found, not the bound.
         steepest = (maps @ self.listed.vectors[:, :, None]).norm(dim=(1, 2)).topk(min(32, len(maps))).indices
         starts = torch.cat((known, self.starts, (self.listed.vectors[steepest] @ self.listed.basis.T).to(known)))
-        lefts = climbed(self.problem, residual, self.term, starts)
+        lefts = climb(self.problem, residual, self.term, starts)
         if maps.shape[1] > 1:
-            return self._ranked(residual, lefts, count, bound(maps))
-        found = projected(maps, self.listed.rows, self.listed.positive)
+            return self._rank(residual, lefts, count, spectral_bound(maps))
+        found = largest_projection(maps, self.listed.rows, self.listed.positive)
         lefts = torch.cat(((found.vectors @ self.listed.basis.T).to(lefts), lefts))
-        return self._ranked(residual, lefts, count, float(found.values[0]))
+        return self._rank(residual, lefts, count, float(found.values[0]))
 
     def planes(self, lefts: Float[Tensor, "heads left"], near: float = 1e-6) -> Float[Tensor, "heads left rank"]:
-        """For each head an orthonormal basis, filled up with zeros, of the rows of lifted data that it meets with 0.
+        """For each head an orthonormal basis, padded with zeros, of the rows of lifted data on which its activity is 0.
 
-        Up to ``near``, in lengths of both. Nothing where patterns are not listed.
+        It counts as 0 up to ``near`` times both lengths. Empty if patterns are not listed. ``near`` only decides along
+        which faces training moves; neither the norm nor the search for new heads uses it.
         """
         if self.listed is None:
             return torch.zeros(*lefts.shape, 0).to(lefts)
         rows, units = self.listed.rows, normalize(lefts.double().cpu(), dim=1) @ self.listed.basis
         met = ((units @ rows.T).abs() <= near).double()
         values, vectors = torch.linalg.eigh(torch.einsum("hn,nk,nl->hkl", met, rows, rows))
-        return (self.listed.basis @ (vectors * (values > 1e-10)[:, None])).to(lefts)
+        spanned = values > 1e-10  # of unit rows: far above the rounding of their Gram matrix
+        return (self.listed.basis @ (vectors * spanned[:, None])).to(lefts)
 
     def _maps(self, vectors: Tensor, weights: Tensor) -> Tensor:
-        """For the gates of each vector: from left weights, in the basis, to right ones."""
+        """The map from left weights, in the basis, to right ones, under the gates of each vector."""
         return ((vectors @ self.data.T >= 0).double() @ weights).unflatten(1, (-1, self.data.shape[1]))
 
     def _weights(self, residual: Tensor) -> Tensor:
-        """What each row of the lifted data adds to such a map where it passes: ``(rows, inner outputs rank)``."""
+        """What each row of the lifted data adds to such a map if it passes: ``(rows, inner outputs rank)``."""
         problem, term = self.problem, self.problem.terms[self.term]
         _, inner, outputs = problem.shape(term)
         basis = torch.eye(inner * outputs, dtype=torch.float64).unflatten(1, (inner, outputs))
@@ -93,7 +102,7 @@ class ReluNorm:
         back = problem.block.outward_adjoint(tokens, rows, problem.pooled).transpose(0, 1).flatten(1)
         return (back.T[:, :, None] * self.data[:, None]).flatten(1)
 
-    def _ranked(self, residual: Tensor, lefts: Tensor, count: int, sure: float | None) -> Singular:
+    def _rank(self, residual: Tensor, lefts: Tensor, count: int, sure: float | None) -> Singular:
         rights = self.problem.pull_right(residual, self.term, lefts).flatten(1)
         values, order = rights.norm(dim=1).sort(descending=True)
         lefts, kept = lefts[order], list[int]()
@@ -106,7 +115,11 @@ class ReluNorm:
 
 
 def relu_norms(problem: Problem, limit: int = 2**14, samples: int = 64, seed: int = 0) -> tuple[ReluNorm, ...]:
-    """The dual norm of every term. Patterns are listed up to ``limit``; ``samples`` random starts are drawn by seed."""
+    """The dual norm of every term. Patterns are listed if at most ``limit``; ``seed`` draws ``samples`` random starts.
+
+    Both are free choices: ``limit`` trades time for certainty, ``samples`` time for what a search finds. A certificate
+    from a search alone is called heuristic.
+    """
     found: list[ReluNorm] = []
     generator = torch.Generator().manual_seed(seed)
     for index, term in enumerate(problem.terms):
@@ -123,16 +136,18 @@ def relu_norms(problem: Problem, limit: int = 2**14, samples: int = 64, seed: in
     return tuple(found)
 
 
-def climbed(
+def climb(
     problem: Problem,
     residual: Float[Tensor, "images rows outputs"],
     term: int,
     lefts: Float[Tensor, "heads left"],
     steps: int = 60,
 ) -> Float[Tensor, "heads left"]:
-    """Unit left weights, each moved uphill to a local maximum: the power method, shortened where gates change.
+    """Unit left weights, each moved uphill to a local maximum: the power method, shortened if gates change.
 
-    Cost: two passes a step.
+    A step is taken only if it gains: the next is then twice as long, up to the power method's, otherwise a quarter as
+    long. It ends when no start gains 1e-10 and all steps are below 1e-6 (ten in vain), or after ``steps``. All of these
+    only decide what a search finds: a bound from listed patterns does not depend on them. Cost: two passes a step.
     """
     lefts = normalize(lefts, dim=1)
     rights = problem.pull_right(residual, term, lefts)
@@ -156,10 +171,10 @@ def climbed(
 def relu_bound(
     problem: Problem, residual: Float[Tensor, "images rows outputs"], heads: Heads
 ) -> tuple[float, Literal["exact", "bound", "heuristic"]]:
-    """The dual norm over all terms, and how sure it is: reached, an upper bound, or only what a search found."""
+    """The dual norm over all terms, and how certain it is: attained, an upper bound, or only what a search found."""
     norms = relu_norms(problem)
     tops = [norm.largest(residual, part.left, 1) for norm, part in zip(norms, heads.terms, strict=True)]
     above, reached = max(top.bound for top in tops), max(float(top.values[0]) for top in tops)
     if any(top.probability > 0 for top in tops):
         return above, "heuristic"
-    return above, "exact" if above <= reached * (1 + 1e-9) else "bound"
+    return above, "exact" if above <= reached * (1 + 1e-9) else "bound"  # up to cone.ROUNDING

@@ -18,7 +18,7 @@ from vitscope.convex.certificate import Certificate
 from vitscope.convex.estimator import AbstractConvexHead, estimator_named
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.selection import Trial
-from vitscope.convex.solver import Solution, Step
+from vitscope.convex.solver import Solution, SolverStep
 from vitscope.convex.tokens import Standardisation
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.errors import UserError
@@ -37,10 +37,10 @@ _UNSAVED = ("callback",)
 def save(estimator: AbstractConvexHead, path: str | Path) -> Path:
     """Write a fitted estimator to a ``.safetensors`` file, or as ``head.safetensors`` into a folder; returns the file.
 
-    The file is written whole or not at all, and replaces one that was there. Its tensors are the standardisation, the
-    gates and the heads; its metadata says, as one JSON object under ``vitscope.convex``, the parameters (but for a
-    ``callback``), the classes, the certificates and the steps of the fit. Raises ``UserError`` for parameters that
-    JSON has no words for.
+    The file is written whole or not at all, and replaces an earlier one. Its tensors are the standardisation, the gates
+    and the heads; its metadata holds, as one JSON object under ``vitscope.convex``, the parameters (except
+    ``callback``), the classes, the certificates and the steps of the fit. Raises ``UserError`` for parameters that JSON
+    cannot express.
     """
     target = _file(path)
     write_whole(target, to_bytes(estimator))
@@ -48,7 +48,7 @@ def save(estimator: AbstractConvexHead, path: str | Path) -> Path:
 
 
 def to_bytes(estimator: AbstractConvexHead) -> bytes:
-    """What :func:`save` writes."""
+    """The content of the file that :func:`save` writes."""
     check_is_fitted(estimator)
     tensors = {name: tensor.contiguous().clone() for name, tensor in _tensors(estimator.trained_)}
     facts = _json(estimator)
@@ -56,20 +56,20 @@ def to_bytes(estimator: AbstractConvexHead) -> bytes:
 
 
 def load(path: str | Path) -> AbstractConvexHead:
-    """The estimator that :func:`save` wrote: it predicts bit by bit the same. Nothing is unpickled.
+    """The estimator that :func:`save` wrote; its predictions are the same bit for bit. Nothing is unpickled.
 
-    Raises ``UserError`` for a file that is not whole, or not of the run that lies beside it.
+    Raises ``UserError`` if the file is not whole, or does not belong to the run beside it.
     """
     target = _file(path)
     if not target.is_file():
         raise UserError(f"There is no saved head at {target}; give the folder or file that it was saved to.")
     if target.name == HEAD_FILE:
-        RunFolder(str(target.parent)).read()  # which refuses what does not belong together
+        RunFolder(str(target.parent)).read()  # which refuses files that do not belong together
     return from_bytes(target.read_bytes(), str(target))
 
 
 def from_bytes(content: bytes, where: str) -> AbstractConvexHead:
-    """The estimator that :func:`to_bytes` made into bytes; ``where`` they are is named if they are none."""
+    """The estimator whose :func:`to_bytes` these are; errors say ``where`` they come from."""
     try:
         tensors = load_tensors(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -80,7 +80,7 @@ def from_bytes(content: bytes, where: str) -> AbstractConvexHead:
         raise UserError(f"{where} is not a convex head that this version of vitscope can read.")
     try:
         if metadata.get(_SEAL, "") not in ("", _seal(metadata[_KEY], tensors)):
-            raise Damaged("its content is not that which was saved")
+            raise Damaged("its content is not what was saved")
         return _estimator(json.loads(metadata[_KEY]), tensors)
     except (Damaged, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         why = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
@@ -93,7 +93,7 @@ def _file(path: str | Path) -> Path:
 
 
 def _seal(facts: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all that a file says."""
+    """SHA-256 of everything that a file says."""
     sums = [f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor_digest(tensor)}" for name, tensor in tensors.items()]
     return digest("\n".join([facts, *sorted(sums)]).encode())
 
@@ -116,9 +116,9 @@ def _json(estimator: AbstractConvexHead) -> str:
         "format": _FORMAT,
         "estimator": type(estimator).__name__,
         "parameters": {
-            name: _encoded(value) for name, value in estimator.get_params(deep=False).items() if name not in _UNSAVED
+            name: _encode(value) for name, value in estimator.get_params(deep=False).items() if name not in _UNSAVED
         },
-        "learned": {name: _encoded(getattr(estimator, name)) for name in _LEARNED if hasattr(estimator, name)},
+        "learned": {name: _encode(getattr(estimator, name)) for name in _LEARNED if hasattr(estimator, name)},
         "validation": None if estimator.validation_ is None else [asdict(trial) for trial in estimator.validation_],
         "sizes": asdict(trained.sizes),
         "pooled": trained.pooled,
@@ -137,17 +137,17 @@ def _json(estimator: AbstractConvexHead) -> str:
         return json.dumps(facts)
     except TypeError as error:
         raise UserError(
-            f"The head cannot be saved ({error}); give parameters that are numbers, words or None."
+            f"The head cannot be saved ({error}); give parameters that are numbers, strings or None."
         ) from error
 
 
 def _estimator(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> AbstractConvexHead:
-    parameters = {name: _decoded(value) for name, value in facts["parameters"].items()}
+    parameters = {name: _decode(value) for name, value in facts["parameters"].items()}
     estimator = estimator_named(facts["estimator"])(**parameters)
     for name, value in facts["learned"].items():
         if name not in _LEARNED:
-            raise ValueError(f"{name} is nothing that is learned")
-        setattr(estimator, name, _decoded(value))
+            raise ValueError(f"{name} is not a learned attribute")
+        setattr(estimator, name, _decode(value))
     trials = facts["validation"]
     estimator.validation_ = None if trials is None else tuple(Trial(**trial) for trial in trials)
     members = tuple(_member(m, terms, tensors) for m, terms in enumerate(facts["terms"]))
@@ -164,7 +164,7 @@ def _estimator(facts: dict[str, Any], tensors: Mapping[str, Tensor]) -> Abstract
         Solution(
             member.heads,
             Certificate(**solution["certificate"]),
-            tuple(Step(**step) for step in solution["history"]),
+            tuple(SolverStep(**step) for step in solution["history"]),
             solution["stopped"],
         )
         for member, solution in zip(members, facts["solutions"], strict=True)
@@ -185,25 +185,25 @@ def _bounds(term: Term) -> list[int]:
     return [term.entries.start, term.entries.stop, term.outputs.start, term.outputs.stop]
 
 
-def _encoded(value: object) -> object:
-    """As JSON has it: what it has no words for is an object with one key that names the kind."""
+def _encode(value: object) -> object:
+    """A value as JSON; what JSON cannot express becomes an object with a key that names its kind."""
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "dtype": value.dtype.str}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple):
-        return {"tuple": [_encoded(one) for one in cast("tuple[object, ...]", value)]}
+        return {"tuple": [_encode(one) for one in cast("tuple[object, ...]", value)]}
     if isinstance(value, Mapping):
         pairs = cast("Mapping[object, object]", value).items()
-        return {"mapping": [[_encoded(name), _encoded(one)] for name, one in pairs]}
+        return {"mapping": [[_encode(name), _encode(one)] for name, one in pairs]}
     return value
 
 
-def _decoded(value: Any) -> Any:  # noqa: ANN401
+def _decode(value: Any) -> Any:  # noqa: ANN401
     if not isinstance(value, dict):
         return value
     if "array" in value:
         return np.array(value["array"], dtype=value["dtype"])
     if "tuple" in value:
-        return tuple(_decoded(one) for one in value["tuple"])
-    return {_decoded(name): _decoded(one) for name, one in value["mapping"]}
+        return tuple(_decode(one) for one in value["tuple"])
+    return {_decode(name): _decode(one) for name, one in value["mapping"]}

@@ -1,4 +1,4 @@
-"""The choice of beta on images that are held out, along a warm-started path."""
+"""The choice of beta on held-out images, along a warm-started path."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,12 +15,14 @@ from vitscope.convex.certificate import largest_beta
 from vitscope.convex.heads import Heads
 from vitscope.convex.loss import AbstractLoss, CrossEntropy, Squared
 from vitscope.convex.problem import Problem
-from vitscope.convex.solver import Solution, Step, solve
+from vitscope.convex.solver import Solution, SolverStep, solve
 from vitscope.convex.tokens import Tokens
 from vitscope.measurement.errors import UserError
 
 _SPAN = 1e-3
+"""The smallest beta of a path, relative to the largest that leaves any head. A free choice: it bounds the search."""
 _PATIENCE = 3
+"""Trials in a row without a better score that end a path. A free choice: it trades time against a later maximum."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The best of the trials (of equal ones the largest beta); ``solution`` is of the images that were not held out."""
+    """The best trial (of equal ones the largest beta); ``solution`` is fitted to the images that were not held out."""
 
     solution: Solution
     beta: float
@@ -51,10 +53,10 @@ class Fitting:
     tol: float
     solver: str
     max_passes: int
-    watch: Callable[[Step], None] | None
+    watch: Callable[[SolverStep], None] | None
 
     def solve(self, problem: Problem, start: Heads | None = None) -> Solution:
-        """The solution, from heads to begin with or none."""
+        """The solution; ``start`` are heads to begin with."""
         return solve(problem, start, solver=self.solver, tol=self.tol, max_passes=self.max_passes, watch=self.watch)
 
 
@@ -66,14 +68,14 @@ class Split:
     held: Int[np.ndarray, " held"]
 
 
-def chosen(problem: Problem, split: Split, betas: int, fitting: Fitting, before: Choice | None = None) -> Choice:
-    """The beta with the best score on the images held out, of a path from the largest that matters down.
+def choose_beta(problem: Problem, split: Split, betas: int, fitting: Fitting, before: Choice | None = None) -> Choice:
+    """The beta with the best score on the images held out, along a path down from the largest useful one.
 
-    ``betas`` values fall geometrically from ``largest_beta`` (where no head is worth its price) to a thousandth of it.
-    The path ends when three of them in a row brought nothing better. Trials of the same betas that were made
-    ``before`` stand, and the path goes on with that solution's heads. Cost: the path, each from the one before.
+    ``betas`` values fall geometrically from ``largest_beta`` (at which no head is worth its penalty) to a thousandth of
+    it. The path ends when three in a row are no better. Trials of the same betas made ``before`` are reused, and the
+    path goes on from that solution's heads. Cost: a fit for each beta, each from the heads of the one before.
     """
-    fitted, held = part(problem, split.fitted).averaged(), part(problem, split.held).averaged()
+    fitted, held = part(problem, split.fitted).average_tokens(), part(problem, split.held).average_tokens()
     values = _values(fitted, betas)
     known = before if before is not None and _begins(before.trials, values) else None
     trials, best = ([], None) if known is None else (list(known.trials), known.solution)
@@ -95,15 +97,15 @@ def chosen(problem: Problem, split: Split, betas: int, fitting: Fitting, before:
 
 
 def _values(problem: Problem, betas: int) -> list[float]:
-    """The betas of a path."""
+    """The betas of a path, largest first."""
     largest = largest_beta(problem)
     if not largest > 0:
-        raise UserError("No head can lower the loss (do all tokens, or all targets, agree?), so give beta as a number.")
+        raise UserError("No head can lower the loss (are all tokens or targets equal?), so give beta as a number.")
     return [float(value) for value in np.geomspace(largest, largest * _SPAN, betas + 1)[1:]]
 
 
 def _begins(trials: Sequence[Trial], values: list[float]) -> bool:
-    """Whether these are trials of the first of these betas."""
+    """Whether these trials have the first of these betas, up to the rounding of another reading of the tokens."""
     betas = [trial.beta for trial in trials]
     return len(betas) <= len(values) and bool(np.allclose(betas, values[: len(betas)], rtol=1e-6, atol=0))
 
@@ -114,7 +116,7 @@ def _trial(beta: float, solution: Solution, held: Problem) -> Trial:
 
 
 def part(problem: Problem, index: Int[np.ndarray, " images"]) -> Problem:
-    """The same problem of these images alone; their weights again have mean 1."""
+    """The same problem on only these images; their weights again have mean 1."""
     if not isinstance(problem.tokens, Tokens):
         raise TypeError("Only a problem whose tokens are read by index can be divided.")
     loss, images = problem.loss, torch.as_tensor(index)
@@ -122,11 +124,11 @@ def part(problem: Problem, index: Int[np.ndarray, " images"]) -> Problem:
         loss = replace(loss, labels=loss.labels[images], weights=_mean_one(loss.weights[images]))
     elif isinstance(loss, Squared):
         loss = replace(loss, targets=loss.targets[images], weights=_mean_one(loss.weights[images]))
-    return replace(problem, tokens=problem.tokens.of(index), loss=loss, kept={})
+    return replace(problem, tokens=problem.tokens.select(index), loss=loss, kept={})
 
 
 def score(loss: AbstractLoss, outputs: Float[Tensor, "images rows outputs"]) -> float:
-    """Of classes the weighted share that is right, of numbers the share of the variance that is explained."""
+    """For classes the weighted share predicted correctly, for numbers the share of the variance explained."""
     outputs = outputs.cpu().double()
     if isinstance(loss, CrossEntropy):
         right = outputs.squeeze(1).argmax(1) == loss.labels
@@ -147,7 +149,7 @@ def _mean_one(weights: Tensor) -> Tensor:
 
 
 def split(problem: Problem, share: float, seed: int) -> Split:
-    """Images held out at random, of every class its share where there are enough of each."""
+    """Images held out at random; if every class has enough, each class gives its share."""
     count = len(problem.tokens)
     held = max(1, round(share * count))
     if held >= count:
@@ -163,23 +165,23 @@ def split(problem: Problem, share: float, seed: int) -> Split:
     return Split(np.sort(fitted), np.sort(tested))
 
 
-def print_step(step: Step) -> None:
-    """A line about a step of the solver."""
+def print_step(step: SolverStep) -> None:
+    """Print a line about a step of the solver."""
     cost = f"{step.seconds:8.1f} s {step.passes:6d} passes {step.heads:5d} heads"
     print(f"{cost}  objective {step.primal:.6g}  relative gap about {step.gap:.2e}")
 
 
 def warn_interrupted() -> None:
-    """Say that the fit was interrupted and what is kept."""
+    """Warn that the fit was interrupted, and say what is kept."""
     text = (
         "The fit was interrupted; its best point so far is kept, and certificate_ says how far from the optimum it is. "
-        "With warm_start=True a further fit goes on from there."
+        "With warm_start=True the next fit continues from there."
     )
     warnings.warn(text, ConvergenceWarning, stacklevel=4)
 
 
 def warn_of(solution: Solution, problem: Problem, fitting: Fitting) -> None:
-    """Say where a solution falls short of what was asked for, or is of no use, and what to do."""
+    """Warn if a solution misses the tolerance, or has no heads, and say what to do."""
     certificate = solution.certificate
     if certificate.relative_gap > fitting.tol:
         more = ""
@@ -191,9 +193,9 @@ def warn_of(solution: Solution, problem: Problem, fitting: Fitting) -> None:
 
 
 def no_heads(largest: float, beta: float) -> str:
-    """What to say of a solution without heads, ``largest`` being the beta from which on none is worth its price."""
+    """The message for a solution without heads; ``largest`` is the least beta at which none is worth its penalty."""
     if largest > 0:
-        then = f"heads begin below {largest:.3g}, so take one well below that"
+        then = f"heads begin below {largest:.3g}, so give a beta well below that"
     else:
-        then = "and none would lower the loss: do all tokens, or all targets, agree?"
+        then = "none would lower the loss, so check whether all tokens, or all targets, are equal"
     return f"A beta of {beta:.3g} leaves no head, and all images have the same outputs; {then}."

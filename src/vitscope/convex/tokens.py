@@ -17,11 +17,14 @@ TokenSource = NDArray[Any] | Tensor
 """Tokens of images, ``(images, tokens, dim)``, real numbers of any precision; a memory map counts as an array."""
 
 _CONSTANT = 1e-12
-"""An entry whose standard deviation is this part of its mean, or less, does not vary but for rounding."""
+"""An entry varies only by rounding if its standard deviation is at most this share of its mean.
+
+Moments in float64 round at about 1e-16; if one of 1e9 float32 values differs in its last bit the share is 2e-12.
+"""
 
 
-def together(tokens: int, dim: int) -> int:
-    """How many images of so many tokens and entries are read together: up to 2^21 entries, to stay in cache."""
+def images_at_once(tokens: int, dim: int) -> int:
+    """How many images of this size are read at a time: up to 2^21 entries, to stay in cache."""
     return max(2**21 // (tokens * dim), 1)
 
 
@@ -29,8 +32,8 @@ def together(tokens: int, dim: int) -> int:
 class Standardisation:
     """``x -> (x - mean) scale``, entry by entry.
 
-    Both are kept in float64 but rounded to float32, so that a module that holds them loses nothing in any precision
-    down to float32, and no gate flips.
+    Both are float64 numbers rounded to float32, so a module that holds them in any precision down to float32 loses
+    nothing, and no gate flips.
     """
 
     mean: Float64[Tensor, " dim"]
@@ -41,8 +44,8 @@ class Standardisation:
         return (tokens - self.mean).mul_(self.scale)
 
 
-def unstandardised(tokens: TokenSource) -> Standardisation:
-    """The one that leaves these tokens as they are."""
+def identity_standardisation(tokens: TokenSource) -> Standardisation:
+    """The standardisation that leaves these tokens as they are."""
     dim = tokens.shape[2]
     return Standardisation(torch.zeros(dim, dtype=torch.float64), torch.ones(dim, dtype=torch.float64))
 
@@ -50,11 +53,11 @@ def unstandardised(tokens: TokenSource) -> Standardisation:
 def standardisation_of(tokens: TokenSource) -> Standardisation:
     """Every entry to mean 0 and variance ``1 / dim`` over images and tokens, so that a token's norm is about 1.
 
-    An entry that never varies is left out (scale 0). Cost: one pass; nothing but a chunk is held. Raises
+    An entry that never varies is left out (scale 0). Cost: one pass, with only one chunk in memory. Raises
     ``UserError`` for numbers that are not finite.
     """
     dim = tokens.shape[2]
-    size = together(tokens.shape[1], dim)
+    size = images_at_once(tokens.shape[1], dim)
     starts = range(0, len(tokens), size)
     chunks = (_read(tokens, slice(start, start + size)).flatten(0, 1) for start in starts)
     seen = reduce(Moments.merge, map(moments, chunks))
@@ -66,7 +69,7 @@ def standardisation_of(tokens: TokenSource) -> Standardisation:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Tokens, standardised chunk by chunk when a slice of images is taken; ``index`` says of which images.
+    """Tokens, standardised when a slice of images is taken; ``index`` selects images of the source.
 
     Taking a slice raises ``UserError`` for numbers that are not finite.
     """
@@ -87,8 +90,8 @@ class Tokens:
         """The standardised tokens of these images, in float64."""
         return self.standardisation(_read(self.source, images if self.index is None else self.index[images]))
 
-    def of(self, index: Int[np.ndarray, " images"]) -> "Tokens":
-        """The same tokens of these images of the source alone."""
+    def select(self, index: Int[np.ndarray, " images"]) -> "Tokens":
+        """The tokens of only these images of the source."""
         return Tokens(self.source, self.standardisation, index)
 
 
@@ -100,5 +103,5 @@ def _read(tokens: TokenSource, images: slice | NDArray[np.int64]) -> Tensor:
         chunk = torch.from_numpy(np.array(tokens[images], dtype=np.float64))  # a copy: maps may be read-only
     if not chunk.sum().isfinite() and not (fine := chunk.isfinite().flatten(1).all(1)).all():
         worst = np.arange(len(tokens))[images][int(fine.logical_not().nonzero()[0])]
-        raise UserError(f"The tokens of image {worst} hold NaN or infinity; leave it out or mend it.")
+        raise UserError(f"The tokens of image {worst} hold NaN or infinity; leave it out or repair it.")
     return chunk

@@ -1,4 +1,4 @@
-"""A trained head: all that its outputs follow from."""
+"""A trained head: everything that its outputs depend on."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Trained:
     members: tuple[Member, ...]
 
     def start(self, member: int, problem: Problem) -> Heads | None:
-        """A member's heads under every gate that a problem has too, to begin with there; None where it has none."""
+        """A member's heads under every gate that it shares with a problem, to start from; None if they share none."""
         same = (self.block, self.sizes, self.relu) == (problem.block, problem.sizes, problem.relu)
         if not same or member >= len(self.members):
             return None
@@ -64,8 +64,8 @@ class Trained:
         return total
 
 
-def trained_of(problem: Problem, heads: Heads) -> Trained:
-    """The head of a problem's solution whose tokens were standardised as they were read; it has no offset."""
+def make_trained(problem: Problem, heads: Heads) -> Trained:
+    """The head of a solution, if the problem standardises its tokens as it reads them; it has no offset."""
     if not isinstance(problem.tokens, Tokens):
         raise TypeError("Only a problem that knows its tokens' standardisation makes a head for other tokens.")
     cpu = torch.device("cpu")

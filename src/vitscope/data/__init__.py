@@ -1,4 +1,4 @@
-"""Images to examine a model on: any usual source, opened lazily, with labels that mean what the user thinks."""
+"""Images to examine a model on: any usual source, opened lazily, with labels that mean what the user expects."""
 
 from vitscope.data.batch import Batch, Broken
 from vitscope.data.decode import BrokenImage

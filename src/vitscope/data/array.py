@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Shaped
 from PIL import Image
+from typing_extensions import override
 
 from vitscope.data.decode import DEEPEST, BrokenImage, Decoding, as_displayed, from_array, refuse_dark
 from vitscope.data.label import NO_LABELS, SEVERAL, Labels, read_labels
@@ -32,7 +33,7 @@ class ArrayPictures(AbstractPictures):
         return len(self.values)
 
     def name(self, position: int) -> str:
-        """Its place in the sequence."""
+        """The name of the sequence, with the place in it."""
         return f"{self.called}[{position}]"
 
     def content(self, position: int) -> bytes:
@@ -43,8 +44,8 @@ class ArrayPictures(AbstractPictures):
         array = np.asarray(value)
         return repr((array.shape, array.dtype.str)).encode() + array.tobytes()
 
+    @override
     def read(self, position: int, decoding: Decoding) -> Image.Image:
-        """The picture."""
         value = self.values[position]
         try:
             return as_displayed(value, decoding) if isinstance(value, Image.Image) else from_array(value, decoding)
@@ -54,14 +55,14 @@ class ArrayPictures(AbstractPictures):
 
 @final
 class ArraySource(AbstractSource):
-    """Whatever is no path: an array, a tensor, a sequence of images, or a pair of one of these and labels."""
+    """Images in memory: an array, a tensor, a sequence of images, or a pair of one of these and labels."""
 
     def claims(self, source: object) -> bool:
         """Arrays, tensors, lists and tuples, and a single Pillow image."""
         return isinstance(source, np.ndarray | torch.Tensor | list | tuple | Image.Image)
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
-        """Check shape and range; copies only where the layout or the number type calls for it."""
+        """Check shape and range; copy only if the layout or the number type requires it."""
         where = "the given images"
         refuse_split(where, choice.split)
         refuse_label(where, choice.label, "labels are given as the second of a pair (images, labels)")
@@ -73,27 +74,27 @@ class ArraySource(AbstractSource):
 
 
 def refuse_single(pixels: object, labels: int | None, where: str) -> None:
-    """Refuse three axes that may be those of one picture or of many grey ones, unless there are as many labels."""
+    """Refuse three axes that may be one picture or many grey ones, unless there are as many labels."""
     shape = tuple(pixels.shape) if isinstance(pixels, np.ndarray | torch.Tensor) else ()
     if len(shape) != 3 or shape[0] == labels:
         return
     if shape[0] == 3 or (shape[-1] in CHANNELS and shape[1] > shape[-1]):
         raise UserError(
-            f"{where} have the shape {'x'.join(map(str, shape))}, which is one picture or {shape[0]} grey ones: give "
-            "images[None] for the one, or images[..., None] for the many."
+            f"{where} have the shape {'x'.join(map(str, shape))}, which may be one picture or {shape[0]} grey ones: "
+            "give images[None] for one, or images[..., None] for many."
         )
 
 
 def notes_on(values: Rows, where: str) -> tuple[str, ...]:
-    """What was taken for transparency."""
+    """A note if a fourth channel was taken as transparency."""
     arrays = [values] if isinstance(values, np.ndarray) else [each for each in values if isinstance(each, np.ndarray)]
     least = 4 if isinstance(values, np.ndarray) else 3
     clear = any(array.ndim == least and array.shape[-1] == 4 for array in arrays)
-    return (f"The fourth channel of {where} was taken for transparency and laid over white.",) if clear else ()
+    return (f"The fourth channel of {where} was taken as transparency and laid over white.",) if clear else ()
 
 
 def split_pair(source: object) -> tuple[object, object]:
-    """Images and labels, of a pair whose second is a vector; otherwise all of it are images."""
+    """Images and labels, if this is a pair whose second is a vector; otherwise all of it is images."""
     if not (isinstance(source, tuple) and len(source) == 2):
         return source, None
     first, second = source
@@ -105,7 +106,7 @@ def split_pair(source: object) -> tuple[object, object]:
 
 
 def _shape(labels: object) -> tuple[int, ...]:
-    """The shape of what may be labels; () of what cannot be."""
+    """The shape of what may be labels; () for what cannot be."""
     if isinstance(labels, np.ndarray | torch.Tensor):
         return tuple(labels.shape)
     if not isinstance(labels, list | tuple | range) and not is_series(labels):
@@ -122,7 +123,7 @@ def is_series(source: object) -> bool:
 
 
 def labels_given(given: object, count: int, where: str, choice: SourceChoice) -> Labels | None:
-    """The labels that were given beside so many images, one for each."""
+    """The labels given with ``count`` images, one for each."""
     if given is None or choice.label == NO_LABELS:
         return None
     given = given.tolist() if isinstance(given, torch.Tensor) else given
@@ -135,7 +136,7 @@ def labels_given(given: object, count: int, where: str, choice: SourceChoice) ->
 def picture_values(pixels: object, where: str, bits: int | None = None) -> Rows:
     """Pixels in the layout of pictures: (images, height, width) or (images, height, width, channels), or a list.
 
-    Channels may come first or last; where both readings are possible, tensors are read as channels first and arrays
+    Channels may come first or last; if both readings are possible, tensors are read as channels first and arrays
     as channels last. Floats must lie in [0, 1] and integers in [0, 255] (16-bit ones in the range of their ``bits``).
     """
     if isinstance(pixels, list | tuple):
@@ -151,11 +152,11 @@ def picture_values(pixels: object, where: str, bits: int | None = None) -> Rows:
 
 
 def _check_depth(arrays: Sequence[Samples], where: str, bits: int | None) -> None:
-    """Refuse 16-bit samples whose depth nobody said and their largest leaves open, or that exceed what was said."""
+    """Refuse 16-bit samples that exceed the given depth, or whose depth is neither given nor clear from the largest."""
     deep = [array for array in arrays if array.dtype == np.uint16 and array.size]
     most = float(max((array.max() for array in deep), default=0))
     if bits is not None and most >= 2**bits:
-        raise UserError(f"the 16-bit samples of {where} reach {most:g}, and {bits} bits hold less.")
+        raise UserError(f"the 16-bit samples of {where} reach {most:g}, more than {bits} bits hold.")
     try:
         refuse_dark(most, bits, f"the 16-bit samples of {where}")
     except ValueError as error:
@@ -163,7 +164,7 @@ def _check_depth(arrays: Sequence[Samples], where: str, bits: int | None) -> Non
 
 
 def one_picture(value: object, where: str) -> Samples:
-    """The samples of one picture, checked as those of many are."""
+    """The samples of one picture, checked as for many."""
     if not isinstance(value, np.ndarray | torch.Tensor):
         raise UserError(f"{where} hold a {type(value).__name__}: give Pillow images, arrays or tensors.")
     array = _numpy(value)[None]

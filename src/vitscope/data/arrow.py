@@ -36,7 +36,7 @@ MOST_BYTES = 2**26
 @final
 @dataclass(frozen=True, eq=False)
 class ArrowPictures(AbstractEncodedPictures):
-    """The rows of Arrow files of one column, mapped into memory and read when they are needed; pickles as paths."""
+    """The rows of one column of Arrow files, mapped into memory and read when needed; pickled as paths."""
 
     files: tuple[str, ...]
     column: str
@@ -67,7 +67,7 @@ class ArrowPictures(AbstractEncodedPictures):
         number, row = self._place(position)
         try:
             cell = self.tables[number].column(0)[row].as_py()
-        except Exception as error:  # what is damaged fails in whatever way the library meets it
+        except Exception as error:  # damaged data raises whatever the library meets
             raise BrokenImage(self.name(position), reason_of(error)) from error
         return cell_bytes(cell, beside(self.files[number]), self.name(position))
 
@@ -77,7 +77,7 @@ class ArrowSource(AbstractSource):
     """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; the library itself is not needed."""
 
     def claims(self, source: object) -> bool:
-        """A folder with `dataset_dict.json`, or with `state.json` beside Arrow files or alone."""
+        """A folder with `dataset_dict.json`, or with `state.json` and Arrow files or no folders."""
         if not isinstance(source, str | os.PathLike):
             return False
         path = Path(source)
@@ -115,7 +115,7 @@ class ArrowSource(AbstractSource):
 
 
 def _cells(tables: Sequence[Any], name: str) -> list[object]:
-    """The cells of a column."""
+    """The cells of a column of all tables."""
     cells = pa.concat_tables(table.select([name]) for table in tables)
     cells.validate(full=True)
     return cells.column(0).to_pylist()
@@ -124,7 +124,7 @@ def _cells(tables: Sequence[Any], name: str) -> list[object]:
 def _map_table(path: str) -> Any:  # noqa: ANN401 - pyarrow has no types
     """The table of an Arrow stream, mapped into memory."""
     if not os.path.isfile(path):
-        raise UserError(f"{path} is no file.")
+        raise UserError(f"{path} is not a file.")
     with pa.memory_map(path) as file:
         return pa.ipc.open_stream(file).read_all()
 
@@ -133,12 +133,12 @@ def _json(path: Path, where: str) -> Mapping[str, object]:
     with parsing(f"{path.name} of {where}", "JSON"):
         parsed = json.loads(read_file(path, path.name, MOST_BYTES))
         if not isinstance(parsed, Mapping):
-            raise UserError(f"{path.name} of {where} is no JSON object.")
+            raise UserError(f"{path.name} of {where} is not a JSON object.")
         return cast("Mapping[str, object]", parsed)
 
 
 def _strings(values: object, where: str, file: str) -> list[str]:
-    """File or folder names, none of which leads elsewhere."""
+    """File or folder names; refused if one leads elsewhere."""
     names = cast("list[object]", values) if isinstance(values, list) else []
     plain = [name for name in names if isinstance(name, str) and name not in ("", ".", "..") and "\0" not in name]
     if not names or len(plain) < len(names) or any(Path(name).name != name for name in plain):

@@ -1,4 +1,4 @@
-"""What augmentation does to one picture, given the numbers that were drawn for it."""
+"""The augmentation of pictures, given the numbers drawn for them."""
 
 import random
 from collections.abc import Callable, Generator
@@ -11,17 +11,17 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 DRAWS = 5
-"""Uniform numbers a picture needs: mirroring, vertical and horizontal position, area, aspect ratio of the crop."""
+"""Uniform numbers that a picture needs: mirroring, vertical and horizontal position, area, aspect ratio of the crop."""
 
 Policy = Callable[[Image.Image], Image.Image]
 
 
 @contextmanager
 def python_seeded(seed: int) -> Generator[None]:
-    """Python's and NumPy's global random states begin at ``seed`` in the block, and are as they were after it.
+    """Seed Python's and NumPy's global random states within the block, and restore them after it.
 
     timm's RandAugment, Mixup and CutMix draw from these two and cannot be given a generator. The states belong to the
-    process, not to a thread: use it in one thread of a process at a time.
+    process, not to a thread: use this in one thread of a process at a time.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
@@ -36,9 +36,9 @@ def python_seeded(seed: int) -> Generator[None]:
 def randaugment(magnitude: int, side: int, fill: tuple[int, ...]) -> Policy:
     """RandAugment (Cubuk et al. 2020) by timm: two operations of ``magnitude``, standard deviation 1.
 
-    ``side`` is that of the pictures, of which it moves them by at most 0.45; ``fill`` the colour of what they do not
-    reach. Posterising keeps at least one bit: below magnitude 2.5 timm would keep none, and Pillow fails. What
-    it returns draws from global states: call it within :func:`python_seeded`.
+    ``side`` is that of the pictures, which it shifts by at most 0.45 of it; ``fill`` is the colour of uncovered areas.
+    Posterising keeps at least one bit: below magnitude 2.5 timm would keep none, and Pillow fails. The returned policy
+    draws from global states: call it within :func:`python_seeded`.
     """
     from timm.data.auto_augment import rand_augment_transform
 
@@ -85,7 +85,7 @@ def shift_crops(
 def mirror_half(
     pixels: UInt8[np.ndarray, "batch height width channels"], draws: Float[np.ndarray, "batch draws"]
 ) -> UInt8[np.ndarray, "batch height width channels"]:
-    """Half of the pictures left to right, the others as they are."""
+    """Mirror half of the pictures left to right, and leave the others as they are."""
     return np.where((draws[:, 0] < 0.5)[:, None, None, None], pixels[:, :, ::-1], pixels)
 
 
@@ -95,7 +95,7 @@ def random_part(
     """Left, top, right and bottom of a random part of a picture of ``size`` (Szegedy et al. 2015).
 
     Its area is uniform between ``least_area`` and 1 of the picture's, the logarithm of its aspect ratio between those
-    of 3/4 and 4/3; a side that does not fit into the picture is cut to it.
+    of 3/4 and 4/3; a side longer than the picture's is cut to it.
     """
     width, height = size
     area = width * height * (least_area + (1 - least_area) * float(draws[3]))

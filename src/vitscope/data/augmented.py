@@ -1,4 +1,4 @@
-"""Augmented images: what training shows, but the same pixels and targets whenever and in whatever batch one looks."""
+"""Augmented images: as in training, but with the same pixels and targets at every reading, in any batch."""
 
 from dataclasses import dataclass
 from typing import Literal, final
@@ -13,7 +13,7 @@ from vitscope.data.augmentation import DRAWS, apply_randaugment, mirror_half, ra
 from vitscope.measurement.errors import UserError
 
 FILL = {1: (118,), 3: (124, 116, 104)}
-"""What a picture does not reach is filled with the mean colour of ImageNet, or grey as light."""
+"""Colour of uncovered areas: the mean colour of ImageNet, or an equally light grey."""
 
 
 @final
@@ -21,9 +21,9 @@ FILL = {1: (118,), 3: (124, 116, 104)}
 class Augmentation:
     """Crop, mirror and RandAugment of each image, then Mixup or CutMix with another, and smoothed targets.
 
-    The defaults are those of training here, which are DeiT's (Touvron et al. 2021) at the scale of CIFAR: ``STRONG``.
-    ``WEAK`` is crop and mirror alone. Crop and RandAugment change the picture, before the model's own preprocessing;
-    mixing is of the model's inputs.
+    The defaults (``STRONG``) are those of vitscope's training: DeiT's (Touvron et al. 2021) at the scale of CIFAR.
+    ``WEAK`` only crops and mirrors. Crop and RandAugment change the picture before the model's own preprocessing;
+    mixing combines the model's inputs.
     """
 
     crop: Literal["padded", "resized", "none"] = "padded"
@@ -39,7 +39,7 @@ class Augmentation:
     mixup: float = 0.8
     """Mixup's (Zhang et al. 2018) alpha; 0 for none."""
     cutmix: float = 1.0
-    """CutMix's (Yun et al. 2019) alpha; 0 for none. Where both are on, each image has either, by a fair coin."""
+    """CutMix's (Yun et al. 2019) alpha; 0 for none. If both are on, a fair coin picks one for each image."""
     label_smoothing: float = 0.1
     """Share of the target's mass that is spread over all classes."""
 
@@ -63,7 +63,7 @@ WEAK = Augmentation(randaugment=0, mixup=0.0, cutmix=0.0, label_smoothing=0.0)
 @final
 @dataclass(frozen=True, eq=False)
 class _ImageDraws:
-    """The numbers of one image."""
+    """The random numbers of one image."""
 
     uniforms: Float[np.ndarray, " draws"]
     seed: int
@@ -77,20 +77,20 @@ class _ImageDraws:
 @final
 @dataclass(frozen=True)
 class Augmenting:
-    """An augmentation and its seed: together they decide every pixel and target.
+    """An augmentation and its seed: together they determine every pixel and target.
 
     An image's numbers are drawn from the seed and the image's place in its source, whatever the batch, the order and
-    the other images. Its partner in mixing is another of the images that were chosen, each as likely, by the same
-    numbers; it is cropped, mirrored and changed by its own.
+    the other images. The same numbers pick its partner in mixing among the other chosen images, with equal
+    probability; the partner is cropped, mirrored and changed by its own numbers.
     """
 
     augmentation: Augmentation
     seed: int = 0
     classes: int | None = None
-    """How many classes a target has."""
+    """The number of classes of a target; None for that of the labels."""
 
     def partner(self, index: int, positions: Int[np.ndarray, "chosen"]) -> int | None:
-        """The index of the image that this one is mixed with; None where nothing is mixed."""
+        """The index of the image that this one is mixed with; None if nothing is mixed."""
         count = len(positions)
         if not self.augmentation.mixes or count < 2:
             return None
@@ -143,11 +143,11 @@ class Augmenting:
 
     @property
     def softens(self) -> bool:
-        """Whether targets are other than the labels."""
+        """Whether targets differ from the labels."""
         return self.augmentation.mixes or self.augmentation.label_smoothing > 0
 
     def _draws(self, position: int) -> _ImageDraws:
-        """Always the same numbers in the same order, so that one setting does not change what another one does."""
+        """Draw the same numbers in the same order always, so that no setting changes what another one does."""
         generator = np.random.default_rng([self.seed, position])
         uniforms = generator.random(DRAWS + 4)
         seed = int(generator.integers(0, 2**32))

@@ -1,4 +1,4 @@
-"""What reading images gives: batches, and the names of those that could not be read."""
+"""The results of reading images: batches, and the images that could not be read."""
 
 from dataclasses import dataclass, replace
 from typing import final
@@ -10,7 +10,7 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Broken:
-    """An image that could not be read: where it is, and why it failed."""
+    """An image that could not be read: its name, and why it failed."""
 
     name: str
     reason: str
@@ -19,10 +19,10 @@ class Broken:
 @final
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One fixed slice of the images, less those that are broken (all of them may be: then the batch has no rows).
+    """One fixed slice of the images without the broken ones (the batch has no rows if all are broken).
 
     `indices` are positions in the `Images` the batch came from: `images.read(int(batch.indices[0]))` is its first
-    image. `labels` is None where the images have none.
+    image. `labels` is None if the images have none.
     """
 
     pixels: Float[Tensor, "batch channels height width"]
@@ -30,12 +30,12 @@ class Batch:
     indices: Int[Tensor, "batch"]
     broken: tuple[Broken, ...]
     targets: Float[Tensor, "batch classes"] | None = None
-    """Soft labels (Mixup, CutMix, label smoothing); None where the labels say it all."""
+    """Soft labels (Mixup, CutMix, label smoothing); None if targets are the labels."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def take(self, rows: Bool[Tensor, "batch"]) -> "Batch":
-        """These of its images."""
+        """The batch of the images at these rows."""
         labels, targets = (None if one is None else one[rows] for one in (self.labels, self.targets))
         return replace(self, pixels=self.pixels[rows], labels=labels, indices=self.indices[rows], targets=targets)

@@ -1,4 +1,4 @@
-"""Which class of a model a class of the images is, by name."""
+"""Matches the classes of images to those of a model, by name."""
 
 import re
 import unicodedata
@@ -10,19 +10,19 @@ from vitscope.data import imagenet
 
 PLACEHOLDER = re.compile(r"^(?:label|class)[ _-]?(\d{1,9})$", re.IGNORECASE)
 SYNONYMS = re.compile(r",| - ")
-"""What separates them: `tench, Tinca tinca`, and `3 - three` in torchvision's MNIST."""
+"""Separators of synonyms: `tench, Tinca tinca`, and `3 - three` in torchvision's MNIST."""
 COUNTED = re.compile(r"^\d{1,6}[._ -]+(\D.*)$")
 INVISIBLE = re.compile("[\xad\u200b-\u200f\u2060\ufeff]|" + r"\\xad|\\u200[b-f]|\\u2060|\\ufeff")
-"""Marks that nobody sees, as they are or as `printable` shows them: a zero-width non-joiner in Persian names."""
+"""Invisible marks, raw or as `printable` shows them, such as a zero-width non-joiner in Persian names."""
 SEVERAL = "several"
 ALIKE, MANY = 0.95, 20
-"""Share of at least so many names that must agree, each at its place, for lists of one length to be one list."""
+"""Lists of one length, of at least this many names, count as one list if this share agrees place by place."""
 
 
 @final
 @dataclass(frozen=True)
 class Match:
-    """The model's class of each of the images' classes, and how it was found: nothing where names are equal."""
+    """The model's class of each of the images' classes, and how it was found: empty if names are equal."""
 
     places: tuple[int, ...]
     how: str = ""
@@ -34,16 +34,16 @@ def are_placeholders(names: Sequence[str]) -> bool:
 
 
 def placeholder_numbers(names: Sequence[str]) -> tuple[int, ...] | None:
-    """The numbers in names such as `LABEL_3`, where all names are of that kind."""
+    """The numbers in names such as `LABEL_3`, if all names are of that kind."""
     found = [PLACEHOLDER.match(name) for name in names]
     return tuple(int(each[1]) for each in found if each) if names and all(found) else None
 
 
 def match(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """The place among `theirs` of each of `ours`; None where one has none, or where it is not certain which.
+    """The place among `theirs` of each of `ours`; None if one has none, or if it is uncertain which.
 
     Tried in turn: equal names, ImageNet's wnids, spelling (case, underscores, wnids, one of several synonyms), names
-    without the numbers before them, and long lists that agree place by place but for a few names.
+    without the numbers before them, and long lists that agree place by place except for a few names.
     """
     if tuple(ours) == tuple(theirs):
         return Match(tuple(range(len(ours))))
@@ -68,7 +68,7 @@ def _by_wnid(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
 
 
 def _by_spelling(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """Each of ours by the strictest spelling in which it is any of theirs; it must be one alone."""
+    """Match each of ours by the strictest spelling in which it is any of theirs; it must be exactly one."""
     left, right = [imagenet.describe_class(name) for name in ours], [imagenet.describe_class(name) for name in theirs]
     places: dict[int, int] = {}
     for spelling in SPELLINGS:
@@ -83,7 +83,7 @@ def _by_spelling(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
 
 
 def _by_bare_name(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
-    """Names such as `001.Black_footed_Albatross`, if all of either are so."""
+    """Match names such as `001.Black_footed_Albatross` without their numbers, if all of ours or of theirs have them."""
     left, right = _bare(ours), _bare(theirs)
     found = None if (left, right) == (ours, theirs) else _by_spelling(left, right)
     if found is None:
@@ -106,11 +106,11 @@ def _by_place(ours: Sequence[str], theirs: Sequence[str]) -> Match | None:
     if elsewhere or len(ours) - len(strange) < ALIKE * len(ours):
         return None
     pairs = _pairs([(ours[number], theirs[number]) for number in strange], "for")
-    return Match(tuple(range(len(ours))), f"by place, at which all names agree but a few ({pairs})")
+    return Match(tuple(range(len(ours))), f"by place, since all names agree but a few ({pairs})")
 
 
 def _unique(ours: Sequence[set[str]], theirs: Sequence[set[str]]) -> list[int | str | None]:
-    """For each of ours the place of the one of theirs that shares a form with it; None, or `SEVERAL`."""
+    """For each of ours, the place of the only one of theirs that shares a form with it; else None, or `SEVERAL`."""
     places: dict[str, set[int]] = {}
     for place, forms in enumerate(theirs):
         for form in forms:
@@ -124,9 +124,9 @@ def _pairs(names: Sequence[tuple[str, str]], word: str) -> str:
 
 
 def _normal(name: str) -> str:
-    """Without case, with composed letters, no invisible marks, single spaces for underscores and hyphens.
+    """A name in lower case, with composed letters, no invisible marks, single spaces for underscores and hyphens.
 
-    Numbers are without leading zeros or "label".
+    Numbers lose leading zeros and "label" or "class".
     """
     plain = unicodedata.normalize("NFC", INVISIBLE.sub("", name))
     words = " ".join(re.split(r"[\s_-]+", plain.strip().casefold()))

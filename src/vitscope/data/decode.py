@@ -13,12 +13,12 @@ from vitscope.measurement.errors import UserError
 
 GREY_MODES = frozenset({"1", "L", "LA", "La"})
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF", "HEIF", "TGA")
-"""The raster formats that are read. Pillow knows more, some of which start other programs (EPS: Ghostscript)."""
+"""The raster formats that are read. Pillow knows more, some of which start other programs (Ghostscript for EPS)."""
 SHOWN_FORMATS = frozenset({*FORMATS, "MPO"})
 MAX_PIXELS = 178_956_970
-"""Pixels of the largest picture that is read unless more is allowed: the limit of Pillow."""
+"""Pixels of the largest picture that is read by default: Pillow's own limit."""
 DARKEST = 2**14 - 1
-"""16-bit samples that stay at or below this may as well be of 14 bits or fewer."""
+"""16-bit samples up to this may just as well have 14 bits or fewer."""
 SHALLOWEST, DEEPEST = 8, 16
 
 
@@ -38,28 +38,28 @@ class BrokenImage(ValueError):
 @final
 @dataclass(frozen=True)
 class Decoding:
-    """What cannot be told from a picture's file: how large it may be, and how deep its samples are."""
+    """What a picture's file does not say: how large it may be, and how deep its samples are."""
 
     max_pixels: int = MAX_PIXELS
     bits: int | None = None
-    """Depth of samples stored in 16 bits (12 for many cameras and microscopes); None where nobody said."""
+    """Depth of samples stored in 16 bits (12 for many cameras and microscopes); None if not given."""
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
             raise UserError(f"--max-pixels takes at least one pixel, not {self.max_pixels}.")
         if self.bits is not None and not SHALLOWEST <= self.bits <= DEEPEST:
-            raise UserError(f"--bits runs from {SHALLOWEST} to {DEEPEST}, and {self.bits} is outside.")
+            raise UserError(f"--bits runs from {SHALLOWEST} to {DEEPEST}; it cannot be {self.bits}.")
 
 
 DEFAULT = Decoding()
-"""Nothing was said."""
+"""The default size limit, and no depth given."""
 
 
 def decode(content: bytes, name: str, decoding: Decoding) -> Image.Image:
     """The picture in `content`, a file of one of `FORMATS`, as `as_displayed` shows it.
 
-    Of an animation it is the first frame. Raises `BrokenImage` for whatever keeps the picture from being shown whole:
-    a truncated or foreign file, a picture of more pixels than allowed.
+    For an animation, this is the first frame. Raises `BrokenImage` for whatever keeps the picture from being shown
+    whole: a truncated or foreign file, a picture of more pixels than allowed.
     """
     if not content:
         raise BrokenImage(name, "the file is empty")
@@ -71,15 +71,15 @@ def decode(content: bytes, name: str, decoding: Decoding) -> Image.Image:
                     f"{width} x {height} pixels are more than the {decoding.max_pixels:,} that --max-pixels allows"
                 )
             return as_displayed(image, decoding)
-    except Exception as error:  # decoders raise whatever they met: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
         reason = str(error).replace(repr(error.args[0]), "") if isinstance(error, KeyError) else str(error)
         raise BrokenImage(name, reason.strip() or type(error).__name__) from error
 
 
 def _recognise(content: bytes) -> ImageFile.ImageFile:
-    """The file's header read by the first of `FORMATS` that fits.
+    """Read the file's header by the first of `FORMATS` that fits.
 
-    `Image.open` does the same, but holds every picture to a limit that belongs to the whole process.
+    `Image.open` does the same, but applies a size limit that belongs to the whole process.
     """
     Image.init()
     for name in FORMATS:
@@ -94,7 +94,7 @@ def _recognise(content: bytes) -> ImageFile.ImageFile:
 
 
 def as_displayed(image: Image.Image, decoding: Decoding) -> Image.Image:
-    """The picture as a viewer shows it, in mode `L` where it is grey and `RGB` otherwise.
+    """The picture as a viewer shows it, in mode `L` if it is grey and `RGB` otherwise.
 
     EXIF rotation is applied; transparency is laid over white; palettes, CMYK and other colour spaces become RGB;
     samples of 16 bits are scaled to 8, so that 65535 becomes 255. The image given is left as it is.
@@ -130,7 +130,7 @@ def _deep_grey(samples: Shaped[np.ndarray, "height width"], bits: int | None) ->
 
 
 def refuse_dark(most: float, bits: int | None, what: str) -> None:
-    """Raise `ValueError` where nobody said how deep samples are and the largest of them leaves it open."""
+    """Raise `ValueError` if the depth of samples is neither given nor clear from the largest of them."""
     if bits is None and 0 < most <= DARKEST:
         raise ValueError(
             f"{what} reach {most:g} of 65535, which may be a dark picture or one of fewer bits; say which with "
@@ -139,7 +139,7 @@ def refuse_dark(most: float, bits: int | None, what: str) -> None:
 
 
 def _check_deep_colour(pixels: UInt8[np.ndarray, "height width channels"], bits: int | None) -> None:
-    """Refuse colours of fewer than 16 bits: of those in 16 Pillow keeps the upper 8 alone."""
+    """Refuse colours of fewer than 16 bits: Pillow keeps only the upper 8 of the 16 that are stored."""
     if bits is not None and bits < DEEPEST:
         raise ValueError(f"colours of {bits} bits stored in 16 are not read; scale them to the full range first")
     refuse_dark(256.0 * float(pixels[..., :3].max()), bits, "its 16-bit colours")

@@ -13,7 +13,7 @@ CLASSES = tuple("0123456789")
 
 @final
 class DigitsSource(AbstractSource):
-    """scikit-learn's digits: 1797 grey images of 8 x 8 pixels, ten classes; what is examined when nothing is named.
+    """scikit-learn's digits: 1797 grey images of 8 x 8 pixels, ten classes; the default source.
 
     Splits: `test`, the last quarter of every class in the data set's order, so that train and test differ in their
     writers; `train`, the rest; `all`. **Without a split it is `test`**, which the embedded model never saw. Samples
@@ -21,7 +21,7 @@ class DigitsSource(AbstractSource):
     """
 
     def claims(self, source: object) -> bool:
-        """Nothing at all, or the word "digits" (a folder of that name is ./digits)."""
+        """No source, or the word "digits" (a folder of that name is ./digits)."""
         return source is None or (isinstance(source, str) and source == "digits")
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
@@ -40,7 +40,7 @@ class DigitsSource(AbstractSource):
 
 
 def _last_quarter(targets: np.ndarray) -> np.ndarray:
-    """Which images are among the last quarter of their class."""
+    """A mask of the images in the last quarter of their class."""
     held_out = np.zeros(len(targets), dtype=bool)
     for digit in np.unique(targets):
         places = np.flatnonzero(targets == digit)

@@ -1,4 +1,4 @@
-"""Files that strangers may have named: only regular ones are read, and only where they may lie."""
+"""Reading of files with untrusted names: only regular files, and only below the folders allowed."""
 
 import os
 import stat
@@ -13,12 +13,12 @@ IMAGES = frozenset(
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 SOUNDS = frozenset({".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
 CLUTTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin", "__pycache__"})
-"""What systems leave in folders, in lower case; names that begin with a dot are clutter too."""
+"""Names, in lower case, of what operating systems leave in folders; names that begin with a dot are clutter too."""
 MOST_BYTES = 2**32
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's."""
+    """Whether a file or folder of this name is not the user's own."""
     return (name.startswith(".") and name != "..") or name.lower() in CLUTTER
 
 
@@ -28,20 +28,19 @@ def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
 
 
 def read_file(path: str | Path, name: str, most: int = MOST_BYTES) -> bytes:
-    """The bytes of a regular file of at most `most`.
+    """The content of a regular file of at most `most` bytes.
 
-    Pipes, sockets and devices, which may never end, are not opened for reading: they raise `BrokenImage`, as does a
-    file that is not there.
+    Pipes, sockets and devices, which may never end, are not read: they raise `BrokenImage`, as does a missing file.
     """
     try:
-        # Without O_NONBLOCK a pipe that nobody writes to would be waited for before it could be looked at.
+        # Without O_NONBLOCK, opening a pipe without a writer would block before it could be inspected.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
                 raise BrokenImage(name, f"a {_kind(state.st_mode)}, not a file")
             if state.st_size > most:
-                raise BrokenImage(name, f"{state.st_size:,} bytes are more than any that is read here")
+                raise BrokenImage(name, f"{state.st_size:,} bytes are more than any file read here may have")
             with open(handle, "rb", closefd=False) as file:
                 return file.read()
         finally:
@@ -60,7 +59,7 @@ def _kind(mode: int) -> str:
 
 
 def inside(root: str | Path, path: str) -> str | None:
-    """Where a path from a table leads, relative to `root` if it is not absolute; None where it is not below it."""
+    """Where a path from a table leads, relative to `root` if it is not absolute; None if that is not below `root`."""
     base = os.path.abspath(root)
     full = os.path.normpath(os.path.join(base, path))
     return full if "\0" not in path and full.startswith(base.rstrip(os.sep) + os.sep) else None

@@ -47,7 +47,7 @@ class FilePictures(AbstractEncodedPictures):
         return printable(self.files[position])
 
     def content(self, position: int) -> bytes:
-        """The file."""
+        """The bytes of the file."""
         return read_file(os.path.join(self.root, self.files[position]), self.name(position))
 
 
@@ -56,8 +56,8 @@ class FolderSource(AbstractSource):
     """A folder of class folders (classes sorted by name), a flat folder without labels, or a single image file.
 
     If every folder in it is called train, val, test or the like, these are splits, each again a folder of one of the
-    two kinds. Where folders may be splits or classes, `split` or the label "folder" says which they are. An empty class
-    folder is a class; files that are no images, names that begin with a dot and what systems leave are passed over.
+    two kinds. If folders may be splits or classes, `split` or the label "folder" decides. An empty class folder is a
+    class; files that are not images, names that begin with a dot and clutter of the system are skipped.
     """
 
     def claims(self, source: object) -> bool:
@@ -68,7 +68,7 @@ class FolderSource(AbstractSource):
         return path.is_dir() or (path.is_file() and has_suffix(path.name, IMAGES))
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
-        """List the files; none is opened."""
+        """List the files without opening any."""
         where, root = printable(str(source)), Path(str(source)).resolve()
         if choice.label != FOLDER:
             refuse_label(where, choice.label, "the labels of a folder are the names of its class folders")
@@ -80,7 +80,7 @@ class FolderSource(AbstractSource):
 
 def _open(name: str, where: str, root: Path, choice: SourceChoice) -> FoundSource:
     inner = [path.name for path in _visible(root) if path.is_dir()]
-    if choice.label != FOLDER and inner and all(map(names_split, inner)):  # decided without a look at all files
+    if choice.label != FOLDER and inner and all(map(names_split, inner)):  # decided without listing all files
         full = [folder for folder in inner if any(True for _ in _images_below(root / folder))]
         if full:
             return _of_split(name, where, root, choose_split(where, full, choice.split), choice)
@@ -97,7 +97,7 @@ def _open(name: str, where: str, root: Path, choice: SourceChoice) -> FoundSourc
         if only is not None and len(folders[only].folders) > 1 and not folders[only].direct:
             raise UserError(
                 f"{where} holds a single folder, {only}, with folders of its own ({_few(folders[only].folders)}): name "
-                f"that one, or say by --label {FOLDER} that {only} is a class."
+                f"that one, or say with --label {FOLDER} that {only} is a class."
             )
     refuse_split(where, choice.split)
     return _label(name, where, root, folders, loose, choice.label != NO_LABELS)
@@ -109,29 +109,29 @@ def _of_split(name: str, where: str, root: Path, split: str, choice: SourceChoic
 
 
 def _may_be_splits(where: str, folders: Mapping[str, Below], split: str | None) -> bool:
-    """Whether folders are to be read as splits: those that may be any are, once one of them is named."""
+    """Whether folders are read as splits; those that may be either are, if `split` is given, and refused otherwise."""
     full = [folder for folder, below in folders.items() if below.files]
     shared = hold_the_same(folders)
     if not shared and not speak_of_splits(full):
         return False
     if split is not None or all(map(names_split, full)):
         return True
-    why = f"each hold such folders as {_few(shared)}" if shared else "are partly called as splits"
+    why = f"each hold such folders as {_few(shared)}" if shared else "are partly named like splits"
     raise UserError(
-        f"the folders of {where} ({_few(full)}) {why}, so they may be splits: choose one with --split, or say by "
+        f"the folders of {where} ({_few(full)}) {why}, so they may be splits: choose one with --split, or say with "
         f"--label {FOLDER} that they are classes.",
         tuple(full),
     )
 
 
 def _only_folder(folders: Mapping[str, Below], loose: tuple[str, ...]) -> str | None:
-    """The folder that all images are in."""
+    """The folder that all images are in, if it is the only one."""
     full = [folder for folder, below in folders.items() if below.files]
     return full[0] if len(full) == 1 and len(folders) == 1 and not loose else None
 
 
 def _refuse_annotations(where: str, folders: Mapping[str, Below]) -> None:
-    """Refuse pictures beside masks or boxes of their own."""
+    """Refuse pictures with masks or boxes in another folder."""
     annotations = [name for name in folders if name.lower() in ANNOTATION_FOLDERS]
     pictures = [
         name
@@ -141,7 +141,7 @@ def _refuse_annotations(where: str, folders: Mapping[str, Below]) -> None:
     if annotations and pictures:
         raise UserError(
             f"{where} holds images ({pictures[0]}) beside their annotations ({annotations[0]}), as for segmentation or "
-            f"detection, and accuracy here is of one class an image: name {pictures[0]} itself to go without labels."
+            f"detection, but accuracy needs one class for each image: name {pictures[0]} itself to go without labels."
         )
 
 
@@ -154,7 +154,7 @@ def _label(
     if found and loose:
         raise UserError(
             f"{where} holds both image files (such as {loose[0]}) and class folders (such as {next(iter(folders))}): "
-            "move the files out, or name the folder that is meant."
+            "move the files out, or name the folder you mean."
         )
     if not found:
         return FoundSource(name, FilePictures(str(root), loose), None)
@@ -176,7 +176,7 @@ def _label(
 
 
 def _refuse_without_images(where: str, root: Path, folders: Mapping[str, Below]) -> NoReturn:
-    """Say that there are no images, and what there is instead where it is something that people look at."""
+    """Refuse a folder without images, naming videos or sounds that it holds instead."""
     others = [path.name for path in _visible(root)] + [name for below in folders.values() for name in below.others]
     for kind, suffixes in {"videos": VIDEOS, "sounds": SOUNDS}.items():
         for name in others:
@@ -194,7 +194,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> Below:
-    """What is in a folder, at any depth, as sorted paths from it."""
+    """The content of a folder, at any depth, as sorted paths from it."""
     found = list(walk_files(folder))
     files = sorted(path for path in found if has_suffix(path, IMAGES))
     others = sorted(path for path in found if not has_suffix(path, IMAGES))
@@ -203,9 +203,9 @@ def _below(folder: Path) -> Below:
 
 
 def walk_files(folder: Path) -> Iterator[str]:
-    """The files at any depth below a folder but for clutter, as paths from it; `OSError` where one cannot be listed.
+    """The files at any depth below a folder except clutter, as paths from it; `OSError` if a folder cannot be listed.
 
-    Links to folders are followed, each folder once and none that this one lies in.
+    Links to folders are followed, but every folder is visited once, and none that this one lies in.
     """
     real = Path(os.path.realpath(folder))
     visited = {str(each) for each in (real, *real.parents)}
@@ -216,7 +216,7 @@ def walk_files(folder: Path) -> Iterator[str]:
 
 
 def _is_new(parent: str, child: str, visited: set[str]) -> bool:
-    """Whether a folder was not visited by another way; it is then."""
+    """Whether a folder has not been visited by another way; marks it as visited."""
     real = os.path.realpath(os.path.join(parent, child))
     new = real not in visited
     visited.add(real)

@@ -12,7 +12,7 @@ SHOWN, SIDE = 8, 96
 
 
 def evenly_spaced(count: int) -> list[int]:
-    """Up to eight numbers, evenly spread below `count`."""
+    """Up to eight whole numbers, evenly spaced from 0 to below `count`."""
     return np.unique(np.linspace(0, count - 1, SHOWN).astype(np.int64)).tolist() if count else []
 
 

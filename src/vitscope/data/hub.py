@@ -18,17 +18,17 @@ FILE_SUFFIX = re.compile(r"\.(parquet|npz|npy|jpe?g|png|webp|zip|tar|json)$", re
 
 @final
 class HubSource(AbstractSource):
-    """`hub:owner/name`, `hf://owner/name`, or `owner/name` where no such path or folder exists; needs `vitscope[hub]`.
+    """`hub:owner/name`, `hf://owner/name`, or `owner/name` if no such path or folder exists; needs `vitscope[hub]`.
 
-    The split that is asked for is downloaded once, into the cache of the `datasets` library.
+    The chosen split is downloaded once, into the cache of the `datasets` library.
     """
 
     def claims(self, source: object) -> bool:
-        """A prefix, or what looks like owner/name and is no path."""
+        """A name with one of the prefixes, or one that looks like owner/name and is not a path."""
         if not isinstance(source, str):
             return False
         plain = OWNER_AND_NAME.match(source) and not FILE_SUFFIX.search(source)
-        # A missing file of an existing folder is a slip of the pen, not a name of the hub.
+        # A missing file of an existing folder is a typing error, not a name on the hub.
         here = os.path.exists(source) or os.path.exists(source.split("/")[0])
         return bool(PREFIX.match(source) or (plain and not here))
 
@@ -37,7 +37,7 @@ class HubSource(AbstractSource):
         name = PREFIX.sub("", str(source))
         library = _library(str(source))
         try:
-            # A split that is asked for is not looked up first: what is in the cache is then read without network.
+            # A split given by name is not looked up first, so that a cached one is read without network.
             splits = library.get_dataset_split_names(name) if choice.split is None else [choice.split]
             chosen = choose_split(f"the hub data set {name}", splits, choice.split)
             rows = library.load_dataset(name, split=chosen)
@@ -50,7 +50,7 @@ class HubSource(AbstractSource):
 
 
 def _folders(name: str, library: ModuleType) -> tuple[Path, ...]:
-    """Where the files of a data set's rows may lie: in the caches that it was downloaded to, or in its own folder."""
+    """The folders that may hold the files of a data set's rows: the caches of its download, and its own folder."""
     from huggingface_hub import constants
 
     caches = (Path(library.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE))
@@ -62,7 +62,7 @@ def _library(source: str) -> ModuleType:
         import datasets  # optional, and slow to import
     except ImportError as error:
         raise UserError(
-            f"{source!r} is no path here, and reading it from the Hugging Face hub needs the datasets library: "
+            f"{source!r} is not a path here, and reading it from the Hugging Face hub needs the datasets library: "
             "pip install 'vitscope[hub]'."
         ) from error
     return datasets
@@ -72,7 +72,7 @@ def _unreachable(source: str, name: str, error: Exception) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     if "split" in reason.lower() and isinstance(error, ValueError):
         return UserError(f"the hub data set {name} has no such split: {reason}.", ())
-    path = "" if PREFIX.match(source) else f"{source!r} is no path here, and "
+    path = "" if PREFIX.match(source) else f"{source!r} is not a path here, and "
     return UserError(
-        f"{path}the data set {name!r} could not be had from the Hugging Face hub ({reason}): check name and network."
+        f"{path}the data set {name!r} could not be read from the Hugging Face hub ({reason}): check name and network."
     )

@@ -1,4 +1,4 @@
-"""The images to examine: a value that opens nothing until it is read."""
+"""The images to examine: an object that opens nothing until it is read."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +44,7 @@ class Images:
     max_broken: int = 0
     augmentation: Augmenting | None = None
     notes: tuple[str, ...] = ()
-    """Sentences that every run on them repeats: what was guessed, which of several was taken."""
+    """Sentences that every run on them repeats: what was guessed, and which of several was chosen."""
     decoding: Decoding = DEFAULT
 
     def __len__(self) -> int:
@@ -72,11 +72,11 @@ class Images:
         return f"Images({self.name!r}: {len(self):,} images, {labels})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a few of them."""
+        """A few of the images, for a notebook."""
         return gallery(repr(self), [self._show(index) for index in evenly_spaced(len(self))])
 
     def _show(self, index: int) -> "tuple[Image.Image | None, str]":
-        """A picture, or None where it is broken, and what is written below it."""
+        """A picture, or None if it is broken, and the text below it."""
         picture = self._picture(index)
         if isinstance(picture, Broken):
             return None, f"{picture.name}: {picture.reason}"
@@ -85,12 +85,12 @@ class Images:
 
     @property
     def labels(self) -> Int[np.ndarray, "chosen"] | None:
-        """The class of each image, 0 or more; None where the images are unlabelled."""
+        """The class of each image, 0 or more; None if the images are unlabelled."""
         return None if self.annotation is None else self.annotation.values
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of the label values, after the label map if one was given; None where they are unknown."""
+        """The names of the label values, after the label map if one was given; None if they are unknown."""
         return None if self.annotation is None else self.annotation.classes
 
     @property
@@ -100,7 +100,7 @@ class Images:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over each chosen image's place, bytes and label, the class names, the augmentation; not the path.
+        """SHA-256 of each chosen image's place, bytes and label, the class names and the augmentation; not the path.
 
         Costs one reading of the images, without decoding.
         """
@@ -120,7 +120,7 @@ class Images:
         return digest.hexdigest()
 
     def read(self, index: int) -> Image.Image:
-        """Image number `index`, in mode `L` where it is grey and `RGB` otherwise; `BrokenImage` if it is that."""
+        """Image number `index`, in mode `L` if it is grey and `RGB` otherwise; `BrokenImage` if it cannot be read."""
         return self.pictures.read(int(self.positions[index]), self.decoding)
 
     def batch_count(self, batch_size: int) -> int:
@@ -132,11 +132,11 @@ class Images:
     def batches(
         self, transform: Transform, batch_size: int, start: int = 0, stop: int | None = None
     ) -> Iterator[Batch]:
-        """Batches number `start` to `stop` (less one) of `batch_size` images each, transformed and stacked.
+        """Batches number `start` to `stop` - 1 of `batch_size` images each, transformed and stacked.
 
-        A batch is a fixed slice of the images, whatever the range asked for; broken images are left out of theirs and
-        named in it. About one batch is decoded ahead in background threads, which end with the iterator. Raises
-        `UserError` once this iteration has met more than `max_broken` broken images.
+        A batch is a fixed slice of the images, whatever the range; broken images are left out of their batch and named
+        in it. About one batch is decoded ahead in background threads, which end with the iterator. Raises `UserError`
+        once this iteration has met more than `max_broken` broken images.
         """
         count = self.batch_count(batch_size)
         first, last = max(start, 0), count if stop is None else min(stop, count)
@@ -166,9 +166,9 @@ class Images:
     def _augmented_rows(
         self, indices: range, transform: Transform
     ) -> tuple[list[Tensor | Broken], list[Float[Tensor, " classes"]]]:
-        """The images with those they are mixed with: decoded in threads, changed here, as it needs global states."""
+        """The images with those they are mixed with: decoded in threads, augmented here, which needs global states."""
         changing = self.augmentation
-        assert changing is not None, "only called where there is an augmentation"
+        assert changing is not None, "only called if there is an augmentation"
         partners = {index: changing.partner(index, self.positions) for index in indices}
         needed = sorted({*indices, *(one for one in partners.values() if one is not None)})
         inputs: dict[int, Tensor | Broken] = {}
@@ -213,7 +213,7 @@ class Images:
         if len(shapes) > 1:
             shown = " and ".join("x".join(map(str, shape)) for shape in list(shapes)[:2])
             raise UserError(f"the transform made images of different sizes ({shown}) of {self.name}: it must resize.")
-        # Where all are broken, a blank image tells the shape of no images.
+        # If all are broken, a blank image gives the shape of the empty batch.
         stacked = [row for _, row in whole] or [transform(Image.new("RGB", (32, 32)))]
         pixels = torch.stack(stacked)[: len(whole)]
         labels = None if self.labels is None else torch.from_numpy(self.labels)[indices]
@@ -230,19 +230,19 @@ class Images:
             )
 
     def sample(self, limit: int, seed: int = 0) -> "Images":
-        """At most `limit` of the images, of each class in proportion; for one seed the smaller lies in the larger."""
+        """At most `limit` of the images, each class in proportion; with one seed, a smaller sample lies in a larger."""
         return self.take(subset(self.labels, len(self), limit, seed))
 
     def take(self, indices: Int[np.ndarray, "taken"]) -> "Images":
-        """These of the images, by their numbers here, which are sorted."""
+        """The images with these numbers, which must be sorted."""
         taken = None if self.annotation is None else self.annotation.take(indices)
         return replace(self, positions=self.positions[indices], annotation=taken)
 
-    def augmented(self, augmentation: Augmentation, seed: int = 0) -> "Images":
-        """The images as training would show them, with soft targets where `augmentation` makes them.
+    def augment(self, augmentation: Augmentation, seed: int = 0) -> "Images":
+        """The images as training would show them, with soft targets if `augmentation` makes them.
 
         Each image's crop, mirroring, RandAugment, partner and weight in mixing follow from `seed` and its place in
-        the source, so that batch size, order and workers play no part. Top-1 accuracy is still against the image's own
+        the source, so batch size, order and workers have no influence. Top-1 accuracy is still against the image's own
         class. Cost: decoding, and about 0.2 ms, of each image and its partner.
         """
         return replace(self, augmentation=Augmenting(augmentation, seed), name=f"{self.name}, augmented")
@@ -250,7 +250,7 @@ class Images:
     def for_classes(self, count: int, names: tuple[str, ...] | None) -> "Images":
         """The images with labels as class numbers of a model of `count` classes called `names` (None: unknown).
 
-        Where both name their classes, labels are put into the model's order by name. Raises `UserError` for a label
+        If both name their classes, labels are put into the model's order by name. Raises `UserError` for a label
         that the model has no class for, for names whose order is not certain, and for classes that are not evidently
         the model's unless the user chose the labels by column or map.
         """

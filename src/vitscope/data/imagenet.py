@@ -1,4 +1,4 @@
-"""ImageNet's classes: their WordNet numbers (wnids, `n01440764`), and what they are called."""
+"""ImageNet's classes: their WordNet numbers (wnids, such as `n01440764`), and their names."""
 
 import re
 from collections.abc import Sequence
@@ -6,22 +6,22 @@ from functools import cache
 
 WNID = re.compile(r"^(n\d{8})(?=$|[-_. ])")  # Stanford Dogs has n02085620-Chihuahua
 ALIKE = 0.95
-"""Share of the names that agree place by place where a list is ImageNet's; torchvision's agree in 998 of 1000."""
+"""A list is ImageNet's if this share of names agrees place by place; torchvision's agree in 998 of 1000."""
 
 SMALLEST = 1000
-"""Classes of the smallest list."""
+"""The number of classes of the smallest list."""
 
 
 def wnid(name: str) -> str | None:
-    """The wnid that a class name is, or begins with."""
+    """The wnid that a class name is or begins with, if any."""
     found = WNID.match(name)
     return found[1] if found else None
 
 
 def wnids(names: Sequence[str]) -> tuple[str, ...] | None:
-    """The wnid of each class, where all of them are wnids or the list is one of ImageNet's; else None.
+    """The wnid of each class, if all of them are wnids or the list is one of ImageNet's; else None.
 
-    A list is ImageNet's where it has as many classes as ImageNet-1k, 12k, 21k or 22k, and their names, place by place.
+    A list is ImageNet's if it has as many classes as ImageNet-1k, 12k, 21k or 22k, and their names, place by place.
     A first class called "background" has an empty wnid.
     """
     found = [wnid(name) for name in names]
@@ -36,7 +36,7 @@ def wnids(names: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def describe_class(name: str) -> str:
-    """The synonyms of a class that is called by its wnid; another name as it is."""
+    """The synonyms of a class named by its wnid; another name as it is."""
     number = wnid(name)
     return name if number is None else _synonyms().get(number, name)
 
@@ -47,7 +47,7 @@ def _first(name: str) -> str:
 
 @cache
 def _subset(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Wnids and synonyms of the part of ImageNet that has so many classes; nothing where there is none."""
+    """Wnids and synonyms of the part of ImageNet that has this many classes; empty if there is none."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset  # slow to import, and only needed here
 
     subset = infer_imagenet_subset({"num_classes": count})

@@ -1,4 +1,4 @@
-"""Data sets that give one item after another: a picture, or a picture and its class, or a mapping of both."""
+"""Map-style data sets, whose items are a picture, a picture and its class, or a mapping of both."""
 
 import re
 import threading
@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, final, runtime_checkable
 import numpy as np
 import torch
 from PIL import Image
+from typing_extensions import override
 
 from vitscope.data.array import notes_on, one_picture
 from vitscope.data.decode import BrokenImage, Decoding, as_displayed, from_array
@@ -22,14 +23,14 @@ PICTURE_KEYS = ("image", "img", "picture", "pixels", "pixel_values", "x")
 LABEL_KEYS = ("label", "labels", "target", "targets", "class", "y")
 NUMBER_KEYS = frozenset({"class_id", "classid", "class_idx", "y"})
 LISTS = ("targets", "labels", "_labels")
-"""Where data sets keep the labels of all items, if they do."""
+"""Attributes in which data sets may list the labels of all items."""
 BOX_KEYS = frozenset({"boxes", "bbox", "bboxes", "masks", "annotation", "annotations"})
 LOOKED_AT = 8
-"""Items that are looked at before the others are believed to be of their kind."""
+"""How many items are inspected; the others are taken to be of the same kind."""
 RANDOM = re.compile("Random|Jitter|RandAug|AutoAug|TrivialAug|AugMix|MixUp|CutMix", re.IGNORECASE)
-"""What transforms are called that change a picture at random, now and then perhaps not at all."""
+"""Names of transforms that change a picture at random, perhaps only now and then."""
 PROBED = 32
-"""Items whose labels are held against a list of all labels, besides one of each class in it."""
+"""How many items' labels are compared with a list of all labels, besides one of each class in it."""
 
 
 @runtime_checkable
@@ -37,18 +38,18 @@ class Items(Protocol):
     """A map-style data set."""
 
     def __len__(self) -> int:
-        """How many items it has."""
+        """The number of items."""
         ...
 
     def __getitem__(self, index: int, /) -> object:
-        """One of them."""
+        """The item at a position."""
         ...
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class ItemPictures(AbstractPictures):
-    """The pictures of a data set, one item at a time, since it need not bear several threads."""
+    """The pictures of a data set, read one at a time, since it may not be safe for several threads."""
 
     items: Items
     called: str
@@ -61,7 +62,7 @@ class ItemPictures(AbstractPictures):
         return len(self.items)
 
     def name(self, position: int) -> str:
-        """Its place in the data set."""
+        """The name of the data set, with the place in it."""
         return f"{self.called}[{position}]"
 
     def content(self, position: int) -> bytes:
@@ -69,8 +70,8 @@ class ItemPictures(AbstractPictures):
         array = np.asarray(self.value(position))
         return repr((array.shape, array.dtype.str)).encode() + array.tobytes()
 
+    @override
     def read(self, position: int, decoding: Decoding) -> Image.Image:
-        """The picture."""
         value = self.value(position)
         try:
             return as_displayed(value, decoding) if isinstance(value, Image.Image) else from_array(value, decoding)
@@ -78,36 +79,36 @@ class ItemPictures(AbstractPictures):
             raise BrokenImage(self.name(position), reason_of(error)) from error
 
     def value(self, position: int) -> Image.Image | np.ndarray:
-        """The picture as the data set gives it."""
+        """The picture as the data set returns it."""
         try:
             with self.lock:
                 picture, _ = parts(self.items[position])
             return picture if isinstance(picture, Image.Image) else one_picture(picture, f"the items of {self.called}")
         except UserError:
             raise
-        except Exception as error:  # it runs code of its own
+        except Exception as error:  # the data set runs code of its own
             raise BrokenImage(self.name(position), reason_of(error)) from error
 
-    def checked(self, where: str) -> tuple[str, ...]:
-        """Look at a few items; refuse what cannot be known to be pixels, and say what was taken for what."""
+    def check_items(self, where: str) -> tuple[str, ...]:
+        """Inspect a few items; refuse those that may not be fixed, plain pixels, and return notes on assumptions."""
         transform = _picture_transform(self.items)
         first, _ = parts(self.items[0])
         floats = isinstance(first, np.ndarray | torch.Tensor) and "float" in str(first.dtype)
         if isinstance(first, np.ndarray | torch.Tensor) and first.ndim > 3:
-            raise UserError(f"the items of {where} have {first.ndim} axes, as videos have, and pictures have 2 or 3.")
+            raise UserError(f"the items of {where} have {first.ndim} axes, like videos; pictures have 2 or 3.")
         if floats and "Normalize" in repr(transform):
             raise UserError(
-                f"the transform of {where} normalises, so that its pixels are not known: leave Normalize out, since "
+                f"the transform of {where} normalises, so its original pixels are unknown: leave Normalize out, since "
                 "the model brings its own."
             )
         places = np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(np.int64)).tolist()
         if RANDOM.search(repr(transform)) or any(self.content(place) != self.content(place) for place in places):
-            raise UserError(f"{where} gives another picture each time: leave out what is random in its transform.")
+            raise UserError(f"{where} gives another picture each time: remove the random parts of its transform.")
         notes: tuple[str, ...] = ()
         if transform is not None:
             notes += (f"The images are as the transform of {where} leaves them, before the model's own preprocessing.",)
         if floats:
-            notes += (f"The items of {where} are floats between 0 and 1, taken for plain pixels.",)
+            notes += (f"The items of {where} are floats between 0 and 1, taken as plain pixels.",)
         value = self.value(0)
         notes += () if isinstance(value, Image.Image) else notes_on([value], f"the items of {where}")
         return notes
@@ -120,12 +121,12 @@ def _picture_transform(items: Items) -> object:
 
 
 def _is_standard(transforms: object) -> bool:
-    """Whether this is torchvision's pair of a transform of pictures and one of labels."""
+    """Whether this is torchvision's pair of a transform for pictures and one for labels."""
     return hasattr(transforms, "transform") and hasattr(transforms, "target_transform")
 
 
 def parts(item: object) -> tuple[object, object]:
-    """The picture and the label of an item; None for no label."""
+    """The picture and the label of an item, None if it has no label."""
     if isinstance(item, Mapping):
         fields = cast("Mapping[str, object]", item)
         picture = next((fields[key] for key in PICTURE_KEYS if key in fields), None)
@@ -138,13 +139,13 @@ def parts(item: object) -> tuple[object, object]:
 
 
 def _label_keys(fields: Mapping[str, object]) -> list[str]:
-    """The key of an item's label; several where it is not certain which."""
+    """The key of an item's label; several if it is uncertain which."""
     usual = [key for key in LABEL_KEYS if key in fields]
     return usual[:1] or [key for key in map(str, fields) if is_label_name(key) or key.lower() in NUMBER_KEYS]
 
 
 def _one_label(item: object, where: str) -> object:
-    """The label of an item, of which it must not have several."""
+    """The label of an item; several are refused."""
     keys = _label_keys(cast("Mapping[str, object]", item)) if isinstance(item, Mapping) else []
     if len(keys) > 1:
         refuse_annotation(where, f"several labels in each item ({', '.join(keys)})")
@@ -154,7 +155,7 @@ def _one_label(item: object, where: str) -> object:
 def item_labels(dataset: Items, where: str) -> Labels | None:
     """The labels of a data set: as it lists them, if that list agrees with its items; else those of all its items.
 
-    Names of classes are those of the list, so that labels which were changed on their way to the items have none.
+    Class names are those of the list, so labels that differ from it, or pass through a transform, have none.
     """
     count = len(dataset)
     changed = target_transform(dataset) is not None
@@ -167,13 +168,13 @@ def item_labels(dataset: Items, where: str) -> Labels | None:
     classes = None if changed or (lists and not agreeing) else class_names(dataset)
     labels = read_labels(values, where, "the data set's labels", classes)
     if labels is None or classes is not None:
-        return labels and numbered_by(labels, dataset)
+        return labels and mark_numbering(labels, dataset)
     return labels if class_names(dataset) is None else without_names(labels, where)
 
 
 def without_names(labels: Labels, where: str) -> Labels:
-    """Labels that a data set changes on their way, with a word that its names are those of others."""
-    note = f"The class names of {where} were left out: they are those of labels that its items change."
+    """The labels, with a note that the class names were left out, since the items change the labels."""
+    note = f"The class names of {where} were left out: they belong to the labels before its items change them."
     return replace(labels, notes=(*labels.notes, note))
 
 
@@ -184,14 +185,14 @@ def target_transform(dataset: object) -> object:
 
 
 def _probes(count: int, lists: Sequence[Sequence[object]]) -> list[int]:
-    """Places of items: some that are spread, and one of each value of the lists."""
+    """Places of items to compare: some evenly spread, and one of each value of the lists."""
     spread = np.linspace(0, count - 1, min(PROBED, count)).astype(np.int64).tolist()
     firsts = [place for values in lists for place in {value: place for place, value in enumerate(values)}.values()]
     return sorted({*spread, *firsts})
 
 
 def _list_labels(dataset: Items, name: str) -> list[object] | None:
-    """A list of all labels that the data set keeps, one for each item."""
+    """The attribute ``name`` if it lists a label for each item, else None."""
     held = getattr(dataset, name, None)
     if isinstance(held, np.ndarray | torch.Tensor):
         held = held.tolist()
@@ -220,7 +221,7 @@ def _label(value: object, where: str) -> object:
 
 
 def class_names(dataset: object) -> tuple[str, ...] | None:
-    """The names of a data set's classes, by their numbers: as it lists them, or else as its index of names has them."""
+    """The names of a data set's classes, by number: from its list of classes, or else from its index of names."""
     held = getattr(dataset, "classes", None)
     if isinstance(held, list | tuple) and held:
         names = [_synonyms(name) for name in cast("Sequence[object]", held)]
@@ -231,7 +232,7 @@ def class_names(dataset: object) -> tuple[str, ...] | None:
 
 
 def _synonyms(name: object) -> str | None:
-    """A name, or several of one class, as torchvision has them for ImageNet."""
+    """A class's name, or its several names joined, as torchvision has them for ImageNet."""
     words = cast("Sequence[object]", name) if isinstance(name, list | tuple) else (name,)
     known = [word for word in words if isinstance(word, str)]
     return ", ".join(known) if known and len(known) == len(words) else None
@@ -247,8 +248,8 @@ def _index_names(dataset: object) -> tuple[str, ...] | None:
     return tuple(printable(places[number]) for number in range(len(places)))
 
 
-def numbered_by(labels: Labels, dataset: object) -> Labels:
-    """The labels, known as numbered by sorting if their names are those of folders, sorted."""
+def mark_numbering(labels: Labels, dataset: object) -> Labels:
+    """The labels, marked as numbered by sorting if their names are those of sorted folders."""
     names = labels.classes
     sorts = [tuple(sorted(names, key=key)) for key in ORDERS.values()] if names is not None else []
     folders = hasattr(dataset, "samples") or not hasattr(dataset, "classes")

@@ -7,6 +7,7 @@ from typing import final
 
 import numpy as np
 from PIL import Image
+from typing_extensions import override
 
 from vitscope.data.decode import Decoding
 from vitscope.data.label import Labels, first_names
@@ -21,7 +22,7 @@ class JoinedPictures(AbstractPictures):
 
     parts: tuple[AbstractPictures, ...]
     ends: tuple[int, ...]
-    """How many pictures there are up to the end of each part."""
+    """The number of pictures up to the end of each part."""
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -30,24 +31,24 @@ class JoinedPictures(AbstractPictures):
         number = int(np.searchsorted(self.ends, position, side="right"))
         return self.parts[number], position - (self.ends[number - 1] if number else 0)
 
+    @override
     def name(self, position: int) -> str:
-        """As it is called in its part."""
         part, place = self._place(position)
         return part.name(place)
 
+    @override
     def content(self, position: int) -> bytes:
-        """As it is in its part."""
         part, place = self._place(position)
         return part.content(place)
 
+    @override
     def read(self, position: int, decoding: Decoding) -> Image.Image:
-        """The picture."""
         part, place = self._place(position)
         return part.read(place, decoding)
 
 
 def join_sources(name: str, where: str, parts: Sequence[FoundSource]) -> FoundSource:
-    """Several opened sources as one; refused if their labels cannot be those of one list of classes."""
+    """Join several opened sources into one; refused if their labels do not share one list of classes."""
     pictures = tuple(part.pictures for part in parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     ends = tuple(accumulate(map(len, pictures)))
@@ -61,15 +62,13 @@ def _join_labels(parts: Sequence[Labels | None], where: str) -> Labels | None:
     if not labelled:
         return None
     if len(labelled) < len(parts):
-        raise UserError(
-            f"only {len(labelled)} of the {len(parts)} parts of {where} have labels: give those by themselves."
-        )
+        raise UserError(f"only {len(labelled)} of the {len(parts)} parts of {where} have labels: give those alone.")
     first = labelled[0]
     other = next((labels for labels in labelled if labels.classes != first.classes), None)
     if other is not None:
         ours, theirs = ("none" if each.classes is None else first_names(each.classes) for each in (first, other))
         raise UserError(
-            f"the parts of {where} name their classes differently ({ours} and {theirs}), so that a number means "
+            f"the parts of {where} name their classes differently ({ours} and {theirs}), so a number means "
             "another class in each: give the parts one by one, or relabel them alike."
         )
     values = np.concatenate([labels.values for labels in labelled])

@@ -15,7 +15,7 @@ from vitscope.measurement.errors import UserError
 NO_LABELS = "none"
 """The choice of label that leaves labels out."""
 FOLDER = "folder"
-"""The choice of label that takes folders for classes, whatever they are called or hold beside images."""
+"""The choice of label that takes folders as classes, whatever their names and other contents."""
 LABEL_NAMES = ("label", "labels", "class", "classes", "class_name", "category", "target", "cls")
 SEVERAL = "several labels an image (multi-label)"
 BOXES = "boxes (detection)"
@@ -23,7 +23,7 @@ MASKS = "masks (segmentation)"
 FRACTIONS = "numbers that are no classes"
 SEQUENCES = (list, tuple, set, frozenset, np.ndarray)
 MOST = 2**62
-"""What no class number reaches."""
+"""Class numbers are below this."""
 
 REMEDY = "choose a label column with --label, or map the labels with --label-map FILE"
 
@@ -37,8 +37,8 @@ Order = Literal["text", "natural"]
 class Labels:
     """A class for every image, in [0, count).
 
-    `classes` names the values where they have names; `source` says where they come from; `chosen` is whether the user
-    picked them (a column, a map, an array), so that no further guess at their meaning is due.
+    `classes` names the values, if they have names; `source` says where they come from; `chosen` is whether the user
+    picked them (a column, a map, an array), so that their meaning is not guessed further.
     """
 
     values: Int[np.ndarray, "images"]
@@ -48,15 +48,15 @@ class Labels:
     chosen: bool = False
     mapped: bool = False
     numbering: Numbering = "own"
-    """Whose the numbers are: the data's own, or places of the names when sorted here, or in the order the user told."""
+    """What the numbers are: the data's own, places of the sorted names, or places in the order that the user gave."""
     notes: tuple[str, ...] = ()
-    """Sentences on what was taken for what."""
+    """Sentences on what was assumed."""
     whole_most: int | None = None
-    """The largest label of all, of which these are some; None if these are all."""
+    """The largest label of the whole source, if these are a part of it; else None."""
 
     @property
     def most(self) -> int:
-        """The largest label that the source has, whichever of its images were taken."""
+        """The largest label of the source, whichever of its images were taken."""
         return int(self.values.max()) if self.whole_most is None else self.whole_most
 
     def take(self, positions: Int[np.ndarray, "chosen"]) -> "Labels":
@@ -67,24 +67,24 @@ class Labels:
 @final
 @dataclass(frozen=True)
 class LabelColumn:
-    """A column of a table that may hold labels; `classes` where its schema names them."""
+    """A column of a table that may hold labels; `classes` if its schema names them."""
 
     name: str
     classes: tuple[str, ...] | None = None
     holds: str | None = None
-    """What it holds, where that is no class of each image."""
+    """What it holds, if that is not a class for each image."""
 
 
 def choose_column(columns: Sequence[LabelColumn], label: str | None, where: str) -> LabelColumn | None:
-    """The column called `label`; else the one called "label"; else the only one with class names or so named; or None.
+    """The column called `label`; else the one called "label"; else the only one with class names or a usual name.
 
     `columns` are those that hold integers or strings, and those that hold annotations of another kind, which are
-    refused where they are chosen or where there is nothing else.
+    refused if they are chosen or if there is nothing else.
     """
     usable = [column for column in columns if column.holds is None]
     found = next((column for column in columns if column.name == label), None)
     if found is not None and found.holds is not None:
-        raise UserError(f"{where} holds {found.holds} in {found.name!r}, and a label here is one class of each image.")
+        raise UserError(f"{where} holds {found.holds} in {found.name!r}, but a label must be one class for each image.")
     if found is not None or label == NO_LABELS:
         return found
     if label is not None:
@@ -107,19 +107,19 @@ def is_label_name(name: str) -> bool:
 
 
 def refuse_annotation(where: str, what: str) -> None:
-    """Refuse annotations that are no class of each image."""
+    """Refuse annotations that are not a class for each image."""
     raise UserError(
-        f"{where} holds {what}, and accuracy here is of one class an image: choose labels with --label, or go without "
-        f"any by --label {NO_LABELS}."
+        f"{where} holds {what}, but accuracy needs one class for each image: choose labels with --label, or go "
+        f"without any with --label {NO_LABELS}."
     )
 
 
 def read_labels(
     raw: object, where: str, source: str, classes: tuple[str, ...] | None = None, chosen: bool = False
 ) -> Labels | None:
-    """Labels from a sequence of integers, or of strings (numbered in sorted order); None where all are -1 or null.
+    """Labels from a sequence of integers, or of strings (numbered in sorted order); None if all are -1 or null.
 
-    Columns of shape (images, 1) are taken for vectors, whole floats for integers, NaN and blanks for null.
+    Columns of shape (images, 1) are read as vectors, whole floats as integers, NaN and blanks as null.
     """
     cells = _cells(raw, where, source)
     words = any(isinstance(cell, str) for cell in cells)
@@ -152,7 +152,7 @@ def read_labels(
 
 
 def _cells(raw: object, where: str, source: str) -> list[int | str | None]:
-    """The labels one by one: an integer, a word, or None for none."""
+    """The labels one by one: an integer, a word, or None for no label."""
     array = raw if isinstance(raw, np.ndarray) else None
     rows = cast("list[Any]", list(cast("Sequence[Any]", raw)) if array is None else np.atleast_1d(array).tolist())
     column = all(isinstance(row, list | tuple) and len(cast("Sequence[Any]", row)) == 1 for row in rows)
@@ -174,7 +174,7 @@ def _is_label(cell: object) -> bool:
 
 
 def _refuse_joined(classes: tuple[str, ...], where: str, source: str) -> None:
-    """Refuse strings such as `cat|dog`, several classes in one."""
+    """Refuse strings such as `cat|dog`, which hold several classes."""
     known = frozenset(classes)
     joined = next((name for name in classes if _is_joined(name, known)), None)
     if joined is not None:
@@ -184,7 +184,7 @@ def _refuse_joined(classes: tuple[str, ...], where: str, source: str) -> None:
 
 
 def _is_joined(name: str, classes: frozenset[str]) -> bool:
-    """Whether a name is a list, several numbers, or made of others of the classes."""
+    """Whether a name is a list, several numbers, or made of other classes' names."""
     if "|" in name or ";" in name or name.lstrip().startswith("["):
         return True
     by_comma, by_space = ([part for part in re.split(by, name.strip()) if part] for by in (r"\s*,\s*", r"[,\s]+"))
@@ -194,14 +194,14 @@ def _is_joined(name: str, classes: frozenset[str]) -> bool:
 
 
 def column_labels(values: Sequence[object], column: LabelColumn, where: str, chosen: bool) -> Labels | None:
-    """Labels from the cells of a column; null is no label."""
+    """Labels from the cells of a column; null means no label."""
     return read_labels(values, where, f"column {column.name!r}", column.classes, chosen)
 
 
 def labels_among(
     columns: Sequence[LabelColumn], read: Callable[[str], Sequence[object]], label: str | None, where: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
-    """The labels in the column that is chosen or evident, and a note where there is a choice that nobody made."""
+    """The labels in the chosen or evident column, and a note if there is none but some could be chosen."""
     known = [
         replace(each, holds=None) if each.holds == FRACTIONS and _are_whole(read(each.name)) else each
         for each in columns
@@ -210,7 +210,7 @@ def labels_among(
     if column is not None:
         return column_labels(read(column.name), column, where, chosen=label is not None), ()
     first_names = ", ".join(column.name for column in known if column.holds is None)
-    note = f"No column of {where} was taken for labels, so there is no accuracy; --label chooses one of: {first_names}."
+    note = f"No column of {where} was taken as labels, so there is no accuracy; --label chooses one of: {first_names}."
     return None, (note,) if first_names and label != NO_LABELS else ()
 
 
@@ -234,9 +234,9 @@ ORDERS: dict[str, Callable[[str], Any]] = {"text": text, "natural": natural}
 
 
 def order_labels(labels: Labels | None, order: Order, where: str) -> Labels:
-    """The labels with their classes numbered in this order of their names, which the user says is the model's."""
+    """The labels with classes numbered in this order of their names, which the user says is the model's."""
     if order not in ORDERS:
-        raise UserError(f"--label-order is {' or '.join(ORDERS)}, not {order!r}.")
+        raise UserError(f"--label-order must be {' or '.join(ORDERS)}, not {order!r}.")
     if labels is None or labels.classes is None or labels.numbering != "sorted":
         raise UserError(f"{where} has no class names that could be put into an order: leave --label-order out.")
     classes = sorted(labels.classes, key=ORDERS[order])
@@ -247,10 +247,10 @@ def order_labels(labels: Labels | None, order: Order, where: str) -> Labels:
 
 
 def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where: str) -> Labels:
-    """The labels as class numbers of a model of `count` classes called `names`, or a `UserError` where they are not.
+    """The labels as class numbers of a model of `count` classes called `names`, or a `UserError` if they are not.
 
-    Where the model names its classes, those of the images are found by name. Otherwise the numbers must be the data's
-    own, or places in an order that the user told, or the names must have one order alone. Other classes than the
+    If the model names its classes, those of the images are found by name. Otherwise the numbers must be the data's own,
+    or places in an order that the user gave, or the names must have only one possible order. Classes other than the
     model's are refused unless the user chose the labels.
     """
     names = None if names is None or are_placeholders(names) else names
@@ -268,21 +268,25 @@ def fit_labels(labels: Labels, count: int, names: tuple[str, ...] | None, where:
     if not settled and labels.count != count:
         raise UserError(
             f"{where} has {labels.count} classes ({labels.source}), the model {count}, so the labels cannot be taken "
-            f"for the model's: {REMEDY}."
+            f"as the model's: {REMEDY}."
         )
     if labels.numbering == "sorted" and labels.classes is not None:
         _refuse_two_orders(labels.classes, where)
-    return _unnamed(labels, where) if names is not None and labels.classes is None and not labels.mapped else labels
+    return (
+        _note_missing_names(labels, where)
+        if names is not None and labels.classes is None and not labels.mapped
+        else labels
+    )
 
 
-def _unnamed(labels: Labels, where: str) -> Labels:
-    """Labels without names, with a word that they were taken for class numbers of a model that has names."""
-    note = f"The labels of {where} ({labels.source}) have no names: they were taken for the model's class numbers."
+def _note_missing_names(labels: Labels, where: str) -> Labels:
+    """The labels, with a note that, having no names, they were taken as the model's class numbers."""
+    note = f"The labels of {where} ({labels.source}) have no names: they were taken as the model's class numbers."
     return replace(labels, notes=(*labels.notes, note))
 
 
 def _refuse_two_orders(classes: tuple[str, ...], where: str) -> None:
-    """Refuse names whose order is not the same by all the rules that models are trained with."""
+    """Refuse names whose order depends on which sorting rule the model was trained with."""
     by_text, by_number = (sorted(classes, key=key) for key in (text, natural))
     if by_text != by_number:
         raise UserError(
@@ -293,7 +297,7 @@ def _refuse_two_orders(classes: tuple[str, ...], where: str) -> None:
 
 
 def _by_name(labels: Labels, count: int, names: tuple[str, ...] | None, where: str) -> Labels | None:
-    """The labels in the model's classes where names say which these are."""
+    """The labels as the model's classes, if names determine these; else None."""
     if labels.classes is None:
         return None if names is None or labels.chosen else _by_number(labels, names, where)
     if labels.classes == names:
@@ -305,7 +309,7 @@ def _by_name(labels: Labels, count: int, names: tuple[str, ...] | None, where: s
         if 0 not in numbers and not all(name.lower().startswith("label") for name in labels.classes):
             raise UserError(
                 f"the classes of {where} ({first_names(labels.classes)}) are numbered, the model does not name its, "
-                f"and no class is called 0: say by --label-map FILE which class of the model {labels.classes[0]} is."
+                f"and no class is called 0: say with --label-map FILE which class of the model {labels.classes[0]} is."
             )
         return _place(labels, Match(numbers, "by the numbers in their names"), count, None, where)
     found = match(labels.classes, names)
@@ -315,7 +319,7 @@ def _by_name(labels: Labels, count: int, names: tuple[str, ...] | None, where: s
 
 
 def _match_of_shown(labels: Labels, classes: tuple[str, ...], names: tuple[str, ...]) -> Match | None:
-    """The match of the classes that have images, where others are no classes of the model."""
+    """The match of the classes that have images, if only classes without images are not the model's."""
     shown = sorted({int(value) for value in labels.values})
     found = match([classes[value] for value in shown], names)
     if found is None or len(shown) == len(classes):
@@ -336,15 +340,15 @@ def _by_number(labels: Labels, names: tuple[str, ...], where: str) -> Labels | N
     if max(values) < len(names):
         raise UserError(
             f"the labels of {where} ({labels.source}) are numbers, and so are the names of the model's classes "
-            f"({first_names(names)}), in another order: say by --label-map FILE whether 1 is the class number 1 or the "
-            'class "1".'
+            f"({first_names(names)}), in another order: say with --label-map FILE whether 1 is the class number 1 or "
+            'the class "1".'
         )
     found = Match(tuple(places.get(str(value), -1) for value in range(max(values) + 1)), "by numbers that are names")
     return _place(labels, found, len(names), names, where)
 
 
 def _place(labels: Labels, found: Match, count: int, names: tuple[str, ...] | None, where: str) -> Labels:
-    """The labels as the model's classes that were found."""
+    """The labels, renumbered as the model's classes that were found."""
     shown = len([place for place in found.places if place >= 0])
     notes = [f"The classes of {where} were matched to the model's {found.how}."] if found.how else []
     if shown < count:

@@ -57,9 +57,9 @@ def _entries(label_map: LabelMap | str | Path, origin: str) -> dict[int | str, i
     entries = cast("dict[Any, Any]", dict(parsed))
     for key, target in entries.items():
         if not _is_whole(target) or not 0 <= target < MOST_CLASSES:
-            raise UserError(f"the label map {origin} sends {key!r} to {repr(target)[:40]}, which is no class number.")
+            raise UserError(f"the label map {origin} sends {key!r} to {repr(target)[:40]}, not to a class number.")
         if not _is_whole(key) and not isinstance(key, str):
-            raise UserError(f"the label map {origin} has the key {key!r}, which is no class name or label.")
+            raise UserError(f"the label map {origin} has the key {key!r}, which is not a class name or label.")
     return {key if isinstance(key, str) else int(key): int(target) for key, target in entries.items()}
 
 

@@ -1,21 +1,21 @@
-"""What one value says of the label of an image: a number, a word, or nothing."""
+"""The label that one value gives an image: a number, a word, or none."""
 
 import re
 from typing import Any, cast
 
 NOTHING = frozenset({"NaN", "nan", "NA", "<NA>", "N/A", "n/a", "NULL", "null"})
-"""Words that tables have where there is no value."""
+"""Words that tables use for a missing value."""
 NUMBER = re.compile(r"^[+-]?\d{1,18}(\.\d*)?$")
 WHOLE = re.compile(r"^[+-]?\d{1,18}(\.0*)?$")
 
 
 def is_nothing(text: str) -> bool:
-    """Whether a text is blank, or a word for no value."""
+    """Whether a text is blank, or a word for a missing value."""
     return not text.strip() or text.strip() in NOTHING
 
 
 def plain(value: object) -> object:
-    """A value as Python has it: whole numbers as integers, and None for null, NaN, blanks and words for no value."""
+    """A value as Python has it: whole numbers as integers, and None for null, NaN, blanks and words for that."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # of NumPy or PyTorch
         value = cast(Any, value).item()
     if isinstance(value, bytes):
@@ -30,15 +30,15 @@ def plain(value: object) -> object:
 
 
 def read_cell(text: str) -> int | str | None:
-    """What a text that stands by itself says."""
+    """The value of a single text: a whole number, a word, or None."""
     word = text.strip()
     return int(word.partition(".")[0]) if WHOLE.match(word) else None if is_nothing(word) else word
 
 
 def read_cells(texts: list[str]) -> list[object]:
-    """What the texts of a column say: numbers where all are, else the texts; None for those that are blank.
+    """The values of a column's texts: numbers if all are, else the texts; None for blank ones.
 
-    Numbers that are written with zeros before them are names.
+    Numbers written with leading zeros are names.
     """
     known = [text.strip() for text in texts if not is_nothing(text)]
     if not known or not all(NUMBER.match(text) and not _is_padded(text) for text in known):

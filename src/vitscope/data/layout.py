@@ -1,4 +1,4 @@
-"""Which columns of a table of pictures hold the pictures, and which may hold labels."""
+"""Finds the columns of a table that hold pictures, and those that may hold labels."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +21,13 @@ OTHER_MEDIA = {"Video": "videos", "Audio": "sounds"}
 @final
 @dataclass(frozen=True)
 class TableLayout:
-    """What the columns of a table are for: those that may hold images, those that may hold labels, and all names."""
+    """The columns of a table: those that may hold images, those that may hold labels, and all names."""
 
     images: tuple[str, ...]
     labels: tuple[LabelColumn, ...]
     names: tuple[str, ...]
     media: tuple[str, ...] = ()
-    """What else the schema declares: videos, sounds."""
+    """Other media that the schema declares: videos, sounds."""
 
 
 def read_layout(schema: Any) -> TableLayout:  # noqa: ANN401 - pyarrow has no types
@@ -54,9 +54,9 @@ def one_image_column(layout: TableLayout, where: str) -> str:
 
 
 def cell_bytes(cell: object, find: Callable[[str], str | None], name: str) -> bytes:
-    """The encoded image of one cell: plain bytes, or `{"bytes", "path"}` of which one is enough.
+    """The encoded image of one cell: plain bytes, or `{"bytes", "path"}`, of which one is enough.
 
-    `find` says which file a path means; None where it may not be followed.
+    `find` returns the file that a path means, or None if it must not be followed.
     """
     fields = cast("Mapping[str, object]", cell) if isinstance(cell, Mapping) else {"bytes": cell}
     content, path = fields.get("bytes"), fields.get("path")
@@ -74,7 +74,7 @@ def cell_bytes(cell: object, find: Callable[[str], str | None], name: str) -> by
 
 
 def beside(file: str) -> Callable[[str], str | None]:
-    """How paths in a file are followed: relative to its folder, and not out of it."""
+    """A function that resolves paths in ``file``, relative to its folder; None for those that lead out of it."""
     return lambda path: None if Path(path).is_absolute() else inside(Path(file).parent, path)
 
 
@@ -102,7 +102,7 @@ def _may_hold_classes(kind: Any) -> bool:  # noqa: ANN401
 
 
 def _column(field: Any, feature: object, images: Sequence[str]) -> LabelColumn | None:  # noqa: ANN401
-    """What a column is good for as a label: a class of each image, an annotation of another kind, or nothing."""
+    """A column as a candidate for labels: classes, an annotation of another kind, or None."""
     kinds, kind, name = pa.types, field.type, str(field.name)
     if _may_hold_classes(kind):
         names = _mapping(feature).get("names")

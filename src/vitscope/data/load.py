@@ -1,4 +1,4 @@
-"""Finding the images that the user named."""
+"""Opens the images that the user names."""
 
 import os
 from collections.abc import Sequence
@@ -80,21 +80,21 @@ def images(
     * "digits", the embedded default (of which `split=None` is the test split).
 
     `split` names one of several splits. `label` is the column or key of the labels, "none" for no labels, or "folder"
-    where folders that might be splits are classes. `label_map`, a mapping or a JSON file, sends the data set's classes
-    to the model's; `label_order` tells how the model numbers classes that have names alone: "text" (10 before 2, as
-    torchvision sorts) or "natural" (2 before 10, as timm does). `limit` takes that many images, of each class in
-    proportion to its size, chosen by `seed`. `root` is the folder that a table's paths are relative to, and may not
-    leave. `bits` is the depth of samples that are stored in 16 bits, `max_pixels` the size of the largest picture that
-    is read. Up to `max_broken` images may be unreadable before reading them stops.
+    if folders that might be splits are classes. `label_map`, a mapping or a JSON file, maps the data set's classes to
+    the model's; `label_order` says how the model numbers classes that only have names: "text" (10 before 2, as
+    torchvision sorts) or "natural" (2 before 10, as timm does). `limit` takes that many images, each class in
+    proportion to its size, chosen by `seed`. `root` is the folder that a table's paths are relative to and must not
+    leave. `bits` is the depth of samples stored in 16 bits, `max_pixels` the size of the largest picture that is read.
+    Up to `max_broken` images may be unreadable before reading them stops.
 
-    Raises `UserError`, in one sentence, for a source, split, label or limit that cannot be.
+    Raises `UserError`, in one sentence, for an invalid source, split, label or limit.
     """
     if limit is not None:
         check_number("--limit", limit, Bounds())
     if limit is not None and limit < 1:
         raise UserError(f"--limit takes at least one image, not {limit}.")
     if max_broken < 0:
-        raise UserError(f"--max-broken cannot be negative, as {max_broken} is.")
+        raise UserError(f"--max-broken cannot be negative; it is {max_broken}.")
     decoding = Decoding(max_pixels, bits)
     opened = _open(source, SourceChoice(split, label, None if root is None else Path(root), decoding))
     count, labels = len(opened.pictures), None if label == NO_LABELS else opened.labels
@@ -114,7 +114,7 @@ def images(
 
 def _open(source: object, choice: SourceChoice) -> FoundSource:
     if isinstance(source, str | os.PathLike) and "\0" in str(source):
-        raise UserError(f"{source} is no path: a path holds no zero byte.")
+        raise UserError(f"{source} is not a path: a path holds no zero byte.")
     try:
         kind = next((kind for kind in SOURCES if kind.claims(source)), None)
         if kind is None:
@@ -127,7 +127,7 @@ def _open(source: object, choice: SourceChoice) -> FoundSource:
 
 
 def _refuse(source: object) -> NoReturn:
-    """Say why this is no source of images."""
+    """Raise ``UserError`` with the reason why this is not a source of images."""
     if not isinstance(source, str | os.PathLike):
         raise UserError(
             f"images cannot be read from a {type(source).__name__}: give a path, an array or Pillow images."
@@ -137,7 +137,7 @@ def _refuse(source: object) -> NoReturn:
     if not os.path.exists(source):
         raise UserError(f"{source} does not exist: give a folder, a {FILES}, a glob, hub:owner/name, or 'digits'.")
     if has_suffix(str(source), VIDEOS | SOUNDS):
-        raise UserError(f"{source} is a video or a sound, and images are read: save its frames as image files.")
+        raise UserError(f"{source} is a video or a sound, not images: save its frames as image files.")
     if has_suffix(str(source), ARCHIVES):
-        raise UserError(f"{source} is compressed, so that no image can be read by itself: unpack it first.")
+        raise UserError(f"{source} is compressed, so single images cannot be read from it: unpack it first.")
     raise UserError(f"{source} is neither a folder nor a {FILES}.")

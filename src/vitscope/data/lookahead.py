@@ -13,9 +13,9 @@ THREADS = min(8, max(1, (os.cpu_count() or 1) // 2))  # the other half computes
 
 
 def ahead(function: Callable[[Given], Made], items: Iterable[Given], window: int) -> Generator[Made, None, None]:
-    """The results of `function` in the order of `items`, up to `window` of them made before they are asked for.
+    """The results of `function` in the order of `items`, up to `window` of them computed ahead of their use.
 
-    An exception of `function` reaches the caller where its result would have come. When the iterator is closed or
+    An exception of `function` reaches the caller in place of its result. When the iterator is closed or
     dropped, waiting work is cancelled and the threads end.
     """
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="vitscope-ahead")
@@ -28,5 +28,5 @@ def ahead(function: Callable[[Given], Made], items: Iterable[Given], window: int
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # Not waited for: a generator may be collected in one of these very threads, which cannot join itself.
+        # No waiting: a generator may be collected in one of these threads, which cannot join itself.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Folders of images with a table beside them, as Hugging Face's `imagefolder` reads them."""
+"""Folders of images with a table of metadata, as Hugging Face's `imagefolder` reads them."""
 
 import os
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ FILE_NAMES = ("file_name", "image_file_name")
 @final
 @dataclass(frozen=True, eq=False)
 class _TableRow:
-    """A row of one of the tables: its file, its split ("" for none), and where its other cells are."""
+    """A row of one of the tables: its file, its split ("" for none), and the place of its other cells."""
 
     file: str
     split: str
@@ -34,11 +34,11 @@ class _TableRow:
 
 @final
 class MetadataSource(AbstractSource):
-    """A folder with `metadata.csv`, `.jsonl` or `.parquet`, whose column `file_name` says which file a row is about.
+    """A folder with `metadata.csv`, `.jsonl` or `.parquet`, whose column `file_name` names the file of a row.
 
-    Tables may lie in the folder, and in those in it, of splits for example; names are relative to each table's own
-    folder. Labels are a column: class folders are none beside a table, unless the label "folder" is chosen. A row
-    belongs to the split that its column `split` or the like, or else a folder of its file, is called as.
+    Tables may lie in the folder and in its folders, such as those of splits; names are relative to each table's own
+    folder. Labels are a column: with a table, class folders are ignored unless the label "folder" is chosen. A row's
+    split is named by its column `split` or the like, or else by a folder of its file.
     """
 
     def claims(self, source: object) -> bool:
@@ -46,14 +46,14 @@ class MetadataSource(AbstractSource):
         return isinstance(source, str | os.PathLike) and bool(_tables(Path(source)))
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
-        """Read the tables; no image is opened."""
+        """Read the tables without opening an image."""
         root, where = Path(str(source)).resolve(), printable(str(source))
         if choice.label == FOLDER:
             return FolderSource().open(source, choice)
         tables = {path: read_columns(path) for path in _tables(root)}
         strangers = [path for path, columns in tables.items() if not any(name in columns for name in FILE_NAMES)]
         if strangers:
-            note = f"{printable(strangers[0].name)} in {where} has no column file_name and was passed over."
+            note = f"{printable(strangers[0].name)} in {where} has no column file_name and was skipped."
             folder = FolderSource().open(source, choice)
             return replace(folder, notes=(*folder.notes, note))
         rows = [row for path, columns in tables.items() for row in _rows(root, path, columns, where, choice.label)]
@@ -97,7 +97,7 @@ def _rows(root: Path, path: Path, columns: Columns, where: str, label: str | Non
     for place, (file, split) in enumerate(zip(columns[named], splits, strict=True)):
         found = inside(root, os.path.join(path.parent, file)) if isinstance(file, str) and file else None
         if found is None or os.path.isabs(str(file)):
-            raise UserError(f"row {place} of {printable(str(path))} names {file!r}, which is no file below {where}.")
+            raise UserError(f"row {place} of {printable(str(path))} names {file!r}, which is not a file below {where}.")
         relative = PurePosixPath(Path(found).relative_to(root).as_posix())
         folder = next((part for part in relative.parts[:-1] if names_split(part)), "")
         rows.append(_TableRow(str(relative), split or folder, others, place))

@@ -10,6 +10,7 @@ from typing import Any, final
 
 import numpy as np
 from PIL import Image
+from typing_extensions import override
 
 from vitscope.data.array import ArrayPictures, notes_on, picture_values, refuse_single
 from vitscope.data.decode import Decoding
@@ -31,18 +32,18 @@ IMAGE_KEYS = ("images", "x", "X", "pixels", "data")
 LABEL_KEYS = ("labels", "y", "Y", "label", "targets", "target")
 CLASS_KEYS = ("classes", "class_names")
 SMALL, TIGHTEST = 2**28, 200
-"""An array beyond so many bytes must not have been compressed so many times: images are not, zip bombs are."""
+"""An array of more bytes than the first must not be compressed more than the second: zip bombs are, images are not."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class NpzPictures(AbstractPictures):
-    """One array of a file, held in memory once read; pickles as the path alone."""
+    """One array of a file, kept in memory once read; pickled as its path and key."""
 
     path: str
     key: str
     bits: int | None = None
-    """Depth of its samples, if they are of 16 bits."""
+    """Depth of its samples, if they are stored in 16 bits."""
 
     @cached_property
     def rows(self) -> ArrayPictures:
@@ -66,8 +67,8 @@ class NpzPictures(AbstractPictures):
         """Shape, type and samples."""
         return self.rows.content(position)
 
+    @override
     def read(self, position: int, decoding: Decoding) -> Image.Image:
-        """The picture."""
         return self.rows.read(position, decoding)
 
 
@@ -76,8 +77,8 @@ class NpzSource(AbstractSource):
     """A `.npz` file; no pickled objects are loaded from it.
 
     Images are under `images`, `x`, `X`, `pixels` or `data`, labels under `labels`, `y`, `Y`, `label`, `targets` or
-    `target` (or the key given as `label`), class names under `classes` or `class_names`. With splits, the split's name
-    comes before or after: `x_test` and `y_test`, or `test_images` and `test_labels`.
+    `target` (or the key given as `label`), class names under `classes` or `class_names`. The name of a
+    split comes before or after: `x_test` and `y_test`, or `test_images` and `test_labels`.
     """
 
     def claims(self, source: object) -> bool:
@@ -88,7 +89,7 @@ class NpzSource(AbstractSource):
         """Read the images' array, the labels and the class names."""
         path, where = Path(str(source)).resolve(), printable(str(source))
         if not zipfile.is_zipfile(path):
-            raise UserError(f"{where} is no .npz file, whatever its name.")
+            raise UserError(f"{where} is not a .npz file, despite its name.")
         with parsing(where, "plain arrays"), zipfile.ZipFile(path) as archive:
             keys = [name.removesuffix(".npy") for name in archive.namelist()]
             image_key, chosen = _image_key(keys, choice.split, where)
@@ -106,7 +107,7 @@ class NpzSource(AbstractSource):
 
 
 def read_array(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:
-    """One array of a `.npz` file, after what its header declares was held against what the file has."""
+    """One array of a `.npz` file, whose header is first checked against the size of the file."""
     info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
@@ -117,7 +118,7 @@ def read_array(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:
             raise UserError(f"{where} cannot be read as plain arrays: {key!r} holds objects.")
         if file.tell() + size != info.file_size:
             raise UserError(
-                f"{where} is damaged: {key!r} declares {size:,} bytes and has {info.file_size:,} with them."
+                f"{where} is damaged: {key!r} declares {size:,} bytes, but has {info.file_size:,} with its header."
             )
         if size > SMALL and size > TIGHTEST * max(info.compress_size, 1):
             raise UserError(f"{where} would grow to {size:,} bytes from {info.compress_size:,}, more than images do.")
@@ -139,17 +140,19 @@ def _image_key(keys: list[str], split: str | None, where: str) -> tuple[str, str
         return plain[0], None
     splits = _splits(keys, IMAGE_KEYS)
     if not splits:
-        raise UserError(f"{where} has no images: its keys are {', '.join(keys)}, not {', '.join(IMAGE_KEYS)} or so.")
+        raise UserError(
+            f"{where} has no images: its keys are {', '.join(keys)}, not {', '.join(IMAGE_KEYS)} or the like."
+        )
     chosen = choose_split(where, list(splits), split)
     return splits[chosen], chosen
 
 
 def _notes(keys: list[str], where: str) -> tuple[str, ...]:
-    """What might have been labels."""
+    """A note on keys that could have been labels."""
     images = (*IMAGE_KEYS, *CLASS_KEYS, *_splits(keys, IMAGE_KEYS).values())
     listed = ", ".join(key for key in keys if key not in images and key not in _splits(keys, LABEL_KEYS).values())
     note = (
-        f"No key of {where} was taken for labels, so there is no accuracy; --label chooses one of: {printable(listed)}."
+        f"No key of {where} was taken as labels, so there is no accuracy; --label chooses one of: {printable(listed)}."
     )
     return (note,) if listed else ()
 

@@ -41,7 +41,7 @@ GROUPS_KEPT = 4  # rows are read in order, so more would only cost memory
 
 @final
 class RecentGroups:
-    """The row groups read last, of one column: each is read once, whichever threads ask; pickles empty."""
+    """The row groups of one column that were read last; each is read once for all threads. Pickled empty."""
 
     def __init__(self, column: str) -> None:
         self.column = column
@@ -69,7 +69,7 @@ class RecentGroups:
 class ParquetPictures(AbstractEncodedPictures):
     """The rows of several files, read a row group at a time.
 
-    `groups` lists (file, row group, row of the file at which it starts); `ends` the total rows up to each one's end.
+    `groups` lists (file, row group, row of the file at which it starts); `ends` the total rows up to the end of each.
     """
 
     groups: tuple[tuple[str, int, int], ...]
@@ -96,7 +96,7 @@ class ParquetPictures(AbstractEncodedPictures):
         path, group, row, _ = self._place(position)
         try:
             cell = self.recent.cell(path, group, row)
-        except Exception as error:  # a damaged page fails in whatever way the decoder meets it
+        except Exception as error:  # a damaged page raises whatever the decoder meets
             raise BrokenImage(self.name(position), f"its row group cannot be read: {reason_of(error)}") from error
         return cell_bytes(cell, beside(path), self.name(position))
 
@@ -106,8 +106,8 @@ class ParquetSource(AbstractSource):
     """A Parquet file, a glob, or a folder of files such as `train-00000-of-00003.parquet`, also in `data/` or `train/`.
 
     The image column is a struct of `bytes` and `path`, or plain bytes; class names are read from the schema. Files
-    belong to the split in their name (`train-00000-of-00003.parquet`) or, if they are just numbered, of their folder
-    (`train/0000.parquet`).
+    belong to the split in their name (`train-00000-of-00003.parquet`) or, if they are only numbered, to that of their
+    folder (`train/0000.parquet`).
     """
 
     def claims(self, source: object) -> bool:
@@ -124,7 +124,7 @@ class ParquetSource(AbstractSource):
         if names_files and len(found) == 1:
             return _of_paths(printable(found[0].stem), where, found, choice)
         files = by_split(found)
-        whole = len(files) == 1  # whose rows may belong to several splits
+        whole = len(files) == 1  # its rows may belong to several splits
         chosen = next(iter(files)) if whole else choose_split(where, list(files), choice.split)
         refuse_gaps(files[chosen], str(source), chosen)
         stem = Path(str(source)).resolve()
@@ -157,13 +157,13 @@ def _is_stray(file: Path, folder: Path) -> bool:
         path_column({name: pq.read_table(file, columns=[name]).column(0).to_pylist() for name in texts}, str(file))
     except UserError:
         return any(has_suffix(path, IMAGES) for path in walk_files(folder))
-    except Exception:  # what is damaged is said when it is opened
+    except Exception:  # damage is reported when the file is opened
         return False
     return False
 
 
 def _common(paths: Sequence[str], layouts: Sequence[TableLayout], label: str | None, where: str) -> list[LabelColumn]:
-    """The columns that may hold labels, refused if they are not the same in all files."""
+    """The columns that may hold labels; refused if a likely one is not the same in all files."""
     columns = {column.name: column for layout in reversed(layouts) for column in layout.labels}
     for path, layout in zip(paths, layouts, strict=True):
         own = {column.name: column for column in layout.labels}
@@ -174,25 +174,25 @@ def _common(paths: Sequence[str], layouts: Sequence[TableLayout], label: str | N
             ours, theirs = (_describe_column(each.get(other)) for each in (own, columns))
             raise UserError(
                 f"the files of {where} do not have the same column {printable(other)!r}: {ours} in {Path(path).name}, "
-                f"{theirs} in another: write them alike, or give one by itself."
+                f"{theirs} in another: write them alike, or give one file alone."
             )
     return [columns[name] for name in dict.fromkeys(each.name for layout in layouts for each in layout.labels)]
 
 
 def _matters(column: LabelColumn, label: str | None) -> bool:
-    """Whether a column may be the one that is taken for labels."""
+    """Whether a column may be taken as the labels."""
     return column.name == label if label is not None else column.classes is not None or is_label_name(column.name)
 
 
 def _describe_column(column: LabelColumn | None) -> str:
-    """What a column is in a file."""
+    """A file's column in words."""
     if column is None:
         return "no such column"
     return column.holds or ("no class names" if column.classes is None else f"classes {first_names(column.classes)}")
 
 
 def _of_paths(name: str, where: str, paths: Sequence[Path], choice: SourceChoice) -> FoundSource:
-    """Tables that name files, for want of a column that holds images."""
+    """Open tables that name files, as they have no column of images."""
     tables = [read_columns(path) for path in paths]
     sizes = [len(next(iter(table.values()), ())) for table in tables]
     names = dict.fromkeys(name for table in tables for name in table)
@@ -213,10 +213,10 @@ def _pictures(paths: Sequence[str], column: str) -> ParquetPictures:
         groups += [(path, number, sum(sizes[:number])) for number in range(len(sizes))]
         rows += sizes
         if sum(sizes) > os.path.getsize(path):
-            raise UserError(f"{path} declares {sum(sizes):,} rows and has {os.path.getsize(path):,} bytes.")
+            raise UserError(f"{path} declares {sum(sizes):,} rows, but has only {os.path.getsize(path):,} bytes.")
     return ParquetPictures(tuple(groups), np.cumsum(np.array(rows, dtype=np.int64)), RecentGroups(column))
 
 
 def _cells(paths: Sequence[str], name: str) -> list[object]:
-    """The cells of a column."""
+    """The cells of a column in all files."""
     return [cell for path in paths for cell in pq.read_table(path, columns=[name]).column(0).to_pylist()]

@@ -13,15 +13,15 @@ from vitscope.data.source import AbstractSource, FoundSource, SourceChoice, refu
 
 @final
 class PathsSource(AbstractSource):
-    """A list of paths, or a pair of such a list and labels; relative ones lead from `root`, or from where one is."""
+    """A list of paths, or a pair of such a list and labels; relative ones start at `root`, or at the current folder."""
 
     def claims(self, source: object) -> bool:
-        """A list, an array or a column of pandas that holds paths alone, by itself or in a pair."""
+        """A list, an array or a column of pandas that holds only paths, alone or in a pair."""
         paths = _list_paths(split_pair(source)[0])
         return bool(paths) and all(isinstance(path, str | os.PathLike) for path in paths)
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
-        """Take note of the paths; none is opened."""
+        """Collect the paths without opening any."""
         where = "the given paths"
         refuse_split(where, choice.split)
         refuse_label(where, choice.label, "labels are given as the second of a pair (paths, labels)")
@@ -32,7 +32,7 @@ class PathsSource(AbstractSource):
 
 
 def _list_paths(paths: object) -> list[object]:
-    """What may be paths, one by one; nothing of what holds none."""
+    """The entries that may be paths; none for other types."""
     if isinstance(paths, np.ndarray):
         return cast("list[object]", paths.tolist() if paths.ndim == 1 and paths.dtype.kind in "UO" else [])
     return list(cast("Sequence[object]", paths)) if isinstance(paths, list | tuple) or is_series(paths) else []

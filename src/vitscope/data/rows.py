@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library: rows whose images are left encoded."""
+"""Data sets of the `datasets` library: rows whose images stay encoded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ MODULES = ("datasets.arrow_dataset", "datasets.dataset_dict", "datasets.iterable
 @final
 @dataclass(frozen=True, eq=False)
 class RowPictures(AbstractEncodedPictures):
-    """The rows of a `datasets.Dataset` of one column.
+    """The rows of one column of a `datasets.Dataset`.
 
-    Images that are files must lie below one of `folders`; None for a data set that was made in this process.
+    Images that are files must lie below one of `folders`; None for a data set made in this process.
     """
 
     rows: Any
@@ -53,7 +53,7 @@ class RowPictures(AbstractEncodedPictures):
 
 @final
 class RowsSource(AbstractSource):
-    """A `datasets.Dataset`, or a `DatasetDict` of splits; transforms that were set on it are left out."""
+    """A `datasets.Dataset`, or a `DatasetDict` of splits; transforms set on it are left out."""
 
     def claims(self, source: object) -> bool:
         """Objects of that library, which need not be installed."""
@@ -75,8 +75,8 @@ class RowsSource(AbstractSource):
 def open_rows(
     name: str, where: str, data: object, choice: SourceChoice, folders: tuple[Path, ...] | None, within: bool
 ) -> FoundSource:
-    """The images and labels of a `datasets.Dataset`; `within` is whether it is the split that was chosen."""
-    import datasets  # whoever has such rows has the library
+    """The images and labels of a `datasets.Dataset`; `within` is whether it is already the chosen split."""
+    import datasets  # such rows come from this library
 
     rows = cast(Any, data).with_format(None)
 

@@ -1,4 +1,4 @@
-"""Which images to take when not all are wanted."""
+"""Sampling of images, each class in proportion to its size."""
 
 import numpy as np
 from jaxtyping import Int
@@ -7,14 +7,14 @@ from vitscope.measurement.bounds import SEED, check_number
 
 
 def subset(labels: Int[np.ndarray, "images"] | None, images: int, limit: int, seed: int) -> Int[np.ndarray, "chosen"]:
-    """The positions of `limit` of the `images`, sorted, of each class in proportion to its size; all if fewer.
+    """The sorted positions of `limit` of the `images`, each class in proportion to its size; all if fewer.
 
-    Number the n images of each class in a random order from 0, add to all of them one uniform number of the class, and
-    divide by n: these are their places on a line that all classes share, and the smallest are taken. A class's part of
-    the sample is its size times a factor that is the same for all, rounded up or down at random; of classes of one
-    size, counts differ by at most one. So the sample's mean estimates that of the whole data set, and varies less than
-    the mean of as many images drawn without regard to class: standard errors stated for such are upper bounds. For one
-    seed the smaller subset lies in the larger. Without labels, all images are one class.
+    The n images of each class are numbered from 0 in a random order, shifted by one uniform number for the class and
+    divided by n: these are their places on a line that all classes share, and the smallest are taken. A class's part of
+    the sample is its size times a common factor, rounded up or down at random; for classes of one size, counts differ
+    by at most one. So the sample's mean estimates that of the whole data set, and varies less than the mean of as many
+    images drawn regardless of class, whose standard errors are therefore upper bounds. With one seed, a smaller subset
+    lies in a larger one. Without labels, all images are one class.
     """
     check_number("The seed", seed, SEED)
     generator = np.random.default_rng(seed)

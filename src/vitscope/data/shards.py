@@ -1,4 +1,4 @@
-"""Data sets in several files: which files a path, a folder or a pattern leads to, and of which split each is."""
+"""Data sets in several files: which files a path, a folder or a pattern leads to, and the split of each."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ NUMBERED = re.compile(r"^(?P<split>.*?[^\d_.-])[_.-]*(?P<number>\d+)$")
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
 MOST = 100_000
-"""Files that one pattern may name."""
+"""The most files that one pattern may name."""
 
 
 def shards(source: str, suffix: str) -> list[Path]:
     """The files of this suffix that a path, a folder, a glob or a pattern with braces leads to, sorted.
 
-    `{000..012}` counts, `{train,test}` lists. In a folder they lie in the folder itself, in `data/`, or in one called
-    as a split.
+    `{000..012}` counts, `{train,test}` lists. In a folder they lie in the folder itself, in `data/`, or in one named
+    like a split.
     """
     if "\0" in source:
         return []
@@ -42,7 +42,7 @@ def _glob(pattern: str) -> list[str]:
 
 
 def _expand(pattern: str) -> Iterator[str]:
-    """The pattern with each of its braces replaced by everything that they stand for."""
+    """The pattern with each of its braces replaced by everything that they denote."""
     made = [pattern]
     while (braces := BRACES.search(made[0])) is not None:
         counted = RANGE.match(braces[1])
@@ -67,8 +67,8 @@ def _refuse_many(pattern: str, count: int) -> None:
 def by_split(files: Sequence[Path], numbered: bool = False) -> dict[str, list[Path]]:
     """The files of each split, the splits sorted by name.
 
-    `train-00000-of-00003` is of split train, as is `train-00000` where files are known to be `numbered` parts. A name
-    of digits alone is of the split that its folder is called after.
+    `train-00000-of-00003` belongs to split train, as does `train-00000` if files are known to be `numbered` parts. A
+    name of digits alone belongs to the split that its folder is named after.
     """
     splits: dict[str, list[Path]] = {}
     for path in files:
@@ -79,7 +79,7 @@ def by_split(files: Sequence[Path], numbered: bool = False) -> dict[str, list[Pa
 
 
 def refuse_gaps(files: Sequence[Path], where: str, split: str) -> None:
-    """Refuse a folder that lacks some of its numbered files; a file or a glob names what is meant."""
+    """Refuse a folder that lacks some of its numbered files; a file or a glob names the files meant."""
     parts = [shard for path in files if (shard := COUNTED.match(path.stem))]
     if parts and Path(where).is_dir() and len(parts) < int(parts[0]["count"]):
         raise UserError(

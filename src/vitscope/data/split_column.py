@@ -18,19 +18,19 @@ from vitscope.measurement.text import printable
 
 CERTAIN = re.compile(r"^((data|dataset)[_ ]?)?splits?$|^partition$|^(k|cv)?[_ ]?folds?$")
 LIKELY = re.compile(r"^(sub|data)?set$|^usage$|^phase$")
-"""Columns of these names are about splits if one of their cells is called as one."""
+"""Columns of these names hold splits if one of their cells names one."""
 FLAG = re.compile(r"^is[_ ]?(train|test|val|valid)(ing|idation)?([_ ](set|split|img|image))?$")
-"""Columns of these names say yes or no."""
+"""Columns of these names hold yes or no."""
 NO = frozenset({"0", "false", "no", "n", "f"})
 
 Read = Callable[[str], Sequence[object]]
-"""Reads the cells of a column, by its name."""
+"""Reads the cells of a column by its name."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class SplitRows:
-    """The rows of one split, and the column that says so."""
+    """The rows of one split, and the column that names it."""
 
     column: str
     split: str
@@ -40,7 +40,7 @@ class SplitRows:
 def split_cells(
     columns: Sequence[str], read: Read, other: Collection[str | None] = ()
 ) -> tuple[str, list[str | None]] | None:
-    """The column that says which split a row belongs to, and the split of each; None if no column but `other` does."""
+    """The column that names the split of a row, and the split of each; None if no column except `other` does."""
     likely = [name for name in columns if name not in other and _may_say(name)]
     for name in sorted(likely, key=lambda name: not CERTAIN.match(_key(name))):
         flag = FLAG.match(_key(name))
@@ -61,9 +61,9 @@ def choose_part(
     other: Collection[str | None] = (),
     within: bool = False,
 ) -> SplitRows | None:
-    """The rows of the split chosen; None if no column says which split a row belongs to, or if there is none to choose.
+    """The rows of the chosen split; None if no column names splits, or if `within` leaves none to choose.
 
-    `within` is whether the rows are those of a split already, so that their column must not have several.
+    `within` is whether the rows are already those of one split, so that their column must not have several.
     """
     found = split_cells(columns, read, other)
     if found is None:
@@ -73,8 +73,8 @@ def choose_part(
     names = list(dict.fromkeys(splits))
     if within and len(names) > 1:
         raise UserError(
-            f"{where} is one split, and its column {printable(name)!r} has several ({', '.join(sorted(names))}): give "
-            "it by itself to choose one of these.",
+            f"{where} is one split, but its column {printable(name)!r} has several ({', '.join(sorted(names))}): give "
+            "it alone to choose one of these.",
             (),
         )
     if within:
@@ -91,7 +91,7 @@ def open_part(
     choice: SourceChoice,
     where: str,
 ) -> FoundSource:
-    """The images of a part, or all where there is none, with the labels in the column that is chosen or evident."""
+    """The images of a part, or all if it is None, with the labels in the chosen or evident column."""
     others = [column for column in columns if part is None or column.name != part.column]
     rows = range(len(whole.pictures)) if part is None else part.rows.tolist()
 

@@ -1,4 +1,4 @@
-"""Which folders are splits, and which are classes."""
+"""Distinguishes folders that are splits from those that are classes."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ PARTS = re.compile(
 )
 """Folders of these names are splits if there are several of them: a single `gallery` may be a class."""
 PICTURE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "img_dir", "photos", "pictures", "jpg"})
-"""Folders of these names hold the pictures of whatever they stand in."""
+"""Folders of these names hold the pictures of the folder they are in."""
 ANNOTATION_FOLDERS = frozenset(
     {"annotations", "annotation", "labels", "masks", "mask", "segmentationclass", "segmentationobject", "ann_dir"}
     | {"groundtruth", "ground_truth", "gt", "gtfine", "gtcoarse"}
@@ -30,12 +30,12 @@ def names_split(name: str) -> bool:
 
 
 def _words_of_split(name: str) -> set[str]:
-    """The splits among the words of a name: `seg_train` speaks of train."""
+    """The splits among the words of a name: `seg_train` mentions train."""
     return {word for word in re.split(r"[\W_\d]+", name.lower()) if word in SPLITS}
 
 
 def speak_of_splits(names: Sequence[str]) -> bool:
-    """Whether some of these folders are called as splits: each by itself, two by one of their words, or as parts."""
+    """Whether folders are named like splits: any by its whole name, two by one of their words, or several as parts."""
     parts = [name for name in names if PARTS.match(name.lower())]
     return any(map(names_split, names)) or len(set[str]().union(*map(_words_of_split, names))) > 1 or len(parts) > 1
 
@@ -43,19 +43,19 @@ def speak_of_splits(names: Sequence[str]) -> bool:
 @final
 @dataclass(frozen=True)
 class Below:
-    """What a folder holds: image files at any depth, whether some lie in it directly, its folders that have any."""
+    """A folder's content: image files at any depth, whether some lie directly in it, and its folders that have any."""
 
     files: tuple[str, ...]
     direct: bool
     folders: frozenset[str]
     others: tuple[str, ...]
-    """Files that are no images."""
+    """Files that are not images."""
 
 
 def hold_the_same(folders: Mapping[str, Below]) -> tuple[str, ...]:
-    """The folders that several of these hold: class folders, likely, so that these are splits.
+    """The names of folders that several of these hold: probably class folders, so that these are splits.
 
-    One is enough where no image lies beside it, two otherwise. Names that say no more than that pictures are in them do
+    One is enough if no image lies beside it, two are needed otherwise. Names that only say that they hold pictures do
     not count.
     """
     full = [below for below in folders.values() if below.files]

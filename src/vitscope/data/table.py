@@ -42,7 +42,7 @@ CORNERS = (
     ("x", "y", "width", "height"),
     ("xcenter", "ycenter", "width", "height"),
 )
-"""What the columns of a box are called, without "bbox" before it."""
+"""Names of the columns of a box, without "bbox" before them."""
 
 
 @final
@@ -50,8 +50,8 @@ class TableSource(AbstractSource):
     """A table whose rows name image files, with a column of labels if there is one.
 
     Paths are in the column called `path`, `file_name` or the like, or the only one that names image files. Those in a
-    file are relative to the file's folder, or to `root`, and must stay below it; those in a data frame lead anywhere.
-    A column `split`, `fold` or the like says which rows belong together.
+    file are relative to the file's folder, or to `root`, and must stay below it; those in a data frame may lead
+    anywhere. A column `split`, `fold` or the like says which rows belong together.
     """
 
     def claims(self, source: object) -> bool:
@@ -61,7 +61,7 @@ class TableSource(AbstractSource):
         return is_frame(source)
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
-        """Read the table; no image is opened."""
+        """Read the table without opening an image."""
         if is_frame(source):
             frame, root = cast(Any, source), os.path.abspath(choice.root or "")
             names = [str(name) for name in frame.columns]
@@ -80,7 +80,7 @@ def is_frame(source: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """A cell of a data frame as Python has it, of which NaN and NA are null."""
+    """A cell of a data frame as Python has it, None for NaN and NA."""
     if isinstance(value, os.PathLike):
         return os.fspath(cast("os.PathLike[str]", value))
     value = value.item() if isinstance(value, np.generic) else value
@@ -88,7 +88,7 @@ def _plain(value: object) -> object:
 
 
 def open_table(name: str, where: str, columns: Columns, root: str, choice: SourceChoice, bounded: bool) -> FoundSource:
-    """The pictures that a table's rows name, of the split chosen; `bounded` keeps their paths below `root`."""
+    """The pictures that a table's rows name, of the chosen split; if `bounded`, their paths must stay below `root`."""
     column = path_column(columns, where)
     part = choose_part(list(columns), columns.__getitem__, where, choice.split, (column, choice.label))
     if part is None:
@@ -115,21 +115,21 @@ def path_column(columns: Columns, where: str) -> str:
     if not usual and len(files) != 1:
         listed = ", ".join(columns) or "none"
         raise UserError(
-            f"{where} has {len(files) or 'no'} image columns; its columns are {listed}: call the one that names image "
-            "files 'path'."
+            f"{where} has {len(files) or 'no'} image columns; its columns are {listed}: rename the one that names "
+            "image files to 'path'."
         )
     return (usual or files)[0]
 
 
 def check_path(value: object, root: str, where: str, row: int, bounded: bool) -> str:
-    """The path of one row, which must lead to a place below `root` if it is `bounded`."""
+    """The path of one row, which must lead below `root` if it is `bounded`."""
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise UserError(f"row {row} of {where} names no file.")
     path = str(value)
     if bounded and inside(root, path) is None:
         raise UserError(
-            f"row {row} of {where} names {path}, which is not below {root}: say with --root which folder its paths may "
-            "lead to."
+            f"row {row} of {where} names {path}, which is not below {root}: choose with --root the folder that its "
+            "paths may lead to."
         )
     return path
 
@@ -137,7 +137,7 @@ def check_path(value: object, root: str, where: str, row: int, bounded: bool) ->
 def table_labels(
     columns: Columns, files: Sequence[str], label: str | None, where: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
-    """The labels of `files`, row by row, in the column that is chosen or evident, and a note if nobody chose."""
+    """The labels of `files`, row by row, in the chosen or evident column, and a note if none is chosen."""
     found = [_column(name, values) for name, values in columns.items()]
     if label is None and (box := _box(columns)):
         refuse_annotation(where, f"{BOXES} in {', '.join(map(repr, box))}")
@@ -161,7 +161,7 @@ def _refuse_several(labels: Labels, files: Sequence[str], where: str) -> None:
             both = " and ".join(label_text(each, labels.classes) for each in (first[file], value))
             raise UserError(
                 f"{where} gives {printable(file)} the labels {both} in different rows, {SEVERAL}: give one class for "
-                f"each image, or go without labels by --label {NO_LABELS}."
+                f"each image, or go without labels with --label {NO_LABELS}."
             )
 
 

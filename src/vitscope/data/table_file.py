@@ -1,4 +1,4 @@
-"""Tables as people keep them, read into columns: CSV, TSV, JSON lines, JSON records, Parquet."""
+"""Reads table files into columns: CSV, TSV, JSON lines, JSON records, Parquet."""
 
 import csv
 import io
@@ -21,9 +21,9 @@ MOST_BYTES = 2**31
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a table, all of one length; `UserError` names the file where it is damaged.
+    """The columns of a table, all of one length; `UserError` names the file if it is damaged.
 
-    What a CSV file holds is text, taken for numbers in columns that hold nothing else; an empty cell is null.
+    Cells of CSV files are text, read as numbers in columns that hold nothing else; an empty cell is null.
     """
     where = printable(str(path))
     with parsing(where, READERS[path.suffix.lower()][0]):
@@ -52,13 +52,13 @@ def _read_csv(path: Path) -> Columns:
     first = next((name for name in names if has_suffix(name, IMAGES)), None)
     if first is not None:
         raise UserError(
-            f"the first row of {path} holds {first}, and a first row names columns: add one, such as path,label."
+            f"the first row of {path} holds {first}, but must name the columns: add a row such as path,label."
         )
     if len(set(names)) < len(names):
         raise UserError(f"{path} names a column twice; its columns are {', '.join(names)}.")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(names):
-            raise UserError(f"row {number} of {path} has {len(row)} cells, and its first row names {len(names)}.")
+            raise UserError(f"row {number} of {path} has {len(row)} cells, but its first row names {len(names)}.")
     return {name: read_cells([row[place] for row in rows[1:]]) for place, name in enumerate(names)}
 
 
@@ -70,15 +70,15 @@ def _read_json(path: Path) -> Columns:
     parsed = json.loads(_text(path))
     if isinstance(parsed, dict) and "images" in parsed and "annotations" in parsed:
         raise UserError(
-            f"{path} holds annotations as of COCO, for detection or segmentation, and accuracy here is of one class an "
-            "image: name the folder of the images to go without labels."
+            f"{path} holds annotations like those of COCO, for detection or segmentation, but accuracy needs one class "
+            "for each image: name the folder of the images to go without labels."
         )
     return _records(parsed, path)
 
 
 def _records(rows: object, path: Path) -> Columns:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast("list[object]", rows)):
-        raise UserError(f'{path} is no table: each row must be an object such as {{"path": "a.png", "label": 0}}.')
+        raise UserError(f'{path} is not a table: each row must be an object such as {{"path": "a.png", "label": 0}}.')
     records = cast("list[dict[str, Any]]", rows)
     names = dict.fromkeys(name for row in records for name in row)
     return {name: [row.get(name) for row in records] for name in names}
@@ -86,7 +86,7 @@ def _records(rows: object, path: Path) -> Columns:
 
 def _read_parquet(path: Path) -> Columns:
     if not path.is_file():
-        raise UserError(f"{path} is no file.")
+        raise UserError(f"{path} is not a file.")
     if pq.read_metadata(path).num_rows > path.stat().st_size:
         raise UserError(f"{path} declares more rows than it has bytes.")
     table = pq.read_table(path)

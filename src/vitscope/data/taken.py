@@ -1,4 +1,4 @@
-"""Some of the pictures of a source."""
+"""A selection of the pictures of a source."""
 
 from dataclasses import dataclass
 from typing import final
@@ -6,6 +6,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
+from typing_extensions import override
 
 from vitscope.data.decode import Decoding
 from vitscope.data.source import AbstractPictures
@@ -14,7 +15,7 @@ from vitscope.data.source import AbstractPictures
 @final
 @dataclass(frozen=True, eq=False)
 class TakenPictures(AbstractPictures):
-    """The pictures at these places of others, in this order."""
+    """The pictures of another source at these places, in this order."""
 
     whole: AbstractPictures
     places: Int[np.ndarray, "taken"]
@@ -22,14 +23,14 @@ class TakenPictures(AbstractPictures):
     def __len__(self) -> int:
         return len(self.places)
 
+    @override
     def name(self, position: int) -> str:
-        """As it is called among all."""
         return self.whole.name(int(self.places[position]))
 
+    @override
     def content(self, position: int) -> bytes:
-        """As it is among all."""
         return self.whole.content(int(self.places[position]))
 
+    @override
     def read(self, position: int, decoding: Decoding) -> Image.Image:
-        """The picture."""
         return self.whole.read(int(self.places[position]), decoding)

@@ -24,7 +24,7 @@ from vitscope.data.array import ArrayPictures, picture_values
 from vitscope.data.decode import DEFAULT
 from vitscope.data.files import IMAGES, has_suffix
 from vitscope.data.folder import FilePictures
-from vitscope.data.items import ItemPictures, Items, class_names, item_labels, numbered_by, without_names
+from vitscope.data.items import ItemPictures, Items, class_names, item_labels, mark_numbering, without_names
 from vitscope.data.joined import join_sources
 from vitscope.data.label import NO_LABELS, read_labels
 from vitscope.data.rows import RowsSource
@@ -38,9 +38,9 @@ LEFT_OUT = "The transform of {} was left out: the model brings its own preproces
 
 @final
 class TorchSource(AbstractSource):
-    """A data set whose items are pictures, or pictures and classes; of a loader or a subset, the data set within.
+    """A data set whose items are pictures, or pictures and classes; for a loader or a subset, the data set within.
 
-    torchvision's are read without their transforms, from their files or arrays if they have these. Those of others are
+    torchvision's data sets are read without their transforms, from their files or arrays if they have these. Others are
     read item by item, as their transforms leave them: Pillow images, uint8, or floats that lie in [0, 1].
     """
 
@@ -49,17 +49,17 @@ class TorchSource(AbstractSource):
         return isinstance(source, Dataset | DataLoader)
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
-        """Look at a few items; labels that the data set does not list are read from all."""
+        """Inspect a few items; if the data set lists no labels, read them from all items."""
         dataset, indices, notes = _of_loader(source)
         while _gives_items_of(dataset, Subset):
             inner = dataset.indices
             indices = list(inner) if indices is None else [inner[index] for index in indices]
             dataset = dataset.dataset
-        opened = self._opened(dataset, choice)
+        opened = self._open_dataset(dataset, choice)
         opened = replace(opened, notes=(*notes, *opened.notes))
         return opened if indices is None else _take(opened, indices)
 
-    def _opened(self, dataset: Any, choice: SourceChoice) -> FoundSource:  # noqa: ANN401 - of any library
+    def _open_dataset(self, dataset: Any, choice: SourceChoice) -> FoundSource:  # noqa: ANN401 - of any library
         if RowsSource().claims(dataset):
             return RowsSource().open(dataset, choice)
         if _gives_items_of(dataset, ConcatDataset):
@@ -69,7 +69,7 @@ class TorchSource(AbstractSource):
 
 
 def _gives_items_of(dataset: object, kind: type[Dataset[Any]]) -> bool:
-    """Whether a data set is of a kind that hands on the items of others, and does so as that kind does."""
+    """Whether a data set is of this kind, which passes on the items of others, and does not override how."""
     return isinstance(dataset, kind) and type(dataset).__getitem__ is kind.__getitem__
 
 
@@ -86,7 +86,7 @@ def _of_loader(source: object) -> tuple[Any, list[int] | None, tuple[str, ...]]:
     usual = type(source.batch_sampler) in (BatchSampler, type(None))
     if not usual or not (kind is SequentialSampler or shuffled or part is not None):
         raise UserError(
-            f"the loader draws items by a sampler of its own ({kind.__name__}), so it is not known which: give the "
+            f"the loader draws items with a sampler of its own ({kind.__name__}), so it is unknown which: give the "
             "data set, or torch.utils.data.Subset(dataset, indices)."
         )
     return dataset, part, ("The images are those of the loader's data set, in its order, without its batches.",)
@@ -97,7 +97,7 @@ def _take(opened: FoundSource, indices: Sequence[int]) -> FoundSource:
     count = len(opened.pictures)
     beyond = places[(places < -count) | (places >= count)]
     if len(beyond):
-        raise UserError(f"the subset takes item {beyond[0]} of {opened.name}, which has {count}: mend its indices.")
+        raise UserError(f"the subset takes item {beyond[0]} of {opened.name}, which has {count}: correct its indices.")
     places = places % max(count, 1)
     labels = None if opened.labels is None else opened.labels.take(places)
     return replace(opened, pictures=TakenPictures(opened.pictures, places), labels=labels)
@@ -112,7 +112,7 @@ def _open(dataset: object, choice: SourceChoice) -> FoundSource:
         raise UserError(f"{where} has no fixed order or length: give a map-style data set.")
     if not len(dataset):
         raise UserError(f"{where} holds no images.")
-    with parsing(where, "pictures and their classes"):  # it runs code of its own
+    with parsing(where, "pictures and their classes"):  # the data set runs code of its own
         return _look_into(name, where, dataset, choice)
 
 
@@ -132,9 +132,9 @@ def _module_of(function: object) -> str:
 
 
 def _without_transform(dataset: Items) -> Items:
-    """A data set of torchvision that gives pictures as they are, and labels as it changes them.
+    """A copy of a data set of torchvision without the transform of pictures, but with that of labels.
 
-    The one given stays as it is; one that changes both together in a function of its own is not taken apart.
+    The data set itself is returned if it has none, or one function that transforms both together.
     """
     both = getattr(dataset, "transforms", None)
     if both is not None and not hasattr(both, "target_transform"):
@@ -150,7 +150,7 @@ def _without_transform(dataset: Items) -> Items:
 
 
 def _of_files(name: str, dataset: Items, choice: SourceChoice) -> FoundSource | None:
-    """Torchvision's `ImageFolder`: its files, with its numbers of their classes."""
+    """The files of torchvision's `ImageFolder`, with its class numbers; None for other data sets."""
     samples, loader = getattr(dataset, "samples", None), getattr(dataset, "loader", None)
     ours = getattr(loader, "__module__", "") == "torchvision.datasets.folder"
     if not ours or not isinstance(samples, list) or not all(has_suffix(str(path), IMAGES) for path, _ in samples):
@@ -158,14 +158,14 @@ def _of_files(name: str, dataset: Items, choice: SourceChoice) -> FoundSource | 
     change = getattr(dataset, "target_transform", None)
     values = [int(change(target) if change else target) for _, target in samples]
     labels = read_labels(values, name, "the data set's targets", None if change else class_names(dataset))
-    labels = labels and (without_names(labels, name) if change else numbered_by(labels, dataset))
+    labels = labels and (without_names(labels, name) if change else mark_numbering(labels, dataset))
     pictures = FilePictures(os.getcwd(), tuple(str(path) for path, _ in samples))
     return FoundSource(name, pictures, None if choice.label == NO_LABELS else labels)
 
 
 def _of_items(name: str, where: str, dataset: Items, choice: SourceChoice) -> FoundSource:
     pictures = ItemPictures(dataset, name)
-    notes = pictures.checked(where)
+    notes = pictures.check_items(where)
     labels = None if choice.label == NO_LABELS else item_labels(dataset, where)
     return FoundSource(name, pictures, labels, notes)
 

@@ -1,4 +1,4 @@
-"""Tar files in the layout of WebDataset: the members of a sample share a name and differ in what follows its dot."""
+"""Tar files in the layout of WebDataset: the members of a sample share a name and differ in their extensions."""
 
 import json
 import os
@@ -40,13 +40,13 @@ from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable
 
 MOST_LABEL_BYTES = 2**20
-"""Bytes of the largest member that is read as text."""
+"""Size in bytes of the largest member that is read as text."""
 
 
 @final
 @dataclass(frozen=True)
 class TarMember:
-    """A file in a tar: which tar, where its bytes are, and what it is called."""
+    """A file in a tar: the number of the tar, the place of its bytes, and its name."""
 
     shard: int
     start: int
@@ -57,7 +57,7 @@ class TarMember:
 @final
 @dataclass(frozen=True, eq=False)
 class TarPictures(AbstractEncodedPictures):
-    """Members of tar files, each read from its place when it is needed; `places` are tar, start and size."""
+    """Members of tar files, each read from its place when needed; `places` are tar, start and size."""
 
     files: tuple[str, ...]
     places: Int[np.ndarray, "pictures 3"]
@@ -71,7 +71,7 @@ class TarPictures(AbstractEncodedPictures):
         return printable(f"{Path(self.files[self.places[position, 0]]).name}:{self.names[position]}")
 
     def content(self, position: int) -> bytes:
-        """The encoded image."""
+        """The bytes of the member, an encoded image."""
         shard, start, size = self.places[position].tolist()
         try:
             return read_part(self.files[shard], start, size)
@@ -84,11 +84,12 @@ class WebDatasetSource(AbstractSource):
     """Tar files (one, a glob, `{00..09}`, or a folder of them), not compressed, in the layout of WebDataset.
 
     `a/0001.jpg` and `a/0001.cls` are one sample. Labels are in `.cls` (a number or a name), or a field of `.json`,
-    which `label` can choose by name. Files belong to the split in their name (`train-0001.tar`) or of their folder.
+    which `label` can choose by name. Files belong to the split in their name (`train-0001.tar`) or to that of their
+    folder.
     """
 
     def claims(self, source: object) -> bool:
-        """Paths, globs and patterns that lead to `.tar` files, and folders that hold such and no others."""
+        """Paths, globs and patterns of `.tar` files, but no folder with image files or with folders without tars."""
         if not isinstance(source, str | os.PathLike) or not shards(str(source), ".tar"):
             return False
         path = Path(source)
@@ -96,7 +97,7 @@ class WebDatasetSource(AbstractSource):
         return all(any(each.glob("*.tar")) if each.is_dir() else not has_suffix(each.name, IMAGES) for each in held)
 
     def open(self, source: object, choice: SourceChoice) -> FoundSource:
-        """Read the headers of all members and what the labels are in, no image."""
+        """Read the headers of all members and the labels, but no image."""
         where = printable(str(source))
         files = by_split(shards(str(source), ".tar"), numbered=True)
         chosen = choose_split(where, list(files), choice.split)
@@ -116,18 +117,18 @@ class WebDatasetSource(AbstractSource):
 
 
 Sample = Mapping[str, TarMember]
-"""What a sample consists of, by extension in lower case, without the first dot."""
+"""The members of a sample, by extension in lower case, without the first dot."""
 
 
 def read_part(path: str, start: int, size: int) -> bytes:
-    """A part of a file."""
+    """``size`` bytes of a file from ``start`` on."""
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(size)
 
 
 def _samples(number: int, path: str) -> list[Sample]:
-    """The samples of one tar, in order; links and devices are passed over."""
+    """The samples of one tar, in order; links and devices are skipped."""
     length = os.path.getsize(path)
     samples: dict[str, dict[str, TarMember]] = {}
     with parsing(printable(path), "an uncompressed tar"), tarfile.open(path, "r:") as archive:
@@ -142,13 +143,13 @@ def _samples(number: int, path: str) -> list[Sample]:
             if extension.lower() in sample:
                 raise UserError(f"{path} holds {info.name} twice.")
             sample[extension.lower()] = TarMember(number, info.offset_data, info.size, info.name)
-            cast(Any, archive).members.clear()  # else the archive would keep what it has read
+            cast(Any, archive).members.clear()  # otherwise the archive would keep all that it has read
         _check_end(path, archive.offset, length)
     return list(samples.values())
 
 
 def _check_end(path: str, end: int, length: int) -> None:
-    """Refuse a tar whose members do not end in a block of zeros: `tarfile` takes a damaged header for the end."""
+    """Refuse a tar whose members do not end in a block of zeros: `tarfile` mistakes a damaged header for the end."""
     block = read_part(path, end, tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE or any(block):
         cut = end + tarfile.BLOCKSIZE > length
@@ -156,13 +157,13 @@ def _check_end(path: str, end: int, length: int) -> None:
 
 
 def _picture(sample: Sample, where: str) -> TarMember | None:
-    """The image of a sample: its only one, or the one called so; masks beside it are refused."""
+    """The image of a sample, or None; several are refused, such as an image with masks."""
     found = [extension for extension in sample if has_suffix(f".{extension}", IMAGES)]
     plain = [extension for extension in found if "." not in extension or extension.split(".")[0] in ("image", "img")]
     if len(found) > 1:
         what = MASKS if len(plain) == 1 else "several images a sample"
         raise UserError(
-            f"{where} holds {what} ({', '.join(sorted(found))}), and one picture of one class is read of each."
+            f"{where} holds {what} ({', '.join(sorted(found))}), but a sample must have one picture of one class."
         )
     return sample[found[0]] if found else None
 
@@ -179,7 +180,7 @@ def _refuse_without_images(samples: Sequence[Sample], where: str) -> None:
 def _labels(
     samples: Sequence[Sample], files: Sequence[str], label: str | None, where: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
-    """The labels that are chosen or evident, and a note where there is a choice that nobody made."""
+    """The chosen or evident labels, and a note if there are none but some could be chosen."""
     extensions = dict.fromkeys(extension for sample in samples for extension in sample)
     texts = [extension for extension in extensions if not has_suffix(f".{extension}", IMAGES)]
     fields = {} if label == NO_LABELS else _known_fields(samples, files, where)
@@ -197,12 +198,12 @@ def _labels(
 
 
 def _notes(samples: Sequence[Sample], columns: Sequence[LabelColumn], where: str) -> tuple[str, ...]:
-    """What might have been labels."""
+    """A note on what could have been labels."""
     listed = ", ".join(column.name for column in columns if column.holds is None)
     if listed:
-        return (f"Nothing in {where} was taken for labels, so there is no accuracy; --label chooses one of: {listed}.",)
+        return (f"Nothing in {where} was taken as labels, so there is no accuracy; --label chooses one of: {listed}.",)
     several = len({PurePosixPath(member.name).parent for sample in samples for member in sample.values()}) > 1
-    return (f"The folders in {where} were not taken for classes; unpack it to have them read.",) if several else ()
+    return (f"The folders in {where} were not taken as classes; unpack it to have them read.",) if several else ()
 
 
 def _column(name: str, value: object) -> LabelColumn | None:
@@ -216,7 +217,7 @@ def _column(name: str, value: object) -> LabelColumn | None:
 
 
 def _text(member: TarMember | None, files: Sequence[str]) -> int | str | None:
-    """A member's text: a number where it is one."""
+    """A member's text, as a number if it is one."""
     if member is None or member.size > MOST_LABEL_BYTES:
         return None
     cell = read_cell(read_part(files[member.shard], member.start, member.size).decode("utf-8", "backslashreplace"))
@@ -234,7 +235,7 @@ def _fields(sample: Sample, files: Sequence[str], where: str) -> dict[str, Any]:
 
 
 def _known_fields(samples: Sequence[Sample], files: Sequence[str], where: str) -> dict[str, Any]:
-    """Of each field that a sample's `.json` has, the first value that is not null."""
+    """The first value that is not null of each field that a sample's `.json` has."""
     known: dict[str, Any] = {}
     for sample in samples:
         fields = _fields(sample, files, where)

@@ -1,4 +1,4 @@
-"""Diagnostics, one file each; imported when one of them is looked for."""
+"""Diagnostics, one per file, imported when one is first looked up."""
 
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic
 

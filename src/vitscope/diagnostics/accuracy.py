@@ -1,4 +1,4 @@
-"""How often the model is right, and how much it loses."""
+"""How often the model is right, and how large its loss is."""
 
 import math
 from collections.abc import Mapping
@@ -36,8 +36,8 @@ _AMONG = Quantity(
     "top1_present",
     "Top-1 accuracy among the classes that occur",
     "1",
-    "Share of images whose true class is the most probable of those that occur among the images.",
-    "Larger is better; the fewer classes occur, the easier it is.",
+    "Share of images whose true class is the most probable of the classes that occur in these images.",
+    "Larger is better; fewer classes make it easier.",
     is_share=True,
 )
 _NLL = Quantity(
@@ -60,10 +60,10 @@ class Accuracy(AbstractDiagnostic[Predictions]):
 
     .. math:: \text{NLL} = -\log p_y, \qquad \text{Brier} = \sum_c (p_c - 1\{c = y\})^2
 
-    Where images are augmented with soft labels, the NLL is the cross-entropy with these. A tie for the largest logit
-    goes to the lower class. With fewer than six classes there is no top-5 accuracy. Where only some of the model's
-    classes occur among the images, top-1 accuracy among these is given too. An image whose logits are not finite is
-    wrong, and left out of the losses.
+    If images are augmented with soft labels, the NLL is the cross-entropy with these labels. A tie for the largest
+    logit goes to the lower class. With fewer than six classes there is no top-5 accuracy. If only some of the model's
+    classes occur in the images, top-1 accuracy among those is given too. An image whose logits are not finite counts
+    as wrong and is left out of the losses.
     """
 
     name = "accuracy"
@@ -73,7 +73,7 @@ class Accuracy(AbstractDiagnostic[Predictions]):
     references = ("Brier, Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 1950",)
 
     def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:
-        """Right or wrong and the losses, image by image."""
+        """Whether each image is classified correctly, and its losses."""
         log_probabilities, labels = activation.log_probabilities, activation.labels
         classes = log_probabilities.shape[1]
         truth = functional.one_hot(labels, classes).to(log_probabilities)
@@ -91,12 +91,12 @@ class Accuracy(AbstractDiagnostic[Predictions]):
         return found
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
-        """Numbers without an axis."""
+        """The means over all images."""
         return scalars(means, (_TOP1, _TOP5, _AMONG, _NLL, _BRIER))
 
     @classmethod
     def known_answers(cls) -> tuple[Known[Predictions], ...]:
-        """Probabilities 3/4 and 1/4, once right and once wrong."""
+        """Probabilities 3/4 and 1/4, logits that are not finite, and a class that does not occur."""
         logits = torch.tensor([[math.log(3.0), 0.0], [math.log(3.0), 0.0]])
         answer = {
             "top1": torch.tensor([1.0, 0.0]),

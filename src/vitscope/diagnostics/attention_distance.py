@@ -18,7 +18,7 @@ _DISTANCE = Quantity(
     "distance",
     "Attention distance",
     "pixels",
-    "How far from its own patch a query looks on average; small is local, as a convolution is.",
+    "How far from its own patch a query attends on average; small is local, like a convolution.",
     axis="head",
 )
 _UNIFORM = Quantity(
@@ -37,9 +37,9 @@ class AttentionDistance(AbstractDiagnostic[AttentionRows]):
 
     .. math:: d_q = \frac{\sum_{k \in \text{patches}} A_{qk}\,|r_q - r_k|}{\sum_{k \in \text{patches}} A_{qk}}
 
-    r are the centres of the patches in the model's input image; attention to prefix tokens is left out and the rest
-    renormalised. Averaged over queries, then over images, by head. Padded keys are left out. Class-attention units,
-    which have no patch query, have no distance. Cost: two passes over the weights.
+    r is the centre of a patch in the model's input image. Attention to prefix tokens and padded keys is left out and
+    the rest renormalised. Averaged over queries, then over images, for each head. Class-attention units have no patch
+    query and so no distance. Cost: two passes over the weights.
     """
 
     name = "attention-distance"
@@ -52,7 +52,7 @@ class AttentionDistance(AbstractDiagnostic[AttentionRows]):
     )
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
-        """Mean distance of each head, and that of uniform attention in the same windows."""
+        """Mean distance for each head, and for uniform attention in the same windows."""
         geometry = activation.geometry
         if not bool(geometry.patch_queries.any()):
             return {}
@@ -68,7 +68,7 @@ class AttentionDistance(AbstractDiagnostic[AttentionRows]):
 
     @classmethod
     def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
-        """Itself alone, uniform, and everything to the class token but a rest to the right-hand neighbour."""
+        """Attention to itself, uniform attention, and 3/4 to the class token with the rest to the neighbour."""
         uniform = (1 + 1 + 2**0.5) / 4 * 16
         plain = torch.stack([torch.eye(4), torch.full((4, 4), 0.25)])[None, None]
         swap = torch.tensor([[0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1.0], [0, 0, 1.0, 0]])

@@ -1,4 +1,4 @@
-"""How differently queries look, and how differently heads look."""
+"""How much attention differs between queries, and between heads."""
 
 import math
 from collections.abc import Mapping
@@ -21,44 +21,44 @@ _NMI = Quantity(
     "mutual_information",
     "Normalised mutual information of query and key",
     "1",
-    "0: every query looks at the same keys (attention collapse); 1: every query looks at a key of its own.",
-    "Near 0 in the depth means that position no longer matters there: good for a global summary, bad for dense tasks.",
+    "0: all queries attend to the same keys (attention collapse); 1: every query attends to a key of its own.",
+    "Near 0 in deep units means that position no longer matters there: good for a global summary, bad for dense tasks.",
     axis="head",
 )
 _QUERIES = Quantity(
     "queries",
     "Jensen-Shannon divergence among queries",
     "nats",
-    "How differently the patch queries of one image look; 0 when all look alike.",
+    "How much the patch queries of one image differ in where they attend; 0 if all attend alike.",
     axis="head",
 )
 _COSINE = Quantity(
     "queries_cosine",
     "1 - mean cosine between queries' rows",
     "1",
-    "0 when all patch queries have the same attention row.",
+    "0 if all patch queries have the same attention row.",
     axis="head",
 )
 _KEYS = Quantity(
     "distinct_keys",
     "Distinct keys among the queries' top k",
     "1",
-    "Keys that are among the top k of some query, as a share of the most there could be.",
+    "Keys among the top k of at least one query, as a share of the largest possible number.",
     axis="head",
 )
 _SPREAD = Quantity(
     "spread",
     "1 - squared norm of the mean row",
     "1",
-    "0 when all queries look at one and the same key.",
+    "0 if all queries attend to one and the same key.",
     axis="head",
 )
 _HEADS = Quantity(
     "heads",
     "Jensen-Shannon divergence among heads / log(heads)",
     "1",
-    "How differently the heads of a unit look from the same query: 0 redundant, 1 disjoint.",
-    "Near 0 says that heads repeat one another, and that some could be pruned; it is not proof.",
+    "How much the heads of a unit differ in where the same query attends: 0 redundant, 1 disjoint.",
+    "Near 0 suggests that heads repeat one another and some could be pruned; it is not proof.",
 )
 
 
@@ -74,12 +74,12 @@ class AttentionDiversity(AbstractDiagnostic[AttentionRows]):
     the distinct keys among the queries' top k, divided by min(k n, keys); and :math:`1 - |\bar A|^2`. Among heads:
     :math:`(H(\langle A \rangle_h) - \langle H(A_h) \rangle) / \log h`, averaged over queries.
 
-    The distinct keys and the divergence among heads are taken at ``queries`` evenly spread rows at most; the former
-    grow with that number and compare only at the same one.
+    The distinct keys and the divergence among heads use at most ``queries`` evenly spread rows; the number of distinct
+    keys grows with that setting and is comparable only at the same one.
 
     The paper on masked pretraining shows an attention diversity metric whose formula is not on record; none of these
-    is claimed to be it. Averages over windows and images; all keys count. Cost: three passes
-    over the weights, and a sort of the chosen rows.
+    measures claims to be it. Averaged over windows and images; all keys count. Cost: three passes over the weights,
+    and a sort of the chosen rows.
     """
 
     name = "attention-diversity"
@@ -93,12 +93,12 @@ class AttentionDiversity(AbstractDiagnostic[AttentionRows]):
     )
 
     top: int = bounded_field(5, COUNT)
-    """k of the distinct keys."""
+    """The k of the distinct keys."""
     queries: int = bounded_field(70, COUNT)
-    """Rows of a window, evenly spread, that are compared between heads and searched for distinct keys, at most."""
+    """Most rows of a window, evenly spread, that are compared between heads and searched for distinct keys."""
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
-        """The measures among queries for each head, and the one among heads."""
+        """The measures among queries for each head, and the divergence among heads."""
         heads = self._among_heads(activation)
         queries = int((activation.geometry.query_share > 0).sum(-1).max())
         if queries < 2:
@@ -144,7 +144,7 @@ class AttentionDiversity(AbstractDiagnostic[AttentionRows]):
 
     @classmethod
     def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
-        """Sixteen queries that look each at itself, or all at the same four keys."""
+        """Sixteen queries that each attend to themselves, or all to the same four keys."""
         same = torch.zeros(16, 16)
         same[:, :4] = 0.25
         weights = torch.stack([torch.eye(16), same])[None, None]

@@ -19,15 +19,15 @@ _ENTROPY = Quantity(
     "entropy",
     "Attention entropy",
     "nats",
-    "How widely a query spreads its attention: 0 is one key, log(keys) is all alike.",
+    "How widely a query spreads its attention: 0 is a single key, log(keys) is uniform.",
     axis="head",
 )
 _RELATIVE = Quantity(
     "relative_entropy",
     "Attention entropy / its maximum",
     "1",
-    "Entropy as a share of log(keys), so that windows of different size compare; 1 is uniform averaging.",
-    "Near 0 in many heads goes with unstable training (entropy collapse); otherwise nobody knows.",
+    "Entropy as a share of log(keys), which makes windows of different size comparable; 1 is uniform averaging.",
+    "Near 0 in many heads goes with unstable training (entropy collapse); otherwise neither way is known to be better.",
     axis="head",
 )
 
@@ -40,8 +40,8 @@ class AttentionEntropy(AbstractDiagnostic[AttentionRows]):
 
     .. math:: H_q = -\sum_k A_{qk} \log A_{qk}, \qquad 0 \le H_q \le \log(\text{keys})
 
-    All keys count, prefix tokens among them. In a window each query has the window's keys. Cost: four passes over
-    the weights and no logarithm of them.
+    All keys count, including prefix tokens. In a window, each query has the window's keys. Cost: four passes over the
+    weights, without taking their logarithms.
     """
 
     name = "attention-entropy"
@@ -51,7 +51,7 @@ class AttentionEntropy(AbstractDiagnostic[AttentionRows]):
     references = ("Zhai et al., Stabilizing Transformer Training by Preventing Attention Entropy Collapse, ICML 2023",)
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
-        """Mean entropy of each head, plain and as a share of its maximum."""
+        """Mean entropy of each head, in nats and as a share of its maximum."""
         entropy = activation.mean_entropy.mean(1)
         keys = activation.weights.shape[-1]
         return {"entropy": entropy, "relative_entropy": entropy / math.log(keys)} if keys > 1 else {"entropy": entropy}
@@ -62,7 +62,7 @@ class AttentionEntropy(AbstractDiagnostic[AttentionRows]):
 
     @classmethod
     def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
-        """Uniform attention, and attention to itself alone."""
+        """Uniform attention, and attention of each token to itself."""
         weights = torch.stack([torch.full((4, 4), 0.25), torch.eye(4)])[None, None]
         expected = torch.tensor([[math.log(4), 0.0]])
         answer = {"entropy": expected, "relative_entropy": expected / math.log(4)}

@@ -26,8 +26,8 @@ _HIGH = Quantity(
     "high_norm_mass",
     "Attention to high-norm patch tokens",
     "1",
-    "Share of the patch queries' attention that goes to patches of outlying norm, which hold no local information.",
-    "A large mass on few such tokens is an artefact in attention maps; registers are the published remedy.",
+    "Share of the patch queries' attention that goes to patches of outlier norm, which hold no local information.",
+    "A large mass on a few such tokens is an artefact in attention maps; registers are the published remedy.",
     axis="head",
 )
 _TOKENS = Quantity(
@@ -44,10 +44,10 @@ _TOKENS = Quantity(
 class AttentionSinks(AbstractDiagnostic[AttentionRows]):
     """Attention mass of patch queries on prefix tokens, and on patch tokens of high norm.
 
-    A patch token has high norm when its norm, where it enters the unit, is more than ``factor`` times the median of
-    its image's patch tokens. Darcet et al. use an absolute cut for one model; a ratio is used here because norms have
-    no common scale between models. Averaged over queries, then over images, by head; each lies in [0, 1]. Where a
-    model has no prefix token that mass is left out. Cost: none beyond the mean row of each head.
+    A patch token has high norm if its norm at the unit's input is more than ``factor`` times the median over its
+    image's patch tokens. Darcet et al. use an absolute cut for one model; a ratio is used here because norms have no
+    common scale between models. Averaged over queries, then over images, for each head; each lies in [0, 1]. A model
+    without prefix tokens has no prefix mass. Cost: none beyond the mean row of each head.
     """
 
     name = "attention-sinks"
@@ -60,10 +60,10 @@ class AttentionSinks(AbstractDiagnostic[AttentionRows]):
     )
 
     factor: float = bounded_field(2.0, Bounds(above=0, most=1e6))
-    """How many times the median norm is high."""
+    """A norm above this many times the median is high."""
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
-        """Both masses for each head, and the share of tokens that are high."""
+        """Both masses for each head, and the share of high-norm tokens."""
         attention, mean_row = activation.attention, activation.mean_row
         norms = activation.token_norms
         median = norms[:, attention.prefix :].median(dim=1, keepdim=True).values

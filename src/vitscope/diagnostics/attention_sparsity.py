@@ -21,14 +21,14 @@ _SHARE = Quantity(
     "Share of keys that hold the mass",
     "1",
     "The smallest share of a query's keys that together hold 90 % (or the chosen mass) of its attention.",
-    "Small means that many tokens are hardly read, a hint that they could be dropped; it is not proof.",
+    "Small means that many tokens get hardly any attention, a hint that they could be dropped; it is not proof.",
     axis="head",
 )
 _TOP = Quantity(
     "top_mass",
     "Mass of the largest weights",
     "1",
-    "How much of a query's attention its largest 10 (or the chosen number of) weights hold.",
+    "Share of a query's attention that its 10 (or the chosen number of) largest weights hold.",
     axis="head",
 )
 
@@ -42,9 +42,9 @@ class AttentionSparsity(AbstractDiagnostic[AttentionRows]):
     .. math:: s_q = \frac1K \min\{m : \textstyle\sum_{i \le m} A_{q(i)} \ge \mu\}, \qquad
               t_q = \textstyle\sum_{i \le k} A_{q(i)}
 
-    with the weights of a row in falling order. Averaged over patch queries, then over images, by head. Both lie in
-    (0, 1]; uniform attention has s = mu and t = k / K. Cost: one sort of
-    at most ``queries`` evenly spread rows of each window.
+    with the weights of a row in descending order. Averaged over patch queries, then over images, for each head. Both
+    lie in (0, 1]; uniform attention has s = mu and t = k / K. Cost: one sort of at most ``queries`` evenly spread rows
+    of each window.
     """
 
     name = "attention-sparsity"
@@ -60,22 +60,22 @@ class AttentionSparsity(AbstractDiagnostic[AttentionRows]):
     top: int = bounded_field(10, COUNT)
     """How many of the largest weights are summed."""
     queries: int = bounded_field(70, COUNT)
-    """Rows of a window that are sorted at most, evenly spread; 65 of the 196 of a ViT at 224."""
+    """Most rows of a window, evenly spread, that are sorted; 65 of the 196 of a ViT at 224 pixels."""
 
     def observe(self, activation: AttentionRows) -> Mapping[str, Float[Tensor, "batch ..."]]:
-        """Both numbers for each head."""
+        """The share of keys and the top mass for each head."""
         sample, keys = activation.sample(self.queries), activation.weights.shape[-1]
         share = keys_for_mass(sample.ordered, self.mass).to(sample.weights) / keys
         top = sample.ordered[..., -self.top :].sum(-1)
         return {"keys_share": sample.over_queries(share), "top_mass": sample.over_queries(top)}
 
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
-        """Both over depth and head."""
+        """Both quantities over depth and head."""
         return over_depth(means, scene, (_SHARE, _TOP))
 
     @classmethod
     def known_answers(cls) -> tuple[Known[AttentionRows], ...]:
-        """Sixteen keys: one of them alone, all alike, and one with 0.85 beside fifteen with 0.01."""
+        """Sixteen keys: attention to one, to all alike, and 0.85 to one with 0.01 to each of the others."""
         alone, alike = torch.eye(16), torch.full((16, 16), 1 / 16)
         one = torch.full((16, 16), 0.01)
         one[:, 3] = 0.85

@@ -1,4 +1,4 @@
-"""Whether the model's confidence means what it says."""
+"""Whether the model's confidence matches its accuracy."""
 
 import math
 from collections.abc import Mapping
@@ -29,21 +29,25 @@ _SIGNED = Quantity(
     "overconfidence",
     "Mean confidence - accuracy",
     "1",
-    "Positive: the model is surer than it is right; negative: it is more often right than it says.",
-    "Nearer to 0 is better.",
+    "Positive: the model is more confident than accurate; negative: it is right more often than its confidence says.",
+    "Closer to 0 is better.",
 )
 _ACCURACY = Quantity(
     "bin_accuracy",
     "Accuracy by confidence",
     "1",
     "Accuracy of the images in a bin of confidence.",
-    "Nearer to the bin's confidence is better.",
+    "Closer to the bin's confidence is better.",
 )
 _CONFIDENCE = Quantity(
     "bin_confidence", "Mean confidence in the bin", "1", "Mean largest probability of the bin's images."
 )
 _SHARE = Quantity(
-    "bin_share", "Share of images in the bin", "1", "How many of the images have such a confidence.", is_share=True
+    "bin_share",
+    "Share of images in the bin",
+    "1",
+    "Share of the images whose confidence falls into the bin.",
+    is_share=True,
 )
 
 
@@ -55,10 +59,10 @@ class Calibration(AbstractDiagnostic[Predictions]):
 
     .. math:: \text{ECE} = \sum_b \left| \frac1n \sum_{i \in b} (c_i - a_i) \right|
 
-    with the confidence c (largest probability) and a = 1 where the prediction is right, over bins of equal width.
-    From 0 to 1. Its standard error is the delta method's at the signs of the bins; the estimate is biased upwards by
-    sampling, the more the fewer images a bin holds. Signed, the same sum without absolute values is the
-    overconfidence. Images whose logits are not finite are left out.
+    with the confidence c (largest probability) and a = 1 if the prediction is right, else 0, over bins of equal width.
+    From 0 to 1. The standard error is that of the delta method at the signs of the bins. Sampling biases the estimate
+    upwards, more so the fewer images a bin holds. The same sum without absolute values is the overconfidence. Images
+    whose logits are not finite are left out.
     """
 
     name = "calibration"
@@ -72,7 +76,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
     """Bins of equal width over confidence 0 to 1."""
 
     def observe(self, activation: Predictions) -> Mapping[str, Float[Tensor, "batch ..."]]:
-        """Each image's bin, and in it its confidence, correctness and their difference."""
+        """Each image's bin, and its confidence, correctness and their difference in that bin."""
         best = activation.log_probabilities.max(1)
         confidence, right = best.values.exp(), activation.right.float()
         index = (confidence.nan_to_num() * self.bins).ceil().long().sub(1).clamp(0, self.bins - 1)
@@ -89,7 +93,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
     def conclude(self, means: Means, scene: Scene) -> xr.Dataset:
         """The error, the overconfidence, and the reliability bins."""
         gap, error, count = means.mean(0, "gap"), means.error(0, "gap"), means.count(0, "gap")
-        # The bins are disjoint: cov(g_b, g_c) = -mean_b mean_c, so only the variances need to be kept.
+        # The bins are disjoint: cov(g_b, g_c) = -mean_b mean_c, so only the variances need to be stored.
         signed = np.abs(gap)
         variance = (error**2).sum() - (signed.sum() ** 2 - (signed**2).sum()) / max(count[0] - 1, 1)
         middles = (np.arange(self.bins) + 0.5) / self.bins
@@ -102,7 +106,7 @@ class Calibration(AbstractDiagnostic[Predictions]):
 
     @classmethod
     def known_answers(cls) -> tuple[Known[Predictions], ...]:
-        """Four predictions of confidence 3/4, one of them wrong in each of two bins' worth of data."""
+        """Four predictions of confidence 3/4 in one bin, three right and one wrong."""
         logits = torch.tensor([[math.log(3.0), 0.0]]).repeat(4, 1)
         labels = torch.tensor([0, 0, 0, 1])
         gap = torch.zeros(4, 10)

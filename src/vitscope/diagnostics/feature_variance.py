@@ -27,8 +27,8 @@ _CHANGE = Quantity(
     "log_change",
     "Change of the log variance across the unit",
     "log",
-    "Below 0 the unit lowers the variance, above 0 it raises it. Taken image by image, so that its error is that of "
-    "the change; the logarithm makes the units of a network compare.",
+    "Below 0 the unit lowers the variance, above 0 it raises it. Computed image by image, so its error is that of the "
+    "change; the logarithm makes the units of a network comparable.",
 )
 
 
@@ -40,8 +40,8 @@ class FeatureVariance(AbstractDiagnostic[FeatureMap]):
 
     .. math:: \frac1C \sum_c \frac{1}{N-1} \sum_{i=1}^{N} (x_{ic} - \bar x_c)^2
 
-    Prefix tokens are dropped. At least 0; in the squared unit of the activations, so that levels compare within a
-    model and not between models. Cost: two passes over the map.
+    Prefix tokens are dropped. At least 0, in squared units of the activations, so levels are comparable within a model
+    but not between models. Cost: two passes over the map.
     """
 
     name = "feature-variance"
@@ -64,7 +64,7 @@ class FeatureVariance(AbstractDiagnostic[FeatureMap]):
 
     @classmethod
     def known_answers(cls) -> tuple[Known[FeatureMap], ...]:
-        """Cells 1, 2, 3, 4 beside a constant channel."""
+        """One channel with cells 1, 2, 3, 4 and one constant channel."""
         cells = torch.stack([torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.full((4,), 7.0)], -1)[None]
         return (
             Known("variances 5/3 and 0 average to 5/6", FeatureMap(cells, (2, 2)), {"variance": torch.tensor([5 / 6])}),

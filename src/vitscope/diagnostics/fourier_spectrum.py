@@ -23,21 +23,21 @@ _SPECTRUM = Quantity(
     "relative_log_amplitude",
     "Relative log amplitude",
     "log",
-    "How much weaker a spatial frequency is than the mean, on the half diagonal of the spectrum; more negative is "
-    "weaker. A unit that lowers the curve at high frequency smooths, one that raises it sharpens.",
+    "How much weaker a spatial frequency is than the mean (frequency 0), along the half diagonal of the spectrum; more "
+    "negative is weaker. A unit that lowers the curve at high frequencies smooths, one that raises it sharpens.",
 )
 _HIGHEST = Quantity(
     "at_highest_frequency",
     "Relative log amplitude at the highest frequency",
     "log",
-    "The spectrum's end: it falls where the network smooths (low-pass) and rises where it sharpens (high-pass).",
+    "The end of the spectrum: it falls where the network smooths (low-pass) and rises where it sharpens (high-pass).",
 )
 
 _SHARPENING = Quantity(
     "sharpening",
     "Change of the highest frequency's log amplitude across the unit",
     "log",
-    "Above 0 the unit sharpens, below 0 it smooths. Taken image by image, so that its error is that of the change.",
+    "Above 0 the unit sharpens, below 0 it smooths. Computed image by image, so its error is that of the change.",
 )
 
 
@@ -51,12 +51,12 @@ class FourierSpectrum(AbstractDiagnostic[FeatureMap]):
 
     F is the two-dimensional discrete Fourier transform of one channel, read on the half diagonal; the mean is over
     channels, then over images; prefix tokens are dropped. Frequencies are in units of the Nyquist frequency. Each
-    layer is measured at the frequencies its own map has and drawn on a common axis by linear interpolation; beyond
-    the highest frequency of an odd-sized map the last value is kept.
+    layer is measured at the frequencies of its own map and interpolated linearly onto a common axis; beyond the
+    highest frequency of an odd-sized map the last value is repeated.
 
-    Park and Kim's notebook averages the same way over a batch and stops one frequency below Nyquist on even maps;
+    Park and Kim's notebook averages over a batch in the same way but stops one frequency below Nyquist on even maps;
     here the Nyquist frequency itself, pi, is the last. Unit: natural logarithm. Cost: 2 x frequencies x cells x
-    channels products an image and layer, no transform.
+    channels products per image and layer, without a transform.
     """
 
     name = "fourier-spectrum"
@@ -97,7 +97,7 @@ class FourierSpectrum(AbstractDiagnostic[FeatureMap]):
 
     @classmethod
     def known_answers(cls) -> tuple[Known[FeatureMap], ...]:
-        """A checkerboard plus a constant, and the ratio of their amplitudes."""
+        """A checkerboard and a cosine wave, each on a constant, and the ratio of amplitudes."""
         sign = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2).reshape(1, 16, 1)
         board = FeatureMap((2.0 + sign).expand(2, 16, 3).contiguous(), (4, 4))
         half = -float(np.log(2.0))

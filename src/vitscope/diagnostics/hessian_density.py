@@ -6,6 +6,7 @@ from typing import final
 import numpy as np
 import torch
 import xarray as xr
+from typing_extensions import override
 
 from vitscope.engine.curvature.curvature import (
     CURVATURES,
@@ -32,35 +33,37 @@ _DENSITY = Quantity(
     "Hessian eigenvalue density",
     "1/nats",
     "Share of the Hessian's eigenvalues per unit of eigenvalue, smoothed by Gaussian kernels whose width is an "
-    "attribute; mean over mini-batches.",
-    "Neither shape is known to be better; mass far from zero is sharp, mass below zero is non-convex.",
+    "attribute of the stored array; mean over mini-batches.",
+    "No shape is known to be better; mass far from zero means sharp, mass below zero non-convex.",
 )
 _NEGATIVE = Quantity(
-    "negative_mass", "Negative share of the density", "1", "Share of all eigenvalues that is below zero.",
+    "negative_mass", "Negative share of the density", "1", "Share of all eigenvalues that are below zero.",
     "Smaller is more convex.",
 )  # fmt: skip
-_MEAN = Quantity("mean", "Mean eigenvalue", "nats", "The trace over the number of weights.", "Smaller is flatter.")
+_MEAN = Quantity(
+    "mean", "Mean eigenvalue", "nats", "The trace divided by the number of weights.", "Smaller is flatter."
+)
 _SQUARE = Quantity(
-    "mean_square", "Mean squared eigenvalue", "nats²", "The squared Frobenius norm over the number of weights.",
+    "mean_square", "Mean squared eigenvalue", "nats²", "The squared Frobenius norm divided by the number of weights.",
     "Smaller is flatter.",
 )  # fmt: skip
 _NODES = Quantity("nodes", "Nodes of the quadrature", "nats", "Where each mini-batch's spectral measure has its mass.")
-_WEIGHTS = Quantity("weights", "Weights of the quadrature", "1", "How much mass stands at each node.")
+_WEIGHTS = Quantity("weights", "Weights of the quadrature", "1", "The mass at each node.")
 
 
 @CURVATURES.add("hessian-density")
 @final
 @dataclass(frozen=True)
 class HessianDensity(AbstractCurvature):
-    r"""The density of all eigenvalues of the Hessian of single mini-batches' loss.
+    r"""The density of all eigenvalues of the Hessian of the loss on single mini-batches.
 
     .. math:: \phi(\lambda) = \frac1n \sum_{i=1}^n \delta(\lambda - \lambda_i) \approx
               \frac1V \sum_{v=1}^V \sum_{j=1}^m w_{vj}\, N(\lambda; \theta_{vj}, \sigma^2)
 
     Stochastic Lanczos quadrature: from each of V random Gaussian vectors, m steps of Lanczos' method give nodes and
     weights. Their first 2m - 1 moments are those of the vector's spectral measure, whose mean is the density. Sigma is
-    ``kernel`` times the range of the nodes. The density integrates to one. L2 in the loss shifts it by exactly
-    ``weight_decay``. Cost: V x m Hessian products a mini-batch, six forward passes' multiplications each.
+    ``kernel`` times the range of the nodes. The density integrates to one. An L2 term in the loss shifts it by exactly
+    ``weight_decay``. Cost: V x m Hessian products per mini-batch, each with the multiplications of six forward passes.
     """
 
     name = "hessian-density"
@@ -76,21 +79,21 @@ class HessianDensity(AbstractCurvature):
     vectors: int = bounded_field(2, COUNT)
     """Random vectors for each mini-batch and part."""
     batch: int = bounded_field(16, COUNT)
-    """Images of a mini-batch."""
+    """Images per mini-batch."""
     batches: int = bounded_field(8, COUNT)
-    """How many mini-batches."""
+    """Number of mini-batches."""
     kernel: float = bounded_field(0.01, Bounds(above=0, most=1))
     """Standard deviation of the smoothing kernel, as a share of the range of the nodes."""
     points: int = bounded_field(1001, Bounds(2, 1_000_000))
-    """Eigenvalues at which the density is given, evenly spaced."""
+    """Number of evenly spaced eigenvalues at which the density is given."""
     weight_decay: float = bounded_field(0.0, SIZE)
-    """L2 in the loss: half of it times the squared norm of the weights."""
+    """L2 term in the loss: half of this times the squared norm of the weights."""
     per: Per = "model"
-    """Differentiate by the whole model, or apart by each block, unit or module."""
+    """Take the Hessian of the whole model, or of each block, unit or module separately."""
     precision: Precision = "float32"
     """float32 or float64."""
     seed: int = 0
-    """Of the mini-batches and of the random vectors."""
+    """Seed of the mini-batches and the random vectors."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.vectors) < 1 or self.points < 2 or self.kernel <= 0:
@@ -100,22 +103,22 @@ class HessianDensity(AbstractCurvature):
             )
         if self.kernel * self.points < 2:
             raise UserError(
-                f"A kernel of {self.kernel:g} of the range is lost between {self.points} points; "
+                f"A kernel of {self.kernel:g} of the range is too narrow for {self.points} points; "
                 f"give at least {int(2 / self.kernel) + 1} points."
             )
         super().__post_init__()
 
     @property
+    @override
     def sample(self) -> LossSample:
-        """On what it is measured."""
         return LossSample(self.batch, self.batches, self.per, self.precision, self.seed)
 
     def products(self, parts: int) -> int:
-        """One a step, from each vector, for each part."""
+        """One per Lanczos step, for each vector and part."""
         return parts * self.steps * self.vectors
 
     def examine(self, problem: CurvatureProblem) -> Record:
-        """Nodes in ascending order and weights, one row for each vector."""
+        """Nodes in ascending order and their weights, one row for each vector."""
         nodes: list[torch.Tensor] = []
         weights: list[torch.Tensor] = []
         for hessian in problem.blocks():
@@ -131,9 +134,9 @@ class HessianDensity(AbstractCurvature):
         return {"nodes": torch.stack(nodes), "weights": torch.stack(weights)}
 
     def conclude(self, records: Records) -> xr.Dataset:
-        """The density with its error over mini-batches, its moments, and the nodes and weights it is made of."""
+        """The density with its error over mini-batches, its moments, and its nodes and weights."""
         parts = records.parts
-        nodes, weights = (records.stacked(name) for name in ("nodes", "weights"))  # part minibatch vector step
+        nodes, weights = (records.stack(name) for name in ("nodes", "weights"))  # part minibatch vector step
         low, high = float(nodes.min()), float(nodes.max())
         width = self.kernel * max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12)
         points = torch.linspace(low - 5 * width, high + 5 * width, self.points, dtype=torch.float64)
@@ -159,7 +162,7 @@ class HessianDensity(AbstractCurvature):
 
     @classmethod
     def known_answers(cls) -> tuple[KnownCurvature, ...]:
-        """Multiples of the identity, block by block: one node, with all the weight."""
+        """Multiples of the identity, block by block: a single node holds all the weight."""
         problem = problem_of(
             lambda w: 1.5 * (w["a"] ** 2).sum() - (w["b"] ** 2).sum() + w["a"][0] * w["b"][0],
             {"a": torch.ones(3).double(), "b": torch.ones(2).double()},

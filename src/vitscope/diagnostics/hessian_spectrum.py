@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.engine.curvature.curvature import (
     CURVATURES,
@@ -30,12 +31,12 @@ from vitscope.measurement.quantity import Quantity
 from vitscope.numerics.lanczos import Ends, extreme_eigenpairs
 from vitscope.numerics.spectral_density import kernel_density
 
-_FLAT = "Smaller is flatter. A flat loss goes with better generalisation in the paper, which others dispute."
+_FLAT = "Smaller is flatter. Park and Kim find that a flat loss goes with better generalisation; others dispute it."
 _LARGEST = Quantity(
     "largest",
     "Largest Hessian eigenvalues",
     "nats",
-    "The algebraically largest eigenvalues of a mini-batch's Hessian, by their place in order, mean over mini-batches.",
+    "The algebraically largest eigenvalues of a mini-batch's Hessian, in descending order, mean over mini-batches.",
     _FLAT,
 )
 _SMALLEST = Quantity(
@@ -43,27 +44,27 @@ _SMALLEST = Quantity(
     "Smallest Hessian eigenvalues",
     "nats",
     "The algebraically smallest eigenvalues, most negative first, mean over mini-batches; below 0 is non-convex.",
-    "Nearer to zero is more convex.",
+    "Closer to zero is more convex.",
 )
 _POOLED = Quantity(
     "pooled",
     "Hessian max-eigenvalue spectrum",
     "1/nats",
-    "Density of the eigenvalues of largest modulus of all mini-batches together, as in the paper; the kernel's width "
-    "is an attribute.",
+    "Density of the eigenvalues of largest modulus, pooled over all mini-batches as in Park and Kim; the kernel's "
+    "width is an attribute of the stored array.",
 )
 _NEGATIVE = Quantity(
     "negative_share",
     "Share of negative eigenvalues (NEP)",
     "1",
-    "Share of negative ones among the eigenvalues of largest modulus.",
-    "Smaller is more convex, which the paper finds to ease training.",
+    "Share of negative eigenvalues among those of largest modulus.",
+    "Smaller is more convex, which Park and Kim find to ease training.",
 )
 _POSITIVE = Quantity(
     "positive_mean",
     "Mean positive eigenvalue (APE)",
     "nats",
-    "Mean of the positive ones among the eigenvalues of largest modulus.",
+    "Mean of the positive eigenvalues among those of largest modulus.",
     _FLAT,
 )
 _CONVERGED = Quantity(
@@ -75,8 +76,8 @@ _EACH = {
         f"{end}_each",
         f"Hessian eigenvalues, {words}, mini-batch by mini-batch",
         "nats",
-        "One mini-batch's eigenvalues; the error beside each is its residual ||Hv - lambda v||, within which an "
-        "eigenvalue lies.",
+        "One mini-batch's eigenvalues. The error of each is its residual ||Hv - lambda v||: a true eigenvalue lies "
+        "within that distance.",
         _FLAT,
     )
     for end, words in (("largest", "largest"), ("smallest", "smallest"), ("modulus", "largest by modulus"))
@@ -87,18 +88,18 @@ _EACH = {
 @final
 @dataclass(frozen=True)
 class HessianSpectrum(AbstractCurvature):
-    r"""The outermost eigenvalues of the Hessian of single mini-batches' loss.
+    r"""The outermost eigenvalues of the Hessian of the loss on single mini-batches.
 
     .. math:: H = \nabla_\theta^2 \Big( \frac1B \sum_b \mathrm{CE}(f_\theta(x_b), y_b)
               + \frac{\mathrm{wd}}{2}\lVert\theta\rVert^2 \Big)
 
-    The algebraically largest and smallest ones by Lanczos' method with full re-orthogonalisation, both from one Krylov
-    space; and, told apart from them, those of largest modulus, from which the paper takes NEP (the share of negative
-    ones) and APE (the mean of the positive ones). L2 in the loss adds exactly ``weight_decay`` to every eigenvalue.
-    Each eigenvalue has its residual, computed at its vector; it has converged where that is at most ``tolerance``
-    times the spectral norm of its Hessian. An eigenvalue of multiplicity m is found once. The paper looks at the
-    augmented training set: give images that are augmented, with their soft labels, for that. Batch norm is in
-    evaluation mode. Cost: some 40 to 200 Hessian products a mini-batch, six forward passes' multiplications each.
+    Lanczos' method with full re-orthogonalisation finds the algebraically largest and smallest in one Krylov space.
+    From these come the eigenvalues of largest modulus, and from them the paper's NEP (the share of negative ones) and
+    APE (the mean of the positive ones). An L2 term in the loss adds exactly ``weight_decay`` to every eigenvalue. An
+    eigenvalue has converged if its residual, computed at its eigenvector, is at most ``tolerance`` times the spectral
+    norm of its Hessian. An eigenvalue of multiplicity m is found once. The paper uses the augmented training set: to
+    do the same, give augmented images with their soft labels. Batch norm is in evaluation mode. Cost: some 40 to 200
+    Hessian products per mini-batch, each with the multiplications of six forward passes.
     """
 
     name = "hessian-spectrum"
@@ -110,25 +111,25 @@ class HessianSpectrum(AbstractCurvature):
     )
 
     top: int = bounded_field(5, Bounds(1, 10_000))
-    """How many eigenvalues of each end, and by modulus."""
+    """Number of eigenvalues at each end, and by modulus."""
     batch: int = bounded_field(16, COUNT)
-    """Images of a mini-batch."""
+    """Images per mini-batch."""
     batches: int = bounded_field(8, COUNT)
-    """How many mini-batches."""
+    """Number of mini-batches."""
     ends: Ends = "both"
     """both, largest or smallest; NEP and APE need both."""
     weight_decay: float = bounded_field(0.0, SIZE)
-    """L2 in the loss: half of it times the squared norm of the weights."""
+    """L2 term in the loss: half of this times the squared norm of the weights."""
     per: Per = "model"
-    """Differentiate by the whole model, or apart by each block, unit or module."""
+    """Take the Hessian of the whole model, or of each block, unit or module separately."""
     precision: Precision = "float32"
     """float32 or float64."""
     steps: int = bounded_field(200, COUNT)
-    """Products at most, for each mini-batch and part."""
+    """Most Hessian products per mini-batch and part."""
     tolerance: float = bounded_field(1e-4, Bounds(above=0, most=1))
     """Residual at which an eigenvalue has converged, relative to the spectral norm."""
     seed: int = 0
-    """Of the mini-batches and of the vectors Lanczos' method starts from."""
+    """Seed of the mini-batches and of the starting vectors of Lanczos' method."""
 
     def __post_init__(self) -> None:
         if self.top < 1 or self.steps < 2 or self.tolerance <= 0:
@@ -139,16 +140,16 @@ class HessianSpectrum(AbstractCurvature):
         super().__post_init__()
 
     @property
+    @override
     def sample(self) -> LossSample:
-        """On what it is measured."""
         return LossSample(self.batch, self.batches, self.per, self.precision, self.seed)
 
     def products(self, parts: int) -> int:
-        """About as many as a trained transformer's ends take; at most ``steps`` for each part."""
+        """About as many as the ends of a trained transformer's spectrum take; at most ``steps`` for each part."""
         return parts * min(self.steps, (8 + 3 * self.top) * (1 + (self.ends == "both")))
 
     def examine(self, problem: CurvatureProblem) -> Record:
-        """Eigenvalues and residuals of each end, outermost first, NaN where there are fewer weights."""
+        """Eigenvalues and residuals of each end, outermost first, padded with NaN if fewer were found."""
         found = [self._part(hessian, problem.generator) for hessian in problem.blocks()]
         return {name: torch.stack([one[name] for one in found]) for name in found[0]}
 
@@ -168,15 +169,15 @@ class HessianSpectrum(AbstractCurvature):
         return torch.cat([values, values.new_full((self.top - len(values),), torch.nan)])
 
     def conclude(self, records: Records) -> xr.Dataset:
-        """Means over mini-batches by place in order, NEP and APE, and every eigenvalue with its residual."""
+        """Means over mini-batches by rank, NEP and APE, and every eigenvalue with its residual."""
         parts, rank = records.parts, {"rank": np.arange(self.top)}
         ends = [(end, quantity) for end, quantity in (("largest", _LARGEST), ("smallest", _SMALLEST))
                 if self.ends in ("both", end)]  # fmt: skip
-        each = {end: (records.stacked(end), records.stacked(f"{end}_residual")) for end, _ in ends}
+        each = {end: (records.stack(end), records.stack(f"{end}_residual")) for end, _ in ends}
         result = xr.Dataset()
         for end, quantity in ends:
             result = result.assign(by_part(quantity, parts, ("rank",), over_minibatches(each[end][0]), rank))
-        bound = self.tolerance * records.stacked("norm")[..., None]
+        bound = self.tolerance * records.stack("norm")[..., None]
         reached = [np.where(np.isfinite(values), residuals <= bound, np.nan) for values, residuals in each.values()]
         if self.ends == "both":
             each["modulus"] = self._by_modulus(records)
@@ -192,9 +193,9 @@ class HessianSpectrum(AbstractCurvature):
 
     def _by_modulus(self, records: Records) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The eigenvalues of largest modulus among those of both ends, and their residuals."""
-        fits = np.arange(self.top) < records.stacked("size")[..., None] - self.top  # else it is among the largest
-        values = np.concatenate([records.stacked("largest"), np.where(fits, records.stacked("smallest"), np.nan)], 2)
-        residuals = np.concatenate([records.stacked(f"{end}_residual") for end in ("largest", "smallest")], 2)
+        fits = np.arange(self.top) < records.stack("size")[..., None] - self.top  # else it is among the largest
+        values = np.concatenate([records.stack("largest"), np.where(fits, records.stack("smallest"), np.nan)], 2)
+        residuals = np.concatenate([records.stack(f"{end}_residual") for end in ("largest", "smallest")], 2)
         order = np.argsort(-np.abs(values), axis=2, kind="stable")[..., : self.top]  # NaN goes last
         return np.take_along_axis(values, order, 2), np.take_along_axis(residuals, order, 2)
 
@@ -204,12 +205,12 @@ class HessianSpectrum(AbstractCurvature):
             return []
         return [
             f"{missed} of {count} Hessian eigenvalues have not converged to {self.tolerance:g} of the spectral norm "
-            f"after {self.steps} products; raise steps or the tolerance, or look at the residual beside each."
+            f"after {self.steps} products; raise steps or the tolerance, or look at the residual of each."
         ]
 
     @classmethod
     def known_answers(cls) -> tuple[KnownCurvature, ...]:
-        """A quadratic with a diagonal, one by two groups of weights apart, and logistic regression at zero."""
+        """A diagonal quadratic, a quadratic in two separate groups of weights, and logistic regression at zero."""
         diagonal = torch.tensor([7.0, -9, 5, 3, 2, 1, 0.5, 0, -1, -2, -3, -4], dtype=torch.float64)
         quadratic = problem_of(lambda w: 0.5 * (diagonal * w["w"] ** 2).sum(), {"w": torch.ones(12).double()})
         apart = problem_of(

@@ -20,7 +20,7 @@ _RANK = Quantity(
     "Effective rank of the tokens",
     "dimensions",
     "In how many directions the patch tokens of one image differ.",
-    "A fall to 1 or 2 in the depth is rank collapse; otherwise neither way is known to be better.",
+    "A fall to 1 or 2 in deep blocks is rank collapse; otherwise neither way is known to be better.",
 )
 
 
@@ -34,8 +34,8 @@ class TokenRank(AbstractDiagnostic[FeatureMap]):
 
     with the singular values of the centred tokens: the participation ratio, the exponential of the Renyi entropy of
     order 2 of the squared spectrum. It is at most Roy and Vetterli's effective rank (order 1, EUSIPCO 2007) and needs
-    no decomposition. From 1 (differences along one line) to min(N - 1, C); 0 where all tokens are equal. Cost: one
-    Gram matrix an image and block, after whose last unit it is read.
+    no decomposition. From 1 (differences along one line) to min(N - 1, C); 0 if all tokens are equal. Read after the
+    last unit of each block. Cost: one Gram matrix per image and block.
     """
 
     name = "token-rank"

@@ -19,8 +19,8 @@ _COSINE = Quantity(
     "cosine",
     "Mean cosine between patch tokens",
     "1",
-    "1: every patch token points the same way, the image's positions can no longer be told apart.",
-    "Near 1 in the depth is oversmoothing, and costs dense tasks most; a low value by itself is no merit.",
+    "1: all patch tokens point the same way, and the image's positions can no longer be distinguished.",
+    "Near 1 in deep units is oversmoothing, which costs dense tasks most; a low value alone is no merit.",
 )
 
 
@@ -32,8 +32,8 @@ class TokenSimilarity(AbstractDiagnostic[FeatureMap]):
 
     .. math:: \frac{1}{N(N-1)} \sum_{i \ne j} \frac{x_i \cdot x_j}{|x_i||x_j|}
 
-    From -1/(N-1) to 1; prefix tokens are dropped; tokens are taken as they are, not centred. Cost: linear in the
-    tokens, through the sum of the unit vectors.
+    From -1/(N-1) to 1. Prefix tokens are dropped; the others are not centred. Cost: linear in the tokens, through the
+    sum of the unit vectors.
     """
 
     name = "token-similarity"

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import reduce
 
 import xarray as xr
+from typing_extensions import override
 
 from vitscope.data import Images
-from vitscope.engine.contrasted import contrasted, scores_of_all
+from vitscope.engine.contrasted import contrast_group, scores_of_all
 from vitscope.engine.contrasting import ContrastResult, ContrastWork
-from vitscope.engine.measure import checked, describe_units, fitted, settings_of, subject_spec, why_empty
+from vitscope.engine.measure import check_subject, describe_units, fit_images, settings_of, subject_spec, why_empty
 from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer, carry_out
 from vitscope.engine.reading.activation import ActivationKind
@@ -21,6 +22,7 @@ from vitscope.engine.reading.scores import SCORES
 from vitscope.engine.study import AsDiagnostic
 from vitscope.engine.work.work import Amount
 from vitscope.measurement.errors import UserError
+from vitscope.measurement.text import tell_apart
 from vitscope.models.state import buffers_kept
 from vitscope.models.subject import Subject
 from vitscope.runs.provenance import provenance
@@ -37,26 +39,26 @@ def contrast(
     plan: Plan | None = None,
     labels: Sequence[str] | None = None,
 ) -> Run:
-    """Diagnostics of subjects on the same images, and what each changes by from the first, image by image.
+    """Measure diagnostics of several subjects on the same images, and their changes from the first, image by image.
 
     ``after`` is one subject or several; each is compared with ``before``. Subjects may differ in architecture, input
-    size and preprocessing: each sees the same pictures as its own transform makes them. What is read of predictions
-    always compares; what is read after units is compared only with subjects that have the same units as ``before``, and
-    ``run.skipped`` and ``run.notes`` name the others. ``labels`` are what the subjects are called, ``before`` first;
-    their names if left out. ``diagnostics`` are given as to :func:`vitscope.measure`; curvature has no part in this.
+    size and preprocessing: each sees the same pictures through its own transform. Diagnostics of predictions are always
+    compared; diagnostics measured after units are compared only for subjects with the same units as ``before``, and
+    ``run.skipped`` and ``run.notes`` name the others. ``labels`` name the subjects, ``before`` first; the default is
+    their own names. ``diagnostics`` are given as to :func:`vitscope.measure`, without curvature.
 
-    Returns a run with one group for each diagnostic. Along ``subject`` stand each quantity, and ``<quantity>_change``
-    with its standard error ``_error``, ``_count``, and the ends ``_low`` and ``_high`` of its 95 % interval. What both
-    find hard alike cancels in these errors:
+    Returns a run with one group for each diagnostic. Along ``subject`` it holds each quantity and ``<quantity>_change``
+    with its standard error ``_error``, ``_count``, and the ends ``_low`` and ``_high`` of its 95 % interval. Difficulty
+    that both subjects share cancels in these errors:
 
     * a share of images (accuracy): the exact interval of :class:`vitscope.measurement.exact.PairedShare`, from the
       numbers of images ``_gained`` and ``_lost``; ``_p`` is McNemar's exact p;
     * a mean over images: Student's t of the differences image by image, over images that have both numbers;
     * anything else (the expected calibration error): the jackknife over groups of images, the same for both subjects.
 
-    Each interval is by itself: of 100 changes of nothing, 5 exclude 0. Group ``predictions`` keeps the scores of each
-    image. Cost: a forward pass of each image through every subject. With ``plan.folder`` finished shards are kept at
-    once. Raises ``UserError`` if a subject is random, or the images do not fit one.
+    Intervals are not corrected for their number: if nothing changed, 5 of 100 exclude 0. Group ``predictions`` holds
+    the scores of each image. Cost: a forward pass of each image through every subject. With ``plan.folder`` finished
+    shards are saved at once. Raises ``UserError`` if a subject is random, or the images do not fit one.
     """
     plan = check_plan(plan)
     return carry_out(resolve_contrast(before, after, images, diagnostics, labels), plan)
@@ -64,7 +66,7 @@ def contrast(
 
 @dataclass(frozen=True)
 class ContrastQuestion(AbstractQuestion):
-    """A contrast resolved for subjects and images: for each subject its label, and the images fitted to its classes."""
+    """A resolved contrast: the subjects, and for each its label and the images fitted to its classes."""
 
     subjects: tuple[Subject, ...]
     labels: tuple[str, ...]
@@ -72,12 +74,12 @@ class ContrastQuestion(AbstractQuestion):
     diagnostics: tuple[AnyDiagnostic, ...]
 
     @property
+    @override
     def title(self) -> str:
-        """What it is called while it is answered."""
         return "Contrast"
 
     def make_spec(self) -> Spec:
-        """All subjects, the images as the first knows them, and the settings of each diagnostic."""
+        """All subjects, the images as fitted to the first, and the settings of each diagnostic."""
         specs = [
             subject_spec("contrast", subject, images, {})
             for subject, images in zip(self.subjects, self.images, strict=True)
@@ -95,7 +97,7 @@ class ContrastQuestion(AbstractQuestion):
         return Spec("contrast", model, specs[0].images, settings)
 
     def work(self, batch_size: int) -> ContrastWork:
-        """What executors carry out."""
+        """The work for executors."""
         return ContrastWork(
             self.subjects[0], self.images[0], self.subjects[1:], self.images[1:], self.diagnostics, batch_size
         )
@@ -105,8 +107,8 @@ class ContrastQuestion(AbstractQuestion):
         """A forward pass of each image through every subject."""
         return len(self.images[0]) * len(self.subjects)
 
-    def kept(self, plan: Plan) -> Amount:
-        """How many of the passes an interrupted attempt left in the plan's folder."""
+    def kept_amount(self, plan: Plan) -> Amount:
+        """How many passes an interrupted attempt left in the plan's folder."""
         return count_kept(self.work(plan.batch_size), self.spec, plan)
 
     def answer(self, plan: Plan) -> Answer:
@@ -121,13 +123,13 @@ class ContrastQuestion(AbstractQuestion):
         notes = [
             f"{label}: {note}"
             for label, subject, images in zip(self.labels, self.subjects, self.images, strict=True)
-            for note in (*subject.notes, *checked(subject, images))
+            for note in (*subject.notes, *check_subject(subject, images))
         ]
         work = self.work(plan.batch_size)
         result = reduce(ContrastResult.merge, fold_work(work, self.spec, plan, self.total).values())
         self.images[0].check_broken(result.broken)
         for label, subject, values in zip(self.labels, self.subjects, result.values, strict=True):
-            notes += [f"{label}: {one.told(subject)}" for one in values.wanting]
+            notes += [f"{label}: {one.describe(subject)}" for one in values.wanting]
         notes += [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
         origin = provenance(time.perf_counter() - started, plan.command)
         return self._run(work, result, origin, [*dict.fromkeys(n for i in self.images for n in i.notes), *notes])
@@ -136,7 +138,7 @@ class ContrastQuestion(AbstractQuestion):
         groups: dict[str, xr.Dataset] = {}
         skipped: dict[str, str] = {}
         for index, diagnostic in enumerate(self.diagnostics):
-            found = contrasted(work, result, index, self.labels)
+            found = contrast_group(work, result, index, self.labels)
             if found is not None:
                 groups[diagnostic.name] = found
             else:
@@ -146,7 +148,7 @@ class ContrastQuestion(AbstractQuestion):
             one.title for one in self.diagnostics if one.reads is not ActivationKind.PREDICTIONS and one.name in groups
         ]
         if apart and layered:
-            notes = [*notes, f"{', '.join(layered)}: without {', '.join(apart)}, whose units are others."]
+            notes = [*notes, f"{', '.join(layered)}: without {', '.join(apart)}, whose units differ."]
         if any(one.reads is ActivationKind.PREDICTIONS for one in self.diagnostics):
             scores = scores_of_all(result, self.labels, self.images)
             groups |= {} if scores is None else {SCORES: scores}
@@ -158,7 +160,7 @@ class ContrastQuestion(AbstractQuestion):
     def _why_empty(self, work: ContrastWork, diagnostic: AnyDiagnostic, read: int) -> str:
         if diagnostic.reads is not ActivationKind.PREDICTIONS and not any(work.alike[1:]):
             others = ", ".join(self.labels[1:])
-            return f"it is measured after units, and those of {self.labels[0]} and {others} are not the same"
+            return f"it is measured after each unit, and the units of {self.labels[0]} and {others} differ"
         return next(
             why
             for subject in self.subjects
@@ -173,29 +175,25 @@ def resolve_contrast(
     diagnostics: AsDiagnostic | Iterable[AsDiagnostic],
     labels: Sequence[str] | None = None,
 ) -> ContrastQuestion:
-    """The contrast that is meant, its images' labels fitted to each subject's classes; reads no image."""
+    """The contrast, with the images' labels fitted to each subject's classes; reads no image."""
     subjects = (before, *((after,) if isinstance(after, Subject | str | os.PathLike) else after))
     if len(subjects) < 2:
-        raise UserError("A contrast takes a model and at least one other; no other was given.")
+        raise UserError("A contrast needs at least two models; only one was given.")
     measured = resolve_names(diagnostics, DIAGNOSTICS)
     if not measured:
-        raise UserError("No diagnostic was given; give the name of one or several, as vitscope list shows them.")
+        raise UserError("No diagnostic was given; give one or more of the names that vitscope list shows.")
     known: dict[object, Images] = {}
     shown = tuple(
-        known.setdefault((subject.class_count, subject.classes), fitted(subject, images)) for subject in subjects
+        known.setdefault((subject.class_count, subject.classes), fit_images(subject, images)) for subject in subjects
     )
     return ContrastQuestion(subjects, _names(subjects, labels), shown, measured)
 
 
 def _names(subjects: Sequence[Subject], labels: Sequence[str] | None) -> tuple[str, ...]:
-    """The labels given, or the subjects' names, told apart by their edits or their place in the order."""
+    """The given labels, or the subjects' names, made unique by their edits or their position."""
     if isinstance(labels, str) or (labels is not None and len(set(labels)) != len(subjects)):
-        raise UserError(f"{len(subjects)} models were given the labels {labels!r}; give each one of its own.")
+        raise UserError(f"{len(subjects)} models were given the labels {labels!r}; give each model its own label.")
     if labels is not None:
         return tuple(labels)
     edited = [", ".join((subject.name, *map(repr, subject.edits))) for subject in subjects]
-    names = [subject.name for subject in subjects]
-    told = [full if names.count(name) > 1 else name for name, full in zip(names, edited, strict=True)]
-    return tuple(
-        name if told.count(name) == 1 else f"{name} ({told[:i].count(name) + 1})" for i, name in enumerate(told)
-    )
+    return tell_apart([subject.name for subject in subjects], edited)

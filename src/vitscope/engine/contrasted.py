@@ -9,7 +9,7 @@ import xarray as xr
 from vitscope.data import Images
 from vitscope.engine.contrasting import ContrastResult, ContrastWork
 from vitscope.engine.grid import Axis
-from vitscope.engine.gridded import rename, stack, without
+from vitscope.engine.gridded import drop_quantities, rename, stack
 from vitscope.engine.reading.diagnostic import AnyDiagnostic, Scene
 from vitscope.engine.reading.fold import Means
 from vitscope.engine.reading.jackknife import jackknife
@@ -24,11 +24,11 @@ _WORDS = {
     "lost": "images lost",
     "p": "McNemar's exact p",
 }
-"""What stands beside a change, and what it is."""
+"""Suffixes of the numbers stored with a change, and their labels."""
 
 
-def contrasted(work: ContrastWork, result: ContrastResult, index: int, labels: Sequence[str]) -> xr.Dataset | None:
-    """The group of a diagnostic, by its number; None where fewer than two subjects have anything of it."""
+def contrast_group(work: ContrastWork, result: ContrastResult, index: int, labels: Sequence[str]) -> xr.Dataset | None:
+    """The group of diagnostic number ``index``; None unless the first subject and another one have results."""
     diagnostic, scene = work.diagnostics[index], Scene(work.subject.places)
     values = [diagnostic.finish(one.states[index], scene) for one in result.values]
     if not values[0] or not any(values[1:]):
@@ -37,7 +37,7 @@ def contrasted(work: ContrastWork, result: ContrastResult, index: int, labels: S
     changes = [xr.Dataset()]
     for place in range(1, len(values)):
         found = diagnostic.finish(result.changes[place].states[index], scene)
-        parts = [_with_intervals(without(found, diagnostic.nonlinear))]
+        parts = [_with_intervals(drop_quantities(found, diagnostic.nonlinear))]
         if diagnostic.nonlinear:
             groups = work.groups(result, index)
             parts.append(
@@ -66,7 +66,7 @@ def scores_of_all(result: ContrastResult, labels: Sequence[str], images: Sequenc
 
 
 def _with_intervals(changes: xr.Dataset) -> xr.Dataset:
-    """Changes with their intervals beside them; those of shares with what was gained and lost, and p."""
+    """Changes with their intervals; changes of shares also with the images gained and lost, and p."""
     result = changes
     for name in _quantities(changes):
         parts = [changes[f"{name}{end}"].values for end in ("", "_error", "_count")]
@@ -77,7 +77,7 @@ def _with_intervals(changes: xr.Dataset) -> xr.Dataset:
 
 
 def _interval(change: Estimate, is_share: bool) -> dict[str, float]:
-    """The ends of the interval, and of a share what was gained, lost, and p; NaN where they are not known."""
+    """The ends of the interval; for a share also the images gained and lost, and p. NaN if unknown."""
     turned = change_of(change) if is_share and change.count else None
     if isinstance(turned, Change):
         paired = paired_share(round(turned.gained), round(turned.lost), change.count)
@@ -115,7 +115,7 @@ def _change_by_jackknife(
 
 
 def _beside(result: xr.Dataset, name: str, found: Sequence[dict[str, float]]) -> xr.Dataset:
-    """The dataset with these numbers beside a quantity, in row-major order."""
+    """The dataset with these numbers, in row-major order, added to a quantity."""
     like = result[name]
     for key in found[0] if found else ():
         values = np.array([one[key] for one in found]).reshape(like.shape)

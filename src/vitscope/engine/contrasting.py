@@ -7,12 +7,13 @@ from functools import cached_property
 
 import torch
 from safetensors.torch import load, save
+from typing_extensions import override
 
 from vitscope.data import Broken, Images
 from vitscope.data.batch import Batch
 from vitscope.engine.reading.activation import ActivationKind, Workspace
 from vitscope.engine.reading.diagnostic import AnyDiagnostic, differences
-from vitscope.engine.reading.finite import counted
+from vitscope.engine.reading.finite import merge_wanting
 from vitscope.engine.reading.fold import Means, Observations
 from vitscope.engine.reading.jackknife import empty_groups, update_groups
 from vitscope.engine.reading.scores import Scores
@@ -33,10 +34,10 @@ from vitscope.numerics.precision import to_float64
 
 @dataclass(frozen=True)
 class ContrastResult(AbstractImagesResult):
-    """What a shard of a contrast came to, for each subject.
+    """A shard's result in a contrast, for each subject.
 
-    ``values`` have a state for each diagnostic, and the scores. ``changes`` are from the first subject, image by image.
-    ``groups`` have the states of the jackknife's groups, one diagnostic after the other.
+    ``values`` hold a state for each diagnostic, and the scores. ``changes`` are from the first subject, image by image.
+    ``groups`` hold the states of the jackknife's groups, diagnostic by diagnostic.
     """
 
     values: tuple[ShardResult, ...]
@@ -84,7 +85,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class ContrastWork(AbstractSubjectWork[ContrastResult]):
-    """Subjects over the same images: ``subject`` the first, then ``others``, each with the images fitted to it."""
+    """Subjects on the same images: first ``subject``, then ``others``, each with the images fitted to it."""
 
     others: tuple[Subject, ...]
     images_of_others: tuple[Images, ...]
@@ -93,7 +94,7 @@ class ContrastWork(AbstractSubjectWork[ContrastResult]):
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """All of them, the first one first."""
+        """All subjects, the first one first."""
         return (self.subject, *self.others)
 
     @cached_property
@@ -110,12 +111,12 @@ class ContrastWork(AbstractSubjectWork[ContrastResult]):
         del shard
         return len(self.subjects)
 
+    @override
     def read(self, content: bytes) -> ContrastResult:
-        """The result whose ``to_bytes`` these are."""
         return ContrastResult.from_bytes(content)
 
-    def measured(self, place: int) -> list[int]:
-        """The numbers of the diagnostics that are measured on a subject, and mean the same as on the first."""
+    def diagnostic_numbers(self, place: int) -> list[int]:
+        """The numbers of the diagnostics measured on subject ``place``: those that mean the same as on the first."""
         alike = self.alike[place] and (place > 0 or any(self.alike[1:]))
         return [i for i, one in enumerate(self.diagnostics) if alike or one.reads is ActivationKind.PREDICTIONS]
 
@@ -138,7 +139,9 @@ class ContrastWork(AbstractSubjectWork[ContrastResult]):
             seen += len(batches[0].indices)
             broken.extend(batches[0].broken)
         values = (
-            ShardResult(seen, (), tuple(one.values), _scores(each), counted(w for part in each for w in part.wanting))
+            ShardResult(
+                seen, (), tuple(one.values), _scores(each), merge_wanting(w for part in each for w in part.wanting)
+            )
             for one, each in zip(tallies, found, strict=True)
         )
         changes = (ShardResult(seen, (), tuple(one.changes)) for one in tallies)
@@ -152,7 +155,7 @@ class ContrastWork(AbstractSubjectWork[ContrastResult]):
         return [part.states[start : start + size] for part in result.groups]
 
     def _batches(self, shard: Shard) -> Iterator[tuple[Batch, ...]]:
-        """The same batches as each subject's transform makes them; those of one transform and labels are made once."""
+        """The batches through each subject's transform; subjects with the same transform and labels share them."""
         sources = [
             (subject.preprocessing.transform, images)
             for subject, images in zip(self.subjects, (self.images, *self.images_of_others), strict=True)
@@ -175,29 +178,29 @@ class ContrastWork(AbstractSubjectWork[ContrastResult]):
         subject = self.subjects[place]
         images = (self.images, *self.images_of_others)[place]
         present = present_classes(images, subject.class_count, input_like(subject.module).device)
-        chosen = [self.diagnostics[index] for index in self.measured(place)]
+        chosen = [self.diagnostics[index] for index in self.diagnostic_numbers(place)]
         reading = read_batch(subject, images, batch, chosen, present, workspace)
         observations: list[Observations] = [{} for _ in self.diagnostics]
-        for index, seen in zip(self.measured(place), reading.observations, strict=True):
+        for index, seen in zip(self.diagnostic_numbers(place), reading.observations, strict=True):
             observations[index] = seen
         return BatchReading(observations, reading.scores, reading.wanting)
 
     def _update(
         self, tally: _Tally, seen: Sequence[Observations], first: Sequence[Observations] | None, batch: Batch
     ) -> None:
-        """Add a batch; ``first`` is what was seen of the first subject, None of itself."""
+        """Add a batch; ``first`` holds the first subject's observations, None for that subject itself."""
         for index, diagnostic in enumerate(self.diagnostics):
             tally.values[index] = diagnostic.update(tally.values[index], seen[index])
             if diagnostic.nonlinear:
                 count = len(self.images)
                 tally.groups[index] = update_groups(tally.groups[index], seen[index], batch.indices, count)
             if first is not None:
-                apart = differences(diagnostic, _doubled(seen[index]), _doubled(first[index]))
+                apart = differences(diagnostic, _to_double(seen[index]), _to_double(first[index]))
                 tally.changes[index] = diagnostic.update(tally.changes[index], apart)
 
 
-def _doubled(seen: Observations) -> Observations:
-    """In float64 and on the CPU, so that differences are not rounded, whatever device each subject is on."""
+def _to_double(seen: Observations) -> Observations:
+    """The observations in float64 on the CPU, so that differences are not rounded and devices may differ."""
     return {key: to_float64(values).cpu() for key, values in seen.items()}
 
 

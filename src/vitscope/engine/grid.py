@@ -19,14 +19,14 @@ from vitscope.models.unit import Place
 from vitscope.runs.registry import Registry
 
 Setting = tuple[AbstractIntervention, ...]
-"""What is done to the subject at one point of a grid, the first one first."""
+"""The interventions at one point of a grid, in order of application."""
 
 
 @dataclass(frozen=True)
 class Axis:
     """One way in which the settings of a study differ.
 
-    ``name`` is of the vocabulary of axes, ``values`` label its entries; ``coordinates`` are further labels along it.
+    ``name`` is from the vocabulary of axes, ``values`` label its entries; ``coordinates`` are further labels along it.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Axis:
 
 
 def unit_axis(name: str, layers: Sequence[int], places: Sequence[Place], label: str) -> Axis:
-    """An axis over units: their layers, with ``<name>_unit``, ``_kind``, ``_stage`` and ``_block`` beside them."""
+    """An axis over units: their layers, with the coordinates ``<name>_unit``, ``_kind``, ``_stage`` and ``_block``."""
     chosen = [places[layer - 1] for layer in layers]
     coordinates = {
         f"{name}_unit": [place.name for place in chosen],
@@ -54,7 +54,7 @@ def unit_axis(name: str, layers: Sequence[int], places: Sequence[Place], label: 
 
 @dataclass(frozen=True)
 class Fact:
-    """A number that is known of every setting, in row-major order, and of the intact subject, without an image."""
+    """A number known without images for every setting, in row-major order, and for the intact subject."""
 
     quantity: Quantity
     values: tuple[float, ...]
@@ -62,11 +62,11 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Grid:
+class StudyGrid:
     """Axes, and a setting for each point in row-major order (the last axis runs fastest).
 
-    None stands where there is nothing to do, as for a head that a unit does not have; the result has no numbers there.
-    ``facts`` stand beside what is measured, in the results of every diagnostic.
+    A setting of None does nothing, as for a head that a unit does not have; the result has no numbers there. ``facts``
+    are added to the results of every diagnostic.
     """
 
     axes: tuple[Axis, ...]
@@ -92,25 +92,25 @@ def points(axes: Sequence[Axis]) -> list[tuple[float | int | str, ...]]:
 
 @dataclass(frozen=True)
 class AbstractStudy(ABC):
-    """A question asked by a grid of interventions; its fields are the flags of ``vitscope study NAME``."""
+    """A question that a grid of interventions answers; its fields are the flags of ``vitscope study NAME``."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     question: ClassVar[str]
-    """The question of the report under which it is shown."""
+    """The report's question under which it is shown."""
     references: ClassVar[tuple[str, ...]]
     headline: ClassVar[str] = ""
-    """The quantity that its page shows first; a diagnostic's own first one where empty."""
+    """The quantity that its page shows first; a diagnostic's own first one if empty."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be."""
+        """Refuse numbers out of bounds."""
         check_bounds(self)
 
     @abstractmethod
-    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
-        """The grid for this subject. ``images`` and ``plan`` are for what must be known of the data beforehand."""
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
+        """The grid for this subject; ``images`` and ``plan`` serve grids that depend on the data."""
 
-    def lay_out(self, subject: Subject, images: Images, plan: Plan) -> tuple[Grid, Images]:
+    def lay_out(self, subject: Subject, images: Images, plan: Plan) -> tuple[StudyGrid, Images]:
         """The grid, and the images on which every setting is measured: all of them, unless the study needs fewer."""
         return self.grid(subject, images, plan), images
 
@@ -119,7 +119,7 @@ class AbstractStudy(ABC):
         """What is measured at every point unless the user asks for something else."""
 
     def notes(self, subject: Subject) -> tuple[str, ...]:
-        """What the reader must know beside the numbers, such as the units that were left alone and why."""
+        """What the reader must know besides the numbers, such as which units were left alone and why."""
         del subject
         return ()
 

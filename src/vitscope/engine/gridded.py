@@ -5,18 +5,18 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from vitscope.engine.grid import Axis, Fact, Grid
+from vitscope.engine.grid import Axis, Fact, StudyGrid
 from vitscope.measurement.quantity import BESIDE
 
 
 def grid_results(
-    grid: Grid,
+    grid: StudyGrid,
     intact: xr.Dataset,
     values: Sequence[xr.Dataset],
     changes: Sequence[xr.Dataset],
     attributes: Mapping[str, object],
 ) -> xr.Dataset:
-    """One dataset of a diagnostic's results: at every setting, its changes from the intact subject, and the latter's.
+    """One dataset of a diagnostic's results: at every setting, the changes from the intact subject, and its values.
 
     ``values`` and ``changes`` are in row-major order of the axes. What was not seen at a setting is NaN with count 0.
     The grid's facts come last.
@@ -25,18 +25,18 @@ def grid_results(
     parts = [stack(axes, values)]
     if any(changes):
         parts.append(rename(stack(axes, changes), "change", "change from intact", "Change from the intact model. "))
-    parts.append(rename(intact.drop_attrs(deep=False), "intact", "intact", "Of the intact model. "))
+    parts.append(rename(intact.drop_attrs(deep=False), "intact", "intact", "For the intact model. "))
     result = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
     for fact in grid.facts:
-        result = result.assign(_known(fact, grid))
+        result = result.assign(_fact_arrays(fact, grid))
     return result.assign_attrs(attributes)
 
 
-def _known(fact: Fact, grid: Grid) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+def _fact_arrays(fact: Fact, grid: StudyGrid) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
     quantity, names = fact.quantity, tuple(axis.name for axis in grid.axes)
     words = {"units": quantity.unit, "better": quantity.better}
     here = {**words, "long_name": quantity.label, "meaning": quantity.meaning}
-    intact = {**words, "long_name": f"{quantity.label}, intact", "meaning": f"Of the intact model. {quantity.meaning}"}
+    intact = {**words, "long_name": f"{quantity.label}, intact", "meaning": f"For the intact model. {quantity.meaning}"}
     return {
         quantity.name: (names, np.array(fact.values).reshape(grid.shape), here),
         f"{quantity.name}_intact": ((), np.array(fact.intact), intact),
@@ -44,7 +44,7 @@ def _known(fact: Fact, grid: Grid) -> dict[str, tuple[tuple[str, ...], np.ndarra
 
 
 def stack(axes: Sequence[Axis], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The datasets, in row-major order of the axes, along these axes; what one of them lacks is NaN, with count 0."""
+    """The datasets, given in row-major order, stacked along the axes; what a dataset lacks is NaN with count 0."""
     joined = xr.concat(datasets, "setting", join="outer", coords="minimal", compat="override", data_vars="all")
     names, shape = [axis.name for axis in axes], [len(axis.values) for axis in axes]
     result = xr.Dataset(coords={name: one for name, one in joined.coords.items() if "setting" not in one.dims})
@@ -67,7 +67,7 @@ def _words(axis: Axis) -> dict[str, str]:
 
 
 def rename(dataset: xr.Dataset, suffix: str, label: str, meaning: str) -> xr.Dataset:
-    """``top1`` and ``top1_error`` as ``top1_change`` and ``top1_change_error``, their words changed to suit."""
+    """Rename ``top1`` and ``top1_error`` to ``top1_change`` and ``top1_change_error``, and adapt their texts."""
     quantities = [name for name in dataset.data_vars if f"{name}_error" in dataset.data_vars]
     names: dict[Hashable, str] = {}
     for quantity in quantities:
@@ -82,7 +82,7 @@ def rename(dataset: xr.Dataset, suffix: str, label: str, meaning: str) -> xr.Dat
     return renamed
 
 
-def without(dataset: xr.Dataset, quantities: frozenset[str]) -> xr.Dataset:
-    """The dataset without these quantities, and without what stands beside them."""
+def drop_quantities(dataset: xr.Dataset, quantities: frozenset[str]) -> xr.Dataset:
+    """The dataset without these quantities and the variables that go with them."""
     names = [f"{name}{end}" for name in quantities for end in ("", *BESIDE)]
     return dataset.drop_vars([name for name in names if name in dataset])

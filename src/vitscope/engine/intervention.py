@@ -17,11 +17,11 @@ from vitscope.runs.registry import Registry
 
 @dataclass(frozen=True)
 class AbstractIntervention(ABC):
-    """A frozen value that makes a new subject from an old one, which stays bitwise as it was.
+    """A frozen value that makes a new subject from an old one and leaves the old one bitwise unchanged.
 
-    The new subject shares with the old one all that did not change: its module where only the walk is another, its
-    other weights where some are displaced. Units keep their number and places, so that layers mean the same before
-    and after. Interventions compose: ``prune(lesion(subject))``.
+    The new subject shares with the old one whatever did not change: the module if only the walk differs, the other
+    weights if some are displaced. Units keep their number and places, so that layers mean the same before and after.
+    Interventions compose: ``prune(lesion(subject))``.
     """
 
     name: ClassVar[str]
@@ -31,12 +31,12 @@ class AbstractIntervention(ABC):
     """Whether the new subject has a module of its own; otherwise it is another walk through the same one."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be."""
+        """Refuse numbers out of bounds."""
         check_bounds(self)
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Subject:
-        """The subject after the intervention. Raises ``UserError`` where it makes no sense for this subject."""
+        """The subject after the intervention. Raises ``UserError`` if it makes no sense for this subject."""
 
     @classmethod
     @abstractmethod
@@ -46,11 +46,11 @@ class AbstractIntervention(ABC):
     @classmethod
     @abstractmethod
     def nothing(cls) -> "tuple[AbstractIntervention, ...]":
-        """Settings at which it changes no logit, which the tests check; empty where there are none."""
+        """Settings at which it changes no logit, which the tests check; empty if there are none."""
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """Its fields for a run's spec, a tensor by the SHA-256 of its bytes; the code's version if it is a user's."""
+        """Its fields for a run's spec, tensors as the SHA-256 of their bytes; with the code's version for user code."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         plain = {name: _plain(value) for name, value in fields.items()}
         return {"intervention": self.name, **plain, **code_version(self)}

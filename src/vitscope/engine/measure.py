@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 import xarray as xr
+from typing_extensions import override
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
@@ -17,7 +18,7 @@ from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer, carry_out
 from vitscope.engine.reading.activation import ActivationKind
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
-from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.failure import report_failures
 from vitscope.engine.reading.finite import refuse_if_silent, wanting_weights
 from vitscope.engine.reading.mistakes import MISTAKES, mistakes
 from vitscope.engine.reading.scores import SCORES
@@ -39,35 +40,34 @@ from vitscope.runs.spec import Spec
 Measurable = AnyDiagnostic | AbstractCurvature
 """What ``measure`` measures."""
 AsMeasurable = str | type[Any] | Measurable
-"""A diagnostic, or the name or class of one, which stand for its default settings."""
+"""A diagnostic, or its name or class for the default settings."""
 
 
 def measure(
     subject: Subject, images: Images, diagnostics: AsMeasurable | Iterable[AsMeasurable], plan: Plan | None = None
 ) -> Run:
-    """What the subject does on the images: one pass, every diagnostic; then the curvature of its loss, if asked for.
+    """Measure diagnostics of the subject on the images in one pass, then the curvature of its loss if requested.
 
     ``diagnostics`` are values (``HessianSpectrum(top=3)``), or the names that ``vitscope list`` shows, at their default
-    settings: ``["accuracy", "fourier-spectrum"]``; one of them need not be in a list.
+    settings: ``["accuracy", "fourier-spectrum"]``; a single one needs no list.
     Returns a run with one group for each diagnostic. A diagnostic that finds nothing to read is named in
-    ``run.skipped`` with the reason. With ``plan.folder`` every finished shard is kept at once, so that an interrupt
-    loses at most the shards under way, and the run is there when this returns; a folder that holds the run already
-    gives it. Cost: the model's own forward passes plus, for
-    attention diagnostics, one product of queries and keys, and for curvature its Hessian products; see
-    ``benchmarks/``.
+    ``run.skipped`` with the reason. With ``plan.folder`` every finished shard is saved at once, so that an interrupt
+    loses at most the shards under way, and the run is in the folder when this returns; a run that is already there is
+    returned from it. Cost: the model's own forward passes plus, for attention diagnostics, one product of queries and
+    keys, and for curvature its Hessian products; see ``benchmarks/``.
 
-    Raises ``UserError`` where the subject is random, the labels do not fit it, too many images are broken, or nothing
-    but curvature is asked for and there is no loss.
+    Raises ``UserError`` if the subject is random, the labels do not fit it, too many images are broken, or only
+    curvature is requested and there is no loss.
     """
     plan, question = check_plan(plan), Measurement.of(subject, images, diagnostics)
     if not question.diagnostics:
-        raise UserError("No diagnostic was given; give the name of one or several, as vitscope list shows them.")
+        raise UserError("No diagnostic was given; give one or more of the names that vitscope list shows.")
     return carry_out(question, plan)
 
 
 @dataclass(frozen=True)
 class Measurement(AbstractQuestion):
-    """A measurement settled for a subject and images: one pass, and the mini-batches of the curvature diagnostics."""
+    """A resolved measurement of a subject on images: one pass, and the mini-batches of the curvature diagnostics."""
 
     subject: Subject
     images: Images
@@ -75,18 +75,18 @@ class Measurement(AbstractQuestion):
 
     @classmethod
     def of(cls, subject: Subject, images: Images, diagnostics: AsMeasurable | Iterable[AsMeasurable]) -> "Measurement":
-        """The measurement, its images' labels fitted to the model's classes."""
+        """The measurement, with the images' labels fitted to the model's classes."""
         asked_for = resolve_names(diagnostics, DIAGNOSTICS, CURVATURES)
-        return cls(subject, fitted(subject, images), asked_for)
+        return cls(subject, fit_images(subject, images), asked_for)
 
     def make_spec(self) -> Spec:
-        """What is measured on what, and the settings of each diagnostic."""
+        """The subject, the images, and the settings of each diagnostic."""
         settings = {one.name: settings_of(one) for one in self.diagnostics}
         return subject_spec("measure", self.subject, self.images, settings)
 
     @property
+    @override
     def title(self) -> str:
-        """What it is called while it is done."""
         return "Curvature of the loss" if len(self.curvatures) == len(self.diagnostics) else "Diagnostics in one pass"
 
     @property
@@ -96,31 +96,31 @@ class Measurement(AbstractQuestion):
 
     @property
     def no_loss(self) -> str:
-        """Why there is no loss to differentiate, or nothing."""
+        """Why there is no loss to differentiate; empty if there is one."""
         return why_no_loss(self.subject, self.images.labels is not None)
 
     def reading(self, batch_size: int) -> Pass:
-        """The pass of the other diagnostics."""
+        """The pass of the diagnostics other than curvature."""
         plain = tuple(one for one in self.diagnostics if not isinstance(one, AbstractCurvature))
         return Pass(self.subject, self.images, plain, batch_size)
 
     @property
     def curving(self) -> CurvatureWork:
-        """The mini-batches, if there is a loss."""
+        """The mini-batches of the curvature diagnostics; none without a loss."""
         return CurvatureWork(self.subject, self.images, () if self.no_loss else self.curvatures)
 
     @property
     def read(self) -> int:
-        """How many images the pass has."""
+        """How many images the pass reads."""
         return len(self.images) if self.reading(1).diagnostics else 0
 
     @property
     def total(self) -> Amount:
-        """What there is to do in all, in forward passes of one image."""
+        """The total work, in forward passes of one image."""
         return self.read + self.curving.cost
 
-    def kept(self, plan: Plan) -> Amount:
-        """How many of the passes an interrupted attempt left in the plan's folder."""
+    def kept_amount(self, plan: Plan) -> Amount:
+        """How many passes an interrupted attempt left in the plan's folder."""
         read = count_kept(self.reading(plan.batch_size), self.spec, plan)
         return read + count_kept(self.curving, self.spec, plan)
 
@@ -131,7 +131,7 @@ class Measurement(AbstractQuestion):
 
     def _measure(self, plan: Plan) -> Run:
         started = time.perf_counter()
-        notes = checked(self.subject, self.images)
+        notes = check_subject(self.subject, self.images)
         reading, curving = self.reading(plan.batch_size), self.curving
         if not reading.diagnostics and self.curvatures:
             refuse_without_loss(self.subject, self.images.labels is not None)
@@ -145,45 +145,45 @@ class Measurement(AbstractQuestion):
         seen = replace(result, images=count, broken=broken)
         skipped = {one.name: self.no_loss for one in self.curvatures if self.no_loss} | curving.unseen(curved)
         notes = (*notes, *curving.notes(curved))
-        groups = {**_judged(reading, seen), **curving.finished(curved)}
+        groups = {**_prediction_groups(reading, seen), **curving.finish(curved)}
         origin = provenance(time.perf_counter() - started, plan.command)
         return _run(self.spec, reading, seen, origin, groups, skipped, notes)
 
 
 def refuse_others(subject: object, images: object) -> None:
-    """Raise ``UserError`` for what is no model under study, or no images, such as the name or the path of one."""
+    """Raise ``UserError`` unless these are a loaded model and opened images; a name or path is neither."""
     if isinstance(subject, Images) and isinstance(images, Subject):
         raise UserError("The images were given before the model; give the model first, then the images.")
     if not isinstance(subject, Subject):
         shown = type(subject).__name__ if not isinstance(subject, str | os.PathLike) else repr(subject)
-        raise UserError(f"The model is {shown}, which is not loaded yet; give vitscope.load(...) of it.")
+        raise UserError(f"The model is {shown}, which is not loaded yet; load it with vitscope.load(...).")
     if not isinstance(images, Images):
         shown = type(images).__name__ if not isinstance(images, str | os.PathLike) else repr(images)
-        raise UserError(f"The images are {shown}, which is not opened yet; give vitscope.images(...) of it.")
+        raise UserError(f"The images are {shown}, which is not opened yet; open it with vitscope.images(...).")
 
 
-def fitted(subject: Subject, images: Images) -> Images:
+def fit_images(subject: Subject, images: Images) -> Images:
     """The images with their labels as numbers of the model's classes, if both have them.
 
-    Raises ``UserError`` if that cannot be done with certainty, or a single output is to be compared with labels.
+    Raises ``UserError`` if the classes cannot be matched with certainty, or a single output meets labels.
     """
     refuse_others(subject, images)
     if subject.class_count == 1 and images.labels is not None:
         raise UserError(
-            f"{subject.name} has one output, which is a score and no choice among classes, so it cannot be compared "
-            "with the images' labels: let it return torch.stack([0 * z, z], 1) of its score z, or leave the labels out "
+            f"{subject.name} has one output, a score rather than a choice among classes, so it cannot be compared "
+            "with the images' labels: return torch.stack([0 * z, z], 1) for its score z, or leave out the labels "
             "(--label none)."
         )
     return images.for_classes(subject.class_count, subject.classes) if subject.class_count else images
 
 
 def settings_of(diagnostic: Measurable) -> dict[str, object]:
-    """Its fields for a run's spec, and the version of the code of one that is not the project's."""
+    """A diagnostic's fields for a run's spec, with the code's version if it is not the project's own."""
     return {**asdict(diagnostic), **code_version(diagnostic)}  # pyright: ignore[reportArgumentType]
 
 
 def subject_spec(verb: str, subject: Subject, images: Images, settings: Mapping[str, object]) -> Spec:
-    """What is asked about a subject and images."""
+    """The spec of a question about a subject and images."""
     model: dict[str, object] = {
         "name": subject.name,
         "family": subject.family,
@@ -201,30 +201,30 @@ def subject_spec(verb: str, subject: Subject, images: Images, settings: Mapping[
     return Spec(verb, model, {**pictures, "fingerprint": images.fingerprint}, settings)
 
 
-def checked(subject: Subject, images: Images) -> tuple[str, ...]:
-    """What must be said of the subject's weights and logits, judged by the first two images that can be read.
+def check_subject(subject: Subject, images: Images) -> tuple[str, ...]:
+    """Check the subject's weights and logits, the latter on the first two readable images; returns notes.
 
-    Raises ``UserError`` if nothing could be believed: it is random, its logits depend on the batch, it was changed
-    since it was loaded, or weights that are not finite spoil the logits of images here and there.
+    Raises ``UserError`` if no result could be trusted: the subject is random, its logits depend on the batch, it was
+    changed since it was loaded, or weights that are not finite spoil the logits of every image tried.
     """
     weights = wanting_weights(subject.module)
-    notes = tuple(f"The weights hold {text} that are not finite." for text in weights)
+    notes = tuple(f"Weights that are not finite: {text}." for text in weights)
     device = input_like(subject.module).device
     refuse_if_changed(subject)
     if weights:
         refuse_if_silent(subject, images, weights)
-    batch = _two(images, subject)
+    batch = _first_pair(images, subject)
     if batch is not None:
         pixels = batch.pixels.to(device)
-        with failures_told(subject, images, batch):
+        with report_failures(subject, images, batch):
             refuse_if_random(subject, pixels)
         with as_user_errors(subject.module, subject.preprocessing.shape):
             notes += notes_on_batches(subject, pixels)
     return notes
 
 
-def _two(images: Images, subject: Subject) -> Batch | None:
-    """The first batch of two of which both images can be read; else of one; None if there is none."""
+def _first_pair(images: Images, subject: Subject) -> Batch | None:
+    """The first batch of two readable images; else one of a single image; None if none can be read."""
     found = None
     for batch in images.batches(subject.preprocessing.transform, 2):
         if len(batch) > (0 if found is None else len(found)):
@@ -234,8 +234,8 @@ def _two(images: Images, subject: Subject) -> Batch | None:
     return found
 
 
-def _judged(work: Pass, result: ShardResult) -> dict[str, xr.Dataset]:
-    """What the model said of each image and what of it is wrong, where predictions are read at all."""
+def _prediction_groups(work: Pass, result: ShardResult) -> dict[str, xr.Dataset]:
+    """The model's scores for each image and its mistakes, if any diagnostic reads predictions."""
     if result.scores is None or not any(one.reads is ActivationKind.PREDICTIONS for one in work.diagnostics):
         return {}
     names = work.subject.classes or work.images.classes
@@ -257,7 +257,7 @@ def _run(
     places = work.subject.places
     scene = Scene(places)
     finished = {d.name: d.finish(s, scene) for d, s in zip(work.diagnostics, result.states, strict=True)}
-    said = [*work.subject.notes, *work.images.notes, *notes, *(one.told(work.subject) for one in result.wanting)]
+    said = [*work.subject.notes, *work.images.notes, *notes, *(one.describe(work.subject) for one in result.wanting)]
     said += [f"{broken.name} was left out: {broken.reason}" for broken in result.broken]
     said += [note for dataset in further.values() for note in dataset.attrs.pop("notes", ())]
     skipped = {
@@ -281,7 +281,7 @@ def describe_units(places: Sequence[Place]) -> list[dict[str, str | int]]:
 
 
 def why_empty(kind: ActivationKind, subject: Subject, read: int) -> str:
-    """Why a diagnostic that reads this found nothing, in so many images as could be read."""
+    """Why a diagnostic that reads ``kind`` found nothing, when ``read`` images could be read."""
     if not read:
         return "none of the images could be read"
     kinds = ", ".join(sorted({place.kind.value for place in subject.places})) or "none"

@@ -1,4 +1,4 @@
-"""``Plan``: how work is carried out, and the fold of work by a plan, which keeps and finds finished shards."""
+"""``Plan``: how work is carried out, and the fold of work by a plan, which saves and reuses finished shards."""
 
 import math
 import os
@@ -14,11 +14,11 @@ from vitscope.runs.spec import Spec
 from vitscope.runs.store import RunFolder
 
 Progress = Callable[[Amount, Amount], None]
-"""Told how much is done and how much there is."""
+"""Called with the work done so far and the total."""
 
 
 def silent(done: Amount, total: Amount) -> None:
-    """Progress that nobody watches."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,29 @@ class Plan:
     batch_size: int = 32
     executor: AbstractExecutor = field(default_factory=InProcess)
     folder: RunFolder | str | os.PathLike[str] | None = None
-    """Path or URL of the folder that keeps finished shards and the run; None keeps nothing."""
+    """Path or URL of the folder where finished shards and the run are saved; None saves nothing."""
     resume: bool = False
     """Use the finished shards that an interrupted attempt left in ``folder``."""
     progress: Progress = silent
     say: Callable[[str], None] = lambda _: None
-    """Told what begins, and how long it will take."""
+    """Called with what begins, and how long it will take."""
     tell: Callable[[str], None] = lambda _: None
-    """Told what is under way and how far it has come, again and again; only the last of it matters."""
+    """Called repeatedly with what is under way and how far it has come; each call replaces the last."""
     command: str = ""
-    """The command line or call that asks for this run, for its provenance."""
+    """The command line or call that started this run, for its provenance."""
 
     def __post_init__(self) -> None:
         check_number("The batch size", self.batch_size, COUNT)
 
     @contextmanager
-    def held(self) -> Generator[None]:
-        """Keep others out of the folder for the block, if there is one; ``UserError`` if somebody else holds it."""
-        with self.store.held() if self.store else nullcontext():
+    def hold(self) -> Generator[None]:
+        """Lock the folder, if there is one, for the block; ``UserError`` if another process holds it."""
+        with self.store.hold() if self.store else nullcontext():
             yield
 
     @property
     def store(self) -> RunFolder | None:
-        """The folder, as what reads and writes there."""
+        """The folder as a ``RunFolder``; None without a folder."""
         return RunFolder(os.fspath(self.folder)) if isinstance(self.folder, str | os.PathLike) else self.folder
 
     def after(self, done: Amount) -> "Plan":
@@ -63,16 +63,16 @@ class Plan:
 
 
 def check_plan(plan: Plan | None) -> Plan:
-    """The plan, or the default one. ``UserError`` for anything else, such as a folder by itself."""
-    if plan is None or isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
+    """The plan, or the default one. ``UserError`` for anything else, such as a bare folder."""
+    if plan is None or isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance] - callers pass anything
         return plan or Plan()
-    raise UserError(f"{plan!r:.60} is no plan; give vitscope.Plan(folder=..., batch_size=...).")
+    raise UserError(f"{plan!r:.60} is not a plan; give vitscope.Plan(folder=..., batch_size=...).")
 
 
 def fold_work(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount) -> dict[Shard, Result]:
-    """The results of all shards in order, with those that an interrupted attempt kept if the plan resumes.
+    """The results of all shards in order; if the plan resumes, those of an interrupted attempt are reused.
 
-    Each result is kept in the plan's folder as soon as it is there. ``total`` is all there is to do, for the progress.
+    Each result is saved in the plan's folder as soon as it is finished. ``total`` is the total work, for the progress.
     """
     shards = work.shards()
     results = _read_parts(work, spec, shards, plan)
@@ -85,7 +85,7 @@ def fold_work(work: AbstractWork[Result], spec: Spec, plan: Plan, total: Amount)
         plan.progress(total if math.isclose(done, total) else done, total)  # sums of shares are rounded
 
     missing = [shard for shard in shards if shard not in results]
-    with plan.held(), closing(plan.executor.fold(work, missing, advance)) as finished:
+    with plan.hold(), closing(plan.executor.fold(work, missing, advance)) as finished:
         for shard, result in finished:
             results[shard] = result
             if plan.store is not None:

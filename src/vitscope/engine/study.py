@@ -7,11 +7,12 @@ from functools import reduce
 from typing import Any
 
 import xarray as xr
+from typing_extensions import override
 
 from vitscope.data import Images
-from vitscope.engine.grid import STUDIES, AbstractStudy, Grid
-from vitscope.engine.gridded import grid_results, without
-from vitscope.engine.measure import checked, describe_units, fitted, settings_of, subject_spec, why_empty
+from vitscope.engine.grid import STUDIES, AbstractStudy, StudyGrid
+from vitscope.engine.gridded import drop_quantities, grid_results
+from vitscope.engine.measure import check_subject, describe_units, fit_images, settings_of, subject_spec, why_empty
 from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer, carry_out
 from vitscope.engine.reading.diagnostic import DIAGNOSTICS, AnyDiagnostic, Scene
@@ -27,27 +28,27 @@ from vitscope.runs.run import Run, make_run
 from vitscope.runs.spec import Spec
 
 AsStudy = str | type[Any] | AbstractStudy
-"""A study, or the name or class of one, which stand for its default settings."""
+"""A study, or its name or class for the default settings."""
 AsDiagnostic = str | type[Any] | AnyDiagnostic
-"""A diagnostic that is no curvature, or the name or class of one."""
+"""A diagnostic other than curvature, or its name or class."""
 
 
 def study(
     subject: Subject,
     images: Images,
-    question: AsStudy | Grid,
+    question: AsStudy | StudyGrid,
     diagnostics: AsDiagnostic | Iterable[AsDiagnostic] | None = None,
     plan: Plan | None = None,
 ) -> Run:
-    """Diagnostics at every point of a grid of interventions, and at the subject as it is.
+    """Measure diagnostics at every point of a grid of interventions, and for the intact subject.
 
-    ``question`` is a study (``LesionStudy(of="head")``), the name of one at its default settings (``"lesion"``), or a
-    grid of one's own, which needs ``diagnostics``; these are given as to :func:`vitscope.measure`. Returns a run with
-    one group for each diagnostic, named ``<study>-<diagnostic>``: beside each quantity, along the grid's axes, stand
-    ``<quantity>_intact`` (nothing done) and, for diagnostics that are means over images, ``<quantity>_change`` from
-    it, whose standard error is of the differences image by image. The subject is untouched. Cost: a forward pass for
-    each setting, less what settings that share a module have in common. With ``plan.folder`` finished pieces are kept
-    at once. Raises ``UserError`` where the subject is random, or an intervention does not suit it.
+    ``question`` is a study (``LesionStudy(of="head")``), the name of one for its default settings (``"lesion"``), or
+    your own grid, which needs ``diagnostics``; these are given as to :func:`vitscope.measure`. Returns a run with one
+    group for each diagnostic, named ``<study>-<diagnostic>``. It holds each quantity along the grid's axes,
+    ``<quantity>_intact`` (nothing done) and, for means over images, the change from it, ``<quantity>_change``, whose
+    standard error is that of the differences image by image. The subject is untouched. Cost: a forward pass for each
+    setting, less what settings that share a module have in common. With ``plan.folder`` finished shards are saved at
+    once. Raises ``UserError`` if the subject is random, or an intervention does not suit it.
     """
     plan = check_plan(plan)
     return carry_out(resolve_study(subject, images, question, diagnostics, plan), plan)
@@ -55,7 +56,7 @@ def study(
 
 @dataclass(frozen=True)
 class Words:
-    """What a study is called, and what its page says of it."""
+    """A study's name, title and the texts of its page."""
 
     name: str
     title: str
@@ -67,18 +68,18 @@ class Words:
 
 @dataclass(frozen=True)
 class StudyQuestion(AbstractQuestion):
-    """A study resolved for a subject and images: its words, its grid, its diagnostics, the notes beside it."""
+    """A study resolved for a subject and images: its texts, grid, diagnostics and notes."""
 
     subject: Subject
     images: Images
     words: Words
-    grid: Grid
+    grid: StudyGrid
     diagnostics: tuple[AnyDiagnostic, ...]
     notes: tuple[str, ...]
 
     @property
+    @override
     def title(self) -> str:
-        """What it is called while it is answered."""
         return self.words.title
 
     def make_spec(self) -> Spec:
@@ -94,17 +95,17 @@ class StudyQuestion(AbstractQuestion):
         return subject_spec("study", self.subject, self.images, settings)
 
     def work(self, batch_size: int) -> StudyWork:
-        """What executors carry out."""
+        """The work for executors."""
         settings = tuple(setting for setting in self.grid.settings if setting is not None)
         return StudyWork(self.subject, self.images, settings, self.diagnostics, batch_size)
 
     @property
     def total(self) -> Amount:
-        """What it costs in forward passes of one image."""
+        """The total cost, in forward passes of one image."""
         return len(self.images) * sum(self.work(1).costs)
 
-    def kept(self, plan: Plan) -> Amount:
-        """How many of the passes an interrupted attempt left in the plan's folder."""
+    def kept_amount(self, plan: Plan) -> Amount:
+        """How many passes an interrupted attempt left in the plan's folder."""
         return count_kept(self.work(plan.batch_size), self.spec, plan)
 
     def answer(self, plan: Plan) -> Answer:
@@ -114,7 +115,7 @@ class StudyQuestion(AbstractQuestion):
 
     def _study(self, plan: Plan) -> Run:
         started = time.perf_counter()
-        notes = checked(self.subject, self.images)
+        notes = check_subject(self.subject, self.images)
         work = self.work(plan.batch_size)
         results = fold_work(work, self.spec, plan, self.total)
         blocks = [
@@ -122,7 +123,7 @@ class StudyQuestion(AbstractQuestion):
             for number in range(len(work.blocks))
         ]
         self.images.check_broken(blocks[0].broken)
-        told = (*notes, *(one.told(self.subject) for one in blocks[0].wanting), *silent_settings(blocks))
+        told = (*notes, *(one.describe(self.subject) for one in blocks[0].wanting), *silent_settings(blocks))
         said = replace(self, notes=(*told, *self.notes))
         return _run(said, work, blocks, provenance(time.perf_counter() - started, plan.command))
 
@@ -130,16 +131,16 @@ class StudyQuestion(AbstractQuestion):
 def resolve_study(
     subject: Subject,
     images: Images,
-    question: AsStudy | Grid,
+    question: AsStudy | StudyGrid,
     diagnostics: AsDiagnostic | Iterable[AsDiagnostic] | None,
     plan: Plan,
 ) -> StudyQuestion:
-    """The study that ``question`` stands for; reads data only if its grid depends on them."""
+    """Resolve ``question`` for the subject and images; reads data only if the grid depends on them."""
     measured = None if diagnostics is None else resolve_names(diagnostics, DIAGNOSTICS)
-    images = fitted(subject, images)
-    if isinstance(question, Grid):
+    images = fit_images(subject, images)
+    if isinstance(question, StudyGrid):
         if not measured:
-            raise UserError("A grid of one's own is studied by diagnostics of one's own: give at least one.")
+            raise UserError("A grid has no default diagnostics; give at least one diagnostic.")
         words = Words("grid", "Grid of interventions", "What does it depend on?", "", (), "")
         return StudyQuestion(subject, images, words, question, measured, ())
     asked_for = value_of(question, STUDIES)
@@ -153,7 +154,7 @@ def resolve_study(
 
 
 def silent_settings(blocks: Sequence[ShardResult]) -> tuple[str, ...]:
-    """A sentence on the settings of which more images' logits say nothing than of the intact subject's, if any."""
+    """A sentence on the settings at which more images' logits predict nothing than for the intact subject, if any."""
     counts = [count for block in blocks for count in block.silent[1:]]
     more = [count for count in counts if count > blocks[0].silent[0]]
     if not more:
@@ -177,9 +178,9 @@ def _run(study: StudyQuestion, work: StudyWork, blocks: Sequence[ShardResult], o
         if not intact:
             skipped[name] = why_empty(diagnostic.reads, work.subject, blocks[0].images)
             continue
-        values = _placed(study.grid, [diagnostic.finish(state, scene) for state, _ in pairs])
-        found = [without(diagnostic.finish(change, scene), diagnostic.nonlinear) for _, change in pairs]
-        changes = _placed(study.grid, found)
+        values = _place_results(study.grid, [diagnostic.finish(state, scene) for state, _ in pairs])
+        found = [drop_quantities(diagnostic.finish(change, scene), diagnostic.nonlinear) for _, change in pairs]
+        changes = _place_results(study.grid, found)
         said = {
             "title": f"{words.title}: {diagnostic.title}",
             "question": words.question,
@@ -200,7 +201,7 @@ def _run(study: StudyQuestion, work: StudyWork, blocks: Sequence[ShardResult], o
     )
 
 
-def _placed(grid: Grid, results: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+def _place_results(grid: StudyGrid, results: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     """The settings' results at the grid's points, an empty one where there is nothing to do."""
     found = iter(results)
     return [xr.Dataset() if setting is None else next(found) for setting in grid.settings] if results else []

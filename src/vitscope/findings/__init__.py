@@ -1,4 +1,4 @@
-"""Findings, one file each: rules from a run's numbers to plain sentences."""
+"""Findings, one per file: rules that turn a run's numbers into plain sentences."""
 
 from vitscope.findings.checkup import checkup, findings
 

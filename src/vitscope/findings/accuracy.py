@@ -1,7 +1,9 @@
-"""How well the accuracy is known."""
+"""How precisely the accuracy is known."""
 
 from dataclasses import dataclass
 from typing import final
+
+from typing_extensions import override
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.findings.reading import read_number
@@ -14,10 +16,10 @@ from vitscope.runs.run import Run
 @final
 @dataclass(frozen=True)
 class KnownAccuracy(AbstractFinding):
-    """The accuracy with its uncertainty, and whether that is small enough to compare models by.
+    """The accuracy with its uncertainty, and whether that is small enough to compare models.
 
-    Rule: the exact 95 % interval of the top-1 accuracy is at most ``width`` wide. Unlike the standard error it is right
-    for accuracies near 0 and 1 and for few images (Clopper and Pearson, Biometrika 1934).
+    Rule: the exact 95 % interval of the top-1 accuracy is at most ``width`` wide. Unlike the standard error, it is
+    right for accuracies near 0 and 1 and for few images (Clopper and Pearson, Biometrika 1934).
     """
 
     name = "accuracy"
@@ -42,18 +44,18 @@ class KnownAccuracy(AbstractFinding):
     )
 
     width: float = 0.1
-    """Widest interval that is narrow enough."""
+    """Width of the interval up to which it is narrow enough."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            f"Holds where the exact {1 - SHOWN:.0%} interval (Clopper and Pearson) of the top-1 accuracy is at most "
-            f"{self.width:g} wide, else fails."
+            f"Holds if the exact {1 - SHOWN:.0%} interval (Clopper and Pearson) of the top-1 accuracy is at most "
+            f"{self.width:g} wide, otherwise fails."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The width of the interval against the widest allowed; None without labels."""
+        """Compare the width of the interval with the limit; None without labels."""
         del rate
         top1 = read_number(run, "accuracy/top1")
         if top1 is None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.change import MIXING, changes, judge_fall
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
@@ -15,10 +17,9 @@ from vitscope.runs.run import Run
 class AttentionLowersVariance(AbstractFinding):
     """Attention units lower the variance of feature maps, on average.
 
-    Rule: the logarithm of the variance, after a unit less before it, averaged over the attention units, is below 0
-    beyond its error, and more than half of them lower it. Park and Kim 2022, figure 9. The logarithm makes the
-    units of a network count alike. The stream of a pre-norm network grows by each residual sum, which works against
-    this.
+    Rule: the change of the log variance across a unit, averaged over the attention units, is significantly below 0,
+    and more than half of them lower it. Park and Kim 2022, figure 9. The logarithm gives all units of a network the
+    same weight. In a pre-norm network each residual sum adds to the stream, which works against this.
     """
 
     name = "attention-lowers-variance"
@@ -30,14 +31,14 @@ class AttentionLowersVariance(AbstractFinding):
             ClaimKind.THEORY,
             0.5,
             "Attention units lower the variance of feature maps, on average.",
-            "As the paper finds: attention averages over positions, as an ensemble does.",
+            "As Park and Kim (2022) find: attention averages over positions, as an ensemble does.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.5,
             "Attention units raise the variance of feature maps, on average.",
-            "Unlike the paper. In pre-norm networks each residual sum adds to the stream, whatever the unit; look at "
-            "the curve by depth before reading more into it.",
+            "Park and Kim (2022) find the opposite. In pre-norm networks each residual sum adds to the stream whatever "
+            "the unit does: look at the curve over depth before reading more into it.",
         ),
         undecided=undecided_outcome(
             "whether attention units lower the variance of feature maps on average", ClaimKind.THEORY, 0.15
@@ -45,15 +46,13 @@ class AttentionLowersVariance(AbstractFinding):
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Mean change of the logarithm of the variance across attention units, by a "
-            "t-test over images with "
-            "the mean of the changes' standard errors: below 0 holds, above 0 fails, "
-            "each only if more than half of the units change that way."
+            "Mean change of the log variance across attention units, t-test over images with the mean of the changes' "
+            "standard errors: holds below 0, fails above 0, each only if more than half of the units change that way."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The mean change across the units; None where there are none."""
+        """Judge the mean change across the units; None if there are none."""
         return judge_fall(changes(run, self.evidence, MIXING), rate, "attention units")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.change import MIXING, changes, judge_fall
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
@@ -15,9 +17,9 @@ from vitscope.runs.run import Run
 class AttentionSmooths(AbstractFinding):
     """Attention units lower high spatial frequencies, on average.
 
-    Rule: the relative log amplitude at the highest frequency, after a unit less before it, averaged over the
-    attention units, is below 0 beyond its error, and more than half of them lower it. Park and Kim 2022, figure 8.
-    The residual sum is measured, not the branch alone, as in the paper.
+    Rule: the change of the relative log amplitude at the highest frequency across a unit, averaged over the attention
+    units, is significantly below 0, and more than half of them lower it. Park and Kim 2022, figure 8. As in the paper,
+    the residual sum is measured, not the branch alone.
     """
 
     name = "attention-smooths"
@@ -29,29 +31,28 @@ class AttentionSmooths(AbstractFinding):
             ClaimKind.THEORY,
             0.5,
             "Attention units smooth: on average they lower high spatial frequencies.",
-            "As the paper finds. It argues for attention at the end of a stage, after convolutions; whether that helps "
-            "this model, only training tells.",
+            "As Park and Kim (2022) find. They argue for attention at the end of a stage, after convolutions; only "
+            "training can tell whether that helps this model.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.5,
             "Attention units sharpen: on average they raise high spatial frequencies.",
-            "Unlike the paper. It is known of early units and of models whose attention stays local; that it costs "
-            "accuracy is not known.",
+            "Park and Kim (2022) find the opposite. Early units and models whose attention stays local are known to "
+            "sharpen; it is not known to cost accuracy.",
         ),
         undecided=undecided_outcome("whether attention units smooth or sharpen on average", ClaimKind.THEORY, 0.15),
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Mean change of the relative log amplitude at the highest frequency across attention units, by a "
-            "t-test over images with "
-            "the mean of the changes' standard errors: below 0 holds, above 0 fails, "
-            "each only if more than half of the units change that way."
+            "Mean change of the relative log amplitude at the highest frequency across attention units, t-test over "
+            "images with the mean of the changes' standard errors: holds below 0, fails above 0, each only if more "
+            "than half of the units change that way."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The mean change across the units; None where there are none."""
+        """Judge the mean change across the units; None if there are none."""
         return judge_fall(changes(run, self.evidence, MIXING), rate, "attention units")

@@ -1,4 +1,4 @@
-"""What units of a kind do to a feature map on average: the change of a quantity across them."""
+"""How units of a kind change a feature map on average: the change of a quantity across them."""
 
 from collections.abc import Collection, Sequence
 
@@ -23,12 +23,12 @@ def changes(run: Run, name: str, kinds: Collection[str]) -> tuple[ReadEntry, ...
 
 
 def judge_fall(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
-    """Holds where the mean change is below 0 and more than half of the units fall; fails the other way round."""
+    """Holds if the mean change is below 0 and more than half of the units fall; fails in the reverse case."""
     return _judge(found, rate, -1, f"{noun} lower it")
 
 
 def judge_rise(found: Sequence[ReadEntry], rate: float, noun: str) -> Judgement | None:
-    """Holds where the mean change is above 0 and more than half of the units rise; fails the other way round."""
+    """Holds if the mean change is above 0 and more than half of the units rise; fails in the reverse case."""
     return _judge(found, rate, 1, f"{noun} raise it")
 
 
@@ -45,7 +45,7 @@ def _judge(found: Sequence[ReadEntry], rate: float, sign: int, text: str) -> Jud
         return judgement
     within = sum(above(change.estimate, 0.0, rate) is Verdict.UNDECIDED for change in found)
     obstacle = (
-        f"More images {'will hardly' if within else 'cannot'} decide it: {with_it} of {len(found)} {text}, and "
-        "it takes a majority that goes with the mean. Read the figure unit by unit instead."
+        f"More images {'are unlikely to' if within else 'cannot'} decide it: {with_it} of {len(found)} {text}, and "
+        "the rule needs a majority that agrees with the mean. Read the figure unit by unit instead."
     )
     return Judgement(Verdict.UNDECIDED, figure, judgement.strength, obstacle=obstacle)

@@ -1,4 +1,4 @@
-"""``checkup``: measure everything, and say what it comes to."""
+"""``checkup``: measure everything, and draw conclusions from it."""
 
 import json
 import time
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import xarray as xr
+from typing_extensions import override
 
 from vitscope.data import Images
 from vitscope.diagnostics import default_diagnostics
@@ -21,7 +22,7 @@ from vitscope.findings.finding import FINDINGS, AbstractFinding
 from vitscope.interventions.studies.frequency_noise import FrequencyNoiseStudy
 from vitscope.interventions.studies.lesion import LesionStudy
 from vitscope.interventions.studies.token_keep import TokenKeepStudy
-from vitscope.measurement.claim import Claim, foremost
+from vitscope.measurement.claim import Claim, sort_claims
 from vitscope.measurement.duration import format_duration
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import FALSE_ALARMS, rate_of
@@ -31,13 +32,13 @@ from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
 _FAILED = (UserError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a study may fail by without taking the rest of the checkup with it; a full disk is none of these."""
+"""Errors by which a study may fail without ending the checkup; a full disk is not among them."""
 STUDIED = 256
-"""Images that the studies of a checkup take, of those it is given: they walk through the model many times."""
+"""Most images that the studies of a checkup use, because they run the model many times."""
 
 
 def deep() -> tuple[tuple[AbstractCurvature, ...], tuple[AbstractStudy, ...]]:
-    """The curvature diagnostics and the studies that a deep checkup has besides its one pass: the affordable ones."""
+    """The affordable curvature diagnostics and studies that a deep checkup adds to its single pass."""
     studies = (LesionStudy(), FrequencyNoiseStudy(), TokenKeepStudy(keep="0.9:0.3:4"))
     return (HessianSpectrum(batch=8),), studies
 
@@ -49,17 +50,17 @@ def checkup(
     plan: Plan | None = None,
     studies: AsStudy | Iterable[AsStudy] = (),
 ) -> Run:
-    """One pass with every diagnostic (or those given), ``studies``, and the findings' claims.
+    """Measure every diagnostic (or those given) in one pass, then ``studies``, and add the findings' claims.
 
     Diagnostics and studies are values or the names that ``vitscope list`` shows: ``studies=["lesion"]``.
-    The run is kept in ``plan.folder`` if there is one. A study that does not suit the subject is named in
-    ``run.skipped`` with the reason; the others take :data:`STUDIED` of the images. Cost: that of
-    :func:`vitscope.measure` and of :func:`vitscope.study`.
+    The run is saved in ``plan.folder`` if there is one. ``run.skipped`` names each study that does not suit the
+    subject, with the reason; the others use at most :data:`STUDIED` of the images. Cost: that of
+    :func:`vitscope.measure` and :func:`vitscope.study`.
     """
     measured = default_diagnostics() if diagnostics is None else diagnostics
     plan, question = check_plan(plan), Checkup.of(subject, images, measured, studies)
     if not (question.steps or question.refused):
-        raise UserError("No diagnostic and no study was given; give some, or leave diagnostics out to have all.")
+        raise UserError("No diagnostic and no study was given; give some, or leave out diagnostics to run all of them.")
     return carry_out(question, plan)
 
 
@@ -67,8 +68,8 @@ def checkup(
 class Checkup(AbstractQuestion):
     """A checkup resolved for a subject and images: one pass, then studies, the cheapest first, then curvature.
 
-    ``measurement`` is all that is measured without a study; ``refused`` are the studies that do not suit the subject,
-    with the reason.
+    ``measurement`` is all that is measured outside studies; ``refused`` holds the studies that do not suit the subject,
+    with the reasons.
     """
 
     measurement: Measurement
@@ -83,7 +84,7 @@ class Checkup(AbstractQuestion):
         diagnostics: AsMeasurable | Iterable[AsMeasurable],
         studies: AsStudy | Iterable[AsStudy],
     ) -> "Checkup":
-        """The checkup, its images' labels fitted to the model's classes."""
+        """The checkup, with the images' labels fitted to the model's classes."""
         measurement = Measurement.of(subject, images, diagnostics)
         shown = measurement.images.sample(STUDIED) if len(images) > STUDIED else measurement.images
         suited: list[StudyQuestion] = []
@@ -97,7 +98,7 @@ class Checkup(AbstractQuestion):
 
     @property
     def steps(self) -> tuple[Measurement | StudyQuestion, ...]:
-        """What is done one after the other, the dearest last."""
+        """The steps in order: one pass, the studies, then curvature."""
         curvatures = self.measurement.curvatures
         plain = tuple(one for one in self.measurement.diagnostics if one not in curvatures)
         parts = [replace(self.measurement, diagnostics=some) for some in (plain, curvatures) if some]
@@ -105,27 +106,27 @@ class Checkup(AbstractQuestion):
         return (*first, *self.studies, *parts[len(first) :])
 
     @property
+    @override
     def title(self) -> str:
-        """What it is called while it is answered."""
         return "Checkup"
 
     def make_spec(self) -> Spec:
-        """The measurement's, with the settings of the studies."""
+        """The measurement's spec, with the settings of the studies."""
         spec = self.measurement.spec
         studies = {study.words.name: study.spec.settings for study in self.studies}
         return replace(spec, settings={**spec.settings, "studies": studies}) if studies or self.refused else spec
 
     @property
     def total(self) -> Amount:
-        """What there is to do in all, in forward passes of one image."""
+        """The total work, in forward passes of one image."""
         return sum(step.total for step in self.steps)
 
-    def kept(self, plan: Plan) -> Amount:
-        """How many of the passes an interrupted attempt left in the plan's folder."""
-        return sum(step.kept(plan) for step in self.steps)
+    def kept_amount(self, plan: Plan) -> Amount:
+        """How many of these passes an interrupted attempt saved in the plan's folder."""
+        return sum(step.kept_amount(plan) for step in self.steps)
 
     def answer(self, plan: Plan) -> Answer:
-        """The run of all steps; a step after the first that fails is named in ``run.skipped`` with the reason."""
+        """The run of all steps; if a step after the first fails, ``run.skipped`` names it with the reason."""
         clock = Clock(plan, self.total)
         runs: list[Run] = []
         refused = dict(self.refused)
@@ -133,7 +134,7 @@ class Checkup(AbstractQuestion):
             clock.begin(step)
             try:
                 runs.append(step.answer(clock.plan).run)
-            except _FAILED as error:  # what is beyond the first pass is lost alone
+            except _FAILED as error:  # a failure after the first pass costs only its step
                 if not runs:
                     raise
                 lost = [step.words.name] if isinstance(step, StudyQuestion) else [one.name for one in step.diagnostics]
@@ -141,76 +142,76 @@ class Checkup(AbstractQuestion):
         if len(runs) == 1 and runs[0].spec.address == self.spec.address:
             return Answer(runs[0])
         notes = [
-            f"{study.title}: on {len(study.images)} images."
+            f"{study.title}: measured on {len(study.images)} images."
             for study in self.studies
             if study.words.name not in refused
         ]
-        joined = _joined(runs, self.spec, refused, notes)
+        joined = _join_runs(runs, self.spec, refused, notes)
         return Answer(joined, steps=tuple(step.spec for step in self.steps))
 
     def conclude(self, run: Run) -> Run:
-        """The run with what the findings make of it."""
+        """The run with the findings' claims."""
         return conclude(run)
 
 
 @dataclass(frozen=True)
 class Concluded(AbstractQuestion):
-    """Another question, its run with what the findings make of it."""
+    """Another question, whose run also gets the findings' claims."""
 
     question: AbstractQuestion
 
     @property
+    @override
     def title(self) -> str:
-        """The question's."""
         return self.question.title
 
     def make_spec(self) -> Spec:
-        """The question's: findings follow from the numbers."""
+        """The spec of the question: findings follow from the numbers."""
         return self.question.spec
 
     @property
     def total(self) -> Amount:
-        """The question's: findings cost nothing."""
+        """The work of the question: findings cost nothing."""
         return self.question.total
 
-    def kept(self, plan: Plan) -> Amount:
-        """The question's."""
-        return self.question.kept(plan)
+    @override
+    def kept_amount(self, plan: Plan) -> Amount:
+        return self.question.kept_amount(plan)
 
+    @override
     def answer(self, plan: Plan) -> Answer:
-        """The question's."""
         return self.question.answer(plan)
 
     def conclude(self, run: Run) -> Run:
-        """The run with what the findings make of it."""
+        """The run with the findings' claims."""
         return conclude(self.question.conclude(run))
 
 
 def _reason(error: Exception) -> str:
-    """Why a study has no result."""
+    """Why a study has no result, in words."""
     if isinstance(error, UserError):
         return str(error).rstrip(".")
-    first = (str(error).strip() or "no more is known").splitlines()[0].rstrip(".")
-    return f"it failed, which is a fault of this program or of the model ({type(error).__name__}: {first})"
+    first = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return f"it failed through a fault of vitscope or of the model ({type(error).__name__}: {first})"
 
 
 @dataclass
 class Clock:
-    """Counts what is done over several steps, and says before a step begins how long it will take.
+    """Counts the work done over several steps, and announces before each how long it will take.
 
-    That is judged by what the steps before it took for a forward pass of one image.
+    The estimate is the time per forward pass of one image in the steps before it.
     """
 
     whole: Plan
     total: Amount
     done: Amount = 0
     found: Amount = 0
-    """What of it an attempt before had left, and took no time now."""
+    """Work that an earlier attempt had saved, which took no time now."""
     began: float = field(default_factory=time.monotonic)
 
     @property
     def plan(self) -> Plan:
-        """The plan of the step that comes next."""
+        """The plan for the next step."""
         before, begins = self.done, True
 
         def progress(done: Amount, _: Amount) -> None:
@@ -222,7 +223,7 @@ class Clock:
         return replace(self.whole, progress=progress)
 
     def begin(self, step: AbstractQuestion) -> None:
-        """Say what begins, and how long it will take as far as that can be known."""
+        """Announce the step and, if it can be estimated, how long it will take."""
         made = self.done - self.found
         long = f", about {format_duration((time.monotonic() - self.began) / made * step.total)}" if made else ""
         if step.total < self.total:
@@ -230,12 +231,12 @@ class Clock:
 
 
 def conclude(run: Run) -> Run:
-    """The run with the claims that the findings make of it; as it is if it has claims already."""
+    """The run with the findings' claims; unchanged if it already has claims."""
     return run if "claims" in run.tree.attrs else run.with_claims(claims_of(run))
 
 
-def _joined(runs: Sequence[Run], spec: Spec, refused: Mapping[str, str], notes: Sequence[str]) -> Run:
-    """One run with the groups of all."""
+def _join_runs(runs: Sequence[Run], spec: Spec, refused: Mapping[str, str], notes: Sequence[str]) -> Run:
+    """One run with the groups of all these runs."""
     groups = {name: node.to_dataset() for run in runs for name, node in run.tree.children.items()}
     skipped = {name: reason for run in runs for name, reason in run.skipped.items()}
     seconds = sum(float(str(run.provenance["seconds"])) for run in runs)
@@ -255,11 +256,11 @@ def findings() -> tuple[AbstractFinding, ...]:
 
 
 def claims_of(run: Run) -> tuple[Claim, ...]:
-    """What every finding whose numbers the run holds makes of it, in the order in which they are shown.
+    """The claims of every finding whose numbers the run holds, in the order in which they are shown.
 
-    Those that are tests share the false-alarm rate of a run among them.
+    The tests among them share the false-alarm rate of the run.
     """
     fitting = [finding for finding in findings() if finding.judge(run, FALSE_ALARMS) is not None]
     rate = rate_of(sum(finding.is_test for finding in fitting))
     claims = [claim for finding in fitting if (claim := finding.apply(run, rate)) is not None]
-    return foremost(replace(claim, weight=round(claim.weight, 3)) for claim in claims)
+    return sort_claims(replace(claim, weight=round(claim.weight, 3)) for claim in claims)

@@ -1,4 +1,4 @@
-"""The commands that advice names, with the model and the images of the run it is about."""
+"""The commands in advice, filled in with the model and images of the run."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from vitscope.runs.run import Run
 
 EXAMINED = "{examined}"
-"""Where a command takes the model and the images."""
+"""Placeholder for the model and the images in a command."""
 UNKNOWN = "MODEL --images DATA"
-"""What stands there when the run does not say how it was made."""
+"""Replaces the placeholder if the run does not say how it was made."""
 VALUES = frozenset(("images", "split", "label", "label-map", "label-order", "root", "bits", "max-pixels")) | frozenset(
     ("augment", "max-broken", "seed", "device", "weights", "part", "crop", "classes", "image-size", "channels", "set")
 )
-"""Flags that say with a value what is examined."""
+"""Flags with a value that say what is examined."""
 SWITCHES = frozenset(("pretrained", "ema", "raw"))
-"""Those that say it without one."""
+"""Flags without a value that say what is examined."""
 _ALONE = frozenset(("resume", "deep"))
 """Other flags without a value."""
 _VERBS = {"checkup": 1, "study": 2, "measure": 2}
@@ -22,21 +22,21 @@ _VERBS = {"checkup": 1, "study": 2, "measure": 2}
 
 
 def fill_in(text: str, run: Run | None) -> str:
-    """The text with the run's model and images where they are named; without a run, with what stands for them."""
+    """The text with the placeholder replaced by the run's model and images, or by :data:`UNKNOWN` without a run."""
     if EXAMINED not in text:
         return text
     return text.replace(f" {EXAMINED}", f" {UNKNOWN if run is None else examined_flags(run)}".rstrip())
 
 
 def examined_flags(run: Run) -> str:
-    """The model and the images as the run's own command names them; nothing for the embedded ones."""
+    """The model and the images as the run's own command names them; embedded images have no flag."""
     words = shlex.split(str(run.provenance.get("command", ""))) if "provenance" in run.tree.attrs else []
     if len(words) < 2 or words[1] not in _VERBS:
         return UNKNOWN
-    return shlex.join(_kept(words[1 + _VERBS[words[1]] :]))
+    return shlex.join(_filter_words(words[1 + _VERBS[words[1]] :]))
 
 
-def _kept(words: Sequence[str]) -> Iterator[str]:
+def _filter_words(words: Sequence[str]) -> Iterator[str]:
     """The model, and the flags that say what is examined."""
     left = iter(words)
     for word in left:

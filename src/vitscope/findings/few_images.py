@@ -1,7 +1,9 @@
-"""Whether there were few images."""
+"""Whether few images were examined."""
 
 from dataclasses import dataclass
 from typing import final
+
+from typing_extensions import override
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.measurement.claim import ClaimKind, Verdict
@@ -14,7 +16,7 @@ from vitscope.runs.run import Run
 class FewImages(AbstractFinding):
     """So few images were examined that standard errors are wide.
 
-    Rule: fewer than ``enough`` images. Of more nothing is said. A share near one half has a standard error of 5
+    Rule: fewer than ``enough`` images; for more, no claim is made. A share near one half has a standard error of 5
     points with 100 images, and of 1 point with 2500.
     """
 
@@ -28,18 +30,18 @@ class FewImages(AbstractFinding):
             ClaimKind.LOOK,
             0.85,
             statement,
-            "Examine more, if there are more: ten times as many make the errors three times smaller. "
+            "Examine more, if you have them: ten times as many make the errors three times smaller. "
             "`vitscope checkup {examined} --limit 1000` takes a thousand.",
         ),
     )
 
     enough: int = 100
-    """Images from which on nothing is said."""
+    """Number of images from which on no claim is made."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
-        return f"Holds below {self.enough} images; otherwise nothing is said."
+        return f"Holds below {self.enough} images; otherwise no claim is made."
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
         """Holds for few images, None for enough of them."""

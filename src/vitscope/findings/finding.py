@@ -1,4 +1,4 @@
-"""What a finding is: a rule, fixed before the run, that makes a claim of a run's numbers."""
+"""What a finding is: a rule, fixed before the run, that turns a run's numbers into a claim."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,27 +17,27 @@ CHECKUP = "vitscope checkup {examined} --limit {needed}"
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a rule makes of a run: the verdict, the numbers it rests on, and how strongly they show it, 0 to 1."""
+    """A rule's verdict on a run, the numbers it rests on, and how strongly they show it, 0 to 1."""
 
     verdict: Verdict
     figure: str
     strength: float = 1.0
     needed: Callable[[], int | None] = lambda: None
-    """Of what is undecided: how many samples would decide it, if their numbers are like those seen."""
+    """If undecided: how many samples would decide it, if they are like those seen."""
     obstacle: str = ""
-    """Of what more samples cannot decide: why, and what could."""
+    """If more samples cannot decide it: why, and what could."""
     headline: str = ""
-    """A sentence that says more than the outcome's."""
+    """A sentence that replaces the headline of the outcome, if not empty."""
     advice: str = ""
-    """What to try, of this run, in place of the outcome's."""
+    """What to try with this run; replaces the advice of the outcome, if not empty."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a verdict means for the reader.
 
-    ``headline`` is true as it is read. ``weight`` says how much it matters at full strength, 0 to 1, and ``advice``
-    what to try; in it ``{examined}`` stands for the model and the images, as flags of a command.
+    ``headline`` is true as it is read. ``weight`` says how much it matters at full strength, 0 to 1. ``advice`` says
+    what to try; ``{examined}`` in it is the placeholder for the model and the images, as flags of a command.
     """
 
     kind: ClaimKind
@@ -62,17 +62,17 @@ class Outcomes:
 
 
 def undecided_outcome(question: str, kind: ClaimKind = ClaimKind.LOOK, weight: float = 0.1) -> Outcome:
-    """The outcome of a rule whose interval reaches the threshold; ``question`` begins with *whether*."""
+    """The outcome of a rule whose interval includes the threshold; ``question`` begins with *whether*."""
     return Outcome(
-        kind, weight, f"These numbers leave open {question}.", "The page says how many more would decide it."
+        kind, weight, f"These numbers do not decide {question}.", "The page says how many more would decide it."
     )
 
 
 class AbstractFinding(ABC):
-    """A statement about a model and the rule by which a run decides on it.
+    """A statement about a model, and the rule that decides it from a run.
 
-    The thresholds are fields with fixed defaults. One file, one registered final class; its docstring is the rule in
-    words and where it comes from.
+    The thresholds are fields with fixed defaults. One file, one registered final class; its docstring gives the rule in
+    words and its source.
     """
 
     name: ClassVar[str]
@@ -80,14 +80,14 @@ class AbstractFinding(ABC):
     """One plain sentence; the verdict says whether it holds."""
     reference: ClassVar[str]
     evidence: ClassVar[str]
-    """The quantity it rests on, as in ``attention-sinks/prefix_mass``; empty where it is the spec."""
+    """The quantity it rests on, as in ``attention-sinks/prefix_mass``; empty if it rests on the spec."""
     outcomes: ClassVar[Outcomes]
     is_test: ClassVar[bool] = True
     """Whether the rule is a test with a false-alarm rate."""
     samples: ClassVar[str] = "images"
     """What the numbers are means over."""
     again: ClassVar[str] = CHECKUP
-    """The command that makes the numbers again from ``{needed}`` samples."""
+    """The command that measures the numbers again on ``{needed}`` samples."""
 
     @property
     @abstractmethod
@@ -96,10 +96,10 @@ class AbstractFinding(ABC):
 
     @abstractmethod
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The verdict at a false-alarm rate; None where the run does not hold what the rule needs."""
+        """The verdict at a false-alarm rate; None if the run does not hold what the rule needs."""
 
     def apply(self, run: Run, rate: float = FALSE_ALARMS) -> Claim | None:
-        """The claim about this run; None where the run does not hold what the rule needs."""
+        """The claim about this run; None if the run does not hold what the rule needs."""
         judgement = self.judge(run, rate)
         if judgement is None:
             return None
@@ -126,17 +126,17 @@ class AbstractFinding(ABC):
         if judgement.obstacle:
             return judgement.obstacle
         if run.tree.attrs["images"] < 2:
-            return "One image has no standard error: examine more of them."
+            return "One image has no standard error: examine more images."
         needed = judgement.needed()
         if needed is None:
-            return f"More {self.samples} will hardly decide it: what was measured lies on the threshold itself."
+            return f"More {self.samples} are unlikely to decide it: the measured value lies on the threshold itself."
         return (
-            f"About {needed:,} {self.samples} would decide it, if their numbers are like those seen: "
+            f"About {needed:,} {self.samples} would decide it, if they are like those seen: "
             f"`{fill_in(self.rerun_command(run), run).replace('{needed}', str(needed))}`."
         )
 
     def rerun_command(self, run: Run) -> str:
-        """The command that makes this run's numbers again, with the settings they were made with."""
+        """The command that measures this run's numbers again, with the same settings."""
         del run
         return self.again
 

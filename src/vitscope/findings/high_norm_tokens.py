@@ -1,7 +1,9 @@
-"""Whether few patch tokens of high norm draw the attention."""
+"""Whether a few patch tokens of high norm draw the attention."""
 
 from dataclasses import dataclass, replace
 from typing import final
+
+from typing_extensions import override
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_entries, some_above
@@ -14,16 +16,16 @@ from vitscope.runs.run import Run
 @final
 @dataclass(frozen=True)
 class HighNormTokens(AbstractFinding):
-    """A few patch tokens of outlying norm draw far more attention than their number, in some heads.
+    """In some heads, a few patch tokens of outlier norm draw far more attention than their share of the tokens.
 
-    Rule: a head's mean mass on high-norm patch tokens exceeds both ``factor`` times their share of the patch tokens
-    and ``least``, beyond its error, tested for all heads at one false-alarm rate (Bonferroni). Darcet et al., ICLR
-    2024 find that such tokens sit on uninformative patches and hold global information.
+    Rule: a head's mean mass on high-norm patch tokens significantly exceeds both ``factor`` times their share of the
+    patch tokens and ``least``, tested for all heads at one false-alarm rate (Bonferroni). Darcet et al., ICLR 2024,
+    find that such tokens sit on uninformative patches and hold global information.
     """
 
     name = "high-norm-tokens"
     statement = (
-        "A few patch tokens of high norm draw far more attention than their number (artefacts in attention maps)."
+        "A few patch tokens of high norm draw far more attention than their share (artefacts in attention maps)."
     )
     reference = "Darcet et al., Vision Transformers Need Registers, ICLR 2024, figures 2 to 4"
     evidence = "attention-sinks/high_norm_mass"
@@ -38,29 +40,28 @@ class HighNormTokens(AbstractFinding):
         fails=Outcome(
             ClaimKind.GOOD,
             0.1,
-            "No head is drawn to patches of high norm (artefacts in attention maps).",
+            "No head is drawn to patches of high norm (no artefacts in attention maps).",
             "Nothing to do.",
         ),
-        undecided=undecided_outcome(
-            "whether a few patch tokens of high norm draw far more attention than their number"
-        ),
+        undecided=undecided_outcome("whether a few patch tokens of high norm draw far more attention than their share"),
     )
 
     factor: float = 10.0
-    """How many times their share the mass must be."""
+    """How many times the tokens' share the mass must be."""
     least: float = 0.05
-    """Mass below which it does not matter."""
+    """Smallest mass that matters."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            f"Mass on high-norm patches by head, less {self.factor:g} times their share of patches or {self.least:g} "
-            "where that is more; t-tests over images, for all heads together: some above 0 holds, all below fails."
+            f"Mass on high-norm patches by head, minus {self.factor:g} times their share of patches or {self.least:g}, "
+            "whichever is more; t-tests over images for all heads together: holds if some are above 0, fails if all "
+            "are below."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The heads whose mass is out of proportion; None where it was not measured."""
+        """Test whether the mass of any head is out of proportion; None if it was not measured."""
         masses = read_entries(run, self.evidence, span=1.0)
         shares = {entry.layer: entry.estimate for entry in read_entries(run, "attention-sinks/high_norm_share")}
         if not masses or not shares:
@@ -72,7 +73,7 @@ class HighNormTokens(AbstractFinding):
             f"{entry.place}: mass {by_place[entry.place].text} on {shares[entry.layer].mean:.1%} of the patches"
             for entry in found.ranked[: min(3, found.hits) or 1]
         )
-        figure = f"{found.hits} of {len(masses)} heads; {'foremost' if found.hits else 'nearest'} {shown}"
+        figure = f"{found.hits} of {len(masses)} heads; {'strongest' if found.hits else 'closest'} {shown}"
         return replace(found.judgement("heads"), figure=figure)
 
     def _excess(self, mass: Estimate, share: Estimate) -> Estimate:

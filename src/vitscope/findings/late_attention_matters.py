@@ -1,8 +1,10 @@
-"""Where attention units matter most."""
+"""Where in the network attention matters most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
+
+from typing_extensions import override
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import ReadEntry, judge_below, read_lesions
@@ -18,8 +20,8 @@ class LateAttentionMatters(AbstractFinding):
     """Attention matters most at the end of a stage, or in the middle of a ViT that has no stages.
 
     Rule: leaving out an attention unit that ends a stage (the last of two or more of the stage) costs more accuracy
-    than leaving out the others, on average and beyond the exact intervals; in a model without stages, one of the middle
-    third than one of the others. Park and Kim 2022 and their author's answer of 2022 for plain ViTs.
+    than leaving out one of the others, on average and by the exact intervals. In a model without stages, the units of
+    the middle third are compared with the others. Park and Kim 2022; for plain ViTs, an answer of their author in 2022.
     """
 
     name = "late-attention-matters"
@@ -32,13 +34,13 @@ class LateAttentionMatters(AbstractFinding):
             ClaimKind.THEORY,
             0.4,
             statement,
-            "As the paper finds. To make this model cheaper, leave out or thin the other attention units first.",
+            "As Park and Kim (2022) find. To make this model cheaper, remove or thin the other attention units first.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.4,
             "Attention matters less at the end of a stage, or in the middle of a ViT without stages, than elsewhere.",
-            "Unlike the paper: in this model the other attention units matter more.",
+            "Park and Kim (2022) find the opposite: in this model the other attention units matter more.",
         ),
         undecided=undecided_outcome(
             "whether attention matters most at the end of a stage, or in the middle of a ViT without stages",
@@ -47,16 +49,16 @@ class LateAttentionMatters(AbstractFinding):
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Mean change of top-1 accuracy without one of those units less that without one of the other attention "
-            "units, by the exact intervals of the images gained and lost, each at its share of the rate: below 0 "
-            "holds, above fails."
+            "Mean change of top-1 accuracy without one of those units, minus that without one of the other attention "
+            "units, by the exact intervals of the images gained and lost, each at its share of the rate: holds below "
+            "0, fails above."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """Those units against the others; None below three attention units, or where none is singled out."""
+        """Compare those units with the others; None below three attention units, or if none is singled out."""
         units = [entry for entry in read_lesions(run) if entry.kind == "attention"]
         chosen = _ends(units) if len({unit.stage for unit in units}) > 1 else units[len(units) // 3 : -len(units) // 3]
         others = [unit for unit in units if unit not in chosen]

@@ -1,7 +1,9 @@
-"""Which frequencies of noise hurt."""
+"""Whether noise of low or of high frequency hurts more."""
 
 from dataclasses import dataclass
 from typing import final
+
+from typing_extensions import override
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import judge_below, read_settings
@@ -17,7 +19,7 @@ class LowFrequenciesMatter(AbstractFinding):
     """Noise of low frequency costs more accuracy than noise of high frequency.
 
     Rule: the change of top-1 accuracy, averaged over the bands below half the Nyquist frequency, is below that over
-    the bands above it, beyond the exact intervals. Park and Kim 2022, figure 2b: so it is of ViTs, and the reverse of
+    the bands above it, by the exact intervals. Park and Kim 2022, figure 2b, find this for ViTs and the reverse for
     ResNets. With the paper's energies the higher bands carry more noise.
     """
 
@@ -31,14 +33,14 @@ class LowFrequenciesMatter(AbstractFinding):
             ClaimKind.THEORY,
             0.4,
             statement,
-            "As the paper finds of ViTs, for which it proposes augmentation with low-frequency noise; whether that "
-            "helps this model, only training tells.",
+            "As Park and Kim (2022) find for ViTs, for which they propose augmentation with low-frequency noise; only "
+            "training can tell whether that helps this model.",
         ),
         fails=Outcome(
             ClaimKind.LOOK,
             0.4,
             "Noise of high frequency costs more accuracy than noise of low frequency.",
-            "As the paper finds of ResNets. Sensor noise and compression are of high frequency: "
+            "As Park and Kim (2022) find for ResNets. Sensor noise and compression have high frequencies: "
             "`vitscope study corruption {examined} --kinds gaussian_noise,jpeg_compression` shows what they cost. "
             "Train with them, or blur before downsampling.",
         ),
@@ -46,15 +48,15 @@ class LowFrequenciesMatter(AbstractFinding):
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Mean change of top-1 accuracy of the bands below 0.5 pi less that of the bands above, by the exact "
-            "intervals of the images gained and lost, each at its share of the rate: below 0 holds, above fails."
+            "Mean change of top-1 accuracy of the bands below 0.5 pi, minus that of the bands above, by the exact "
+            "intervals of the images gained and lost, each at its share of the rate: holds below 0, fails above."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The lower bands against the higher; None where one side has no band."""
+        """Compare the lower with the higher bands; None if one side has no band."""
         bands = read_settings(run, self.evidence, "frequency_band")
         low, high = [e for at, _, e in bands if at < 0.5], [e for at, _, e in bands if at > 0.5]
         if not low or not high:

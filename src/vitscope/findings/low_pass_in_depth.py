@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import judge_below, read_entries
 from vitscope.measurement.claim import ClaimKind
@@ -16,12 +18,12 @@ from vitscope.runs.run import Run
 class LowPassInDepth(AbstractFinding):
     """High spatial frequencies fade from the first to the last unit of the last stage.
 
-    Where the network has one stage, that is all of it. It then ends as a low-pass filter, as vision transformers do in
-    the paper and convolutional networks do not. Nothing is said of a model that is read at its blocks, whose stages
-    nobody knows.
+    If the network has one stage, that is all of it. It then ends as a low-pass filter, as vision transformers do in
+    the paper and convolutional networks do not. No claim is made about a model that is read at its blocks, whose
+    stages are unknown.
 
-    Rule: the relative log amplitude at the highest frequency after the stage's last unit, less that after its
-    first, is below 0 beyond its error: holds; above 0: fails, high-pass. Park and Kim 2022, figures 2a and 8.
+    Rule: holds if the relative log amplitude at the highest frequency after the stage's last unit, minus that after
+    its first, is significantly below 0; fails (high-pass) if it is above 0. Park and Kim 2022, figures 2a and 8.
     """
 
     name = "low-pass-in-depth"
@@ -37,15 +39,15 @@ class LowPassInDepth(AbstractFinding):
             ClaimKind.THEORY,
             0.5,
             "High spatial frequencies fade over the last stage: the network ends as a low-pass filter.",
-            "As the paper finds of ViTs. It suggests convolutions before attention within a stage (AlterNet) to use "
-            "both filters; whether that helps this model, only training tells.",
+            "As Park and Kim (2022) find for ViTs. They suggest convolutions before attention within a stage "
+            "(AlterNet) to use both filters; only training can tell whether that helps this model.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.5,
             "High spatial frequencies grow over the last stage: the network ends as a high-pass filter.",
-            "As the paper finds of CNNs, where it suggests an attention unit at the end of a stage (AlterNet); whether "
-            "that helps this model, only training tells.",
+            "As Park and Kim (2022) find for CNNs, for which they suggest an attention unit at the end of a stage "
+            "(AlterNet); only training can tell whether that helps this model.",
         ),
         undecided=undecided_outcome(
             "whether high spatial frequencies fade or grow over the last stage", ClaimKind.THEORY, 0.15
@@ -53,16 +55,16 @@ class LowPassInDepth(AbstractFinding):
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
             "Change of the relative log amplitude at the highest frequency from after the first to after the last "
-            "unit of the last stage, by a t-test over images with the sum of both standard errors: below 0 holds, "
-            "above 0 fails."
+            "unit of the last stage, t-test over images with the sum of both standard errors: holds below 0, fails "
+            "above 0."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The sign of the change; None where the last stage has fewer than two units with a spectrum, or is a guess."""
+        """Judge the sign of the change; None if the last stage has fewer than two spectra, or is a guess."""
         entries = [entry for entry in read_entries(run, self.evidence) if entry.layer > 0]
         units = [entry for entry in entries if entry.stage == entries[-1].stage]
         if len(units) < 2 or any(unit.kind == "block" for unit in units):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.change import TRANSFORMING, changes, judge_rise
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
@@ -15,9 +17,9 @@ from vitscope.runs.run import Run
 class MlpRaisesVariance(AbstractFinding):
     """MLP and convolution units raise the variance of feature maps, on average.
 
-    Rule: the logarithm of the variance, after a unit less before it, averaged over the MLP and convolution units,
-    is above 0 beyond its error, and more than half of them raise it. Park and Kim 2022, figure 9. The stream of a
-    pre-norm network grows by each residual sum, which works for this whatever the unit does.
+    Rule: the change of the log variance across a unit, averaged over the MLP and convolution units, is significantly
+    above 0, and more than half of them raise it. Park and Kim 2022, figure 9. In a pre-norm network each residual sum
+    adds to the stream, which works for this whatever the unit does.
     """
 
     name = "mlp-raises-variance"
@@ -32,14 +34,14 @@ class MlpRaisesVariance(AbstractFinding):
             ClaimKind.THEORY,
             0.5,
             "MLP and convolution units raise the variance of feature maps, on average.",
-            "As the paper finds; in a pre-norm network the residual sum alone would do it, so read it beside the "
-            "attention units.",
+            "As Park and Kim (2022) find. In a pre-norm network the residual sum alone would do it, so compare with "
+            "the attention units.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.5,
             "MLP and convolution units lower the variance of feature maps, on average.",
-            "Unlike the paper. Nobody knows whether that is good or bad for accuracy.",
+            "Park and Kim (2022) find the opposite. Whether that is good or bad for accuracy is not known.",
         ),
         undecided=undecided_outcome(
             "whether MLP and convolution units raise the variance of feature maps on average", ClaimKind.THEORY, 0.15
@@ -47,15 +49,14 @@ class MlpRaisesVariance(AbstractFinding):
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Mean change of the logarithm of the variance across MLP and convolution "
-            "units, by a t-test over images with "
-            "the mean of the changes' standard errors: above 0 holds, below 0 fails, "
-            "each only if more than half of the units change that way."
+            "Mean change of the log variance across MLP and convolution units, t-test over images with the mean of the "
+            "changes' standard errors: holds above 0, fails below 0, each only if more than half of the units change "
+            "that way."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The mean change across the units; None where there are none."""
+        """Judge the mean change across the units; None if there are none."""
         return judge_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")

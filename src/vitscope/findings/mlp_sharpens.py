@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.change import TRANSFORMING, changes, judge_rise
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.measurement.claim import ClaimKind
@@ -15,9 +17,9 @@ from vitscope.runs.run import Run
 class MlpSharpens(AbstractFinding):
     """MLP and convolution units raise high spatial frequencies, on average.
 
-    Rule: the relative log amplitude at the highest frequency, after a unit less before it, averaged over the MLP
-    and convolution units, is above 0 beyond its error, and more than half of them raise it. Park and Kim 2022,
-    figure 8. Downsampling units change the grid and are left out.
+    Rule: the change of the relative log amplitude at the highest frequency across a unit, averaged over the MLP and
+    convolution units, is significantly above 0, and more than half of them raise it. Park and Kim 2022, figure 8.
+    Downsampling units change the grid and are left out.
     """
 
     name = "mlp-sharpens"
@@ -31,14 +33,14 @@ class MlpSharpens(AbstractFinding):
             ClaimKind.THEORY,
             0.5,
             "MLP and convolution units sharpen: on average they raise high spatial frequencies.",
-            "As the paper finds: they and attention complement one another.",
+            "As Park and Kim (2022) find: they and attention complement one another.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.5,
             "MLP and convolution units smooth: on average they lower high spatial frequencies.",
-            "Unlike the paper. Large-kernel convolutions at stage ends are known to smooth too; that it costs accuracy "
-            "is not known.",
+            "Park and Kim (2022) find the opposite. Large-kernel convolutions at stage ends are known to smooth too; "
+            "it is not known to cost accuracy.",
         ),
         undecided=undecided_outcome(
             "whether MLP and convolution units sharpen or smooth on average", ClaimKind.THEORY, 0.15
@@ -46,15 +48,14 @@ class MlpSharpens(AbstractFinding):
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Mean change of the relative log amplitude at the highest frequency across MLP and convolution "
-            "units, by a t-test over images with "
-            "the mean of the changes' standard errors: above 0 holds, below 0 fails, "
-            "each only if more than half of the units change that way."
+            "Mean change of the relative log amplitude at the highest frequency across MLP and convolution units, "
+            "t-test over images with the mean of the changes' standard errors: holds above 0, fails below 0, each only "
+            "if more than half of the units change that way."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The mean change across the units; None where there are none."""
+        """Judge the mean change across the units; None if there are none."""
         return judge_rise(changes(run, self.evidence, TRANSFORMING), rate, "MLP and convolution units")

@@ -1,7 +1,9 @@
-"""Whether the loss is non-convex where the model stands."""
+"""Whether the loss is non-convex around the model's weights."""
 
 from dataclasses import asdict, dataclass
 from typing import cast, final
+
+from typing_extensions import override
 
 from vitscope.diagnostics.hessian_spectrum import HessianSpectrum
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
@@ -17,12 +19,12 @@ from vitscope.runs.run import Run
 class NegativeCurvature(AbstractFinding):
     """Many of the Hessian's outermost eigenvalues are negative: the loss is not convex around the weights.
 
-    Rule: the share of negative eigenvalues among those of largest modulus (NEP), mean over mini-batches, is above
-    ``share`` beyond its error. Mini-batches are few and the share of one takes few values, often the same, so that
-    their spread says little: the interval is Hoeffding's, which holds for any law. Where no mini-batch has a negative
-    eigenvalue it takes some 60 of them to say so of the loss. Park and Kim 2022, figures 1 and 4: so it is of ViTs, the
-    more the less data they were trained on, and hardly of ResNets. How large it is depends on augmentation and on where
-    in training it is measured.
+    Rule: the share of negative eigenvalues among those of largest modulus (NEP), mean over mini-batches, is
+    significantly above ``share``. Mini-batches are few and the share of one takes few values, often the same, so their
+    spread says little: the interval is Hoeffding's, which holds for any distribution. If no mini-batch has a negative
+    eigenvalue, some 60 of them are needed to call the loss nearly convex. Park and Kim 2022, figures 1 and 4, find
+    negative eigenvalues for ViTs, the more the less data they were trained on, and hardly any for ResNets. The share
+    depends on augmentation and on when in training it is measured.
     """
 
     name = "negative-curvature"
@@ -36,14 +38,14 @@ class NegativeCurvature(AbstractFinding):
             ClaimKind.THEORY,
             0.5,
             statement,
-            "In the paper non-convexity goes with little data and hampers training; more data, average pooling instead "
-            "of a class token, more heads, or sharpness-aware minimisation lower it.",
+            "Park and Kim (2022) find that non-convexity goes with little data and hampers training; more data, "
+            "average pooling instead of a class token, more heads, or sharpness-aware minimisation lower it.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.3,
-            "Around these weights the loss is nearly convex along its steepest directions.",
-            "As the paper finds of ResNets.",
+            "Around these weights the loss is nearly convex along its most curved directions.",
+            "As Park and Kim (2022) find for ResNets.",
         ),
         undecided=undecided_outcome(
             "whether many of the Hessian's outermost eigenvalues are negative", ClaimKind.THEORY
@@ -51,25 +53,25 @@ class NegativeCurvature(AbstractFinding):
     )
 
     share: float = 0.1
-    """Share of negative eigenvalues that is many."""
+    """Share of negative eigenvalues above which they count as many."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
             "Share of negative eigenvalues among those of largest modulus, by Hoeffding's interval over mini-batches: "
-            f"above {self.share:g} holds, below fails."
+            f"holds above {self.share:g}, fails below."
         )
 
     def rerun_command(self, run: Run) -> str:
-        """With the settings of this run that are not those of the command: a deep checkup has a smaller batch."""
+        """The command with those settings of this run that are not its defaults: a deep checkup has a smaller batch."""
         own, usual = cast("dict[str, object]", run.spec.settings.get("hessian-spectrum", {})), asdict(HessianSpectrum())
         other = {name: own[name] for name in usual if own.get(name, usual[name]) != usual[name]}
         flags = (f" --{name.replace('_', '-')} {other[name]}" for name in other if name not in ("batches", "seed"))
         return self.again + "".join(flags)
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The share; None where the Hessian was not measured, or only part by part."""
+        """Compare the share with the threshold; None unless the Hessian of the whole model was measured."""
         seen = read_number(run, self.evidence)
         if seen is None:
             return None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_entries, some_above
 from vitscope.measurement.claim import ClaimKind
@@ -15,9 +17,9 @@ from vitscope.runs.run import Run
 class PrefixSinks(AbstractFinding):
     """In some heads, patches attend mostly to the class token or registers.
 
-    Rule: a head's mean attention mass on prefix tokens is above ``threshold`` beyond its error, tested for all
-    heads at one false-alarm rate (Bonferroni). Xiao et al., ICLR 2024 name such tokens attention sinks: a head with
-    nothing to do puts its attention there.
+    Rule: a head's mean attention mass on prefix tokens is significantly above ``threshold``, tested for all heads at
+    one false-alarm rate (Bonferroni). Xiao et al., ICLR 2024, call such tokens attention sinks: a head with nothing to
+    do puts its attention there.
     """
 
     name = "prefix-sinks"
@@ -32,7 +34,7 @@ class PrefixSinks(AbstractFinding):
             ClaimKind.LOOK,
             0.5,
             statement,
-            "These heads may do nothing at these places. Before pruning one see what it costs: "
+            "These heads may do nothing for these patches. Before pruning one, see what it costs: "
             "`vitscope study lesion {examined} --of head`.",
         ),
         fails=Outcome(
@@ -45,17 +47,17 @@ class PrefixSinks(AbstractFinding):
     )
 
     threshold: float = 0.5
-    """Attention mass above which it is most of it."""
+    """Attention mass above which patches attend mostly to prefix tokens."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Mass on prefix tokens by head, by t-tests over images, for all heads together: some above "
-            f"{self.threshold:g} holds, all below fails."
+            "Mass on prefix tokens by head, t-tests over images for all heads together: holds if some are above "
+            f"{self.threshold:g}, fails if all are below."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The heads above the threshold; None for a model without prefix tokens."""
+        """Test whether any head is above the threshold; None for a model without prefix tokens."""
         heads = read_entries(run, self.evidence, span=1.0)
         return some_above(heads, self.threshold, rate).judgement(f"heads above {self.threshold:g}") if heads else None

@@ -1,7 +1,9 @@
-"""Whether all queries attend alike in the end."""
+"""Whether all queries of the last attention unit attend alike."""
 
 from dataclasses import dataclass
 from typing import final
+
+from typing_extensions import override
 
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import by_layer, judge_below, read_entries
@@ -16,12 +18,12 @@ class QueryCollapse(AbstractFinding):
     """In the last attention unit all patches attend to the same keys, whatever their position.
 
     Rule: the normalised mutual information of query and key in the last attention unit, averaged over its heads, is
-    below ``threshold`` beyond its error. Park et al., ICLR 2023 find this collapse in contrastive training and not
-    in masked image modelling.
+    significantly below ``threshold``. Park et al., ICLR 2023, find this collapse in contrastive training and not in
+    masked image modelling.
     """
 
     name = "query-collapse"
-    statement = "In the last attention unit all patches look at the same keys (attention collapse)."
+    statement = "In the last attention unit all patches attend to the same keys (attention collapse)."
     reference = "Park et al., What Do Self-Supervised Vision Transformers Learn?, ICLR 2023, figure 3"
     evidence = "attention-diversity/mutual_information"
     outcomes = Outcomes(
@@ -29,31 +31,31 @@ class QueryCollapse(AbstractFinding):
             ClaimKind.LOOK,
             0.5,
             statement,
-            "Fine for classification. For dense tasks take features from an earlier unit, or weights of masked image "
+            "Fine for classification. For dense tasks take features from an earlier unit, or weights from masked image "
             "modelling (MAE, BEiT).",
         ),
         fails=Outcome(
             ClaimKind.GOOD,
             0.15,
-            "What a patch looks at depends on where it is, to the last attention unit.",
+            "Where a patch attends depends on its position, up to the last attention unit.",
             "Nothing to do.",
         ),
-        undecided=undecided_outcome("whether all patches look at the same keys in the last attention unit"),
+        undecided=undecided_outcome("whether all patches attend to the same keys in the last attention unit"),
     )
 
     threshold: float = 0.05
     """Mutual information below which queries count as all alike."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Normalised mutual information of query and key, mean over the heads of the last attention unit, by a "
-            f"t-test over images: below {self.threshold:g} holds, above fails."
+            "Normalised mutual information of query and key, mean over the heads of the last attention unit, t-test "
+            f"over images: holds below {self.threshold:g}, fails above."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The last attention unit against the threshold; None where it was not measured."""
+        """Compare the last attention unit with the threshold; None if it was not measured."""
         units = by_layer(read_entries(run, self.evidence, span=1.0))
         if not units:
             return None

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes
 from vitscope.measurement.claim import ClaimKind, Verdict
 from vitscope.models.names import OWN
 from vitscope.runs.run import Run
 
-_TRAIN = "There are no trained weights of it: train it with `vitscope train {} --images DATA --out FOLDER`."
+_TRAIN = "This model comes without trained weights: train it with `vitscope train {} --images DATA --out FOLDER`."
 """Advice on the project's own models."""
 
 
@@ -18,7 +20,7 @@ _TRAIN = "There are no trained weights of it: train it with `vitscope train {} -
 class RandomWeights(AbstractFinding):
     """The weights are random: every other number describes the architecture at its initialisation.
 
-    Rule: the run's spec says that the model was made with random weights. Of other weights nothing is said.
+    Rule: the run's spec says that the model was made with random weights; for other weights, no claim is made.
     """
 
     name = "random-weights"
@@ -33,15 +35,15 @@ class RandomWeights(AbstractFinding):
             ClaimKind.PROBLEM,
             1.0,
             statement,
-            "Load trained weights: `vitscope checkup {examined} --pretrained` takes the library's, --weights FILE your "
-            "own.",
+            "Load trained weights: `vitscope checkup {examined} --pretrained` takes the library's, --weights FILE "
+            "your own.",
         ),
     )
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
-        return "Holds where the spec says that the weights are random; otherwise nothing is said."
+        return "Holds if the spec says that the weights are random; otherwise no claim is made."
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
         """Holds for random weights, None for others."""

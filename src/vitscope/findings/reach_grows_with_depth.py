@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import by_layer, judge_above, read_entries
 from vitscope.measurement.claim import ClaimKind
@@ -17,9 +19,8 @@ class ReachGrowsWithDepth(AbstractFinding):
     """Attention reaches further the deeper the unit: local heads early, global ones late.
 
     Rule: the attention distance as a share of that of uniform attention, averaged over the heads of the last third
-    of the attention units, exceeds that of the first third by more than ``margin`` beyond its error. Distances are
-    compared with those of uniform attention in the same windows, so that windows of different size compare.
-    Dosovitskiy et al. 2021, figure 7.
+    of the attention units, exceeds that of the first third by significantly more than ``margin``. Uniform attention in
+    the same windows makes windows of different size comparable. Dosovitskiy et al. 2021, figure 7.
     """
 
     name = "reach-grows-with-depth"
@@ -31,35 +32,35 @@ class ReachGrowsWithDepth(AbstractFinding):
             ClaimKind.THEORY,
             0.4,
             "Attention reaches further with depth.",
-            "As the paper finds of ViTs trained on much data. Local early heads could be windows or convolutions, "
-            "which only training tells.",
+            "As Dosovitskiy et al. (2021) find for ViTs trained on much data. Windows or convolutions could replace "
+            "local early heads; only training can tell.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.4,
             "Attention does not reach further with depth.",
-            "Not as the paper finds. Little training data is the known cause of missing local heads (Raghu et al. "
-            "2021); a convolutional stem or more data is worth a try.",
+            "Dosovitskiy et al. (2021) find that it does. Little training data is the known cause of missing local "
+            "heads (Raghu et al. 2021); a convolutional stem or more data is worth a try.",
         ),
         undecided=undecided_outcome("whether attention reaches further with depth", ClaimKind.THEORY),
     )
 
     margin: float = 0.05
-    """Growth below which it is none."""
+    """Growth below which it counts as none."""
     local: float = 0.5
-    """Share of the uniform distance below which a head is called local."""
+    """Share of the uniform distance below which a head counts as local."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Distance / distance of uniform attention, mean of the last third less mean of the first third of the "
-            "attention units, by a t-test over images with the sum of the standard errors: above "
-            f"{self.margin:g} holds, below fails."
+            "Distance / distance of uniform attention, mean of the last third minus mean of the first third of the "
+            "attention units, t-test over images with the sum of the standard errors: holds above "
+            f"{self.margin:g}, fails below."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The growth from the first to the last third; None below three attention units with patch queries."""
+        """Judge the growth from first to last third; None below three attention units with patch queries."""
         uniform = {e.layer: e.estimate.mean for e in read_entries(run, "attention-distance/uniform_distance")}
         heads = [
             replace(e, estimate=scale(e.estimate, 1 / uniform[e.layer]))

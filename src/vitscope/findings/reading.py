@@ -1,4 +1,4 @@
-"""Reading a run's quantities as estimates with the layer and head they belong to."""
+"""Read a run's quantities as estimates with the layer and head they belong to."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ from vitscope.measurement.exact import change_of
 from vitscope.runs.run import Run
 
 TOKENS = frozenset({"attention", "token-mixing"})
-"""Kinds of unit of networks whose feature maps are tokens."""
+"""Kinds of unit in networks whose feature maps are tokens."""
 
 
 @dataclass(frozen=True)
 class ReadEntry:
-    """One number of a quantity: after which layer, or of which head of it, of what kind and stage."""
+    """One number of a quantity, with its layer, unit, kind, stage and, if it has one, head."""
 
     layer: int
     unit: str
@@ -31,13 +31,13 @@ class ReadEntry:
 
     @property
     def place(self) -> str:
-        """What a person would call it."""
+        """Layer, head and unit in words."""
         head = "" if self.head is None else f" head {self.head}"
         return f"layer {self.layer}{head} ({self.unit})"
 
 
 def read_number(run: Run, name: str) -> Estimate | None:
-    """A quantity without an axis, as in ``accuracy/top1``; None where the run does not hold it."""
+    """A quantity without an axis, as in ``accuracy/top1``; None if the run does not hold such a number."""
     dataset = _dataset(run, name)
     quantity = name.partition("/")[2]
     if dataset is None or dataset[quantity].ndim or math.isnan(float(dataset[quantity])):
@@ -47,9 +47,9 @@ def read_number(run: Run, name: str) -> Estimate | None:
 
 
 def read_entries(run: Run, name: str, span: float = math.inf) -> tuple[ReadEntry, ...]:
-    """A quantity over depth, and over heads where it has them, in order; what was not observed is left out.
+    """A quantity over depth, and over heads if it has them, in order; what was not observed is left out.
 
-    ``span`` is the width of the range in which the number of an image lies.
+    ``span`` is the width of the range in which the number of one image lies.
     """
     dataset = _dataset(run, name)
     if dataset is None:
@@ -68,7 +68,7 @@ def read_entries(run: Run, name: str, span: float = math.inf) -> tuple[ReadEntry
 
 
 def last_tokens(run: Run, name: str, span: float = math.inf) -> ReadEntry | None:
-    """A quantity of patch tokens after the last unit; None where no unit of the last stage attends or mixes tokens."""
+    """A quantity of patch tokens after the last unit; None if no unit of the last stage attends or mixes tokens."""
     entries = read_entries(run, name, span)
     tokens = any(entry.kind in TOKENS and entry.stage == entries[-1].stage for entry in entries)
     return entries[-1] if tokens else None
@@ -84,9 +84,9 @@ def by_layer(entries: Sequence[ReadEntry]) -> tuple[ReadEntry, ...]:
 
 
 def read_lesions(run: Run) -> tuple[ReadEntry, ...]:
-    """The change of top-1 accuracy without each single unit; of heads, groups and branch means nothing.
+    """The change of top-1 accuracy without each single unit; heads, groups and branch means are not included.
 
-    What was left out, the study's settings say.
+    The study's settings say what was left out.
     """
     dataset = _dataset(run, "lesion-accuracy/top1_change")
     if dataset is None or dataset["top1_change"].dims != ("lesion",):
@@ -105,7 +105,7 @@ def read_lesions(run: Run) -> tuple[ReadEntry, ...]:
 
 
 def read_settings(run: Run, name: str, axis: str) -> tuple[tuple[float, Mapping[str, Any], Estimate], ...]:
-    """The change of a share along the only axis of a study: the axis' value, what was done, and the estimate."""
+    """The change of a share along the only axis of a study: the axis value, what was done, and the estimate."""
     dataset = _dataset(run, name)
     study, _, quantity = name.partition("-accuracy/")
     if dataset is None or dataset[quantity].dims != (axis,):
@@ -116,7 +116,7 @@ def read_settings(run: Run, name: str, axis: str) -> tuple[tuple[float, Mapping[
 
 
 def settings_of_study(run: Run, study: str, points: int) -> list[list[Mapping[str, Any]]]:
-    """What a study did at each of its points: the settings of its interventions; nothing if the run does not say."""
+    """The settings of a study's interventions at each of its points; empty lists if the run does not say."""
     asked = cast(Mapping[str, Any], run.spec.settings)
     own = asked if asked.get("study") == study else asked.get("studies", {}).get(study, {})
     found = own.get("settings", [])
@@ -125,29 +125,29 @@ def settings_of_study(run: Run, study: str, points: int) -> list[list[Mapping[st
 
 @dataclass(frozen=True)
 class AnyEntry:
-    """Whether any of many entries passes a test; ``ranked`` are all of them, strongest first, the hits leading."""
+    """Whether any of many entries passes a test; ``ranked`` holds all of them, hits first, then strongest first."""
 
     verdict: Verdict
     hits: int
     ranked: tuple[ReadEntry, ...]
     needed: Callable[[], int | None]
-    """Where it is undecided, how many images would decide it."""
+    """How many images would decide it, if it is undecided."""
     obstacle: str = ""
-    """Why more images would not, if they would not."""
+    """Why more images would not decide it, if they would not."""
 
     def text(self, noun: str, shown: int = 3) -> str:
-        """How many hit and the strongest of them, or the nearest where none does."""
+        """How many hit, and the strongest of them, or the closest entry if none does."""
         found = self.ranked[: min(shown, self.hits) or 1]
         places = "; ".join(f"{entry.place}: {entry.estimate.text}" for entry in found)
-        return f"{self.hits} of {len(self.ranked)} {noun}; {'foremost' if self.hits else 'nearest'} {places}"
+        return f"{self.hits} of {len(self.ranked)} {noun}; {'strongest' if self.hits else 'closest'} {places}"
 
     def judgement(self, noun: str) -> Judgement:
-        """As a finding gives it."""
+        """The judgement of a finding; ``noun`` names the entries in its figure."""
         return Judgement(self.verdict, self.text(noun), self.strength, self.needed, self.obstacle)
 
     @property
     def strength(self) -> float:
-        """From 0.6 for a single hit among many to 1 for four in ten; 1 where the verdict is not that of hits."""
+        """From 0.6 for a single hit among many to 1 for four in ten or more; 1 without hits."""
         return min(1.0, 0.6 + self.hits / len(self.ranked)) if self.hits else 1.0
 
 
@@ -155,7 +155,7 @@ def some_above(entries: Sequence[ReadEntry], threshold: float, rate: float) -> A
     """Whether any entry lies above a threshold.
 
     For a hit each is tested at the rate divided by their number, so that the rate is that of any false hit among them
-    (Bonferroni). It fails where each of them lies below at the whole rate: if one does not, that one's test must err.
+    (Bonferroni). It fails if each of them lies below at the whole rate: if one does not, that one's test must err.
     """
     return _search(entries, threshold, rate, 1)
 
@@ -187,14 +187,14 @@ def _search(entries: Sequence[ReadEntry], threshold: float, rate: float, sign: i
 
 
 def _obstacle(estimate: Estimate, where: str = "") -> str:
-    """Why more images would not decide it, if they would not: no number, or the same one of every image."""
+    """Why more images would not decide it, if they would not: no finite value, or the same for every image."""
     if estimate.count < 2:
         return ""
     if not (math.isfinite(estimate.mean) and math.isfinite(estimate.error)):
-        return f"No number of images decides it, for what was measured{where} is not finite."
+        return f"No number of images can decide it: the value measured{where} is not finite."
     unseen = math.isinf(estimate.span) if isinstance(estimate, OverImages) else type(estimate) is Estimate
     if estimate.error == 0 and unseen:
-        return f"The number is the same for every image{where}, which says nothing of others: examine different images."
+        return f"The value is the same for every image{where}, which says nothing of others: examine different images."
     return ""
 
 
@@ -205,7 +205,7 @@ def judge_above(estimate: Estimate, threshold: float, rate: float, figure: str, 
 
 
 def judge_below(estimate: Estimate, threshold: float, rate: float, figure: str, strength: float = 1.0) -> Judgement:
-    """Whether an estimate lies below a threshold, as :func:`judge_above`."""
+    """Whether an estimate lies below a threshold, as in :func:`judge_above`."""
     found = judge_above(estimate, threshold, rate, figure, strength)
     return replace(found, verdict=opposite(found.verdict))
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import read_entries, some_below
 from vitscope.measurement.claim import ClaimKind
@@ -15,9 +17,9 @@ from vitscope.runs.run import Run
 class RedundantHeads(AbstractFinding):
     """In some units all heads attend nearly alike.
 
-    Rule: a unit's Jensen-Shannon divergence among heads, divided by log(heads), is below ``threshold`` beyond its
-    error, tested for all units at one false-alarm rate (Bonferroni). Alike in where they attend is not alike in
-    what they carry: values differ. Michel, Levy and Neubig, NeurIPS 2019 prune heads by what their loss costs.
+    Rule: a unit's Jensen-Shannon divergence among heads, divided by log(heads), is significantly below ``threshold``,
+    tested for all units at one false-alarm rate (Bonferroni). Heads that attend alike need not carry the same: their
+    values differ. Michel, Levy and Neubig, NeurIPS 2019, prune heads by what losing them costs.
     """
 
     name = "redundant-heads"
@@ -29,7 +31,7 @@ class RedundantHeads(AbstractFinding):
             ClaimKind.LOOK,
             0.55,
             statement,
-            "A hypothesis, not proof: see what each head costs, and prune those that cost nothing. "
+            "A hypothesis, not proof: measure what removing each head costs, and prune those that cost nothing. "
             "`vitscope study lesion {examined} --of head` leaves them out one at a time.",
         ),
         fails=Outcome(ClaimKind.GOOD, 0.1, "In every unit the heads attend differently.", "Nothing to do."),
@@ -40,14 +42,14 @@ class RedundantHeads(AbstractFinding):
     """Divergence below which heads count as nearly alike."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Jensen-Shannon divergence among heads / log(heads) by unit, by t-tests over images, for all units "
-            f"together: some below {self.threshold:g} holds, all above fails."
+            "Jensen-Shannon divergence among heads / log(heads) by unit, t-tests over images for all units together: "
+            f"holds if some are below {self.threshold:g}, fails if all are above."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The units below the threshold; None where no unit has several heads."""
+        """Test whether any unit is below the threshold; None if no unit has several heads."""
         units = read_entries(run, self.evidence, span=1.0)
         return some_below(units, self.threshold, rate).judgement(f"units below {self.threshold:g}") if units else None

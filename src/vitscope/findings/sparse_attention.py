@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import by_layer, judge_below, read_entries
 from vitscope.measurement.claim import ClaimKind
@@ -17,7 +19,7 @@ class SparseAttention(AbstractFinding):
     """A small share of the keys holds nearly all of the attention, on average.
 
     Rule: the share of a query's keys that hold 90 % of its attention (or the diagnostic's chosen mass), averaged
-    over heads and units, is below ``threshold`` beyond its error. Li et al., ICLR 2023 show for shallow ViTs that
+    over heads and units, is significantly below ``threshold``. Li et al., ICLR 2023, show for shallow ViTs that
     training makes attention sparse on the tokens that matter, and that dropping others can help.
     """
 
@@ -30,31 +32,31 @@ class SparseAttention(AbstractFinding):
             ClaimKind.LOOK,
             0.5,
             statement,
-            "A hypothesis, not proof: dropping the tokens that are least looked at may save time at little loss. "
+            "A hypothesis, not proof: dropping the tokens that are attended least may save time at little loss. "
             "`vitscope study token-keep {examined}` measures accuracy against the share kept.",
         ),
         fails=Outcome(
             ClaimKind.THEORY,
             0.15,
             "Attention is spread over many keys.",
-            "Dropping tokens by attention has little to go by here.",
+            "Attention is a poor guide to which tokens to drop here.",
         ),
         undecided=undecided_outcome("whether a small share of the keys holds nearly all of the attention"),
     )
 
     threshold: float = 0.2
-    """Share of the keys that counts as small."""
+    """Share of the keys below which it counts as small."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
-            "Share of keys that hold the mass, mean over heads and attention units, by a t-test over images with the "
-            f"mean of the standard errors: below {self.threshold:g} holds, above fails."
+            "Share of keys that hold the mass, mean over heads and attention units, t-test over images with the mean "
+            f"of the standard errors: holds below {self.threshold:g}, fails above."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The mean share against the threshold; None where it was not measured."""
+        """Compare the mean share with the threshold; None if it was not measured."""
         heads = read_entries(run, self.evidence, span=1.0)
         if not heads:
             return None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
+from typing_extensions import override
+
 from vitscope.findings.finding import FINDINGS, AbstractFinding, Judgement, Outcome, Outcomes, undecided_outcome
 from vitscope.findings.reading import judge_above, read_settings
 from vitscope.measurement.claim import ClaimKind
@@ -13,11 +15,11 @@ from vitscope.runs.run import Run
 @final
 @dataclass(frozen=True)
 class TokensToSpare(AbstractFinding):
-    """About a third of the patch tokens can be dropped, as it is, at little loss of accuracy.
+    """About a third of the patch tokens can be dropped, without training, at little loss of accuracy.
 
-    Rule: of the studied shares of kept tokens the one nearest to ``share``, if it is within ``near`` of it, changes
-    top-1 accuracy by more than ``-margin``, beyond the exact interval of the images gained and lost. Tokens are those
-    that are attended least; of other rankings nothing is said. Li et al. 2023 prove for shallow ViTs that dropping
+    Rule: at the studied share of kept tokens nearest to ``share``, which must be within ``near`` of it, the change of
+    top-1 accuracy is above ``-margin`` by the exact interval of the images gained and lost. The tokens dropped are
+    those attended least; for other rankings, no claim is made. Li et al. 2023 prove for shallow ViTs that dropping
     tokens without relevance to the label costs nothing.
     """
 
@@ -33,7 +35,7 @@ class TokensToSpare(AbstractFinding):
             ClaimKind.LOOK,
             0.6,
             "About a third of the patch tokens can be dropped at a loss of less than 2 points of accuracy.",
-            "Drop them from that unit on: the forward pass is faster by nearly as much as is dropped. "
+            "Drop them from the studied unit on: the forward pass gets faster by nearly the share dropped. "
             "`vitscope study token-keep {examined}` shows what other shares cost.",
         ),
         fails=Outcome(
@@ -49,22 +51,22 @@ class TokensToSpare(AbstractFinding):
     )
 
     share: float = 0.7
-    """Share of the tokens that is kept, about."""
+    """Share of the tokens that is kept, approximately."""
     near: float = 0.05
     """How far a studied share may be from it."""
     margin: float = 0.02
-    """Loss of accuracy that is little."""
+    """Loss of accuracy that counts as little."""
 
     @property
+    @override
     def rule(self) -> str:
-        """The rule with its numbers."""
         return (
             f"Change of top-1 accuracy at the studied share of kept tokens nearest to {self.share:g}, by the exact "
-            f"interval of the images gained and lost (Clopper and Pearson): above -{self.margin:g} holds, below fails."
+            f"interval of the images gained and lost (Clopper and Pearson): holds above -{self.margin:g}, fails below."
         )
 
     def judge(self, run: Run, rate: float) -> Judgement | None:
-        """The change at that share; None where no share near it was studied by attention."""
+        """Judge the change at that share; None if no share near it was studied by attention."""
         shares = {
             kept: change
             for kept, done, change in read_settings(run, self.evidence, "keep")

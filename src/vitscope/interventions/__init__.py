@@ -1,4 +1,4 @@
-"""Interventions, one file each; imported when one of them is looked for."""
+"""Interventions, one file each; imported on first use."""
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 

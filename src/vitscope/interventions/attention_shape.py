@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.bypass import refuse_unknown
@@ -23,7 +24,7 @@ Shape = Literal["uniform", "diagonal", "neighbourhood"]
 _MASKED = -50.0
 """A bias at or below this is a mask: models of shifted windows write -100; learned biases stay far above."""
 _OUT = -1e4
-"""What is added to the score of a key that must not be seen: its weight is exactly 0, and no infinity is met."""
+"""Added to the score of a key that must not be seen: its weight becomes exactly 0, without any infinity."""
 
 
 @INTERVENTIONS.add("attention-shape")
@@ -35,12 +36,12 @@ class AttentionShape(AbstractIntervention, AbstractEdit):
     .. math:: A_{ij} = 1 / |V_i|, \qquad A_{ij} = 1\{i = j\}, \qquad
         A_{ij} \propto e^{s_{ij}}\, 1\{|r_i - r_j| \le k/2,\ |c_i - c_j| \le k/2\}
 
-    ``uniform`` averages over the keys :math:`V_i` that a query may see, ``diagonal`` lets every token see itself
-    alone, ``neighbourhood`` keeps the ``size`` x ``size`` cells around it (an odd number) and takes the softmax of
-    these. Prefix tokens see all and are seen by all, but for ``diagonal``. Keys that the model masks (a bias of -50 or
-    less, as between shifted windows) and padding are not seen. ``layers`` are attention units, all of them where None.
-    Diagnostics see the new weights. Where heads are mixed after the softmax (CaiT) they still are, by a mixing whose
-    bias reaches every key. The cost is that of the whole attention.
+    ``uniform`` averages over the keys :math:`V_i` that a query may see, ``diagonal`` lets every token see only itself,
+    ``neighbourhood`` keeps the ``size`` x ``size`` cells around it (an odd number) and takes the softmax of these.
+    Prefix tokens see all and are seen by all, except with ``diagonal``. Keys that the model masks (a bias of -50 or
+    less, as between shifted windows) and padding are not seen. ``layers`` are attention units; None means all of them.
+    Diagnostics see the new weights. If heads are mixed after the softmax (CaiT) they still are, by a mixing whose bias
+    reaches every key. Cost: that of the full attention.
     """
 
     shape: Shape = "uniform"
@@ -72,9 +73,9 @@ class AttentionShape(AbstractIntervention, AbstractEdit):
         wrong = next((layer for layer in self.layers or () if layer not in attending), None)
         if wrong is not None:
             name = anatomy.places[wrong - 1].name
-            raise UserError(f"{name} (layer {wrong}) has no attention that can be read, so none of another shape.")
+            raise UserError(f"{name} (layer {wrong}) has no attention that can be read, so its shape cannot change.")
         if not isinstance(anatomy, Composition) or not attending:
-            raise UserError("The model has no attention that can be read, so none of another shape.")
+            raise UserError("The model has no attention that can be read, so its shape cannot change.")
         for layer in attending if self.layers is None else self.layers:
             unit = units[layer - 1]
             assert isinstance(unit, AbstractAttentionUnit), "these layers were found to attend"
@@ -83,51 +84,51 @@ class AttentionShape(AbstractIntervention, AbstractEdit):
 
     @classmethod
     def examples(cls) -> "tuple[AttentionShape, ...]":
-        """Every shape, everywhere; one unit."""
+        """Every shape in all units, and one shape in one unit."""
         return cls(), cls("diagonal"), cls("neighbourhood", 3), cls("uniform", layers=(1,))
 
     @classmethod
+    @override
     def nothing(cls) -> "tuple[AttentionShape, ...]":
-        """No unit."""
         return (cls(layers=()),)
 
 
 @final
 @dataclass(frozen=True)
 class Reshaped(AbstractAttentionUnit):
-    """An attention unit whose weights are of another shape."""
+    """An attention unit with weights of another shape."""
 
     unit: AbstractAttentionUnit
     shape: Shape
     size: int
 
     @property
+    @override
     def bypass(self) -> Callable[[Stream], Stream] | None:
-        """The unit's own."""
         return self.unit.bypass
 
     def project(self, stream: Stream) -> Attention:
         """The unit's own queries, keys and values, with scores that give the new weights."""
         if self.shape == "neighbourhood" and stream.kept is not None:
-            raise UserError(f"Tokens were removed before {self.place.name}, so that its grid has no neighbourhoods.")
+            raise UserError(f"Tokens were removed before {self.place.name}, so its grid has no neighbourhoods.")
         attention = self.unit.project(stream)
         seen = _visible_keys(attention)
         if self.shape == "diagonal":
             seen = _own(attention, self.place.name)
         if self.shape == "neighbourhood":
             seen = seen & _near(attention, self.size)
-        kept = seen | ~seen.any(-1, keepdim=True)  # padding may see nothing; what it gives is dropped
+        kept = seen | ~seen.any(-1, keepdim=True)  # padding may see nothing; its output is dropped
         bias = torch.zeros_like(kept, dtype=attention.queries.dtype).masked_fill_(~kept, _OUT)
         if self.shape == "neighbourhood":
             return replace(attention, bias=bias if attention.bias is None else attention.bias + bias)
         return replace(attention, queries=torch.zeros_like(attention.queries), bias=bias)
 
+    @override
     def branch(self, attention: Attention, context: Float[Tensor, "batch windows heads queries width"]) -> Tensor:
-        """The unit's own."""
         return self.unit.branch(attention, context)
 
+    @override
     def finish(self, stream: Stream, branch: Tensor) -> Stream:
-        """The unit's own."""
         return self.unit.finish(stream, branch)
 
 

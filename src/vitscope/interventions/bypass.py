@@ -1,4 +1,4 @@
-"""Which units can be left out, what stands in for them, and how a plain module's blocks are left out."""
+"""Which units can be left out, what replaces them, and how a plain module's blocks are left out."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from vitscope.data import Images
-from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.failure import report_failures
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
 from vitscope.models.anatomy import as_user_errors
@@ -30,13 +30,13 @@ from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit
 from vitscope.numerics.digest import tensor_digest
 
 _CHANGED = "its shortcut is not the identity"
-_UNTRIED = "whether it is residual could not be tried ({})"
+_UNTRIED = "whether it is residual could not be tested ({})"
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)  # compared by identity, as modules are
 class Mean:
-    """A mean over images of something that a unit computes, in place of it."""
+    """A mean over images that replaces something a unit computes."""
 
     value: Float[Tensor, "..."]
 
@@ -44,8 +44,8 @@ class Mean:
         """The mean in the type of ``other``, if it has this shape: that of one image at the unit ``name``."""
         if self.value.shape != shape:
             raise UserError(
-                f"The mean over data of {name} has the shape {tuple(self.value.shape)} and meets {tuple(shape)}; "
-                "take the mean on the subject as it is now, with images of the same size."
+                f"The mean over data of {name} has the shape {tuple(self.value.shape)} instead of {tuple(shape)}; "
+                "take the mean on the present subject, with images of the same size."
             )
         return self.value.to(other)
 
@@ -69,20 +69,20 @@ class OnlyMean:
 
 
 def without_branch(unit: AbstractUnit, mean: Mean | None) -> WholeUnit:
-    """What is left of a unit without its residual branch; a ``mean`` stands in the branch's place.
+    """The unit without its residual branch, which a ``mean`` replaces if there is one.
 
-    Raises ``UserError`` where nothing but the unit's input is to be left, and is not.
+    Raises ``UserError`` if the unit has no bypass.
     """
     if unit.bypass is None:
         raise UserError(
-            f"{unit.place.name} cannot be left out: {_reason(unit.place.kind)}, or another intervention stands there."
+            f"{unit.place.name} cannot be left out: {_reason(unit.place.kind)}, or another intervention replaced it."
         )
     left = unit.bypass if mean is None else OnlyMean(unit.bypass, mean, unit.place.name)
     return WholeUnit(unit.place, left, unit.bypass)
 
 
 def refuse_unknown(layers: tuple[int, ...], subject: Subject) -> None:
-    """Raise ``UserError`` where a layer is not one of the subject's units."""
+    """Raise ``UserError`` if a layer is not one of the subject's units."""
     count = len(subject.places)
     unknown = next((layer for layer in layers if not 1 <= layer <= count), None)
     if unknown is not None:
@@ -90,10 +90,10 @@ def refuse_unknown(layers: tuple[int, ...], subject: Subject) -> None:
 
 
 def irremovable_layers(subject: Subject, layers: Sequence[int] | None = None) -> Mapping[int, str]:
-    """Those of the layers (of all units, unless given) that cannot be left out, and why.
+    """The layers (by default of all units) that cannot be left out, and why.
 
-    A described model's adapter says where a shortcut is the identity. A plain module's blocks are tried: one forward
-    pass, then each block by itself with all its weights at zero, where a residual block returns its input.
+    A described model's adapter says where a shortcut is the identity. A plain module's blocks are tested: one forward
+    pass, then each block separately with all its weights at zero, when a residual block returns its input.
     """
     asked = range(1, len(subject.places) + 1) if layers is None else layers
     if not isinstance(subject.anatomy, Composition):
@@ -110,7 +110,7 @@ def _reason(kind: UnitKind) -> str:
 @final
 @dataclass(frozen=True)
 class Bypassed(AbstractWrapped):
-    """A module whose ``left`` blocks return their input, or that and their branch's mean, by hooks for one call."""
+    """A module whose ``left`` blocks return their input, or its sum with their branch's mean, by hooks for one call."""
 
     anatomy: NamedModules
     left: tuple[tuple[str, Mean | None], ...]
@@ -178,12 +178,12 @@ class Entered:
 
 
 Look = Callable[[Entered, object], Tensor | None]
-"""Given what entered a submodule and what it returned; what it is to return instead."""
+"""From what entered a submodule and what it returned, what it returns instead; None leaves its output."""
 
 
 @contextmanager
 def look_at(module: nn.Module, looks: Mapping[str, Look]) -> Generator[None]:
-    """Look at these submodules when they run, until the block ends. Cost: a copy of what enters them."""
+    """Call each look when its submodule runs, until the block ends. Cost: a copy of what enters the submodules."""
     entered: dict[str, Entered] = {}
 
     def keep(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -211,14 +211,14 @@ def _replace(name: str, mean: Mean | None) -> Look:
     def instead(entered: Entered, output: object) -> Tensor:
         first = entered.first
         if first is None or not isinstance(output, Tensor) or first.shape != output.shape:
-            raise UserError(f"The unit {name!r} changes the shape of what enters it, so it cannot be left out.")
+            raise UserError(f"The unit {name!r} changes the shape of its input, so it cannot be left out.")
         return first if mean is None else first + mean.like(first.shape[1:], first, name)
 
     return instead
 
 
 def _try_blocks(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
-    """Those of these blocks of a plain module that are no residual ones, and why."""
+    """The blocks of a plain module, among these, that are not residual, and why."""
     seen_through: dict[str, tuple[Entered, object]] = {}
 
     def look(name: str) -> Look:
@@ -232,7 +232,7 @@ def _try_blocks(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
             subject.anatomy.walk(picture, Unwatched())
         for layer, place in places.items():
             if place.name not in seen_through:
-                found[layer] = _UNTRIED.format("it did not run on the picture for that")
+                found[layer] = _UNTRIED.format("it did not run on the test picture")
             else:
                 why = _why_not_residual(subject.module.get_submodule(place.name), *seen_through[place.name])
                 found[layer] = _reason(place.kind) if why == _CHANGED else why
@@ -240,12 +240,12 @@ def _try_blocks(subject: Subject, layers: Sequence[int]) -> dict[int, str]:
 
 
 def show_batches(subject: Subject, images: Images, batch_size: int, see: Callable[[Tensor], object]) -> int:
-    """Show every batch's pixels to ``see`` without gradients; how many images there were. Raises if there were none."""
+    """Show every batch's pixels to ``see`` without gradients; returns the number of images. Raises if it is 0."""
     device = input_like(subject.module).device
     count = 0
     for batch in images.batches(subject.preprocessing.transform, batch_size):
         if len(batch.indices):
-            with torch.no_grad(), failures_told(subject, images, batch):
+            with torch.no_grad(), report_failures(subject, images, batch):
                 see(batch.pixels.to(device))
             count += len(batch.indices)
     if not count:
@@ -254,7 +254,10 @@ def show_batches(subject: Subject, images: Images, batch_size: int, see: Callabl
 
 
 def _why_not_residual(block: nn.Module, entered: Entered, output: object) -> str:
-    """Why it does not, its weights at zero, return a positive input unchanged and leave a negative one as it was."""
+    """Why the block is not residual; empty if it is.
+
+    With its weights at zero, a residual block returns a positive input unchanged and does not modify a negative one.
+    """
     first = entered.first
     if first is None or not isinstance(output, Tensor) or first.shape != output.shape:
         return _CHANGED
@@ -264,15 +267,15 @@ def _why_not_residual(block: nn.Module, entered: Entered, output: object) -> str
         still = _with_zero_weights(block)
         entered.through(still, negative)
         passed = entered.through(still, positive.clone())
-    except Exception as error:  # a block of anybody's raises whatever it likes
+    except Exception as error:  # a user's block may raise anything
         return _UNTRIED.format(reason(error))
     if not isinstance(passed, Tensor) or not bool(passed.isfinite().all()):
-        return _UNTRIED.format("without weights it returns numbers that are not finite")
+        return _UNTRIED.format("with zero weights it returns numbers that are not finite")
     return "" if torch.equal(passed, positive) and torch.equal(negative, -positive) else _CHANGED
 
 
 def _with_zero_weights(block: nn.Module) -> nn.Module:
-    """A copy with all weights at zero, also those that it computes from others: by parametrisations, or by hooks."""
+    """A copy with all weights at zero, also those that it computes from others by parametrisations or hooks."""
     still = copy_module(block)
     for part in list(still.modules()):
         if parametrize.is_parametrized(part):

@@ -43,19 +43,19 @@ Kind = Literal[
 class Corruption(AbstractIntervention):
     """One of the fifteen common corruptions of Hendrycks and Dietterich, at a level of severity from 1 to 5.
 
-    The model's input is put back to pixels (its normalisation undone, 0 to 255, rounded), corrupted there as the
-    published sets were, and normalised again. ``scale`` says by whose parameters: those of CIFAR-10-C (made for 32
+    The model's input is converted back to pixels (its normalisation undone, 0 to 255, rounded), corrupted there as the
+    published sets were, and normalised again. ``scale`` chooses the parameters: those of CIFAR-10-C (made for 32
     pixels), Tiny-ImageNet-C (64) or ImageNet-C (224), which differ; auto takes the nearest in size to the shorter side.
-    Radii stay in pixels as published; glass blur copies neighbours where its program means to swap them, as the
-    published pictures were made.
+    Radii stay in pixels as published; glass blur copies neighbours although its program means to swap them, since the
+    published pictures were made that way.
 
-    Two differences from the published sets, so compare figures with one another, not with published ones to the last
-    digit: frost is drawn, since the photographs that they add are not free to pass on, and pictures are not saved
-    as JPEG of quality 85 afterwards, as those of ImageNet-C were.
+    There are two differences from the published sets, so compare figures with one another, not with published ones to
+    the last digit: frost is drawn, since the sets' photographs may not be redistributed, and pictures are not saved as
+    JPEG of quality 85 afterwards, as those of ImageNet-C were.
 
-    What becomes of an image is a function of its pixels and ``seed`` alone: batches, order, workers and devices do not
-    matter. Images of 1 (grey) or 3 (RGB) channels. Cost on one CPU core for 3 x 224 x 224: 0.5 to 50 ms an image by
-    kind, at most 3 ms for 3 x 32 x 32.
+    The corrupted image depends only on the image's pixels and ``seed``, not on batches, order, workers or devices.
+    Images have 1 (grey) or 3 (RGB) channels. Cost on one CPU core for 3 x 224 x 224: 0.5 to 50 ms an image by kind, at
+    most 3 ms for 3 x 32 x 32.
     """
 
     name = "corruption"
@@ -74,9 +74,9 @@ class Corruption(AbstractIntervention):
         if self.kind not in KINDS:
             raise UserError(f"There is no common corruption named {self.kind!r}; there are: {', '.join(KINDS)}.")
         if self.severity not in range(1, 6):
-            raise UserError(f"A severity of {self.severity} was asked for; there are five levels, 1 to 5.")
+            raise UserError(f"The severity is {self.severity}; there are five levels, 1 to 5.")
         if self.seed < 0:
-            raise UserError(f"The seed {self.seed} was given; it must be 0 or more.")
+            raise UserError(f"The seed is {self.seed}; it must be 0 or more.")
         super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
@@ -86,7 +86,7 @@ class Corruption(AbstractIntervention):
 
     @classmethod
     def examples(cls) -> "tuple[Corruption, ...]":
-        """One without and one with chance."""
+        """One deterministic and one random corruption."""
         return cls("contrast", 5), cls("impulse_noise", 3, seed=1)
 
     @classmethod

@@ -14,13 +14,13 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.rewritten import parameters_of
 from vitscope.models.subject import Subject
 from vitscope.numerics.digest import tensor_bytes
-from vitscope.numerics.direction import column_normalised, filter_normalised, gaussian
+from vitscope.numerics.direction import gaussian, normalise_columns, normalise_filters
 from vitscope.numerics.precision import to_float64
 
 Tensors = Mapping[str, Float[Tensor, "..."]]
 Normalisation = Literal["filter-normalised", "park-kim"]
 
-_SCALED = {"filter-normalised": filter_normalised, "park-kim": column_normalised}
+_SCALED = {"filter-normalised": normalise_filters, "park-kim": normalise_columns}
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class AbstractDirection(ABC):
 
     @abstractmethod
     def of(self, subject: Subject) -> Tensors:
-        """Its part for each parameter, by name; parameters that are not named stay where they are."""
+        """The direction's part for each parameter, by name; parameters without a part stay where they are."""
 
     @property
     @abstractmethod
-    def described(self) -> Mapping[str, object]:
+    def description(self) -> Mapping[str, object]:
         """What determines it, for a run's spec."""
 
 
@@ -57,7 +57,7 @@ class RandomDirection(AbstractDirection):
         return {name: scaled(gaussian(tuple(p.shape), self.seed, name), p) for name, p in weights.items()}
 
     @property
-    def described(self) -> Mapping[str, object]:
+    def description(self) -> Mapping[str, object]:
         """Its kind and seed."""
         return {"direction": f"random, {self.normalisation}", "seed": self.seed}
 
@@ -65,7 +65,7 @@ class RandomDirection(AbstractDirection):
 @final
 @dataclass(frozen=True, eq=False)
 class GivenDirection(AbstractDirection):
-    """Tensors by the names of parameters: an eigenvector of the Hessian, or any direction of one's own."""
+    """Tensors by the names of parameters: an eigenvector of the Hessian, or any other direction."""
 
     tensors: Tensors
     label: str = "given"
@@ -89,7 +89,7 @@ class GivenDirection(AbstractDirection):
         return digest.hexdigest()
 
     @property
-    def described(self) -> Mapping[str, object]:
+    def description(self) -> Mapping[str, object]:
         """Its label and fingerprint."""
         return {"direction": self.label, "fingerprint": self.fingerprint}
 
@@ -99,14 +99,14 @@ class GivenDirection(AbstractDirection):
 class TowardsWeights(AbstractDirection):
     """From the subject's parameters to other ones of the same names and shapes: at distance 1 lies the other model.
 
-    Buffers are not moved, so where there is batch norm, distance 1 is the other model with this one's statistics.
+    Buffers are not moved, so with batch norm, distance 1 is the other model with this one's statistics.
     """
 
     weights: Tensors
     label: str
 
     def of(self, subject: Subject) -> Tensors:
-        """The differences. Raises ``UserError`` where the other weights are of another architecture."""
+        """The differences. Raises ``UserError`` if the other weights are of another architecture."""
         own = parameters_of(subject)
         for name, parameter in own.items():
             if name not in self.weights or self.weights[name].shape != parameter.shape:
@@ -117,14 +117,14 @@ class TowardsWeights(AbstractDirection):
         return {name: self.weights[name].to(parameter) - parameter for name, parameter in own.items()}
 
     @property
-    def described(self) -> Mapping[str, object]:
+    def description(self) -> Mapping[str, object]:
         """Where it leads, and the fingerprint of that."""
         return {"direction": f"towards {self.label}", "fingerprint": GivenDirection(self.weights).fingerprint}
 
 
 def fix_direction(direction: AbstractDirection, subject: Subject) -> GivenDirection:
-    """The direction's tensors for this subject, found once for as many displacements as one likes."""
-    words = ", ".join(f"{name} {value}" for name, value in direction.described.items() if name != "fingerprint")
+    """The direction's tensors for this subject, computed once for any number of displacements."""
+    words = ", ".join(f"{name} {value}" for name, value in direction.description.items() if name != "fingerprint")
     return GivenDirection(direction.of(subject), words.removeprefix("direction "))
 
 

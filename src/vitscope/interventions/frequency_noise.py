@@ -15,7 +15,7 @@ from vitscope.measurement.bounds import SHARE, SIZE, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, with_edit
 from vitscope.models.subject import Subject
-from vitscope.numerics.frequency_band import band_limited, energy_share, ring_band, square_band
+from vitscope.numerics.frequency_band import energy_share, limit_to_band, ring_band, square_band
 
 Shape = Literal["square", "ring"]
 Energy = Literal["paper", "equal"]
@@ -35,15 +35,15 @@ class FrequencyNoise(AbstractIntervention):
     frequency (``shape`` square, as in the paper), or by their Euclidean length (ring).
 
     ``strength`` with ``energy`` paper is the paper's epsilon, the noise's amplitude before it is limited to the band:
-    low bands hold few frequencies, so at 224 pixels the root mean square of what is added rises threefold from 0.1 to
-    0.9 (its energy ninefold), and a fall of accuracy is confounded with it. With equal it is the root mean square of
-    what is added, the same for every image and band.
+    low bands hold few frequencies, so at 224 pixels the root mean square of the added noise rises threefold from 0.1 to
+    0.9 (its energy ninefold), which confounds a fall of accuracy. With equal it is the root mean square of the added
+    noise, the same for every image and band.
 
     ``units`` says what a strength of 1 is: one unit of the model's input (after normalisation), as in the authors'
-    code, or with pixels the range from black to white. Nothing is clipped, which would spill into other bands.
+    code, or with pixels the range from black to white. Nothing is clipped, since clipping would spill into other bands.
 
-    The noise is a function of the image's bytes, ``seed`` and the band alone: batches, order, workers and devices do
-    not matter, and every band is cut from the same signs. Cost for 3 x 224 x 224: some 3 ms an image on one CPU core.
+    The noise depends only on the image's bytes, ``seed`` and the band, not on batches, order, workers or devices, and
+    every band is cut from the same signs. Cost for 3 x 224 x 224: some 3 ms an image on one CPU core.
     """
 
     name = "frequency-noise"
@@ -60,20 +60,20 @@ class FrequencyNoise(AbstractIntervention):
 
     def __post_init__(self) -> None:
         if not 0 <= self.frequency <= 1:
-            raise UserError(f"A frequency of {self.frequency:g} was asked for; it is in units of pi, from 0 to 1.")
+            raise UserError(f"The frequency is {self.frequency:g}; it is in units of pi, from 0 to 1.")
         if not (self.width > 0 and math.isfinite(self.width)):
-            raise UserError(f"A band of half-width {self.width:g} was asked for; it must be more than 0 radians.")
+            raise UserError(f"The band's half-width is {self.width:g}; it must be more than 0 radians.")
         if not (self.strength >= 0 and math.isfinite(self.strength)):
-            raise UserError(f"Noise of strength {self.strength:g} was asked for; it must be finite and 0 or more.")
+            raise UserError(f"The noise's strength is {self.strength:g}; it must be finite and 0 or more.")
         if self.seed < 0:
-            raise UserError(f"The seed {self.seed} was given; it must be 0 or more.")
+            raise UserError(f"The seed is {self.seed}; it must be 0 or more.")
         super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
-        """The subject behind the noise; works for any model.
+        """The subject on noisy images; works for any model.
 
-        Raises ``UserError`` where the band holds no frequency of the images, or the strength is in pixels and the
-        model's normalisation is not known.
+        Raises ``UserError`` if the band holds no frequency of the images, or the strength is in pixels and the model's
+        normalisation is not known.
         """
         self.band(*subject.preprocessing.shape[1:])
         return with_edit(subject, OnInput(AddedNoise(self, self._scale(subject))))
@@ -90,7 +90,7 @@ class FrequencyNoise(AbstractIntervention):
         return tuple(1 / std for std in subject.preprocessing.std)
 
     def band(self, height: int, width: int) -> Bool[Tensor, "height width"]:
-        """The frequencies that images of this size have in the band; ``UserError`` where there are none."""
+        """The frequencies that images of this size have in the band; ``UserError`` if there are none."""
         centre = self.frequency * math.pi
         band = (square_band if self.shape == "square" else ring_band)(height, width, centre, self.width)
         if not band.any():
@@ -98,7 +98,7 @@ class FrequencyNoise(AbstractIntervention):
             enough = math.floor(100 * max(step / 2, step - centre)) / 100 + 0.01
             raise UserError(
                 f"Images of {height} x {width} have no frequency within {self.width:g} radians of {self.frequency:g} "
-                f"pi; ask for a width of at least {enough:.2f}."
+                f"pi; give a width of at least {enough:.2f}."
             )
         return band
 
@@ -110,12 +110,12 @@ class FrequencyNoise(AbstractIntervention):
 
     @classmethod
     def examples(cls) -> "tuple[FrequencyNoise, ...]":
-        """A wide band, which the smallest images have."""
+        """A band wide enough for the smallest images."""
         return cls(0.5, 0.3, width=1.2), cls(0.5, 0.3, width=1.2, shape="ring", energy="equal", seed=1)
 
     @classmethod
     def nothing(cls) -> "tuple[FrequencyNoise, ...]":
-        """No strength."""
+        """Noise of strength 0."""
         return cls(0.5, 0.0, width=1.2), cls(0.5, 0.0, width=1.2, energy="equal")
 
 
@@ -133,7 +133,7 @@ class AddedNoise:
         """The noisy images, in the type and on the device of the images."""
         band = self.noise.band(*images.shape[2:])
         working = images.detach() if images.dtype == torch.float64 else images.detach().float()
-        noise = band_limited(signs(working, self.noise.seed), band.to(images.device))
+        noise = limit_to_band(signs(working, self.noise.seed), band.to(images.device))
         if self.noise.energy == "equal":
             noise = noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-30)
         scale = torch.tensor(self.scale).to(noise).view(-1, 1, 1)

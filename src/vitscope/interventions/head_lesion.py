@@ -7,6 +7,7 @@ from typing import ClassVar, final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.data import Images
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
@@ -32,8 +33,8 @@ class HeadLesion(AbstractIntervention, AbstractEdit):
 
     ``heads`` names layers, each with some of its heads (from 0): ``((1, (0, 2)),)``. With ``means``, one for each
     layer, a head gives its mean context over images, for every window and query; see :func:`mean_contexts`. The
-    attention weights are as they were, and so diagnostics see them. Where a model mixes heads after the softmax
-    (CaiT), a head is one of those that reach the projection.
+    attention weights stay as they were, and diagnostics see them so. If a model mixes heads after the softmax (CaiT),
+    a head is one of those that reach the projection.
     """
 
     heads: Heads
@@ -67,14 +68,14 @@ class HeadLesion(AbstractIntervention, AbstractEdit):
             return anatomy
         if not isinstance(anatomy, Composition):
             raise UserError(
-                "Attention of a model that nobody described cannot be read, so no head can be left out; "
+                "The attention of a model without an adapter cannot be read, so no head can be left out; "
                 "leave out whole blocks of it."
             )
         units = list(anatomy.units)
         for (layer, heads), mean in zip(self.heads, self.means or (None,) * len(self.heads), strict=True):
             unit = units[layer - 1]
             if not isinstance(unit, AbstractAttentionUnit):
-                raise UserError(f"{unit.place.name} is no attention unit (any more), so it has no head to leave out.")
+                raise UserError(f"{unit.place.name} is not, or no longer, an attention unit, so it has no heads.")
             units[layer - 1] = WithoutHeads(unit.place, unit, heads, mean)
         return replace(anatomy, units=tuple(units))
 
@@ -91,8 +92,8 @@ class HeadLesion(AbstractIntervention, AbstractEdit):
         return (cls(((1, (1,)),)),)
 
     @classmethod
+    @override
     def nothing(cls) -> "tuple[HeadLesion, ...]":
-        """No head."""
         return (cls(()),)
 
 
@@ -106,12 +107,12 @@ class WithoutHeads(AbstractAttentionUnit):
     mean: Mean | None
 
     @property
+    @override
     def bypass(self) -> Callable[[Stream], Stream] | None:
-        """The unit's own."""
         return self.unit.bypass
 
+    @override
     def project(self, stream: Stream) -> Attention:
-        """The unit's own."""
         return self.unit.project(stream)
 
     def branch(self, attention: Attention, context: Float[Tensor, "batch windows heads queries width"]) -> Tensor:
@@ -123,8 +124,8 @@ class WithoutHeads(AbstractAttentionUnit):
         context[:, :, list(self.heads)] = instead
         return self.unit.branch(attention, context)
 
+    @override
     def finish(self, stream: Stream, branch: Tensor) -> Stream:
-        """The unit's own."""
         return self.unit.finish(stream, branch)
 
 
@@ -158,8 +159,8 @@ class _Counts(AbstractObserver):
 
 
 def mean_contexts(subject: Subject, images: Images, heads: Heads, batch_size: int = 32) -> HeadLesion:
-    """The lesion of these heads by the means of their contexts over the images: one forward pass, in float64."""
-    HeadLesion(heads)(subject)  # refuses heads that are not there
+    """The lesion that replaces these heads by the means of their contexts over the images: one pass, in float64."""
+    HeadLesion(heads)(subject)  # refuses heads that do not exist
     sums = _ContextSums(dict(heads))
     count = show_batches(subject, images, batch_size, lambda pixels: subject.anatomy.walk(pixels, sums))
     return HeadLesion(heads, tuple(Mean(sums.total[layer] / count) for layer, _ in heads))

@@ -6,6 +6,7 @@ from typing import ClassVar, final
 
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.data import Images
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
@@ -38,9 +39,9 @@ class Lesion(AbstractIntervention, AbstractEdit):
 
     ``layers`` are the units (from 1): attention, MLP, token mixing, convolution, or all of a block. With ``means``,
     one for each layer, a unit adds its branch's mean over images, for every token or cell and channel; see
-    :func:`mean_branches`. Where a block ends in an activation (ResNet), that is left out too: its input has been
-    through one. Downsampling and any unit whose shortcut computes or is missing cannot be left out. A model that
-    nobody described is asked by itself which of its blocks are residual; those still run, their output unused.
+    :func:`mean_branches`. If a block ends in an activation (ResNet), that is left out too: its input has been through
+    one. Downsampling and units whose shortcut computes something or is missing cannot be left out. In a model without
+    an adapter, each block is tested for being residual; blocks left out still run, with their output unused.
     """
 
     layers: tuple[int, ...]
@@ -87,7 +88,7 @@ class Lesion(AbstractIntervention, AbstractEdit):
 
     @classmethod
     def of_block(cls, subject: Subject, block: int) -> "Lesion":
-        """All units of a block that can be left out; ``block`` counts from 0, as in the subject's places."""
+        """The lesion of a block's units that can be left out; ``block`` counts from 0, as in the subject's places."""
         layers = blocks_of(subject).get(block, ())
         if not layers:
             raise UserError(f"{subject.name} has no block {block} with a unit that can be left out.")
@@ -99,13 +100,13 @@ class Lesion(AbstractIntervention, AbstractEdit):
         return cls((2,)), cls((1, 2))
 
     @classmethod
+    @override
     def nothing(cls) -> "tuple[Lesion, ...]":
-        """No unit."""
         return (cls(()),)
 
 
 def blocks_of(subject: Subject) -> dict[int, tuple[int, ...]]:
-    """The layers of every block that can be left out."""
+    """The layers that can be left out, by block."""
     why, blocks = irremovable_layers(subject), dict[int, tuple[int, ...]]()
     for layer, place in enumerate(subject.places, start=1):
         if layer not in why:
@@ -114,10 +115,10 @@ def blocks_of(subject: Subject) -> dict[int, tuple[int, ...]]:
 
 
 def mean_branches(subject: Subject, images: Images, layers: Sequence[int], batch_size: int = 32) -> Lesion:
-    """The lesion of these layers by the means of their branches over the images.
+    """The lesion that replaces these layers' branches by their means over the images.
 
-    A branch is what a unit adds to its input. One forward pass over the images; the means are float64 and hold one
-    image's activation for each layer.
+    A branch is what a unit adds to its input. Cost: one forward pass over the images; the means are float64 and take
+    one image's activation for each layer.
     """
     chosen = tuple(layers)
     refuse_unknown(chosen, subject)
@@ -149,13 +150,13 @@ class _BranchSums(AbstractObserver):
             first = entered.first
             if first is None or not isinstance(output, Tensor) or first.shape != output.shape:
                 name = self.subject.places[layer - 1].name
-                raise UserError(f"The unit {name!r} changes the shape of what enters it, so it has no branch.")
+                raise UserError(f"The unit {name!r} changes the shape of its input, so it has no branch.")
             self._add(layer, output - first)
 
         return add
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Add the change across the unit where it is asked for."""
+        """Add the change across the unit if it is one of the layers."""
         anatomy = self.subject.anatomy
         if layer in self.layers and self._entering is not None and isinstance(anatomy, Composition):
             bypass = anatomy.units[layer - 1].bypass

@@ -1,4 +1,4 @@
-"""A share of the patch tokens goes on, the others are removed."""
+"""Only a share of the patch tokens continues; the others are removed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,18 +7,19 @@ from typing import final
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.token_ranking import PIXELS, AbstractRanking, AtRandom, ByAttention, ByNorm, Reads, Worst
 from vitscope.interventions.token_unit import (
     AbstractTokenUnit,
-    among,
+    attention_among,
     attention_from,
     innermost,
-    only,
     refuse_keeping_after_merging,
     refuse_map,
     refuse_whole_grid,
+    take_patches,
 )
 from vitscope.measurement.bounds import COUNT, bounded_field
 from vitscope.measurement.errors import UserError
@@ -33,23 +34,23 @@ from vitscope.models.unit import AbstractAttentionUnit
 @final
 @dataclass(frozen=True)
 class TokenKeep(AbstractIntervention):
-    """From a unit on, only a share of the patch tokens goes on; the others are removed, nothing is computed of them.
+    """From a unit on, only a share of the patch tokens continues; the others are removed and computed no further.
 
-    Of ``n`` patches that enter unit ``layer`` (numbered from 1), ``max(1, round(keep n))`` are kept: those of the
-    largest score ``by`` a ranking, of equal ones the first; they stay in their order. Prefix tokens (class,
-    distillation, registers) always stay. Positions stay with their tokens: embeddings were added before, rotary angles
-    and relative position biases are taken at the cells that are kept. Where the model averages patches at its end it
-    averages those that are left.
+    If ``n`` patches enter unit ``layer`` (numbered from 1), ``max(1, round(keep n))`` are kept: those of the largest
+    score ``by`` a ranking, among equals the first; they stay in their order. Prefix tokens (class, distillation,
+    registers) always stay. Positions stay with their tokens: embeddings were added before, rotary angles and relative
+    position biases are taken at the cells that are kept. If the model averages patches at its end, it averages those
+    that are left.
 
-    With ``ByAttention()`` patches are ranked by the first attention unit at or after ``layer``, as it sees the tokens
-    that enter ``layer``, all of them; if that is the unit itself, its queries, keys and values are computed once. There
-    is also ``ByNorm()``, ``AtRandom(seed)``, ``ByMask(scores)``, ``ByPixels(function)`` (an oracle that knows the
-    image), and ``Worst(ranking)``, which keeps what the ranking would give up. Several of them at different layers
-    compose: each keeps its share of what is left.
+    With ``ByAttention()`` patches are ranked by the first attention unit at or after ``layer``, applied to all tokens
+    that enter ``layer``; if that is the unit itself, its queries, keys and values are computed once. Other rankings are
+    ``ByNorm()``, ``AtRandom(seed)``, ``ByMask(scores)``, ``ByPixels(function)`` (an oracle that knows the image), and
+    ``Worst(ranking)``, which keeps what the ranking would remove. Several at different layers compose: each keeps its
+    share of what is left.
 
-    Cost: from the unit on that of a model with so many tokens; in the unit itself the projections of all tokens where
-    its own attention ranks them. Feature maps and attention from the unit on are not read, since patches no longer
-    fill the grid. Refused where a later unit needs the whole grid: convolution, downsampling, windows.
+    Cost: from the unit on, that of a model with the remaining tokens; in the unit itself, the projections of all tokens
+    if its own attention ranks them. Feature maps and attention from the unit on are not read, since patches no longer
+    fill the grid. Refused if a later unit needs the whole grid: convolution, downsampling, windows.
     """
 
     name = "token-keep"
@@ -65,7 +66,7 @@ class TokenKeep(AbstractIntervention):
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep <= 1:
-            raise UserError(f"A share of {self.keep:g} was asked for; what is kept is a share from 0 to 1.")
+            raise UserError(f"keep is {self.keep:g}; it is the share of the patches kept, from 0 to 1.")
         super().__post_init__()
 
     def __call__(self, subject: Subject) -> Subject:
@@ -74,35 +75,35 @@ class TokenKeep(AbstractIntervention):
 
     @classmethod
     def examples(cls) -> "tuple[TokenKeep, ...]":
-        """Every ranking that needs nothing of the user, at attention and MLP units."""
+        """Every ranking that needs no input from the user, at attention and MLP units."""
         rankings = (ByAttention(), ByNorm(), AtRandom(1), Worst(ByAttention()))
         return tuple(cls(0.4, layer, by) for layer, by in zip((1, 2, 2, 3), rankings, strict=True))
 
     @classmethod
     def nothing(cls) -> "tuple[TokenKeep, ...]":
-        """All are kept."""
+        """All tokens are kept."""
         return cls(1.0, 1), cls(1.0, 2, AtRandom(1))
 
     @property
+    @override
     def settings(self) -> Mapping[str, object]:
-        """Its fields for a run's spec."""
         return {"intervention": self.name, "keep": self.keep, "layer": self.layer, "by": self.by.label}
 
 
 def kept_count(keep: float | int, patches: int) -> int:
-    """How many of so many patches are kept."""
+    """How many of ``patches`` patches are kept."""
     return max(1, round(keep * patches))
 
 
 @final
 @dataclass(frozen=True)
 class Keeping(AbstractEdit):
-    """The walk on which ``keep`` is done."""
+    """The edit of a walk that carries out ``keep``."""
 
     keep: TokenKeep
 
     def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
-        """The anatomy with the unit at the layer behind the choice. Raises ``UserError`` where it does not allow it."""
+        """The anatomy with a choice of tokens before the layer's unit. Raises ``UserError`` if it allows none."""
         ranking, layer = self.keep.by, self.keep.layer
         doing = f"TokenKeep by {ranking.label}"
         anatomy = refuse_whole_grid(anatomy, layer, doing)
@@ -118,7 +119,7 @@ class Keeping(AbstractEdit):
 
     def _reader(self, anatomy: Composition, doing: str) -> AbstractAttentionUnit:
         reader = innermost(anatomy.units[attention_from(anatomy, self.keep.layer, doing) - 1])
-        assert isinstance(reader, AbstractAttentionUnit), "the unit was found for being one of attention"
+        assert isinstance(reader, AbstractAttentionUnit), "attention_from returns an attention unit"
         return reader
 
 
@@ -138,7 +139,7 @@ class WithPixels:
 @final
 @dataclass(frozen=True)
 class KeepTokens(AbstractTokenUnit):
-    """``inner`` behind the choice of tokens; ``reader`` is the unit whose attention ranks them, if one's does."""
+    """A choice of tokens, then ``inner``; ``reader`` is the unit whose attention ranks them, if any."""
 
     keep: float | int
     ranking: AbstractRanking
@@ -146,7 +147,7 @@ class KeepTokens(AbstractTokenUnit):
 
     @property
     def bypass(self) -> Callable[[Stream], Stream] | None:
-        """The choice alone, where the unit inside can be left out."""
+        """The choice alone, if the unit inside can be left out."""
         inner = self.inner.bypass
         return None if inner is None else _WithoutUnit(self, inner)
 
@@ -154,14 +155,14 @@ class KeepTokens(AbstractTokenUnit):
         """The stream after the unit, with the tokens that are kept."""
         refuse_map(stream, self)
         attention = None if self.reader is None else self.reader.project(stream)
-        chosen = self.chosen(stream, attention)
-        left = only(stream, chosen)
+        chosen = self.choose(stream, attention)
+        left = take_patches(stream, chosen)
         if self.reader is None or attention is None or self.inner != self.reader:
             return self.inner(left)
-        fewer = among(attention, chosen)
+        fewer = attention_among(attention, chosen)
         return self.reader.finish(left, self.reader.branch(fewer, fewer.context()))
 
-    def chosen(self, stream: Stream, attention: Attention | None) -> Int[Tensor, "batch chosen"]:
+    def choose(self, stream: Stream, attention: Attention | None) -> Int[Tensor, "batch chosen"]:
         """The patches that are kept, by number, in ascending order."""
         return highest(self.ranking(stream, attention), kept_count(self.keep, stream.patches.shape[1]))
 
@@ -176,11 +177,11 @@ class _WithoutUnit:
 
     def __call__(self, stream: Stream) -> Stream:
         attention = None if self.unit.reader is None else self.unit.reader.project(stream)
-        return self.then(only(stream, self.unit.chosen(stream, attention)))
+        return self.then(take_patches(stream, self.unit.choose(stream, attention)))
 
 
 def highest(scores: Num[Tensor, "batch patches"], count: int) -> Int[Tensor, "batch chosen"]:
-    """Where the largest scores stand, ascending; of equal ones the first. NaN counts as the largest."""
+    """The positions of the largest scores, ascending; among equals the first. NaN counts as the largest."""
     if torch.compiler.is_exporting():  # ONNX has no stable sort; its TopK takes the first of equal ones too
         return torch.topk(scores, count, dim=1).indices.sort(dim=1).values
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices

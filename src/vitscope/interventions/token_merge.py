@@ -32,24 +32,24 @@ from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit
 @final
 @dataclass(frozen=True)
 class TokenMerge(AbstractIntervention):
-    r"""In each of some attention units ``r`` patch tokens are merged into others (bipartite soft matching, ToMe).
+    r"""In each of several attention units ``r`` patch tokens are merged into others (bipartite soft matching, ToMe).
 
-    After attention and before the MLP patches are split alternately into A (the second, fourth, ...) and B (the first,
-    third, ...). Each of A is linked to its most similar of B, by the cosine of their keys (mean over heads; rotated
-    where positions are rotary). The ``r`` most similar are merged into theirs by the average weighted by size, the
-    number of patches a token stands for; then come what is left of A, and B. Sizes travel on through proportional
-    attention:
+    After attention and before the MLP, patches are split alternately into A (the second, fourth, ...) and B (the first,
+    third, ...). Each of A is linked to the most similar of B, by the cosine of their keys (mean over heads; rotated if
+    positions are rotary). The ``r`` most similar are merged into their partners by the average weighted by size, the
+    number of patches that a token represents; the new order is the rest of A, then B. Later attention is proportional
+    to size:
 
     .. math:: A = \mathrm{softmax}(s\,Q K^\top + B + \log \text{size})
 
-    Class, distillation and register tokens are never merged. Where a unit is asked for more than half of its patches,
-    the rest is matched anew, by the average keys; at least one patch is left. A merged token's place (for rotary
-    angles and relative biases) is that of the patch it was merged into. At the model's end every merged token stands
-    once for each of its patches, so that averages over patches are weighted by size.
+    Class, distillation and register tokens are never merged. If ``r`` is more than half of a unit's patches, the rest
+    is matched again, by the average keys; at least one patch is left. A merged token's place (for rotary angles and
+    relative biases) is that of the patch it was merged into. At the model's end every merged token is repeated once for
+    each of its patches, so that averages over patches are weighted by size.
 
-    ``layers`` are the numbers of the attention units (None: all of them). Cost: from there on that of a model with so
-    many tokens, a bias in attention, and a product of half the keys with the other half. Feature maps and attention are
-    not read from the first merge on. Refused where a later unit needs the whole grid.
+    ``layers`` are the numbers of the attention units (None: all of them). Cost: from there on, that of a model with the
+    remaining tokens, a bias in attention, and a product of half the keys with the other half. Feature maps and
+    attention are not read from the first merge on. Refused if a later unit needs the whole grid.
     """
 
     name = "token-merge"
@@ -77,12 +77,12 @@ class TokenMerge(AbstractIntervention):
 
     @classmethod
     def nothing(cls) -> "tuple[TokenMerge, ...]":
-        """None are merged."""
+        """No tokens are merged."""
         return (cls(0),)
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """Its fields for a run's spec."""
+        """Its fields for a run's spec, with the layers sorted."""
         layers = None if self.layers is None else sorted(set(self.layers))
         return {"intervention": self.name, "r": self.r, "layers": layers}
 
@@ -90,12 +90,12 @@ class TokenMerge(AbstractIntervention):
 @final
 @dataclass(frozen=True)
 class Merging(AbstractEdit):
-    """The walk on which ``merge`` is done."""
+    """The edit of a walk that carries out ``merge``."""
 
     merge: TokenMerge
 
     def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
-        """The anatomy with merging units. Raises ``UserError`` where it does not allow it."""
+        """The anatomy with merging units. Raises ``UserError`` if it does not allow them."""
         layers = self._layers(anatomy)
         first = min(layers)
         anatomy = refuse_whole_grid(anatomy, first, "TokenMerge")
@@ -117,8 +117,8 @@ class Merging(AbstractEdit):
         asked = attention if self.merge.layers is None else self.merge.layers
         wrong = next((layer for layer in asked if layer not in attention), None)
         if wrong is not None:
-            found = f"is {units[wrong].place.name}" if wrong in units else "there is not"
-            raise UserError(f"TokenMerge was asked for at layer {wrong}, which {found}; name attention units.")
+            found = f"is {units[wrong].place.name}" if wrong in units else "does not exist"
+            raise UserError(f"TokenMerge was given layer {wrong}, which {found}; name attention units.")
         return frozenset(asked)
 
 
@@ -153,7 +153,7 @@ class MergeTokens(AbstractTokenUnit):
 @final
 @dataclass(frozen=True)
 class Unmerged:
-    """The tail, shown every merged token once for each of its patches."""
+    """The tail, with every merged token repeated once for each of its patches."""
 
     tail: Callable[[Stream], Tensor]
 
@@ -172,7 +172,7 @@ def proportional(attention: Attention, stream: Stream) -> Attention:
 
 
 def merge_tokens(stream: Stream, keys: Float[Tensor, "batch patches width"], r: int) -> Stream:
-    """The stream after ``r`` of its patches, whose keys these are, were merged into others."""
+    """The stream with ``r`` of its patches merged into others, by the patches' ``keys``."""
     while r > 0 and stream.patches.shape[1] > 1:
         now = min(r, stream.patches.shape[1] // 2)
         matching = Matching.of(keys, now)
@@ -194,7 +194,7 @@ def merge_tokens(stream: Stream, keys: Float[Tensor, "batch patches width"], r: 
 def _sizes(
     stream: Stream,
 ) -> tuple[Float[Tensor, "batch patches"], Int[Tensor, "batch origins"], Int[Tensor, "batch origins"] | None]:
-    """The patches' sizes; which of them each patch went into; the cells of these where some were removed before."""
+    """The patches' sizes, the patch that each original one went into, and the originals' cells if some were removed."""
     if stream.merged is not None:
         return stream.merged.sizes, stream.merged.members, stream.merged.cells
     patches = stream.patches
@@ -221,7 +221,7 @@ class Matching:
 
     @classmethod
     def of(cls, keys: Float[Tensor, "batch patches width"], r: int) -> "Matching":
-        """The matching by the cosine of ``keys``; of equal ones the first of A is merged first."""
+        """The matching by the cosine of ``keys``; among equals the first of A is merged first."""
         directions = functional.normalize(keys, dim=-1)
         best, partner = (directions[:, 1::2] @ directions[:, 0::2].transpose(1, 2)).max(-1)
         order = best.sort(dim=1, descending=True, stable=True).indices
@@ -235,7 +235,7 @@ class Matching:
         return cls(targets, torch.cat((2 * staying + 1, numbers[:, 0::2]), dim=1))
 
     def sum_groups(self, tokens: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch fewer dim"]:
-        """The sums of the tokens that go to the same."""
+        """The sums of the tokens that go to the same new token."""
         batch, fewer = self.places.shape
         rows = torch.arange(batch, device=tokens.device)[:, None] * fewer
         out = tokens.new_zeros(batch * fewer, tokens.shape[2])

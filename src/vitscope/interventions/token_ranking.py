@@ -1,4 +1,4 @@
-"""By what patch tokens are ranked, the first to keep having the largest score."""
+"""Rankings of patch tokens; those of the largest score are kept first."""
 
 import zlib
 from abc import ABC, abstractmethod
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Num, Shaped
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.interventions.token_unit import cells_of
 from vitscope.measurement.errors import UserError
@@ -19,11 +20,11 @@ from vitscope.models.stream import Stream
 from vitscope.numerics.precision import to_float64
 
 PIXELS = "pixels"
-"""Under this name the images travel with a stream whose tokens are ranked by them."""
+"""The key under which a stream carries the images, for rankings that read them."""
 
 
 class Reads(Enum):
-    """What a ranking must be given besides the stream."""
+    """What a ranking needs besides the stream."""
 
     NOTHING = "nothing"
     ATTENTION = "the attention of the unit by which tokens are ranked"
@@ -31,17 +32,17 @@ class Reads(Enum):
 
 
 class AbstractRanking(ABC):
-    """Scores of the patch tokens of a stream; a frozen value and a pure function of each image by itself."""
+    """Scores of the patch tokens of a stream; a frozen value and a pure function of each image alone."""
 
     @property
     def reads(self) -> Reads:
-        """What it must be given besides the stream."""
+        """What it needs besides the stream."""
         return Reads.NOTHING
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """What it is, for a run's spec: the same for equal rankings, and only for them."""
+        """Its description for a run's spec: the same for equal rankings, and only for them."""
 
     def __repr__(self) -> str:
         """Its label, which is the same in every process."""
@@ -49,7 +50,7 @@ class AbstractRanking(ABC):
 
     @abstractmethod
     def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
-        """A score for every patch; the largest are kept, and of equal ones the first."""
+        """A score for every patch; the largest are kept, and among equals the first."""
 
 
 @final
@@ -59,19 +60,19 @@ class ByAttention(AbstractRanking):
 
     .. math:: s_j = \frac{1}{H} \sum_h A^h_{0j}
 
-    Where the model has no class token it is what the patch receives on average from all patches:
+    Without a class token it is the attention that the patch receives on average from all patches:
     :math:`\frac{1}{HN} \sum_h \sum_i A^h_{ij}`. The weights are the softmax's, over all tokens, prefix included. Cost:
     a product of one query with all keys, or of all queries without class token.
     """
 
     @property
+    @override
     def reads(self) -> Reads:
-        """Attention."""
         return Reads.ATTENTION
 
     @property
+    @override
     def label(self) -> str:
-        """Its name."""
         return "attention"
 
     def __call__(self, stream: Stream, attention: Attention | None) -> Float[Tensor, "batch patches"]:
@@ -95,12 +96,12 @@ class ByNorm(AbstractRanking):
     """The Euclidean norm of the patch's token as it enters the unit, in the stream's units."""
 
     @property
+    @override
     def label(self) -> str:
-        """Its name."""
         return "norm"
 
     def __call__(self, stream: Stream, attention: Attention | None) -> Float[Tensor, "batch patches"]:
-        """Norms."""
+        """The norm of every patch."""
         del attention
         return torch.linalg.vector_norm(stream.patches, dim=-1)
 
@@ -108,23 +109,22 @@ class ByNorm(AbstractRanking):
 @final
 @dataclass(frozen=True, repr=False)
 class AtRandom(AbstractRanking):
-    """At random, uniformly and for each image anew.
+    """At random, uniformly and anew for each image.
 
-    The scores are a function of ``seed``, the CRC-32 of the image's float32 values as they enter the model, and the
-    grid cell: batches, order, workers and other images do not matter, what is kept at a smaller share is among what is
-    kept at a larger one, and a later choice with the same seed goes on with the same scores. Cost: some 0.3 ms an
-    image of 3 x 224 x 224.
+    The scores depend only on ``seed``, the CRC-32 of the image's float32 values as they enter the model, and the grid
+    cell, not on batches, order, workers or other images. What is kept at a smaller share is among what is kept at a
+    larger one, and a later choice with the same seed uses the same scores. Cost: some 0.3 ms an image of 3 x 224 x 224.
     """
 
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise UserError(f"The seed {self.seed} was given; it must be 0 or more.")
+            raise UserError(f"The seed is {self.seed}; it must be 0 or more.")
 
     @property
+    @override
     def reads(self) -> Reads:
-        """The images."""
         return Reads.PIXELS
 
     @property
@@ -133,7 +133,7 @@ class AtRandom(AbstractRanking):
         return f"random, seed {self.seed}"
 
     def __call__(self, stream: Stream, attention: Attention | None) -> Float[Tensor, "batch patches"]:
-        """Numbers from 0 to 1."""
+        """Random numbers from 0 to 1."""
         del attention
         pixels, cells = stream.carried[PIXELS].detach().float().cpu().contiguous().numpy(), cells_of(stream)
         drawn = np.empty((len(pixels), stream.grid[0] * stream.grid[1]), np.float32)
@@ -146,7 +146,7 @@ class AtRandom(AbstractRanking):
 @final
 @dataclass(frozen=True, eq=False, repr=False)  # tensors are compared by identity
 class ByMask(AbstractRanking):
-    """Scores of the grid's cells that the user gives, or a mask (True is kept first); the same for all images."""
+    """User-given scores of the grid's cells, or a mask (True is kept first); the same for all images."""
 
     scores: Shaped[Tensor, "height width"]
 
@@ -157,7 +157,7 @@ class ByMask(AbstractRanking):
         return f"mask {tuple(self.scores.shape)} {zlib.crc32(numbers.tobytes()):08x}"
 
     def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
-        """The scores of the patches' cells. Raises ``UserError`` where the grid is another."""
+        """The scores of the patches' cells. Raises ``UserError`` if the grid differs."""
         del attention
         if tuple(self.scores.shape) != stream.grid:
             raise UserError(
@@ -173,31 +173,31 @@ PixelScores = Callable[[Float[Tensor, "batch channels height width"]], Shaped[Te
 @final
 @dataclass(frozen=True, repr=False)
 class ByPixels(AbstractRanking):
-    """Scores that a function of the user's gives the grid's cells of each image: an oracle.
+    """Scores of each image's grid cells by a function of the user's: an oracle.
 
-    ``function`` gets the images as they enter the model, and returns a score (or True) for every cell of the grid; what
-    it says of an image must depend on that image alone.
+    ``function`` gets the images as they enter the model, and returns a score (or True) for every cell of the grid; an
+    image's scores must depend on that image alone.
     """
 
     function: PixelScores
 
     def __post_init__(self) -> None:
         if "<lambda>" in getattr(self.function, "__qualname__", ""):
-            raise UserError("A lambda has no name by which its run could be found again; give a function with a name.")
+            raise UserError("A lambda has no name to identify its run by; give a function with a name.")
 
     @property
+    @override
     def reads(self) -> Reads:
-        """The images."""
         return Reads.PIXELS
 
     @property
     def label(self) -> str:
-        """The function's name, or what a frozen value of a class says of itself."""
+        """The function's name, or the representation of a callable value."""
         name = getattr(self.function, "__qualname__", None)
         return f"pixels {self.function.__module__}.{name}" if name else f"pixels {self.function!r}"
 
     def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
-        """The scores of the patches' cells. Raises ``UserError`` where they do not fit the grid."""
+        """The scores of the patches' cells. Raises ``UserError`` if they do not fit the grid."""
         del attention
         scores, expected = self.function(stream.carried[PIXELS]), (stream.patches.shape[0], *stream.grid)
         if tuple(scores.shape) != expected:
@@ -208,13 +208,13 @@ class ByPixels(AbstractRanking):
 @final
 @dataclass(frozen=True, repr=False)
 class Worst(AbstractRanking):
-    """The other way round: what ``ranking`` would give up first is kept first. An adversarial control."""
+    """The reverse: what ``ranking`` would remove first is kept first. An adversarial control."""
 
     ranking: AbstractRanking
 
     @property
+    @override
     def label(self) -> str:
-        """Worst by what."""
         return f"worst by {self.ranking.label}"
 
     @property
@@ -223,5 +223,5 @@ class Worst(AbstractRanking):
         return self.ranking.reads
 
     def __call__(self, stream: Stream, attention: Attention | None) -> Num[Tensor, "batch patches"]:
-        """The scores with the other sign."""
+        """The negated scores."""
         return -self.ranking(stream, attention)

@@ -52,7 +52,7 @@ def take_tokens(values: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "b
 
 
 def with_prefix(index: Int[Tensor, "batch chosen"], prefix: int) -> Int[Tensor, "batch tokens"]:
-    """Patches by number as tokens by number, the prefix tokens before them."""
+    """Patch numbers as token numbers, with the prefix tokens before them."""
     first = torch.arange(prefix, device=index.device).expand(index.shape[0], -1)
     return torch.cat((first, index + prefix), dim=1)
 
@@ -65,14 +65,14 @@ def cells_of(stream: Stream) -> Int[Tensor, "batch patches"]:
     return torch.arange(patches.shape[1], device=patches.device).expand(patches.shape[0], -1)
 
 
-def only(stream: Stream, index: Int[Tensor, "batch chosen"]) -> Stream:
+def take_patches(stream: Stream, index: Int[Tensor, "batch chosen"]) -> Stream:
     """The stream with the prefix tokens and, for each image, these patches."""
     values = take_tokens(stream.values, with_prefix(index, stream.prefix))
     return replace(stream, values=values, kept=cells_of(stream).gather(1, index))
 
 
-def among(attention: Attention, index: Int[Tensor, "batch chosen"]) -> Attention:
-    """Global attention of the stream :func:`only` gives: all that was projected for a token stays as it was."""
+def attention_among(attention: Attention, index: Int[Tensor, "batch chosen"]) -> Attention:
+    """Global attention of the stream that :func:`only` gives, with each token's projections as they were."""
     tokens = with_prefix(index, attention.prefix)
     images = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
     queries, keys, values = (
@@ -99,19 +99,19 @@ def refuse_whole_grid(anatomy: AbstractAnatomy, layer: int, doing: str) -> Compo
     """
     if not isinstance(anatomy, Composition):
         raise UserError(
-            f"{doing} needs a model whose units are described; of this one only the outputs of modules are known."
+            f"{doing} needs a model whose units are described; for this one only the outputs of modules are known."
         )
     if not 1 <= layer <= len(anatomy.units):
-        raise UserError(f"{doing} was asked for at layer {layer}; this model has layers 1 to {len(anatomy.units)}.")
+        raise UserError(f"{doing} was given layer {layer}; this model has layers 1 to {len(anatomy.units)}.")
     attending = (unit for unit in map(innermost, anatomy.units) if isinstance(unit, AbstractAttentionUnit))
     if not any(_works_on_any_patches(unit) for unit in attending):
-        raise UserError(f"{doing} needs attention among all patches, of which this model has none.")
+        raise UserError(f"{doing} needs attention among all patches, which this model does not have.")
     for unit in anatomy.units[layer - 1 :]:
         if not _works_on_any_patches(innermost(unit)):
             kind = unit.place.kind.value
             raise UserError(
                 f"{doing} at layer {layer} leaves gaps in the grid, and {unit.place.name} ({kind}) needs the whole "
-                "grid; choose a layer behind it, if there is one."
+                "grid; choose a layer after it, if there is one."
             )
     return anatomy
 
@@ -127,9 +127,9 @@ def _works_on_any_patches(unit: AbstractUnit) -> bool:
 
 
 def refuse_map(stream: Stream, unit: AbstractUnit) -> None:
-    """Raise where the stream is a feature map."""
+    """Raise ``UserError`` if the stream is a feature map."""
     if stream.layout is not Layout.TOKENS:
-        raise UserError(f"What enters {unit.place.name} is a feature map, from which no token can be removed.")
+        raise UserError(f"The input of {unit.place.name} is a feature map, from which no token can be removed.")
 
 
 def attention_from(anatomy: Composition, layer: int, doing: str) -> int:
@@ -141,12 +141,12 @@ def attention_from(anatomy: Composition, layer: int, doing: str) -> int:
 
 
 def refuse_keeping_after_merging(units: Sequence[AbstractUnit]) -> None:
-    """Raise where tokens are removed that may stand for several patches, of which the model's end keeps account."""
+    """Raise ``UserError`` if tokens are removed after a merge: each may represent several patches."""
     merging = False
     for unit in units:
         while isinstance(unit, AbstractTokenUnit):
             if merging and not unit.merges:
                 raise UserError(
-                    f"TokenKeep at {unit.place.name} comes behind a TokenMerge, which this does not do; keep first."
+                    f"TokenKeep at {unit.place.name} comes after a TokenMerge, which is not supported; keep first."
                 )
             merging, unit = merging or unit.merges, unit.inner

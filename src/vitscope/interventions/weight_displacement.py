@@ -19,7 +19,7 @@ from vitscope.models.subject import Subject
 @final
 @dataclass(frozen=True)
 class WeightDisplacement(AbstractIntervention):
-    r"""The weights at another place of the plane through them that two directions span.
+    r"""The weights moved to another point of the plane that two directions span through them.
 
     .. math:: \theta + \alpha d_1 + \beta d_2
 
@@ -52,7 +52,10 @@ class WeightDisplacement(AbstractIntervention):
     @property
     def settings(self) -> Mapping[str, object]:
         """Directions by what determines them, not by their tensors."""
-        directions = {"first": self.first.described, "second": None if self.second is None else self.second.described}
+        directions = {
+            "first": self.first.description,
+            "second": None if self.second is None else self.second.description,
+        }
         return {"intervention": self.name, **directions, "alpha": self.alpha, "beta": self.beta}
 
     @classmethod

@@ -20,9 +20,9 @@ from vitscope.models.subject import Subject
 class WeightPrune(AbstractIntervention):
     """A share ``sparsity`` of the matrices' and kernels' entries, those of least magnitude, set to zero.
 
-    Of ``n`` entries ``round(sparsity * n)`` are zero afterwards (or more, where more were): of all matrices and
-    kernels together (``global``), or of each by itself (``layer``). Of entries of equal magnitude the first, in the
-    order of the module, go first. The stem's and the classifier's kernels count; biases, norms, LayerScale, tokens,
+    Afterwards ``round(sparsity * n)`` of ``n`` entries are zero (or more, if more were before): of all matrices and
+    kernels together (``global``), or of each separately (``layer``). Among entries of equal magnitude, the first in the
+    order of the module go first. The stem's and the classifier's kernels count; biases, norms, LayerScale, tokens,
     position embeddings and biases, and look-up tables are never pruned. Cost: finding one order statistic of the
     weights.
     """
@@ -48,7 +48,7 @@ class WeightPrune(AbstractIntervention):
         refuse_computed_kernels(subject)
         kernels = kernels_of(subject)
         if not kernels:
-            raise UserError(f"{subject.name} has no matrix or kernel of weights, so nothing of it can be pruned.")
+            raise UserError(f"{subject.name} has no matrix or kernel of weights, so nothing can be pruned.")
         groups = [list(kernels)] if self.scope == "global" else [[name] for name in kernels]
         pruned: dict[str, Tensor] = {}
         for names in groups:
@@ -78,7 +78,7 @@ def without_smallest(tensors: Sequence[Float[Tensor, "..."]], share: float) -> l
 
 
 def smallest(values: Float[Tensor, " entries"], count: int) -> Bool[Tensor, " entries"]:
-    """Where the ``count`` smallest values are; of equal ones, the first. Cost: linear in the number of values."""
+    """Where the ``count`` smallest values are; among equals, the first. Cost: linear in the number of values."""
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
     border = torch.kthvalue(values, count).values

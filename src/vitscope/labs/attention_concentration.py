@@ -28,24 +28,24 @@ from vitscope.measurement.trials import Along, Numbers, curves, log_spaced, over
 CONCENTRATED = 0.95
 """Attention on relevant keys above which it is called concentrated."""
 FROZEN = 0.01
-"""Attention that rises by less than this over the last half of the steps, a decade or less, has come to a stop."""
+"""Attention that rises by less than this over the last half of the steps, a decade or less, has stopped."""
 QUERIES = ("relevant", "confusion", "irrelevant", "all")
 KEYS = ("relevant", "confusion", "irrelevant")
 EVERY = 10
 """Steps between two evaluations."""
 _ROLES = [int(role) for role in (Role.RELEVANT, Role.CONFUSION, Role.IRRELEVANT)]
-LONGER = "Train longer (--steps): it is not sure that attention has stopped."
+LONGER = "Train longer (--steps): it is not certain that attention has stopped."
 STOPPED = (
     "Longer training changes nothing: attention has stopped, as the hinge loss has no gradient once all margins are 1. "
-    "That of relevant queries goes further where places tell roles (--no-shuffled)."
+    "That of relevant queries goes further if places reveal roles (--no-shuffled)."
 )
 
 MASS = Quantity(
     "mass",
     "Attention mass",
     "1",
-    "Attention of these queries on all keys of a role together, on test images.",
-    "Larger on relevant keys is what the theorem says.",
+    "Total attention of these queries on all keys of a role, on test images.",
+    "The theorem predicts large values on relevant keys.",
 )
 ENTROPY = Quantity(
     "entropy",
@@ -59,25 +59,25 @@ FINAL = Quantity(
     "Attention on relevant keys",
     "1",
     "Attention mass of these queries on relevant keys after the last step.",
-    "Larger is what the theorem says.",
+    "The theorem predicts large values.",
 )
 RISE = Quantity(
     "late_rise",
     "Rise over the last half",
     "1",
-    "How much the mass on relevant keys rose from half of the steps on.",
+    "Rise of the mass on relevant keys over the last half of the steps.",
 )
 RISING = Quantity(
     "rising",
     "Trials that still rise",
     "1",
-    f"Share of the trials whose mass on relevant keys rose by more than {FROZEN:g} from half of the steps on.",
+    f"Share of the trials whose mass on relevant keys rose by more than {FROZEN:g} over the last half of the steps.",
 )
 START = Quantity(
     "predicted_start",
     "Predicted start",
     "1",
-    "Attention on keys of the own pattern before training, of exact features without noise.",
+    "Attention on keys of the query's own pattern before training, for exact features without noise.",
 )
 HINGE = Quantity("hinge", "Hinge loss", "1", "Mean hinge loss on test images.", "Smaller is better.")
 
@@ -86,18 +86,18 @@ HINGE = Quantity("hinge", "Hinge loss", "1", "Mean hinge loss on test images.", 
 @final
 @dataclass(frozen=True)
 class AttentionConcentration(AbstractShallowLab):
-    r"""Where a shallow transformer attends as it learns, for relevant queries and for others apart.
+    r"""Where a shallow transformer attends as it learns, for relevant queries and for others separately.
 
     By Li, Wang, Liu and Chen (ICLR 2023) the attention on label-relevant tokens,
 
     .. math:: \sum_{i \in S_*} \mathrm{softmax}(X^T W_K^T W_Q x_l)_i \to 1 - \eta^C,
 
-    comes near its limit at a sublinear rate, as 1/t. The curve called predicted has that rate, from the measured start
+    approaches its limit at a sublinear rate, as 1/t. The curve called predicted has that rate from the measured start
     on; its one free constant is set so that it meets the measured curve at the geometric middle of the steps.
 
-    Two things differ from how the statement is often told. Queries of different roles do not do the same: relevant
-    queries attend to relevant keys from early on, while over all queries the mass is far lower. And the hinge loss has
-    no gradient once every margin is 1, so that attention freezes before any limit.
+    Two things differ from how the result is often told. Queries of different roles behave differently: relevant queries
+    attend to relevant keys from early on, while over all queries the mass is far lower. And the hinge loss has no
+    gradient once every margin is 1, so attention freezes before any limit.
 
     Conclude how far attention concentrated by the end of these steps, by class of query. Do not conclude a limit from
     a curve that has frozen, nor that a trained deep model's attention is sparse.
@@ -114,14 +114,14 @@ class AttentionConcentration(AbstractShallowLab):
     """Training images."""
     noise: float = 0.1
     law: Literal["ball", "gaussian"] = "ball"
-    """Law of the noise; the theorems are on ball, gaussian has the square of tau in the mean."""
+    """Distribution of the noise; the theorems assume ball, gaussian has a mean square length of tau squared."""
     sigma: float = 0.1
     delta: float = 0.1
     rate: float = 0.5
     steps: int = 1000
     """Steps of training; a multiple of 10."""
     tests: int = 128
-    """Test images; attention is read on a quarter of them."""
+    """Test images; attention is measured on a quarter of them."""
 
     @classmethod
     def smoke(cls) -> "AttentionConcentration":
@@ -130,7 +130,7 @@ class AttentionConcentration(AbstractShallowLab):
         return replace(few, batch_size=4, steps=40, tests=32, trials=2)
 
     def plan_trials(self) -> tuple[ShallowTrial, ...]:
-        """One setting, by seeds."""
+        """One setting, a trial for each seed."""
         data, other = self.tokens(self.alpha, law=self.law)
         criterion = Criterion(goal="none", steps=self.steps, every=EVERY)
         shared = (data, self.model(), self.samples, self.rate, self.batch_size, criterion, KeepAll(), self.tests, other)
@@ -172,7 +172,7 @@ class AttentionConcentration(AbstractShallowLab):
                 f"it rose by {rise.text} over the last half of the steps, by more than {FROZEN:g} in "
                 f"{rising.mean:.0%} of {rising.count} trials",
                 f"It rises by more than {FROZEN:g} in more than half of all trials, by the exact interval of their "
-                "share (Clopper and Pearson); where it does not, attention has come to a stop and shows no limit.",
+                "share (Clopper and Pearson); if it fails, attention has stopped and shows no limit.",
                 LI,
                 join_advice(more, longer),
                 "queries-relevant/mass",
@@ -195,16 +195,14 @@ class AttentionConcentration(AbstractShallowLab):
         theory = {"relevant, predicted as 1/t": self._sublinear(mass[0].mean(-1))}
         return self.group(
             f"{name} queries",
-            ""
-            if name == "relevant"
-            else "Attention of these queries alone; the definition is that of relevant queries.",
+            "" if name == "relevant" else "Attention of these queries alone, defined as for relevant queries.",
             curves(MASS, [steps], measured, theory),
             over_trials(ENTROPY, [steps], entropy),
             *self._numbers(name, mass[0]),
         )
 
     def _numbers(self, name: str, mass: Numbers) -> tuple[xr.Dataset, ...]:
-        """Of relevant queries and of all where they end; of relevant ones the last rise and the predicted start."""
+        """The final mass of relevant queries and of all; of relevant ones also late rise and predicted start."""
         if name not in ("relevant", "all"):
             return ()
         end = over_trials(replace(FINAL, label=f"{FINAL.label}, {name} queries"), [], mass[-1])
@@ -246,14 +244,14 @@ class AttentionConcentration(AbstractShallowLab):
 
 
 def _mass(profile: AttentionProfile) -> Numbers:
-    """Queries by keys."""
+    """Attention mass of each class of query, all of them last, by role of key."""
     by_role = profile.mass[0, _ROLES][:, _ROLES]
     every = profile.overall[0, _ROLES]
     return np.concatenate([by_role.double().numpy(), every.double().numpy()[None]])
 
 
 def _entropy(profile: AttentionProfile) -> Numbers:
-    """Of each class of query, and of all."""
+    """Attention entropy of each class of query, all of them last."""
     found, count = profile.entropy[0].double().numpy(), profile.queries[0].double().numpy()
     every = np.nansum(found * count) / count.sum()
     return np.append(found[_ROLES], every)

@@ -1,4 +1,4 @@
-"""Contrastive pretraining beside masked reconstruction: whether attention collapses to the global area."""
+"""Contrastive pretraining against masked reconstruction: whether attention collapses to the global area."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from vitscope.measurement.trials import curves, over_trials
 
 OBJECTIVES, READ = ("reconstruction", "contrastive"), ("stray_attention", "local_attention")
 COLLAPSED, DIVERSE = 0.5, 0.2
-"""Attention of local patches to the global area: above the first is collapse, below the second there is none."""
+"""Attention of local patches to the global area: above the first it has collapsed, below the second it has not."""
 LONGER = "Train longer (--steps), or with a larger --contrastive-rate, and try other temperatures."
 
 STRAY = Quantity(
@@ -35,7 +35,7 @@ OWN = Quantity(
     "own_attention",
     "Attention of local patches to their own area",
     "1",
-    "Attention of hidden patches of local areas to the visible patches of their own area, where there is one.",
+    "Attention of hidden patches of local areas to the visible patches of their own area, if there is one.",
     "Larger is more diverse.",
 )
 COLLAPSE = replace(
@@ -62,7 +62,7 @@ class ContrastiveCollapse(AbstractAreasLab):
     to its own. From Q = 0 the contrastive gradient is the same for every query of an image, so that attention never
     becomes diverse here, whichever area it goes to.
 
-    Conclude what this objective does at this temperature and after so many steps. The paper's own temperature and
+    Conclude what this objective does at this temperature and after this many steps. The paper's own temperature and
     penalty are not on record, representations are not normalised, and another temperature can favour another area: do
     not conclude that contrastive pretraining always collapses to the global one, nor from `undecided` that it does not.
     """
@@ -97,7 +97,7 @@ class ContrastiveCollapse(AbstractAreasLab):
         )
 
     def run_trials(self, trials: Sequence[MaskedTrial]) -> Values:
-        """The readings under either objective."""
+        """The readings under both objectives."""
         training = MaskedTraining(self.recorded, self.batch_size, self.evaluated)
         contrast = [MaskedTrial(one.setting, one.seed, self.contrastive_rate) for one in trials]
         made = {

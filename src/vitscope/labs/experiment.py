@@ -1,4 +1,4 @@
-"""Experiments: a lab, or a grid over its settings, carried out and put down as a run."""
+"""Experiments: a lab, or a grid over its settings, carried out and stored as a run."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from vitscope.engine.plan import Plan, count_kept, fold_work
 from vitscope.engine.question import AbstractQuestion, Answer
 from vitscope.labs.lab import AbstractLab, Datasets, Values
 from vitscope.labs.sweep import Chunk, Sweep
-from vitscope.measurement.claim import Claim, foremost
+from vitscope.measurement.claim import Claim, sort_claims
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.estimate import FALSE_ALARMS, rate_of
 from vitscope.measurement.points import Points, Value, parse_points
@@ -40,22 +40,22 @@ class Experiment(AbstractQuestion):
 
     @cached_property
     def work(self) -> Sweep:
-        """What executors carry out."""
+        """The sweep that executors carry out."""
         return Sweep(variants=self.variants)
 
     @property
     def title(self) -> str:
-        """The lab's."""
+        """The lab's title."""
         return self.lab.title
 
     @property
     def name(self) -> str:
-        """The lab's."""
+        """The lab's name."""
         return self.lab.name
 
     @property
     def total(self) -> int:
-        """How many trials there are in all."""
+        """The number of trials at all points."""
         if not all(lab.plan_trials() for lab in self.variants):
             raise UserError(f"trials is {self.lab.settings.get('trials')}; it must be at least 1.")
         return sum(shard.stop - shard.start for shard in self.work.shards())
@@ -68,7 +68,7 @@ class Experiment(AbstractQuestion):
         images = {"name": "none", **self.lab.images, "count": self.total, "of": "trials"}
         return Spec("lab", {"name": self.lab.title}, images, asked)
 
-    def kept(self, plan: Plan) -> int:
+    def kept_amount(self, plan: Plan) -> int:
         """How many trials an interrupted attempt left in the plan's folder."""
         return int(count_kept(self.work, self.spec, plan))
 
@@ -77,17 +77,17 @@ class Experiment(AbstractQuestion):
         started = time.perf_counter()
         chunks = sorted(fold_work(self.work, self.spec, plan, self.total).items(), key=lambda item: item[0].start)
         found = [
-            lab.datasets_of(_joined([chunk for shard, chunk in chunks if shard.block == block]))
+            lab.datasets_of(_join_chunks([chunk for shard, chunk in chunks if shard.block == block]))
             for block, lab in enumerate(self.variants)
         ]
         groups = {name: self.points.stack([datasets[name] for datasets in found]) for name in found[0]}
         origin = provenance(time.perf_counter() - started, plan.command)
         run = make_run(self.spec, groups, self.total, provenance=origin, notes=self.lab.notes)
         tests = sum(claim.rate is not None for claim in self._claims(found, FALSE_ALARMS))
-        return Answer(run.with_claims(foremost(self._claims(found, rate_of(tests)))))
+        return Answer(run.with_claims(sort_claims(self._claims(found, rate_of(tests)))))
 
     def _claims(self, found: Sequence[Datasets], rate: float) -> list[Claim]:
-        """The claims at all points; their tests share the false-alarm rate of a run among them."""
+        """The claims at all points, each test at this false-alarm rate."""
         each = zip(self.variants, self.points.names, found, strict=True)
         return [_add_point(point, claim) for lab, point, datasets in each for claim in lab.claims(datasets, rate)]
 
@@ -98,16 +98,16 @@ class Experiment(AbstractQuestion):
 
 
 def _add_point(point: str, claim: Claim) -> Claim:
-    """The claim with the point of the grid at which it is made."""
+    """The claim, named with the point of the grid at which it is made."""
     if not point:
         return claim
     return replace(claim, name=f"{claim.name} at {point}", statement=f"At {point}: {claim.statement}")
 
 
 def grid_of(lab: AbstractLab[Any], texts: Mapping[str, str]) -> Experiment:
-    """The experiment of a grid that is written as text, as :func:`~vitscope.measurement.points.parse_points` reads it.
+    """The experiment over a grid written as text, as :func:`~vitscope.measurement.points.parse_points` reads it.
 
-    Fields may go by their symbols. A field that is itself a list, as axes of the lab are, takes its values whole.
+    Fields may go by their symbols. A field that is itself a list, such as an axis of the lab, takes its text whole.
     """
     lists = {one.name for one in fields(lab) if one.type is str}
     names = {**{name: name for name in lab.settings}, **lab.symbols}
@@ -116,5 +116,5 @@ def grid_of(lab: AbstractLab[Any], texts: Mapping[str, str]) -> Experiment:
     return Experiment(replace(lab, **{names[name]: text for name, text in whole.items()}), points.values)
 
 
-def _joined(chunks: Sequence[Chunk]) -> Values:
+def _join_chunks(chunks: Sequence[Chunk]) -> Values:
     return {name: np.concatenate([chunk.values[name] for chunk in chunks]) for name in chunks[0].values}

@@ -1,4 +1,4 @@
-"""Straight lines through what trials came to, with errors over trials."""
+"""Straight lines through the results of trials, with errors over trials."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from vitscope.measurement.trials import Numbers, label_axes
 class Coefficient:
     """A coefficient of a line through ``points``, with its standard error over ``trials``.
 
-    ``floor`` is the part of the error that comes from the grid on which trials were made, and not from their number.
+    ``floor`` is the part of the error that comes from the grid on which trials were run, not from their number.
     """
 
     value: float
@@ -25,7 +25,7 @@ class Coefficient:
     points: int
 
     def dataset(self, quantity: Quantity) -> xr.Dataset:
-        """As a labelled number, which says through how many points the line is."""
+        """The coefficient as a labelled number, with the number of points of its line."""
         found = label_axes(quantity, [], np.array(self.value), np.array(self.error), np.array(self.trials))
         found[quantity.name].attrs.update({"points": self.points, FLOOR: self.floor})
         return found
@@ -33,23 +33,23 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares."""
+    """A line fitted by least squares."""
 
     slope: Coefficient
     offset: Coefficient
 
     @classmethod
     def unknown(cls) -> "Line":
-        """Where there is nothing to fit."""
+        """The line through too few points to fit."""
         nothing = Coefficient(np.nan, np.nan, 0.0, 0, 0)
         return cls(nothing, nothing)
 
 
 def line_of_trials(x: Numbers, values: Numbers, logarithmic: bool, grain: Numbers | float = 0.0) -> Line:
-    """The mean of the lines through each trial's ``values`` (points by trials) over ``x``, of logarithms if asked for.
+    """The mean of the lines through each trial's ``values`` (points by trials) over ``x``, or of their logarithms.
 
-    What a trial's values share, having one seed, is in the spread of its line. ``grain`` is the standard deviation of
-    the rounding of each point's values, which all trials share.
+    The spread of the lines includes what a trial's values share, having one seed. ``grain`` is the standard deviation
+    of the rounding of each point's values, which all trials share.
     """
     points, trials = values.shape
     if points < 2:
@@ -62,10 +62,11 @@ def line_of_trials(x: Numbers, values: Numbers, logarithmic: bool, grain: Number
 
 
 def line_of_resamples(x: Numbers, middle: Numbers, resampled: Numbers, grain: Numbers, trials: int) -> Line:
-    """The line of logarithms through the points, its errors from those through each row of ``resampled``.
+    """The line through the points' logarithms, with errors from the lines through each row of ``resampled``.
 
-    A row is made of as many trials as there are, drawn with replacement, which spread less than those do by
-    ``sqrt(1 - 1 / trials)``. ``grain`` is the standard deviation of the rounding of each point's logarithm.
+    A row is made of all ``trials``, drawn with replacement, which spread less than the trials do by
+    ``sqrt(1 - 1 / trials)``; the errors make up for that. ``grain`` is the standard deviation of the rounding of each
+    point's logarithm.
     """
     known = np.isfinite(middle)
     if known.sum() < 2:
@@ -85,12 +86,12 @@ def _line(found: Numbers, spread: Numbers, weights: Numbers, grain: NDArray[np.f
 
 
 def _weights(x: Numbers) -> Numbers:
-    """What each point's value counts in slope and offset."""
+    """The weights of each point's value in slope and offset."""
     return np.linalg.pinv(np.stack([x, np.ones(len(x))], axis=1)).astype(np.float64)
 
 
 def _fit_rows(x: Numbers, rows: Numbers) -> Numbers:
-    """Slope and offset of each row, through its points that are known; NaN where these are fewer than two."""
+    """Slope and offset of each row, through its known points; NaN if they are fewer than two."""
     known = np.isfinite(rows)
     count = np.maximum(known.sum(1, keepdims=True), 1)
     y = np.where(known, rows, 0.0)

@@ -23,21 +23,21 @@ from vitscope.measurement.ranges import parse_numbers
 from vitscope.measurement.trials import Along, over_trials, prediction
 
 ERROR = 0.2
-"""The c'' of the curve that is drawn; nobody knows its value, and it must leave the bracket above 0."""
+"""The c'' of the predicted curve; its true value is unknown, and it must leave the bracket above 0."""
 WORDS: Mapping[str, str] = MappingProxyType({"noise": "token noise", "sigma": "error of the initial values"})
 
 PREDICTED = Quantity(
     "predicted_needed",
     "Samples needed, predicted",
     "samples",
-    f"The theorem's bound through the mean of what was measured, its unknown c'' taken as {ERROR:g}: a shape only.",
+    f"The theorem's bound through the mean of the measured values, its unknown c'' taken as {ERROR:g}: a shape only.",
 )
 GAIN = Quantity(
     "gain",
     "Gain in success",
     "1",
-    "Success rate over all numbers of images less that at the first value, seed by seed; where the numbers double, "
-    "times how many there are it is by how many doublings fewer images are needed.",
+    "Success rate over all numbers of images less that at the first value, seed by seed. If the numbers "
+    "double, the gain times how many there are is the number of doublings by which fewer images are needed.",
     "Larger is better.",
 )
 LAST = replace(
@@ -51,18 +51,18 @@ LAST = replace(
 @final
 @dataclass(frozen=True)
 class InitialError(AbstractNeededLab):
-    r"""How many images a shallow transformer needs against the noise of tokens and the error of its initial values.
+    r"""How many images a shallow transformer needs, by the noise of tokens and by the error of its initial values.
 
     By Li, Wang, Liu and Chen (ICLR 2023) it suffices to have
 
     .. math:: N \ge C (\alpha_* - c'(1 - \zeta) - c''(\sigma + \tau))^{-2}
 
     images, where :math:`\tau` bounds the distance of a token from its pattern and :math:`\sigma` is the error of the
-    initial value matrix. One of the two is varied while the other stays. Measured is the number of images at which half
-    of the trials reach the hinge loss.
+    initial value matrix. One of the two is varied while the other stays fixed. The lab measures the number of images at
+    which half of the trials reach the hinge loss.
 
-    Conclude whether either matters at this share of relevant tokens. Do not conclude a law from the curve beside it:
-    c'' is unknown, and the bound says what suffices, so that needed images which do not grow do not contradict it.
+    Conclude whether either matters at this share of relevant tokens. Do not conclude a law from the predicted curve:
+    c'' is unknown, and the bound says what suffices, so it is not contradicted if the needed images do not grow.
     """
 
     name = "initial-error"
@@ -70,9 +70,9 @@ class InitialError(AbstractNeededLab):
     question = "What makes learning need more images?"
 
     noises: str = "0.05,0.15,0.25,0.35"
-    """Distances of a token from its pattern, tau, with sigma as it is: start:stop:count, or a list."""
+    """Distances of a token from its pattern, tau, with sigma unchanged: start:stop:count, or a list."""
     sigmas: str = "0.05,0.2,0.4,0.6"
-    """Errors of the initial values, sigma, with the noise as it is: start:stop:count, or a list."""
+    """Errors of the initial values, sigma, with the noise unchanged: start:stop:count, or a list."""
     alpha: float = bounded_field(0.2, SHARE)
     """Share of relevant tokens."""
     samples: str = "4:256"
@@ -84,39 +84,39 @@ class InitialError(AbstractNeededLab):
         return replace(few, confusion=0.1, batch_size=4, steps=40, loss=0.9, tests=32, trials=2)
 
     @property
-    def varied(self) -> Mapping[str, tuple[float, ...]]:
-        """The values of what is varied."""
+    def varied_settings(self) -> Mapping[str, tuple[float, ...]]:
+        """The values of each setting that is varied."""
         given = {"noise": self.noises, "sigma": self.sigmas}
         return {what: tuple(dict.fromkeys(parse_numbers(text))) for what, text in given.items()}
 
     def plan_trials(self) -> tuple[ShallowTrial, ...]:
-        """What is varied, its values, samples, seeds."""
+        """Trials ordered by varied setting, value, samples and seed."""
         settings = [
             (self.tokens(self.alpha, noise=value), self.model())
             if what == "noise"
             else (self.tokens(self.alpha), self.model(sigma=value))
-            for what, values in self.varied.items()
+            for what, values in self.varied_settings.items()
             for value in values
         ]
         return tuple(trial for tokens, model in settings for trial in self.over_sizes(tokens, model))
 
     def datasets_of(self, values: Values) -> Datasets:
-        """A group for what is varied."""
+        """A group for each setting that is varied."""
         each = len(self.sizes) * self.trials
-        ends = each * np.cumsum([len(levels) for levels in self.varied.values()])
+        ends = each * np.cumsum([len(levels) for levels in self.varied_settings.values()])
         parts = np.split(np.isfinite(values["hinge"]), ends[:-1])
         return {
             f"needed-{what}": self._against(what, levels, part.reshape(len(levels), len(self.sizes), -1))
-            for (what, levels), part in zip(self.varied.items(), parts, strict=True)
+            for (what, levels), part in zip(self.varied_settings.items(), parts, strict=True)
         }
 
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
-        """Whether the last value needs more images than the first; nothing of what has a single value."""
-        varied = [what for what, levels in self.varied.items() if len(levels) > 1]
+        """Whether the last value needs more images than the first, for each setting with several values."""
+        varied = [what for what, levels in self.varied_settings.items() if len(levels) > 1]
         return tuple(self._more(datasets[f"needed-{what}"], what, rate) for what in varied)
 
     def _against(self, what: str, levels: Sequence[float], reached: NDArray[np.bool_]) -> xr.Dataset:
-        """Needed samples over the levels, the gain of the last of them if there are several, and success."""
+        """Needed samples and success over the levels, and the gains if there are several levels."""
         axis = Along("level", list(levels), WORDS[what].capitalize())
         samples = Along("samples", list(self.sizes), "Training images", logarithmic=True)
         found, gains = samples_needed_at(self.sizes, reached), reached.mean(1) - reached[:1].mean(1)
@@ -148,7 +148,7 @@ class InitialError(AbstractNeededLab):
             "The gain in success over all numbers of images, last value against first, is below 0 by Student's "
             "interval over seeds.",
             LI,
-            join_advice(more, "Where more or fewer images than --samples has are needed, widen it."),
+            join_advice(more, "Widen --samples if the images needed lie outside of it."),
             f"needed-{what}/needed",
             0.8,
             kind=ClaimKind.THEORY,

@@ -20,9 +20,9 @@ from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.trials import Along, curves, over_trials, prediction
 
 ATTENDED = 0.9
-"""Attention to the own area, where a patch of it is visible, from which an area is called attended."""
+"""Attention to the own area, if a patch of it is visible, from which an area counts as attended."""
 SAME = 0.03
-"""Two attention masses are called equal where they are surely less than this apart."""
+"""Two attention masses count as equal if they surely differ by less than this."""
 PLATEAU, KINDS = "local, all: predicted", ("global", "local")
 LONGER = "Train longer (--steps), or with a larger --rate."
 
@@ -36,8 +36,8 @@ ATTENTION = Quantity(
     "attention",
     "Attention to the own area",
     "1",
-    "Attention of hidden patches to the visible patches of their own area; visible: only where there is one.",
-    "Larger is better: what is hidden is rebuilt from there.",
+    "Attention of hidden patches to the visible patches of their own area; visible: only of those that have one.",
+    "Larger is better: hidden patches are rebuilt from there.",
 )
 EXCESS = Quantity(
     "excess_loss",
@@ -50,7 +50,7 @@ LEAD = Quantity(
     "early_lead",
     "Lead of unlearning",
     "1",
-    "At the first step that is read: how much more the correlation of local queries with the global feature has fallen "
+    "At the first recorded step: how much more the correlation of local queries with the global feature has fallen "
     "than the one with their own has grown, as a share of the sum of both.",
     "Neither: above 0 there are two phases, below 0 there is one.",
 )
@@ -58,7 +58,7 @@ FALL = Quantity(
     "deepest_fall",
     "Deepest fall of local to global",
     "1",
-    "The least value that the correlation of local queries with the global feature has on the way.",
+    "The smallest correlation of local queries with the global feature over all recorded steps.",
 )
 LEVEL = Quantity(
     "predicted_fall",
@@ -72,10 +72,10 @@ LEVEL = Quantity(
 @final
 @dataclass(frozen=True)
 class MaskedPhases(AbstractAreasLab):
-    r"""One attention layer on masked patches: what it learns first decides the sign of the information gap.
+    r"""One attention layer on masked patches: the sign of the information gap decides what it learns first.
 
-    Patches form a large global area of :math:`P^{\kappa_c}` and local areas of :math:`P^{\kappa_s}`; all of an area
-    share a feature. The layer rebuilds hidden patches from visible ones, by gradient descent on
+    Patches form a large global area of :math:`P^{\kappa_c}` and local areas of :math:`P^{\kappa_s}`; all patches of an
+    area share a feature. The layer rebuilds hidden patches from visible ones, by gradient descent on
 
     .. math:: L = \tfrac12 E \sum_{p \text{ hidden}} \lVert F_p - X_p \rVert^2
 
@@ -83,14 +83,13 @@ class MaskedPhases(AbstractAreasLab):
     feature, down to about :math:`-\frac{\Delta}{2 Lo} \log P`, and only then finds its own area; with
     :math:`\Delta < 0` it finds its own area from the start (Huang, Wen, Chi, Liang, arXiv 2403.02233).
 
-    Of a hidden patch whose area is hidden too, nothing can be known: over all hidden patches the attention to the own
-    area ends at the share that has a visible patch, near :math:`1 - \gamma^{C - 1}`, which says nothing of what was
+    Nothing can be known of a hidden patch whose area is hidden too: over all hidden patches, attention to the own area
+    ends at the share that has a visible patch, near :math:`1 - \gamma^{C - 1}`, which says nothing about what was
     learned. Look at the curves marked visible.
 
-    Conclude which of two causes is the faster in this model of data. Do not conclude that a trained transformer has
-    such phases: there is one layer, no values to learn, one fixed partition for each cluster, and plain gradient
-    descent. The level of phase I is a leading order in log P, which at 100 patches is not large; it is drawn, not
-    tested.
+    Conclude which of two causes is faster in this data model. Do not conclude that a trained transformer has such
+    phases: there is one layer, no values to learn, one fixed partition for each cluster, and plain gradient descent.
+    The level of phase I is the leading order in log P, which is not large at 100 patches; it is drawn, not tested.
     """
 
     name = "masked-phases"
@@ -105,11 +104,11 @@ class MaskedPhases(AbstractAreasLab):
         )
 
     def run_trials(self, trials: Sequence[MaskedTrial]) -> Values:
-        """Every reading at every step that is read."""
+        """Every reading at every recorded step."""
         return readings(train(trials, MaskedTraining(self.recorded, self.batch_size, self.evaluated)))
 
     def datasets_of(self, values: Values) -> Datasets:
-        """For each setting of the areas what is learned and where it looks; of all of them, the loss."""
+        """What is learned and attended to at each setting of the areas, and the loss at all of them."""
         groups: dict[str, xr.Dataset] = {}
         steps, found = step_axis(self.recorded), by_setting(values, len(self.data))
         for data, own in zip(self.data, found, strict=True):
@@ -158,8 +157,8 @@ class MaskedPhases(AbstractAreasLab):
         return self.group(
             f"where it looks with areas {describe_areas(data)}",
             "Attention of hidden patches to the visible patches of their own area, over all hidden patches and over "
-            "those whose area has a visible patch. Predicted is the share of hidden patches that have one, exactly for "
-            "this number of hidden patches.",
+            "those whose area has a visible patch. The prediction is the share of hidden patches that have one, exact "
+            "for this number of hidden patches.",
             curves(ATTENTION, [steps], measured, {PLATEAU: plateau}),
         )
 
@@ -193,7 +192,7 @@ class MaskedPhases(AbstractAreasLab):
             f"With areas {describe_areas(data)}, hidden patches of all areas attend to their own area",
             verdict,
             f"after {last} steps: global {means[0].text}, local {means[1].text}",
-            f"Attention to the own area, where a patch of it is visible, is above {ATTENDED:g} for global and for "
+            f"Attention to the own area, if a patch of it is visible, is above {ATTENDED:g} for global and for "
             "local patches by Student's interval over trials.",
             HUANG,
             join_advice(more, LONGER),
@@ -204,7 +203,7 @@ class MaskedPhases(AbstractAreasLab):
         )
 
     def _plateau(self, datasets: Datasets, data: ClusteredPatches, rate: float) -> Claim:
-        """Whether attention over all hidden patches ends where visibility ends; only of areas that are attended."""
+        """Whether attention over all hidden patches ends at the share with a visible patch, once areas are attended."""
         group, last = group_name("attended", data), self.recorded[-1]
         found = datasets[group].sel(step=last)
         visible, whole, plateau = (
@@ -218,8 +217,8 @@ class MaskedPhases(AbstractAreasLab):
             "visible patch",
             verdict if reached else Verdict.UNDECIDED,
             f"after {last} steps {whole.text}, predicted {bound:.3g}",
-            f"The difference is less than {SAME:g} by Student's interval over trials; undecided before the attention "
-            f"where visible is above {ATTENDED:g}.",
+            f"The difference is less than {SAME:g} by Student's interval over trials; undecided until the attention "
+            f"if visible is above {ATTENDED:g}.",
             HUANG,
             join_advice(more if reached else "", LONGER),
             f"{group}/attention",

@@ -22,25 +22,25 @@ from vitscope.measurement.quantity import Quantity
 from vitscope.measurement.trials import Along, Numbers, over_trials, prediction, with_words
 
 FACTOR = 1.5
-"""The mean-field time is called right within this factor."""
+"""The mean-field time counts as right within this factor."""
 STRAIGHT = 0.95
-"""Share of the variance of mean times that a straight line explains, from which the growth is called linear."""
+"""Growth counts as linear if a straight line explains more than this share of the variance of mean times."""
 
 TIME = Quantity(
     "time",
     "Steps to half",
     "steps",
-    "When hidden local patches first give half of their attention to their own area, where a patch of it is visible.",
+    "When hidden local patches first give half of their attention to their own area, if a patch of it is visible.",
     "Smaller is faster.",
 )
 MEAN_FIELD = Quantity(
     "predicted_time",
     "Steps to half, mean field",
     "steps",
-    "The same in closed form, of one strength, with the mean number of visible patches and nothing else that learns.",
+    "The same in closed form, for one strength, the mean number of visible patches and nothing else that learns.",
 )
 NEVER = Quantity(
-    "never", "Never reached half", "1", "Share of the trials that did not get there.", "Smaller is better."
+    "never", "Never reached half", "1", "Share of the trials that did not reach half.", "Smaller is better."
 )
 EXPONENT = Quantity(
     "exponent",
@@ -64,14 +64,14 @@ class MaskedTime(AbstractMaskedLab):
     .. math:: \frac1\eta \Bigl[\log P \, P^{\max\{2 (U / Lo - 1), 1\} (1 - \kappa_s)}
        + \frac1\epsilon \log \frac{P}{\epsilon}\Bigr]
 
-    with local areas of :math:`P^{\kappa_s}` patches; for strengths that are all alike the first term is
-    :math:`P^{1 - \kappa_s} = P / C_s` times log P. What is measured is the step at which attention to the own area,
-    where a patch of it is visible, reaches one half. Beside it stands the time of a mean field (one strength, the mean
-    number of visible patches, no other feature or position that learns), in closed form and without a free constant.
+    with local areas of :math:`P^{\kappa_s}` patches; for equal strengths the first term is
+    :math:`P^{1 - \kappa_s} = P / C_s` times log P. The lab measures the step at which attention to the own area, if a
+    patch of it is visible, reaches one half. The predicted time is that of a mean field (one strength, the mean number
+    of visible patches, no other feature or position that learns), in closed form and without a free constant.
 
     Conclude how the time grows over this range. A slope of log time below 1 does not contradict the theorem, which is
-    an upper bound and has a second term; nor does a straight line prove the exponent: P / C_s covers
-    less than a decade.
+    an upper bound and has a second term; nor does a straight line prove the exponent: P / C_s covers less than a
+    decade.
     """
 
     name = "masked-time"
@@ -79,9 +79,9 @@ class MaskedTime(AbstractMaskedLab):
     question = "How long does masked pretraining take?"
 
     sizes: str = "64/8,100/10,100/8,64/4,100/5,100/4,144/4"
-    """Patches of an image / of a local area; several with commas between."""
+    """Patches of an image / of a local area; several separated by commas."""
     global_share: float = bounded_field(0.2, SHARE)
-    """Share of the patches in the global area, about: what is left are whole local areas."""
+    """Approximate share of the patches in the global area: the rest is made of whole local areas."""
     clusters: int = 2
     masked_share: float = bounded_field(0.5, SHARE)
     steps: int = 100
@@ -105,11 +105,11 @@ class MaskedTime(AbstractMaskedLab):
         return tuple(made.values())
 
     def form(self, trial: MaskedTrial) -> Hashable:
-        """The setting, which has the number of patches and of areas."""
+        """The setting, which fixes the numbers of patches and areas."""
         return trial.setting
 
     def run_trials(self, trials: Sequence[MaskedTrial]) -> Values:
-        """The step of each trial; NaN where half is not reached."""
+        """The step at which each trial reaches half; NaN if it does not."""
         recorded = tuple(range(0, self.steps + 1, 2))
         trajectory = train(trials, MaskedTraining(recorded, self.batch_size, self.evaluated, torch.float32))
         reached = first_reached(trajectory.steps, trajectory.reading.local_attention, 0.5)
@@ -133,7 +133,7 @@ class MaskedTime(AbstractMaskedLab):
         return {"masked-time": self.group("steps to half", "", *parts, never, *fits)}
 
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
-        """At most linear, linear, and the mean field."""
+        """Whether growth keeps to the bound, whether it is linear, and whether the mean field predicts it."""
         found = datasets["masked-time"]
         times, alone = found["time"].values, found["predicted_time"].values
         exponent = read_mean(found, "exponent")
@@ -155,8 +155,8 @@ class MaskedTime(AbstractMaskedLab):
                 "The time is a straight line in P / C_s",
                 (_verdict(straight > STRAIGHT, known), ""),
                 f"r² {straight:.3f}, {float(found['slope']):.2f} steps for each P / C_s, {float(found['offset']):+.1f}",
-                f"A straight line explains more than {STRAIGHT:g} of the variance of the mean times of three sizes at "
-                "least; a threshold, not a test.",
+                f"A straight line explains more than {STRAIGHT:g} of the variance of the mean times, of at least three "
+                "sizes; a threshold, not a test.",
             ),
             self._claim(
                 "time-mean-field",
@@ -175,13 +175,13 @@ class MaskedTime(AbstractMaskedLab):
         self, name: str, statement: str, tested: tuple[Verdict, str], figure: str, rule: str, rate: float | None = None
     ) -> Claim:
         weight = {"time-bound": 0.9, "time-linear": 0.7}.get(name, 0.5)
-        longer = join_advice(tested[1], "Where half is not always reached, raise --steps.")
+        longer = join_advice(tested[1], "Raise --steps if half is not always reached.")
         rest = (figure, rule, HUANG, longer, "masked-time/time", weight)
         return Claim(name, statement, tested[0], *rest, kind=ClaimKind.THEORY, rate=rate)
 
 
 def _verdict(holds: bool, known: bool) -> Verdict:
-    """Of a threshold, where what it is compared with is known."""
+    """The verdict of a threshold, undecided if the value is unknown."""
     return (Verdict.HOLDS if holds else Verdict.FAILS) if known else Verdict.UNDECIDED
 
 

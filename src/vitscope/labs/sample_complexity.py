@@ -37,10 +37,10 @@ from vitscope.measurement.trials import Along, Numbers, curves, over_trials, wit
 KINDS = ("attention", "no attention")
 CRITERIA = ("hinge", "0-1")
 SLACK = 0.5
-"""An exponent of samples is called 2 where it is surely less than this apart."""
+"""An exponent of samples counts as 2 if it surely differs by less than this."""
 TEST = "interval of Student's t, with its error over seeds and of the grid"
 STEP_SLACK = 0.25
-"""An exponent of steps is called 1 where it is surely less than this apart."""
+"""An exponent of steps counts as 1 if it surely differs by less than this."""
 
 STEPS = Quantity(
     "needed_steps",
@@ -53,7 +53,7 @@ ERROR = Quantity(
     "error",
     "0-1 error on other objects",
     "1",
-    "Share of the test images that are misjudged at the end, of objects that are not trained on; 1/2 is chance.",
+    "Share of the test images misclassified at the end, of objects not trained on; 1/2 is chance.",
     "Smaller is better.",
 )
 HINGE = Quantity(
@@ -75,7 +75,7 @@ EXPONENTS = {
         f"Exponent, {kind}",
         "1",
         "Needed samples grow as the share to minus this power, by the hinge criterion and within the grid; its error "
-        "is by bootstrap over seeds, with that of the grid.",
+        "is that of a bootstrap over seeds, with that of the grid.",
     )
     for kind in KINDS
 }
@@ -83,8 +83,8 @@ GAP = Quantity(
     "exponent_gap",
     "Exponent without attention less that with it",
     "1",
-    "By the hinge criterion, over the shares whose needed samples are within the grid for both; its error is by "
-    "bootstrap over seeds, the same ones for both, with that of the grid.",
+    "By the hinge criterion, over the shares whose needed samples are within the grid for both; its error is that "
+    "of a bootstrap over seeds, the same ones for both, with that of the grid.",
 )
 STEP_EXPONENT = Quantity(
     "exponent_steps",
@@ -101,8 +101,8 @@ STEP_EXPONENT = Quantity(
 class SampleComplexity(AbstractNeededLab):
     r"""How many images a shallow transformer needs to learn, with attention and without.
 
-    Tokens are noisy patterns; the label is that of the majority among two of them, of which a share
-    :math:`\alpha_*` of the tokens is relevant. The network is
+    Tokens are noisy patterns. The label is decided by the majority between two patterns; a share :math:`\alpha_*` of
+    the tokens is relevant. The network is
 
     .. math:: F(X) = \frac1L \sum_l a_l^T \mathrm{ReLU}\bigl(W_O W_V X \,\mathrm{softmax}(X^T W_K^T W_Q x_l)\bigr)
 
@@ -111,14 +111,14 @@ class SampleComplexity(AbstractNeededLab):
     .. math:: N \ge C (\alpha_* - c'(1 - \zeta) - c''(\sigma + \tau))^{-2} \quad \text{with attention}, \qquad
        N \ge C (\alpha_* (\alpha_* - \sigma - \tau))^{-2} \quad \text{without},
 
-    and steps as :math:`1 / \alpha_*` and :math:`1 / \alpha_*^2`. Measured is the number of samples at which half of the
-    trials succeed, by hinge loss and, apart, by 0-1 error. The curves called predicted are :math:`\alpha_*^{-2}` and
-    :math:`\alpha_*^{-4}` through the mean of what was measured: the constants are not known.
+    and steps as :math:`1 / \alpha_*` and :math:`1 / \alpha_*^2`. The lab measures the number of samples at which half
+    of the trials succeed, by hinge loss and separately by 0-1 error. The curves called predicted are
+    :math:`\alpha_*^{-2}` and :math:`\alpha_*^{-4}` through the mean of the measured values: the constants are unknown.
 
-    Conclude how the needed samples of this model grow over these shares, within these steps: with too few of them it is
-    steps, not samples, that are missing. Both theorems are upper bounds: a smaller
-    exponent contradicts neither, and that one bound grows faster than another does not say that the needed numbers
-    do. Do not conclude from this that attention helps or does not help a deep model on images.
+    Conclude how the needed samples of this model grow over these shares, within these steps: if they are too few, steps
+    are missing, not samples. Both theorems are upper bounds: a smaller exponent contradicts neither, and that one bound
+    grows faster than another does not say that the needed numbers do. Do not conclude from this that attention helps or
+    does not help a deep model on images.
     """
 
     name = "sample-complexity"
@@ -129,7 +129,7 @@ class SampleComplexity(AbstractNeededLab):
     """Shares of relevant tokens: start:stop:count, or a list."""
     noise: float = 0.3
     law: Literal["ball", "gaussian"] = "ball"
-    """Law of the noise; the theorems are on ball, gaussian has the square of tau in the mean."""
+    """Distribution of the noise; the theorems assume ball, gaussian has a mean square length of tau squared."""
     sigma: float = 0.3
 
     @classmethod
@@ -139,7 +139,7 @@ class SampleComplexity(AbstractNeededLab):
         return replace(few, batch_size=4, steps=40, loss=0.9, tests=32, trials=3)
 
     def plan_trials(self) -> tuple[ShallowTrial, ...]:
-        """With attention, then without; shares, samples, seeds."""
+        """Trials with attention, then without; each ordered by share, samples and seed."""
         data = [self.tokens(share, law=self.law) for share in self._shares]
         models = [self.model(attention=kind == KINDS[0]) for kind in KINDS]
         return tuple(trial for model in models for tokens in data for trial in self.over_sizes(tokens, model))
@@ -173,15 +173,15 @@ class SampleComplexity(AbstractNeededLab):
             **groups,
             "needed-steps": self.group(
                 "steps needed",
-                "Steps until the hinge loss is below the threshold, with the most samples. Predicted are the powers "
-                "of the theorems through the mean of what was measured.",
+                "Steps until the hinge loss is below the threshold, with the most samples. The predictions are the "
+                "theorems' powers through the mean of the measured values.",
                 with_words(curves(STEPS, [alpha], taken, self._theory_steps(taken, shares)), STEPS, missing=MISSING),
                 _step_power(taken["attention"], shares).slope.dataset(STEP_EXPONENT),
             ),
         }
 
     def claims(self, datasets: Datasets, rate: float) -> tuple[Claim, ...]:
-        """The bound on the exponent with attention, its value, the gap to none, and the exponent of the steps."""
+        """The bound on the exponent with attention, its value, the gap to no attention, and the exponent of steps."""
         found = datasets["needed-samples"]
         one, other, gap = (read_mean(found, quantity.name) for quantity in (*EXPONENTS.values(), GAP))
         fallen = KINDS if self.planted and len(self._shares) > 1 else ()
@@ -201,7 +201,7 @@ class SampleComplexity(AbstractNeededLab):
                 "With attention the needed samples grow as the share of relevant tokens to the power -2",
                 judge_all(lambda power: between(power, 2.0 - SLACK, 2.0 + SLACK, rate), one),
                 said,
-                f"The exponent is within {SLACK:g} of 2 by the {TEST}; it fails where the interval excludes that.",
+                f"The exponent is within {SLACK:g} of 2 by the {TEST}; it fails if the interval excludes that.",
                 (0.8, rate),
             ),
             self._claim(
@@ -222,7 +222,7 @@ class SampleComplexity(AbstractNeededLab):
         return tuple(sorted(set(parse_numbers(self.alpha))))
 
     def _samples_needed(self, steps: Values) -> dict[str, Needed]:
-        """By kind and criterion."""
+        """The samples needed, by kind and criterion."""
         sizes = self.sizes
         return {
             f"{kind}, {criterion}": samples_needed_at(sizes, np.isfinite(steps[criterion][place]))
@@ -231,7 +231,7 @@ class SampleComplexity(AbstractNeededLab):
         }
 
     def _remaining_losses(self, values: Values, axes: list[Along]) -> dict[str, xr.Dataset]:
-        """Of planted images, loss and error at the end."""
+        """Loss and error at the end, if images are planted."""
         groups: dict[str, xr.Dataset] = {}
         for place, kind in enumerate(KINDS if self.planted else ()):
             hinge, error = (
@@ -240,7 +240,7 @@ class SampleComplexity(AbstractNeededLab):
             )
             groups[f"error-{kind.replace(' ', '-')}"] = self.group(
                 f"error, {kind}",
-                "What is left over when training ends, on images of objects that were not trained on.",
+                "What remains when training ends, on images of objects not trained on.",
                 over_trials(ERROR, axes, error),
                 over_trials(HINGE, axes, hinge),
                 over_trials(
@@ -293,9 +293,9 @@ class SampleComplexity(AbstractNeededLab):
             verdict,
             f"exponent {_in_words(exponent)}, with {self.sizes[-1]} images",
             f"The exponent, over the shares at which all trials got there, is within {STEP_SLACK:g} of 1 by the "
-            f"{TEST}; it fails where the interval excludes that.",
+            f"{TEST}; it fails if the interval excludes that.",
             LI,
-            join_advice(more, "Shares at which a trial did not get there do not count; there, raise --steps."),
+            join_advice(more, "Shares at which a trial did not get there do not count; raise --steps for them."),
             f"needed-steps/{STEPS.name}",
             0.7,
             kind=ClaimKind.THEORY,
@@ -318,7 +318,7 @@ class SampleComplexity(AbstractNeededLab):
 
 
 def _step_power(steps: Numbers, shares: Numbers) -> Line:
-    """Of the shares at which all trials got there; of some of them the fast ones only are known."""
+    """The power of the steps over the shares at which all trials got there; at others only fast trials are known."""
     complete = np.isfinite(steps).all(1)
     grain = EVERY / np.sqrt(12) / steps[complete].mean(1)
     return line_of_trials(1 / shares[complete], steps[complete], logarithmic=True, grain=grain)
@@ -330,5 +330,5 @@ def _in_words(exponent: Estimate, sign: str = "") -> str:
 
 
 def _is_met(steps: Numbers) -> Numbers:
-    """Whether a criterion was met."""
+    """1 for each trial that met the criterion, else 0."""
     return np.isfinite(steps).astype(np.float64)

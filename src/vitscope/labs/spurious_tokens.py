@@ -35,19 +35,19 @@ ERROR = Quantity(
     "error",
     "0-1 error where the pattern says nothing",
     "1",
-    "Share of such test images that are misjudged after training.",
+    "Share of such test images misclassified after training.",
     "Smaller is better.",
 )
 GAIN = Quantity(
     "gain",
     "Gain by removing",
     "1",
-    "Error with all tokens less error without spurious ones, of the same images and the same start.",
+    "Error with all tokens less error without spurious ones, for the same images and the same start.",
     "Above 0, removing helps.",
 )
 MOST = replace(GAIN, name="most_gain", meaning="The gain at the largest agreement.")
 NOTHING = Quantity(
-    "predicted_gain", "Gain, predicted of no bias", "1", "Of a pattern that is no more in the way than others: none."
+    "predicted_gain", "Gain, predicted without bias", "1", "0, for a pattern that is no more in the way than others."
 )
 
 
@@ -55,9 +55,9 @@ NOTHING = Quantity(
 @final
 @dataclass(frozen=True)
 class SpuriousTokens(AbstractShallowLab):
-    r"""What is lost to a spurious pattern that agrees with the label in training and says nothing of it in testing.
+    r"""What a spurious pattern costs that agrees with the label in training and says nothing about it in testing.
 
-    An image has, beside relevant and confusion tokens, a share of tokens of one spurious pattern, which is that of its
+    An image has, besides relevant and confusion tokens, a share of tokens of one spurious pattern, which is that of its
     label with probability ``agreement`` in training and 1/2 in testing. The network
 
     .. math:: F(X) = \frac{1}{|S|} \sum_{l \in S} a_l^T \mathrm{ReLU}\bigl(W_O W_V X_S
@@ -94,7 +94,7 @@ class SpuriousTokens(AbstractShallowLab):
         return replace(few, batch_size=4, steps=20, tests=32, trials=2)
 
     def plan_trials(self) -> tuple[ShallowTrial, ...]:
-        """Agreement, all tokens or not, seeds."""
+        """Trials ordered by agreement, kind of tokens and seed."""
         criterion = Criterion(goal="none", steps=self.steps, every=20)
         shared = (self.model(), self.samples, self.rate, self.batch_size, criterion)
         tests = self._tokens(0.5)
@@ -106,7 +106,7 @@ class SpuriousTokens(AbstractShallowLab):
         )
 
     def run_trials(self, trials: Sequence[ShallowTrial]) -> Values:
-        """Loss and error at the end."""
+        """Hinge loss and 0-1 error at the end."""
         outcomes = train(trials)
         return {
             "hinge": np.array([one.hinge[-1] for one in outcomes]),

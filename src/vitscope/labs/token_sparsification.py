@@ -42,26 +42,26 @@ RULES: Mapping[str, Callable[[float], AbstractKeep]] = MappingProxyType(
         "proportion": KeepInProportion,
     }
 )
-"""Rules of keeping a share of the tokens, by name; `all` stands beside them."""
+"""Rules of keeping a share of the tokens, by name; `all` is added to them."""
 
 PREDICTED = Quantity(
     "predicted_needed",
     "Samples needed, predicted",
     "samples",
-    "What all tokens need, times the change of the theorem's bound by the share of relevant tokens among those kept.",
+    "The need with all tokens, times the change in the theorem's bound by the relevant share among those kept.",
 )
 GAIN = Quantity(
     "gain",
     "Gain in success",
     "1",
-    "Success rate over all numbers of images less that of all tokens, seed by seed; where the numbers double, times "
-    "how many there are it is by how many doublings fewer images are needed.",
+    "Success rate over all numbers of images less that of all tokens, seed by seed. If the numbers double, "
+    "the gain times how many there are is the number of doublings by which fewer images are needed.",
     "Larger is better.",
 )
 GAIN_ON_RANDOM = replace(
     GAIN,
     name="gain_on_random",
-    label="Gain in success on random",
+    label="Gain in success over random",
     meaning="Success rate over all numbers of images less that of as many tokens kept at random, seed by seed.",
 )
 FIRST = replace(GAIN, name="first_gain", meaning="The gain of the first rule.")
@@ -78,20 +78,20 @@ class TokenSparsification(AbstractNeededLab):
     .. math:: N \ge C (\alpha_* - c'(1 - \zeta) - c''(\sigma + \tau))^{-2},
 
     so that a rule that raises the share (an oracle that drops irrelevant tokens) or lowers the noise (an oracle that
-    keeps the least noisy) should do with fewer images, and a random one should not. Two rules that need no oracle stand
-    beside them: the tokens that are most attended by the model as it is trained, and those of the largest norm. The
-    prediction drawn is :math:`\alpha_*^{-2}` of the share among the tokens kept by the oracle, through what was
-    measured with all tokens; for all and for random it is the same.
+    keeps the least noisy) should need fewer images, and a random one should not. Two more rules need no oracle: they
+    keep the tokens most attended by the model as it is trained, or those of the largest norm. The prediction drawn is
+    :math:`\alpha_*^{-2}` of the share among the tokens kept by the oracle, through the value measured with all tokens;
+    it is the same for all and for random.
 
-    Dropping costs something by itself here: the top layer is frozen and has weights of its own for every place, so that
-    an image of which other places are kept is read in another way; ``shared_top`` takes that away. And a rule that does
-    not know the roles leaves some images without a majority of their label, 5 in 100 at half of the tokens here, which
-    no network can learn to the hinge criterion; ``proportion``, an oracle that thins all roles alike, does not. Hence
-    each rule is held against all tokens, as the theorem says, and against as many tokens kept at random.
+    Dropping tokens has a cost of its own here: the frozen top layer has separate weights for every place, so an image
+    is read differently if other places are kept; ``shared_top`` removes that. And a rule that does not know the roles
+    leaves some images without a majority of their label, 5 in 100 at half of the tokens here, which no network can
+    learn to the hinge criterion; ``proportion``, an oracle that thins all roles alike, does not. Hence each rule is
+    compared with all tokens, as in the theorem, and with as many tokens kept at random.
 
-    Conclude which rules help at this share and noise. Attention decides on tokens before it has learned anything: that
-    it helps here says that the initial model is good, by assumption. Do not conclude that attention finds the relevant
-    tokens of images; nor from `undecided` that a rule is of no use.
+    Conclude which rules help at this share and noise. Attention selects tokens before it has learned anything: if it
+    helps here, that is because the initial model is good, by assumption. Do not conclude that attention finds the
+    relevant tokens of images; nor from `undecided` that a rule is useless.
     """
 
     name = "token-sparsification"
@@ -99,7 +99,7 @@ class TokenSparsification(AbstractNeededLab):
     question = "Which tokens can be left out?"
 
     rules: str = "oracle,least noisy,attention,magnitude,random"
-    """Rules of keeping, beside all: oracle, least noisy, attention, magnitude, random, proportion."""
+    """Rules of keeping, besides all: oracle, least noisy, attention, magnitude, random, proportion."""
     keep: float = bounded_field(0.5, SHARE)
     """Share of the tokens that is kept."""
     alpha: float = bounded_field(0.2, SHARE)
@@ -112,7 +112,7 @@ class TokenSparsification(AbstractNeededLab):
         return replace(few, batch_size=4, steps=40, loss=0.9, tests=32, trials=2)
 
     def plan_trials(self) -> tuple[ShallowTrial, ...]:
-        """Rules, samples, seeds."""
+        """Trials ordered by rule, samples and seed."""
         tokens, model = self.tokens(self.alpha), self.model()
         rules = [self._keep(name) for name in self._names]
         return tuple(trial for rule in rules for trial in self.over_sizes(tokens, model, rule))
@@ -159,14 +159,14 @@ class TokenSparsification(AbstractNeededLab):
         names = tuple(dict.fromkeys(name.strip() for name in self.rules.split(",")))
         unknown = next((name for name in names if name not in RULES), None)
         if unknown is not None:
-            raise UserError(f"Tokens are not kept by {unknown!r}; name some of {', '.join(RULES)}.")
+            raise UserError(f"{unknown!r} is not a rule of keeping tokens; choose among {', '.join(RULES)}.")
         return (ALL, *names)
 
     def _keep(self, name: str) -> AbstractKeep:
         return KeepAll() if name == ALL else RULES[name](self.keep)
 
     def _theory(self, found: Needed) -> Numbers:
-        """Of rules that change the share in a known way, from the samples that all tokens need."""
+        """Samples needed by the rules that change the share in a known way, from those needed with all tokens."""
         discriminative = self.alpha + self.confusion
         kept = self.alpha * min(1 / self.keep, 1 / discriminative)
         shares = {ALL: self.alpha, "random": self.alpha, "oracle": kept}
@@ -185,7 +185,7 @@ class TokenSparsification(AbstractNeededLab):
             f"gain in success {gain.text}; images needed: {f'{images:.0f}' if np.isfinite(images) else 'not reached'}",
             "The gain in success over all numbers of images is above 0 by Student's interval over seeds.",
             LI,
-            join_advice(more, "Where a rule or all tokens need more or fewer images than --samples has, widen it."),
+            join_advice(more, "Widen --samples if the images needed lie outside of it."),
             "samples-needed/needed",
             (0.9 if name in ("oracle", "attention") else 0.7) - (0.15 if other == RANDOM else 0),
             kind=ClaimKind.THEORY,

@@ -1,4 +1,4 @@
-"""Verdicts of labs: entries of their datasets as estimates, and what more trials would decide."""
+"""Verdicts of labs: entries of their datasets as estimates, and how many more trials would decide."""
 
 import math
 from collections.abc import Callable
@@ -9,21 +9,21 @@ from vitscope.measurement.claim import Verdict
 from vitscope.measurement.estimate import Estimate, samples_needed, together
 
 FLOOR = "error_floor"
-"""Attribute of a quantity: the part of its error that more trials leave as it is."""
+"""Attribute of a quantity: the part of its error that more trials do not reduce."""
 
-_ALIKE = "One trial, or several that are all alike, say nothing of others: run more (--trials)."
+_ALIKE = "One trial, or several identical ones, say nothing about others: run more (--trials)."
 _COARSE = "More trials will hardly decide it: the numbers tried are too far apart. Give --samples more of them."
 _ON_THE_THRESHOLD = "More trials will hardly decide it: what was measured lies on the threshold itself."
 
 
 def read_mean(dataset: xr.Dataset, name: str, **at: object) -> Estimate:
-    """One entry of a quantity."""
+    """One entry of a quantity, as an estimate."""
     mean, error, count = (float(dataset[f"{name}{part}"].sel(at).item()) for part in ("", "_error", "_count"))
     return Estimate(mean, error, int(count), float(dataset[name].attrs.get(FLOOR, 0.0)))
 
 
 def judge_all(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tuple[Verdict, str]:
-    """The verdict of a statement that needs all of some estimates, and how many trials it takes where it is none."""
+    """The verdict of a statement that needs all of the estimates, and if undecided, how many trials would decide it."""
     verdict = together(*map(judge, estimates))
     if verdict is not Verdict.UNDECIDED or not all(math.isfinite(one.mean) for one in estimates):
         return verdict, ""
@@ -33,9 +33,9 @@ def judge_all(judge: Callable[[Estimate], Verdict], *estimates: Estimate) -> tup
         alike = not all(one.error > 0 for one in estimates)
         coarse = any(one.floor > 0 for one in estimates)
         return verdict, _ALIKE if alike else _COARSE if coarse else _ON_THE_THRESHOLD
-    return verdict, f"About {more:,} trials would decide it, if theirs are like those seen (--trials {more})."
+    return verdict, f"About {more:,} trials would decide it, if they are like those seen (--trials {more})."
 
 
 def join_advice(*parts: str) -> str:
-    """What there is to say, in one text."""
+    """The parts that are not empty, as one text."""
     return " ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Between which numbers a setting lies: declared where its field is, and held wherever its class is made."""
+"""Bounds of numeric settings: declared with the field, checked wherever its class is created."""
 
 import dataclasses
 import math
@@ -9,28 +9,28 @@ from typing import Any, cast, get_args
 from vitscope.measurement.errors import UserError
 
 NEAR = 10**6
-"""Up to here an end of bounds is worth being said."""
+"""An upper bound beyond this is named in a message only if it was exceeded."""
 LARGEST = 2**31 - 1
-"""Of a whole number that counts something."""
+"""The largest number that counts something."""
 LARGEST_SEED = 2**63 - 1
-"""What every generator takes."""
+"""The largest seed that every generator takes."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers from ``least`` (or ``above`` it) to ``most``; infinite and NaN ones are never among them."""
+    """Numbers above ``above`` and from ``least`` to ``most``, both included; never infinity or NaN."""
 
     least: float | int = -math.inf
     most: float | int = math.inf
     above: float | int = -math.inf
 
     def hold(self, number: float | int) -> bool:
-        """Whether a number is among them."""
+        """Whether a number is within the bounds."""
         finite = isinstance(number, Integral) or math.isfinite(number)
         return finite and number > self.above and self.least <= number <= self.most
 
     def requirement(self, number: float | int) -> str:
-        """What a number that is not among them should be; the far end only if it is near, or has been passed."""
+        """What a number out of bounds should be; names the upper end only if it is near, or exceeded."""
         far = self.most == math.inf or (self.most > NEAR and not number > self.most)
         most = f"{self.most:g}" if isinstance(self.most, float) else f"{self.most}"
         ends = [
@@ -49,14 +49,14 @@ SEED = Bounds(0, LARGEST_SEED)
 
 
 def bounded_field(default: Any, bounds: Bounds) -> Any:  # noqa: ANN401 - the default, as type checkers see it
-    """A dataclass's field whose number is within these bounds, unless it is None."""
+    """A dataclass field whose number must lie within these bounds, unless it is None."""
     return dataclasses.field(default=default, metadata={"bounds": bounds})
 
 
 def check_bounds(value: Any, whole: Bounds | None = None, real: Bounds | None = None) -> None:  # noqa: ANN401
-    """Raise ``UserError`` for the first number of a dataclass that is out of its bounds or of another kind.
+    """Raise ``UserError`` for the first number of a dataclass that is out of bounds or of the wrong type.
 
-    Fields that declare none are held to ``whole`` or ``real``, by their type; seeds to :data:`SEED`.
+    Fields that declare no bounds must keep to ``whole`` or ``real``, by their type; seeds to :data:`SEED`.
     """
     for field in dataclasses.fields(value):
         kinds, given = get_args(field.type) or (field.type,), getattr(value, field.name)
@@ -68,7 +68,7 @@ def check_bounds(value: Any, whole: Bounds | None = None, real: Bounds | None = 
 
 
 def check_number(name: str, given: object, bounds: Bounds, whole: bool = True) -> None:
-    """Raise ``UserError`` for what is no (whole) number within the bounds."""
+    """Raise ``UserError`` unless ``given`` is a (whole) number within the bounds."""
     if isinstance(given, bool) or not isinstance(given, Integral if whole else Real):
         raise UserError(f"{name} is {given!r:.40}; it must be {'a whole' if whole else 'a'} number.")
     number = cast("int | float", given)

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Verdict(Enum):
-    """What the figure says of the statement."""
+    """What the figure says about the statement."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -14,7 +14,7 @@ class Verdict(Enum):
 
 
 class ClaimKind(Enum):
-    """What a claim is to somebody who uses the model, in the order in which claims are shown."""
+    """What a claim means to a user of the model, in the order in which claims are shown."""
 
     PROBLEM = "problem"
     LOOK = "look at this"
@@ -35,27 +35,27 @@ class Claim:
     advice: str
     evidence: str
     weight: float
-    """How much it matters, 0 to 1: findings of a kind are shown in this order."""
+    """How much it matters, 0 to 1: claims of a kind are shown by falling weight."""
     headline: str = ""
-    """A sentence that is true as it is read, whatever the verdict; empty in runs of earlier versions."""
+    """A sentence that is true as it reads, whatever the verdict; empty in runs of earlier versions."""
     kind: ClaimKind = ClaimKind.LOOK
     rate: float | None = None
-    """The false-alarm rate of its test; None of a rule that is no test."""
+    """The false-alarm rate of its test; None if the rule is not a test."""
 
     @property
     def sentence(self) -> str:
-        """What is read after the mark: the headline, or the statement."""
+        """The text after the mark: the headline, or else the statement."""
         return self.headline or self.statement
 
     @property
     def mark(self) -> str:
-        """What is read before it: the kind, or that it is undecided; of a statement what became of it."""
+        """The text before the sentence: "undecided", the kind of a headline, or whether a statement holds."""
         if self.verdict is Verdict.UNDECIDED:
             return self.verdict.value
         return self.kind.value if self.headline else {Verdict.HOLDS: "holds"}.get(self.verdict, "does not hold")
 
 
-def foremost(claims: Iterable[Claim]) -> tuple[Claim, ...]:
-    """Claims in the order in which they are shown: by kind, the weightiest of each first."""
+def sort_claims(claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    """Claims in the order in which they are shown: by kind, the weightiest of a kind first."""
     order = list(ClaimKind)
     return tuple(sorted(claims, key=lambda claim: (order.index(claim.kind), -claim.weight)))

@@ -1,4 +1,4 @@
-"""Differences between arms that were each repeated over seeds and read on the same images: two sources of error."""
+"""Differences between arms repeated over seeds and evaluated on the same images: two sources of error."""
 
 import math
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from vitscope.measurement.estimate import Estimate
 class Crossed(Estimate):
     r"""A mean difference over seeds and images, :math:`\bar d = \frac1{SN} \sum_{si} d_{si}`.
 
-    ``over_images`` is its standard error over images, of the differences averaged over seeds; ``over_seeds`` that over
-    seeds, of the differences averaged over images, NaN if there is one seed. With :math:`a` and :math:`b` their
-    squares, ``error`` is :math:`\sqrt{a + b}`: at least as large as the standard error over new images and new seeds,
-    since what is neither the image's nor the seed's alone counts in both. ``count`` is the number of images.
+    ``over_images`` is the standard error over images of the differences averaged over seeds; ``over_seeds`` that over
+    seeds of the differences averaged over images, NaN for one seed. With :math:`a` and :math:`b` their squares,
+    ``error`` is :math:`\sqrt{a + b}`: at least as large as the standard error over new images and new seeds, since the
+    interaction of image and seed counts in both. ``count`` is the number of images.
     """
 
     over_images: float = math.nan
@@ -30,7 +30,7 @@ class Crossed(Estimate):
         r"""The interval of Student's t that misses the difference at this two-sided rate at most.
 
         Its degrees of freedom are :math:`(a + b)^2 / (\frac{a^2}{N - 1} + \frac{b^2}{S - 1})` (Satterthwaite 1946).
-        All numbers if there is one seed: nothing then tells a lucky run from a better arm.
+        All numbers for one seed: nothing then distinguishes a lucky run from a better arm.
         """
         a, b = self.over_images**2, self.over_seeds**2
         if self.seeds < 2 or self.count < 2 or not a + b > 0:
@@ -43,7 +43,7 @@ class Crossed(Estimate):
 def crossed_difference(
     after: Float64[np.ndarray, "seeds images"], before: Float64[np.ndarray, "seeds images"]
 ) -> Crossed:
-    """What ``after`` is more than ``before``; the same row is the same seed, the same column the same image."""
+    """The mean of ``after - before``; the same row is the same seed, the same column the same image."""
     apart = after - before
     seeds, images = apart.shape
     over_images = float(apart.mean(0).std(ddof=1) / math.sqrt(images)) if images > 1 else math.nan

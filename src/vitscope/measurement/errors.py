@@ -1,13 +1,13 @@
-"""The one exception that is meant for the user's eyes."""
+"""The one exception meant for the user's eyes."""
 
 from vitscope.measurement.text import printable
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: its text names what was given and what to do, in one sentence.
+    """A mistake in the user's input: its text names what was given and what to do.
 
-    What a terminal could not show, or would obey, stands in it as escapes. Where it is about which split of a data set
-    is meant, ``splits`` are those that there are.
+    Characters that a terminal could not show, or would obey, are escaped. If the mistake is about the split of a data
+    set, ``splits`` are those that exist.
     """
 
     def __init__(self, said: str, splits: tuple[str, ...] | None = None) -> None:

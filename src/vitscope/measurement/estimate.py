@@ -1,4 +1,4 @@
-"""Means with standard errors, and the tests that findings and labs make of them."""
+"""Means with standard errors, and the tests that findings and labs apply to them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ FALSE_ALARMS = 0.01
 TOGETHER = 0.05
 """Rate of any false alarm among all tests of a run, at most."""
 SKEWNESS = 3.0
-"""Of the numbers per image that tests allow for; that of the exponential law is 2."""
+"""Skewness of the numbers per image that tests allow for; the exponential distribution has 2."""
 MOST = 10_000_000
-"""Samples beyond which nobody is asked for more."""
+"""The largest number of samples ever suggested."""
 
 Kept = TypeVar("Kept", bound="Estimate")
 
@@ -24,8 +24,8 @@ Kept = TypeVar("Kept", bound="Estimate")
 def rate_of(tests: int) -> float:
     """The false-alarm rate of each of several tests of a run: `FALSE_ALARMS`, or its share of `TOGETHER` if less.
 
-    By Bonferroni's inequality all of them together are then wrong in a share of runs of `TOGETHER` at most, however
-    they depend on one another.
+    By Bonferroni's inequality the rate of any false alarm in a run is then at most `TOGETHER`, however the tests depend
+    on one another.
     """
     return min(FALSE_ALARMS, TOGETHER / max(tests, 1))
 
@@ -38,13 +38,12 @@ class Estimate:
     error: float
     count: int
     floor: float = 0.0
-    """The part of the error that more trials leave as it is, such as that of a grid on which they were made."""
+    """The part of the error that more trials do not reduce, such as that of the grid they were run on."""
 
     def interval(self, rate: float) -> tuple[float, float]:
         """The interval of Student's t that misses the mean at this two-sided rate.
 
-        All numbers where there is one trial, or no spread among them: trials that are alike say nothing of those that
-        are not.
+        All numbers if there is one trial, or no spread: identical trials say nothing about others.
         """
         if self.count < 2 or not self.error > 0:
             return (-math.inf, math.inf)
@@ -52,7 +51,7 @@ class Estimate:
         return (self.mean - reach, self.mean + reach)
 
     def at(self: Kept, count: int) -> Kept:
-        """What it would be over another number of trials whose mean and spread are the same."""
+        """The estimate over another number of trials with the same mean and spread."""
         spread = math.sqrt(max(self.error**2 - self.floor**2, 0.0) * self.count / count)
         return replace(self, error=math.hypot(spread, self.floor), count=count)
 
@@ -70,19 +69,19 @@ class Estimate:
 class OverImages(Estimate):
     """A mean over images of a continuous number per image, which may be skewed.
 
-    Of a skewed law the studentised mean has a long tail: to first order its quantile is
-    ``z + skewness (2 z^2 + 1) / (6 sqrt(n))`` (Johnson, JASA 1978). Student's quantile is lengthened by that, to either
-    side, at a skewness of `SKEWNESS`. Simulated, tests of numbers as skewed as the exponential law keep their rate
-    from 10 images on.
+    The studentised mean of a skewed distribution has a long tail: to first order its quantile is
+    ``z + skewness (2 z^2 + 1) / (6 sqrt(n))`` (Johnson, JASA 1978). Student's quantile is lengthened by that, on both
+    sides, at a skewness of `SKEWNESS`. In simulations, tests of numbers as skewed as the exponential distribution keep
+    their rate from 10 images on.
     """
 
     span: float = math.inf
-    """The width of the range in which the number lies, such as 1 of a share."""
+    """The width of the number's range, such as 1 for a share."""
 
     def interval(self, rate: float) -> tuple[float, float]:
         """The interval that misses the mean at this two-sided rate.
 
-        Where all images have the same number, a share of images that would be missed at this rate may have any other
+        If all images have the same number, a share of images that would go unseen at this rate may have any other
         number within the range.
         """
         if self.count < 2 or math.isnan(self.error):
@@ -96,7 +95,7 @@ class OverImages(Estimate):
 
 
 def above(estimate: Estimate, threshold: float, rate: float) -> Verdict:
-    """Whether the mean lies above a threshold: its interval must not reach the threshold for a verdict."""
+    """Whether the mean lies above a threshold; undecided if its interval reaches the threshold."""
     low, high = estimate.interval(rate)
     return Verdict.HOLDS if low > threshold else Verdict.FAILS if high < threshold else Verdict.UNDECIDED
 
@@ -112,12 +111,12 @@ def between(estimate: Estimate, low: float, high: float, rate: float) -> Verdict
 
 
 def opposite(verdict: Verdict) -> Verdict:
-    """Of the statement that says the contrary."""
+    """The verdict of the contrary statement."""
     return {Verdict.HOLDS: Verdict.FAILS, Verdict.FAILS: Verdict.HOLDS}.get(verdict, verdict)
 
 
 def together(*verdicts: Verdict) -> Verdict:
-    """Of a statement that needs all of them."""
+    """The verdict of a statement that needs all of these."""
     if Verdict.FAILS in verdicts:
         return Verdict.FAILS
     return Verdict.HOLDS if set(verdicts) == {Verdict.HOLDS} else Verdict.UNDECIDED
@@ -126,7 +125,7 @@ def together(*verdicts: Verdict) -> Verdict:
 def samples_needed(judge: Callable[[int], Verdict], count: int) -> int | None:
     """How many samples would decide what ``count`` of them do not, rounded up to two digits; None beyond `MOST`.
 
-    ``judge`` gives the verdict of so many samples whose means and spreads are those seen.
+    ``judge`` gives the verdict of that many samples with the means and spreads seen.
     """
     low, high = max(count, 1), 2 * max(count, 1)
     while judge(high) is Verdict.UNDECIDED:
@@ -143,8 +142,8 @@ def samples_needed(judge: Callable[[int], Verdict], count: int) -> int | None:
 def average(estimates: Sequence[Kept]) -> Kept:
     """The mean of means over the same images.
 
-    How they go together from image to image is not stored, so the mean of their standard errors is taken, which is
-    the most that the standard error can be under any correlation (Minkowski).
+    Their correlation from image to image is not stored, so the error is the mean of their standard errors, the
+    largest that it can be under any correlation (Minkowski).
     """
     count = len(estimates)
     mean = sum(estimate.mean for estimate in estimates) / count

@@ -1,4 +1,4 @@
-"""Intervals that miss at most as often as they say, for any law: of shares, of their changes, of bounded numbers."""
+"""Intervals that keep their rate under any distribution: of shares, of their changes, of bounded numbers."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from scipy.special import bdtr, bdtrc, betaincinv, gammaln, rel_entr, xlog1py, x
 from vitscope.measurement.estimate import Estimate
 
 SHOWN = 0.05
-"""How often an interval that is shown, and decides nothing, misses at most."""
+"""Miss rate of intervals that are only shown and decide nothing, at most."""
 _ROUNDING = 0.01
-"""Counts that are recovered from a mean and its error must be whole to this."""
+"""Counts recovered from a mean and its error must be whole to within this."""
 
 
 def clopper_pearson(hits: float, count: int, rate: float) -> tuple[float, float]:
-    """The interval of a share of which ``hits`` of ``count`` were seen, missed at this two-sided rate at most.
+    """The interval of a share, from ``hits`` of ``count``, that misses at this two-sided rate at most.
 
     Clopper and Pearson, Biometrika 1934. ``hits`` need not be whole.
     """
@@ -34,7 +34,7 @@ class Share(Estimate):
     """A share of images, or of trials."""
 
     def interval(self, rate: float) -> tuple[float, float]:
-        """The exact one."""
+        """The exact interval of Clopper and Pearson."""
         return clopper_pearson(self.mean * self.count, self.count, rate)
 
 
@@ -52,13 +52,13 @@ class Change(Estimate):
         return gain[0] - loss[1], gain[1] - loss[0]
 
     def at(self, count: int) -> "Change":
-        """What it would be over another number of images of which the same shares are gained and lost."""
+        """The change over another number of images with the same shares gained and lost."""
         more = count / self.count
         return replace(super().at(count), gained=self.gained * more, lost=self.lost * more)
 
     @property
     def text(self) -> str:
-        """The change, its error, and of how many images it is."""
+        """The change, its error, and how many images were gained and lost, of how many."""
         turned = f"{self.gained:.0f} gained, {self.lost:.0f} lost" if self.gained or self.lost else "none changed"
         return f"{super().text} ({turned} of {self.count})"
 
@@ -66,9 +66,9 @@ class Change(Estimate):
 @final
 @dataclass(frozen=True)
 class PairedShare(Estimate):
-    """The difference of two subjects' shares over the same images: ``gained`` of them are only in the second's.
+    """The difference of two subjects' shares over the same images: ``gained`` images count for the second alone.
 
-    Only the images that are in one of the two decide. Made by :func:`paired_share`.
+    Only images that count for one of the two alone decide. Made by :func:`paired_share`.
     """
 
     gained: int = 0
@@ -80,16 +80,16 @@ class PairedShare(Estimate):
 
         .. math:: p = \min\Bigl(1, 2 \sum_{k \le \min(g, l)} \binom{m}{k} 2^{-m}\Bigr)
 
-        10 gained and 2 lost make 2 (1 + 12 + 66) / 4096 = 0.0386. 1 where nothing was gained or lost.
+        10 gained and 2 lost make 2 (1 + 12 + 66) / 4096 = 0.0386. 1 if nothing was gained or lost.
         """
         return min(1.0, 2 * float(bdtr(min(self.gained, self.lost), self.gained + self.lost, 0.5)))
 
     def interval(self, rate: float) -> tuple[float, float]:
-        """The values that no one-sided test of ``gained - lost`` refuses, whatever share of the images turns.
+        """The values that no one-sided test of ``gained - lost`` rejects, whatever share of the images changes.
 
-        That share is unknown, so a value is refused only if it is refused at every share within the exact interval
-        (Clopper and Pearson) at a fiftieth of the rate, which the tests are left without (Berger and Boos, JASA 1994).
-        So it misses at this two-sided rate at most. Cost: some 10 ms to 0.3 s.
+        That share is unknown, so a value is rejected only if it is rejected at every share within the exact interval
+        (Clopper and Pearson), which spends a fiftieth of the rate; the tests have the rest (Berger and Boos, JASA
+        1994). So it misses at this two-sided rate at most. Cost: some 10 ms to 0.3 s.
         """
         end = -_least_difference(self.lost, self.gained, self.count, rate)
         return _least_difference(self.gained, self.lost, self.count, rate), end
@@ -110,7 +110,7 @@ def _least_difference(gained: int, lost: int, count: int, rate: float) -> float:
     seen, allowed = (gained - lost) / count, (rate - spent) / 2
 
     def excess(difference: float) -> float:
-        """How much likelier than allowed so large a difference is, at the share at which it is likeliest."""
+        """The largest tail probability at any share, less the allowed one."""
         shares = np.linspace(max(least, abs(difference)), most, 17)
         return max(_tail(gained - lost, count, difference, share) for share in shares.tolist()) - allowed
 
@@ -120,9 +120,9 @@ def _least_difference(gained: int, lost: int, count: int, rate: float) -> float:
 
 
 def _tail(least: int, count: int, difference: float, share: float) -> float:
-    """The chance of gaining ``least`` more than is lost, if a share of images turns, and is gained by a difference.
+    """The probability of ``gained - lost >= least``, if this share of images changes and this is the true difference.
 
-    The number of images that turn is binomial, and so is the number gained of them.
+    The number of images that change is binomial, and so is the number gained among them.
     """
     if share <= 0:
         return float(least <= 0)
@@ -135,7 +135,7 @@ def _tail(least: int, count: int, difference: float, share: float) -> float:
 
 
 def _binomial(hits: Int[np.ndarray, " numbers"], count: int, share: float) -> Float[np.ndarray, " numbers"]:
-    """The chances of so many hits."""
+    """The binomial probabilities of these numbers of hits."""
     ways = gammaln(count + 1) - gammaln(hits + 1) - gammaln(count - hits + 1)
     return np.exp(ways + xlogy(hits, share) + xlog1py(count - hits, -share))
 
@@ -143,13 +143,13 @@ def _binomial(hits: Int[np.ndarray, " numbers"], count: int, share: float) -> Fl
 @final
 @dataclass(frozen=True)
 class Bounded(Estimate):
-    """A mean of numbers of which no more is known than that they lie between ``least`` and ``most``."""
+    """A mean of numbers known only to lie between ``least`` and ``most``."""
 
     least: float = 0.0
     most: float = 1.0
 
     def interval(self, rate: float) -> tuple[float, float]:
-        """By Hoeffding's inequality (JASA 1963, theorem 1), which for 0 and 1 is Chernoff's: no spread is assumed."""
+        """The interval of Hoeffding's inequality (JASA 1963, theorem 1), for 0 and 1 Chernoff's; assumes no spread."""
         width = self.most - self.least
         share, bound = (self.mean - self.least) / width, math.log(2 / rate) / self.count
 
@@ -172,22 +172,22 @@ class Contrast(Estimate):
     second: tuple[Estimate, ...] = ()
 
     def interval(self, rate: float) -> tuple[float, float]:
-        """From the intervals of all parts, each at its share of the rate, whatever they have to do with one another."""
+        """Combine the intervals of all parts, each at its share of the rate, however the parts depend on each other."""
         share = rate / len((*self.first, *self.second))
         (low, high), (least, most) = (_mean_interval(part, share) for part in (self.first, self.second))
         return low - most, high - least
 
     def at(self, count: int) -> "Contrast":
-        """What it would be if all its parts were over another number of images."""
+        """The contrast if all its parts were over another number of images."""
         parts = (tuple(one.at(count) for one in part) for part in (self.first, self.second))
         return contrast(*parts)
 
 
 def change_of(estimate: Estimate) -> Change | Bounded:
-    """The mean of changes of a share, with the numbers of images gained and lost; bounded if it is not one of such.
+    """The estimate as the change of a share, with the images gained and lost; else as a bounded mean.
 
-    Of numbers that are 1, -1 or 0 the mean tells ``gained - lost`` and, with the standard error, the sum of squares
-    tells ``gained + lost``.
+    For numbers that are 1, -1 or 0 the mean gives ``gained - lost`` and, with the standard error, the sum of squares
+    ``gained + lost``.
     """
     mean, count = estimate.mean, estimate.count
     squares = (count * (count - 1) * estimate.error**2 if count > 1 else 0.0) + count * mean**2

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 
 _ALIKE = 0.6
-"""Share of the letters in common, from which a name is near."""
+"""Similarity from which a name counts as near."""
 _AS_NEAR = 0.1
-"""What another name may have less in common than the nearest, to be named too."""
+"""How much less similar than the nearest another name may be, to be named too."""
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
-    """`` (is it a, b or c?)``, to follow a mistyped name: the known ones that it may mean; nothing if none is near."""
+    """`` (is it a, b or c?)``, to append to a mistyped name: the known names near it; empty if none is near."""
     by_look = {one.casefold(): one for one in known}
     near = get_close_matches(name.casefold(), by_look, n=most, cutoff=_ALIKE)
     shares = [SequenceMatcher(None, one, name.casefold()).ratio() for one in near]

@@ -1,4 +1,4 @@
-"""Two subjects on the same images: what their numbers differ by, image by image."""
+"""Differences between two subjects on the same images, image by image."""
 
 import math
 
@@ -12,7 +12,7 @@ from vitscope.measurement.exact import PairedShare, paired_share
 def change_of_shares(before: Bool[np.ndarray, " images"], after: Bool[np.ndarray, " images"]) -> PairedShare:
     """The share of images after less the share before, with how many were gained and lost.
 
-    ``before`` and ``after`` say of the same images, in the same order, whether they count.
+    ``before`` and ``after`` say which of the same images, in the same order, count.
     """
     return paired_share(int((after & ~before).sum()), int((before & ~after).sum()), len(before))
 
@@ -20,8 +20,8 @@ def change_of_shares(before: Bool[np.ndarray, " images"], after: Bool[np.ndarray
 def change_of_means(before: Float[np.ndarray, " images"], after: Float[np.ndarray, " images"]) -> Estimate:
     """The mean of ``after - before`` and the standard error of these differences, over images that have both numbers.
 
-    What both subjects find hard alike cancels, so this error is usually far below that of independent samples. NaN
-    without such an image; its interval is Student's.
+    What is hard for both subjects cancels, so this error is usually far below that of independent samples. NaN if
+    there is no such image; the interval is Student's.
     """
     apart = after.astype(np.float64) - before.astype(np.float64)
     apart = apart[np.isfinite(apart)]

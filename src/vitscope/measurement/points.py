@@ -1,4 +1,4 @@
-"""Grids over the fields of a dataclass: their values as text, and results at their points put along their axes."""
+"""Grids over the fields of a dataclass: their values as text, and the results at their points along their axes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,7 +16,7 @@ from vitscope.measurement.trials import Along, Entries
 
 Value = bool | int | float | str
 _AXIS = {"image": "image_side", "batch": "batch_size"}
-"""Axes of settings whose own names are those of other axes."""
+"""Axis names of settings whose own name is that of another axis."""
 
 
 @final
@@ -28,7 +28,7 @@ class Points:
 
     @property
     def settings(self) -> list[dict[str, Value]]:
-        """The settings at each point; one point without any if the grid has no axis."""
+        """The settings at each point; a grid without axes has one point, without settings."""
         return [dict(zip(self.values, point, strict=True)) for point in product(*self.values.values())]
 
     @property
@@ -41,22 +41,22 @@ class Points:
 
     @property
     def axes(self) -> list[Along]:
-        """The axes of a result."""
+        """The axes along which results are stacked, one for each setting."""
         return [
             Along(axis, cast(Entries, [_entry(one) for one in values]), AXES.get(axis, axis.replace("_", " ")))
             for axis, values in ((_AXIS.get(name, name), values) for name, values in self.values.items())
         ]
 
     def stack(self, datasets: Sequence[xr.Dataset]) -> xr.Dataset:
-        """The points' datasets along the grid's axes, before their own; what a point lacks is NaN with count 0."""
+        """The points' datasets along the grid's axes, which come first; values a point lacks are NaN with count 0."""
         return _stack(self.axes, datasets)
 
 
 def parse_points(owner: str, kind: type[Any], names: Mapping[str, str], texts: Mapping[str, str]) -> Points:
-    """The grid that is written as text: of each field ``0.1,0.2`` or, for numbers, ``0.1:0.5:9``.
+    """The grid written as text: for each field ``0.1,0.2`` or, for numbers, ``0.1:0.5:9``.
 
-    ``names`` has the field for every name that a user may give. Raises ``UserError``, naming the ``owner`` of the
-    fields, for a field that it does not have and for a value that does not fit the field.
+    ``names`` maps every name that a user may give to its field. Raises ``UserError``, naming the ``owner`` of the
+    fields, for an unknown field and for a value that does not fit the field.
     """
     types = {one.name: one.type for one in fields(kind)}
     grid: dict[str, tuple[Value, ...]] = {}
@@ -76,17 +76,17 @@ def _parse_values(name: str, text: str, kind: object) -> tuple[Value, ...]:
     if ":" not in text or kind is str:
         return tuple(dict.fromkeys(_parse_value(name, part.strip(), kind) for part in text.split(",")))
     if kind is not int and kind is not float:
-        raise UserError(f"{text!r} is a range, and {name} is no number: write its values with commas between.")
+        raise UserError(f"{text!r} is a range, but {name} is not a number: separate its values with commas.")
     numbers = parse_numbers(text)
     if kind is int and any(one != int(one) for one in numbers):
         raise UserError(
-            f"{text!r} has values that are not whole, and {name} is: {', '.join(f'{n:g}' for n in numbers)}."
+            f"{text!r} has values that are not whole, but {name} must be: {', '.join(f'{n:g}' for n in numbers)}."
         )
     return tuple(int(one) if kind is int else one for one in numbers)
 
 
 def _without_none(kind: object) -> object:
-    """The type of a field that may be absent."""
+    """The type of a field, without the None of an optional one."""
     parts = [one for one in get_args(kind) if one is not type(None)]
     return parts[0] if get_origin(kind) is not Literal and len(parts) == 1 and len(get_args(kind)) == 2 else kind
 
@@ -98,13 +98,13 @@ def _parse_value(name: str, text: str, kind: object) -> Value:
     literals = get_args(kind) if get_origin(kind) is Literal else ()
     choices = {"True": True, "False": False} if kind is bool else {str(one): one for one in literals}
     if choices and text not in choices:
-        raise UserError(f"{name} is one of {', '.join(choices)}, not {text!r}.")
+        raise UserError(f"{name} must be one of {', '.join(choices)}, not {text!r}.")
     if choices:
         return choices[text]
     try:
         return int(text) if kind is int else float(text)
     except ValueError as error:
-        raise UserError(f"{text!r} is no value of {name}: write numbers with commas, as in {name}=1,2.") from error
+        raise UserError(f"{text!r} is no value of {name}: separate numbers with commas, as in {name}=1,2.") from error
 
 
 def _entry(value: Value) -> float | int | str:

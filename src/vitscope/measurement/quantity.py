@@ -1,4 +1,4 @@
-"""Quantities and how they become labelled arrays with a standard error and a count beside each mean."""
+"""Quantities, and their labelled arrays: each mean with a standard error and a count."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from vitscope.measurement.axes import AXES
 
 BESIDE = ("_error", "_count", "_low", "_high", "_gained", "_lost", "_p")
-"""How the names of what stands beside a quantity end: its standard error, its samples, and of a change between subjects
-the ends of its interval, the images gained and lost, and McNemar's exact p."""
+"""Suffixes of the variables that go with a quantity: its standard error, its samples, and for a change between
+subjects the ends of its interval, the images gained and lost, and McNemar's exact p."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a diagnostic measures: its name, label, unit, what it says, and which way is better."""
+    """What a diagnostic measures: its name, label, unit, meaning, and which direction is better."""
 
     name: str
     label: str
@@ -24,9 +24,9 @@ class Quantity:
     meaning: str
     better: str = "Neither larger nor smaller is known to be better."
     axis: str | None = None
-    """The axis it has beside depth, if any."""
+    """The axis it has besides depth, if any."""
     is_share: bool = False
-    """Whether it is a share of images: 1 or 0 of each."""
+    """Whether it is a share of images: 1 or 0 for each."""
 
 
 def label_quantity(
@@ -37,7 +37,7 @@ def label_quantity(
     count: NDArray[np.int64],
     coords: Mapping[str, object],
 ) -> xr.Dataset:
-    """A mean with ``<name>_error`` (standard error of the mean) and ``<name>_count`` (samples) beside it."""
+    """A mean with ``<name>_error`` (standard error of the mean) and ``<name>_count`` (samples)."""
     unknown = [dim for dim in dims if dim not in AXES]
     if unknown:
         raise ValueError(f"{quantity.name} has axes {unknown} that are not in the vocabulary of axes.")
@@ -59,5 +59,5 @@ def label_quantity(
 
 
 def headline(dataset: xr.Dataset) -> xr.DataArray:
-    """The quantity a dataset is first of all about: its first variable."""
+    """The main quantity of a dataset: its first variable."""
     return dataset[next(iter(dataset.data_vars))]

@@ -1,4 +1,4 @@
-"""What trials come to as labelled arrays: means over trials with their standard errors, and predictions beside them."""
+"""The results of trials as labelled arrays: means over trials with their standard errors, and predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Entries = Sequence[float] | Sequence[int] | Sequence[str]
 
 @dataclass(frozen=True)
 class Along:
-    """An axis of a lab's result: its name of the vocabulary, its entries, and how they are said."""
+    """An axis of a lab's result: its name from the vocabulary of axes, its entries, and their label and unit."""
 
     name: str
     values: Entries
@@ -25,7 +25,7 @@ class Along:
 
     @property
     def coordinate(self) -> tuple[str, Entries, dict[str, str]]:
-        """As xarray takes it."""
+        """The coordinate as xarray takes it: its name, entries and attributes."""
         words = {"long_name": self.label, "units": self.unit}
         return self.name, self.values, {**words, "scale": "log"} if self.logarithmic else words
 
@@ -38,9 +38,9 @@ def log_spaced(last: int, count: int) -> tuple[int, ...]:
 def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers, step: float = 0.0) -> xr.Dataset:
     """The mean over the last axis of ``values``, the trials, with its standard error and how many trials had a value.
 
-    A trial without a value is NaN. The error of a single value is NaN. Values that are whole multiples of ``step`` are
-    known to that only: the variance of their rounding is added, so that trials which are all alike have an error, if
-    they are not all 0.
+    A trial without a value is NaN. The error of a single value is NaN. If ``step`` is given, values
+    are known only to whole multiples of it: the variance of their rounding is added, so that identical trials have an
+    error, unless all are 0.
     """
     known = np.isfinite(values)
     count = known.sum(-1)
@@ -53,7 +53,7 @@ def over_trials(quantity: Quantity, axes: Sequence[Along], values: Numbers, step
 
 
 def prediction(quantity: Quantity, axes: Sequence[Along], values: Numbers) -> xr.Dataset:
-    """A prediction: no error, no trials."""
+    """A prediction as a labelled array, without error or trials."""
     found = label_axes(quantity, axes, values, np.full(values.shape, np.nan), np.zeros(values.shape))
     return with_words(found, quantity, predicted=[quantity.label])
 
@@ -85,7 +85,7 @@ def label_axes(
     count: NDArray[np.number],
     counted: str = "trials",
 ) -> xr.Dataset:
-    """A labelled array over these axes; ``counted`` is what the counts are of."""
+    """A labelled array over these axes; ``counted`` names what the counts count."""
     coords = {axis.name: axis.coordinate for axis in axes}
     found = label_quantity(quantity, tuple(coords), mean, error, count.astype(np.int64), coords)
     found[f"{quantity.name}_count"].attrs["long_name"] = counted
@@ -93,6 +93,6 @@ def label_axes(
 
 
 def with_words(dataset: xr.Dataset, quantity: Quantity, **words: str | list[str]) -> xr.Dataset:
-    """The dataset with words for the page: lines that are ``prediction``, or what values that are ``missing`` are."""
+    """The dataset with words for the page: which lines are ``predicted``, and what to call ``missing`` values."""
     dataset[quantity.name].attrs.update({name: said for name, said in words.items() if said})
     return dataset

@@ -1,4 +1,4 @@
-"""What the library asks of an adapter (one family of models) and of a library of models."""
+"""The interfaces of an adapter (one family of models) and of a library of models."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -38,11 +38,11 @@ class AbstractAdapter(ABC):
     @classmethod
     @abstractmethod
     def anatomy(cls, module: nn.Module) -> Composition:
-        """The module taken apart. Raises ``UserError`` naming the part that cannot be read."""
+        """The module taken apart. Raises ``UserError`` naming a part that cannot be read."""
 
     @classmethod
     def call_arguments(cls, module: nn.Module, images: Tensor) -> dict[str, Tensor]:
-        """What the upstream model must be given besides images to be deterministic; nothing for most."""
+        """Arguments, besides images, that make the upstream model deterministic; none for most families."""
         del module, images
         return {}
 
@@ -54,7 +54,7 @@ class AbstractAdapter(ABC):
 
 @dataclass(frozen=True)
 class Size:
-    """How many classes, pixels and channels a model is made for; None for what its name says."""
+    """The number of classes, pixels and channels a model is made for; None keeps the default of its name."""
 
     classes: int | None = None
     """Outputs of the classifier; 0 for none."""
@@ -67,12 +67,12 @@ class Size:
         asked = (("classes", self.classes, 0), ("channels", self.channels, 1), ("pixels", self.image, 1))
         for what, value, least in asked:
             if value is not None and min(value if isinstance(value, tuple) else (value,)) < least:
-                raise UserError(f"A model of {value} {what} was asked for; give numbers from {least}.")
+                raise UserError(f"A model cannot have {value} {what}; give at least {least}.")
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """``count`` classes (0: the outputs are features of no classifier), their names if known, and what was guessed."""
+    """``count`` classes (0: no classifier, the outputs are features), their names if known, and notes on guesses."""
 
     count: int
     names: tuple[str, ...] | None = None
@@ -81,7 +81,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Restored:
-    """A module made again from a folder, and what a reader of its numbers must know of how."""
+    """A module rebuilt from a folder, and notes that a reader of its numbers needs."""
 
     module: nn.Module
     notes: tuple[str, ...] = ()
@@ -93,33 +93,33 @@ class AbstractLibrary(ABC):
     name: ClassVar[str]
     """The first part of a model's name, as in ``timm/vit_tiny_patch16_224``; also the module its classes live in."""
     renames: ClassVar[bool] = False
-    """Whether ``load_weights`` takes names of earlier versions too, which ``renamed`` cannot give."""
+    """Whether ``load_weights`` also accepts names of earlier versions, which ``renamed`` cannot translate."""
 
     @classmethod
     @abstractmethod
     def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
         """The model of this name (without the library's part).
 
-        ``options`` are arguments of the library's own constructor. Raises ``UserError`` naming one it does not take.
+        ``options`` are arguments of the library's own constructor. Raises ``UserError`` naming one it does not accept.
         """
 
     @classmethod
     @abstractmethod
     def options(cls, size: Size) -> dict[str, object]:
-        """The size in the words of the library's constructor, for ``create``; what is None is left out."""
+        """The size as arguments of the library's constructor, for ``create``; None values are left out."""
 
     @classmethod
     @abstractmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:
-        """Whether a ``save_pretrained`` folder with this ``config.json`` is this library's."""
+        """Whether a ``save_pretrained`` folder with this ``config.json`` belongs to this library."""
 
     @classmethod
     def from_folder(cls, folder: Folder) -> Restored:
-        """The model that the configuration of a folder which it owns describes, with random weights.
+        """The model that the configuration of this library's folder describes, with random weights.
 
-        It is not made if it is far larger than what the folder's file holds.
+        A model far larger than the weights in the folder is refused.
         """
-        raise UserError(f"{cls.name} saves no folders; {folder.path} is none of its own.")
+        raise UserError(f"{cls.name} does not save folders, so it cannot load {folder.path}.")
 
     @classmethod
     @abstractmethod
@@ -129,7 +129,7 @@ class AbstractLibrary(ABC):
     @classmethod
     @abstractmethod
     def classes(cls, module: nn.Module) -> Outputs:
-        """How many classes the module tells apart (0: it has no classifier), and their names if known."""
+        """The module's number of classes (0: it has no classifier), and their names if known."""
 
     @classmethod
     @abstractmethod
@@ -138,25 +138,25 @@ class AbstractLibrary(ABC):
 
     @classmethod
     def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Restored:
-        """As ``load_weights``, but weights of parts that the module has not are left out, which is said."""
+        """As ``load_weights``, but leaves out weights of parts that the module lacks, and notes it."""
         return Restored(cls.load_weights(module, state))
 
     @classmethod
-    def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
-        """The module's weights for pictures of another size, its position embeddings resampled; copies."""
-        raise UserError(f"Weights of {cls.name} cannot be resampled to {image[0]} x {image[1]} pixels here.")
+    def resample_weights(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
+        """Copies of the module's weights for another image size, with resampled position embeddings."""
+        raise UserError(f"Weights of {cls.name} models cannot be resampled to {image[0]} x {image[1]} pixels.")
 
     @classmethod
     def layers(cls, module: nn.Module) -> dict[str, int]:
-        """The layer of each parameter, from the stem (0) to the head, for learning rates that fall from layer to layer.
+        """The layer of each parameter, from the stem (0) to the head, for layer-wise decay of learning rates.
 
-        Raises ``UserError`` if the library does not say.
+        Raises ``UserError`` if the library does not define it.
         """
         raise UserError(f"The layers of {type(module).__name__} are not known here; leave layer_decay out.")
 
     @classmethod
-    def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights that have names of an earlier version by those of today; as they are if they have none."""
+    def update_names(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights with names of earlier versions replaced by today's; unchanged if there are none."""
         del module
         return state
 
@@ -169,11 +169,11 @@ def refuse_options(what: str, options: Mapping[str, object]) -> None:
     """Raise if constructor arguments are given for a model that already exists."""
     if options:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise UserError(f"{what} says all its model is made with; {given} can be given for a model's name.")
+        raise UserError(f"{what} already defines its model; {given} can only be given with a model's name.")
 
 
 def refuse_unknown_options(model: str, options: Mapping[str, object], known: Iterable[str]) -> None:
-    """Raise for an argument that the model's constructor does not take, with those near it."""
+    """Raise for an argument that the model's constructor does not accept, and suggest similar ones."""
     names = sorted(set(known))
     for name in options:
         if name not in names:
@@ -182,20 +182,20 @@ def refuse_unknown_options(model: str, options: Mapping[str, object], known: Ite
 
 
 def refuse_crop(library: str, crop: float | None) -> None:
-    """Raise where a crop is given for models whose own preprocessing is all there is."""
+    """Raise if a crop is given for models whose preprocessing is fixed."""
     if crop is not None:
-        raise UserError(f"A crop ({crop}) can be given for models of timm and torchvision, not of {library}.")
+        raise UserError(f"A crop ({crop}) can be given for models of timm and torchvision, not for {library}.")
 
 
 def check_crop(crop: float) -> float:
-    """The share, if it is one."""
+    """Return ``crop`` if it is a share above 0, else raise."""
     if not 0 < crop <= 1:
-        raise UserError(f"The crop is {crop}; it is the share of the shorter side that is kept, above 0 and at most 1.")
+        raise UserError(f"The crop is {crop}; give the share of the shorter side to keep, above 0 and at most 1.")
     return crop
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """The module with these weights; what is missing, left over or of another shape or kind is named."""
+    """Load these weights into the module; raise naming what is missing, left over or of another shape or kind."""
     refuse_misfit(module, state)
     module.load_state_dict(state)
     return module
@@ -213,14 +213,14 @@ def refuse_misfit(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def misfit(model: str, own: Shapes, found: Shapes) -> UserError:
-    """What to say of weights that do not fit: their names beside the model's, and what they look like instead."""
+    """The error for weights that do not fit: names and shapes that differ, and the architecture they resemble."""
     shapes = [f"{name} is {found[name]} in the file and {own[name]} in the model"
               for name in sorted(own.keys() & found.keys()) if own[name] != found[name]]  # fmt: skip
     problems = filter(
         None,
         (
-            _named("missing", sorted(own.keys() - found.keys()), own),
-            _named("unknown", sorted(found.keys() - own.keys()), found),
+            _list_names("missing", sorted(own.keys() - found.keys()), own),
+            _list_names("unknown", sorted(found.keys() - own.keys()), found),
             "; ".join(shapes[:2]) + (f" and {len(shapes) - 2} more" if len(shapes) > 2 else ""),
         ),
     )
@@ -232,6 +232,6 @@ def misfit(model: str, own: Shapes, found: Shapes) -> UserError:
     )
 
 
-def _named(what: str, names: list[str], shapes: Shapes) -> str:
+def _list_names(what: str, names: list[str], shapes: Shapes) -> str:
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return f"{what} {', '.join(f'{name} {shapes[name]}' for name in names[:2])}{more}" if names else ""

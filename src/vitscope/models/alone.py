@@ -1,4 +1,4 @@
-"""Whether an image's logits are its own: the same beside itself and beside another image."""
+"""Whether an image's logits depend on the other images in its batch."""
 
 import torch
 from jaxtyping import Float
@@ -14,11 +14,11 @@ _TOLERANCE = 1e-3
 
 
 def notes_on_batches(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> tuple[str, ...]:
-    """What must be said where an image's logits depend on the rest of its batch; judged by the first image and noise.
+    """Notes if an image's logits depend on the rest of its batch, tested with the first image and noise.
 
-    Quantised layers may scale what enters them by its range over the batch, which is said. Raises ``UserError`` for any
-    other module of which that is so: its numbers would depend on the batch size. Both batches have two images, so that
-    the same kernels run, whose rounding a network of random weights can raise to anything. Cost: two walks of two.
+    Quantised layers may scale their input by its range over the batch; a note says so. Raises ``UserError`` for any
+    other such module, because its numbers would depend on the batch size. Both batches have two images, so that the
+    same kernels run: a network of random weights can amplify their rounding without limit. Cost: two walks of two.
     """
     alone = images[:1]
     beside = probe_images((alone.shape[1], alone.shape[2], alone.shape[3]))[1:].to(alone)
@@ -30,11 +30,11 @@ def notes_on_batches(subject: Subject, images: Float[Tensor, "batch channels hei
         return ()
     if quantised_layers(subject.module):
         return (
-            f"The logits of an image depend on what else is in its batch (by {apart:.2g} of the largest), as quantised "
-            "layers scale by the range of a batch; they change with the batch size.",
+            f"The logits of an image depend on what else is in its batch (by {apart:.2g} of the largest), because "
+            "quantised layers scale by the range of a batch; they change with the batch size.",
         )
     raise UserError(
         f"{subject.name} gives an image other logits when another image is in its batch (they differ by {apart:.2g} of "
-        "the largest), so that its numbers would depend on the batch size; let it take statistics of each image, or "
-        "fixed ones (BatchNorm with running statistics, attention with batch_first=True), and load it again."
+        "the largest), so its numbers would depend on the batch size; use statistics of each image, or fixed ones "
+        "(BatchNorm with running statistics, attention with batch_first=True), and load it again."
     )

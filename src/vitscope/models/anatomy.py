@@ -1,4 +1,4 @@
-"""How a module is read: taken apart by its family's adapter if the walk is its own forward pass, else at its blocks."""
+"""How a module is read: by its family's adapter if the walk reproduces its forward pass, else at its blocks."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractAdapter
 from vitscope.models.catalogue import adapter_of
 from vitscope.models.feed import in_own_precision
-from vitscope.models.named import named_modules
+from vitscope.models.named import anatomy_at_blocks
 from vitscope.models.own_forward import probe_images, why_unlike
 from vitscope.models.state import buffers_kept
 from vitscope.models.subject import AbstractAnatomy, Composition, Subject, Unwatched
@@ -20,7 +20,7 @@ from vitscope.models.subject import AbstractAnatomy, Composition, Subject, Unwat
 
 @dataclass(frozen=True)
 class Described:
-    """A module's anatomy, the family it was taken for, and what must be said of it."""
+    """A module's anatomy, the family it was recognised as, and notes on both."""
 
     anatomy: AbstractAnatomy
     family: str
@@ -30,10 +30,10 @@ class Described:
 def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int, int, int]) -> Described:
     """The module taken apart, or read at ``units`` or at its repeated blocks by its own forward pass.
 
-    An adapter's walk is compared with the module's own forward pass on two pictures of noise. Where they differ
-    (forward hooks, a replaced ``forward``, a subclass with another one), or the adapter cannot read a part, the module
-    is read at its blocks, which says less and is never wrong; the notes say why. Raises ``UserError`` for a module that
-    does not run on such pictures. Cost: two forward passes of two images, or of twelve at the blocks.
+    An adapter's walk is compared with the module's own forward pass on two pictures of noise. If they differ (forward
+    hooks, a replaced ``forward``, a subclass with another one), or the adapter cannot read a part, the module is read
+    at its blocks, which reveals less but is never wrong; the notes say why. Raises ``UserError`` for a module that does
+    not run on such pictures. Cost: two forward passes of two images, or of twelve at the blocks.
     """
     adapter = adapter_of(module) if units is None else None
     with buffers_kept(module), as_user_errors(module, image):
@@ -43,14 +43,14 @@ def anatomy_of(module: nn.Module, units: Sequence[str] | None, image: tuple[int,
             if found is not None:
                 return Described(found, adapter.name)
             notes = (f"{type(module).__name__} is read at its blocks, without its attention, because {why_not}.",)
-        anatomy, more = named_modules(module, units, image)
+        anatomy, more = anatomy_at_blocks(module, units, image)
     return Described(anatomy, f"{type(module).__name__}, read at its blocks", (*notes, *more))
 
 
 def try_walk(
     module: nn.Module, anatomy: AbstractAnatomy, image: tuple[int, int, int]
 ) -> Float[Tensor, "images outputs"]:
-    """What a walk through the module returns for two pictures of noise, and what it raises on them as one sentence."""
+    """The output of a walk through the module for two pictures of noise; any error becomes one sentence."""
     with torch.no_grad(), buffers_kept(module), as_user_errors(module, image):
         return anatomy.walk(probe_images(image), Unwatched())
 
@@ -62,11 +62,11 @@ def _take_apart(
         anatomy = in_own_precision(module, adapter.anatomy(module))
     except UserError as error:
         return None, str(error).rstrip(".")
-    why_not = _unlike(module, adapter, anatomy, image)
+    why_not = _find_mismatch(module, adapter, anatomy, image)
     return (None, why_not) if why_not else (anatomy, "")
 
 
-def _unlike(
+def _find_mismatch(
     module: nn.Module, adapter: type[AbstractAdapter], anatomy: Composition, image: tuple[int, int, int]
 ) -> str:
     images = probe_images(image)
@@ -74,7 +74,7 @@ def _unlike(
 
 
 def refuse_if_changed(subject: Subject) -> None:
-    """Raise ``UserError`` where the module got hooks, or another ``forward``, after the subject was made of it.
+    """Raise ``UserError`` if the module got hooks, or another ``forward``, after the subject was made from it.
 
     Cost: a forward pass and a walk of two images.
     """
@@ -83,17 +83,17 @@ def refuse_if_changed(subject: Subject) -> None:
         return
     anatomy = in_own_precision(subject.module, adapter.anatomy(subject.module))
     with buffers_kept(subject.module), as_user_errors(subject.module, subject.preprocessing.shape):
-        why = _unlike(subject.module, adapter, anatomy, subject.preprocessing.shape)
+        why = _find_mismatch(subject.module, adapter, anatomy, subject.preprocessing.shape)
     if why:
         raise UserError(
-            f"{subject.name} was changed since it was loaded: {why}, which the walk through its parts would pass by; "
-            "load the module again, and it is read by its own forward pass."
+            f"{subject.name} was changed since it was loaded: {why}, which the walk through its parts would skip; "
+            "load the module again to have it read by its own forward pass."
         )
 
 
 @contextmanager
 def as_user_errors(module: nn.Module, image: tuple[int, int, int]) -> Generator[None]:
-    """Whatever a stranger's module raises on pictures of this shape, as one sentence."""
+    """Turn whatever the module raises on pictures of this shape into a one-sentence ``UserError``."""
     try:
         yield
     except UserError:
@@ -103,5 +103,5 @@ def as_user_errors(module: nn.Module, image: tuple[int, int, int]) -> Generator[
         shape = " x ".join(map(str, image))
         raise UserError(
             f"{type(module).__name__} does not run on pictures of {shape} ({why}); give the input that it takes "
-            "(input=vitscope.PixelInput(...)), or the part of it that is a model of pictures."
+            "(input=vitscope.PixelInput(...)), or load only the part of it that takes pictures."
         ) from error

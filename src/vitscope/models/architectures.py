@@ -1,7 +1,7 @@
-"""Which architecture a file's weights are of, as far as their names and shapes tell: looked up, not built.
+"""The architecture of a file's weights, looked up by their names and shapes without building any model.
 
 The index beside this file was made by ``python docs/architectures.py`` from every classifier of timm and
-torchvision, each made without memory for its weights. It is for what is said to a reader, and decides nothing.
+torchvision, each built without memory for its weights. It only serves messages and decides nothing.
 """
 
 import hashlib
@@ -14,25 +14,25 @@ from pathlib import Path
 Shapes = Mapping[str, tuple[int, ...]]
 
 INDEX = Path(__file__).with_name("architectures.json")
-"""One architecture a line: the fields of :class:`Architecture`."""
+"""One architecture per line: the fields of :class:`Architecture`."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture's digests: of the names of all its weights, and of the shapes of all but its classifier."""
+    """An architecture's digests: of the names of all weights, and of the shapes of all but its classifier's."""
 
     name: str
     names: str
     shapes: str
     parameters: int
     classifier: tuple[str, ...]
-    """The submodules whose shapes follow from the number of classes."""
+    """The submodules whose shapes depend on the number of classes."""
 
 
 def nearest_architectures(shapes: Shapes, most: int = 3) -> tuple[str, bool] | None:
     """``(words, exact)``: the architectures with the names of these weights, nearest first; None if there is none.
 
-    ``exact`` says that their shapes are the same too, but for the classifier's. Cost: some digests of the names.
+    ``exact`` says that their shapes match too, except the classifier's. Cost: a few digests of the names.
     """
     names = _names(shapes)
     alike = [one for one in _read_index() if one.names == names]

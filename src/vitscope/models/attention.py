@@ -18,8 +18,8 @@ class Attention:
 
     Global attention has one window. ``query_tokens`` and ``key_tokens`` say which token of the stream (prefix
     first, then patches row by row) each query and key is; -1 marks padding. ``mix_scores`` and ``mix_weights``
-    (heads x heads) mix the heads before and after the softmax (talking heads, CaiT); where they are absent heads
-    stay apart. ``gate`` multiplies the joined context where the model gates it. The rows of :meth:`weights` are the
+    (heads x heads) mix the heads before and after the softmax (talking heads, CaiT); without them heads stay
+    separate. ``gate`` multiplies the joined context if the model gates it. The rows of :meth:`weights` are the
     probabilities of the softmax, before ``mix_weights``.
     """
 
@@ -37,7 +37,7 @@ class Attention:
     gate: Float[Tensor, "..."] | None = None
 
     def scores(self) -> Float[Tensor, "batch windows heads queries keys"]:
-        """What the softmax is taken of. Cost: batch x windows x heads x queries x keys x width products."""
+        """The input of the softmax. Cost: batch x windows x heads x queries x keys x width products."""
         scores = (self.queries * self.scale) @ self.keys.transpose(-1, -2)
         scores = _mix(scores, self.mix_scores)
         return scores if self.bias is None else scores + self.bias
@@ -47,11 +47,11 @@ class Attention:
         return self.scores().softmax(-1)
 
     def mixed_weights(self) -> Float[Tensor, "batch windows heads queries keys"]:
-        """What multiplies the values: the weights, mixed between heads where the model does so."""
+        """The factors of the values: the weights, mixed between heads if the model does so."""
         return _mix(self.weights(), self.mix_weights)
 
     def context(self) -> Float[Tensor, "batch windows heads queries value_width"]:
-        """What attention returns: the weights times the values, by the fused kernel where heads are not mixed."""
+        """The weights times the values, computed by the fused kernel unless heads are mixed."""
         if self.mix_scores is not None or self.mix_weights is not None:
             return self.mixed_weights() @ self.values
         q, k, v = (tensor.flatten(0, 1) for tensor in (self.queries, self.keys, self.values))
@@ -62,14 +62,14 @@ class Attention:
         return out.unflatten(0, self.queries.shape[:2])
 
     def full(self) -> "Attention":
-        """The same in float32 where it is in half precision, which is too coarse to measure in."""
+        """Convert to float32 from half precision, which is too coarse for measurements."""
         q, k, v = (at_least_float32(tensor) for tensor in (self.queries, self.keys, self.values))
         bias, gate = (None if tensor is None else at_least_float32(tensor) for tensor in (self.bias, self.gate))
         scores, weights = (_widen(mixing) for mixing in (self.mix_scores, self.mix_weights))
         return replace(self, queries=q, keys=k, values=v, bias=bias, gate=gate, mix_scores=scores, mix_weights=weights)
 
     def images(self, start: int, stop: int) -> "Attention":
-        """The same for the images ``start`` to ``stop`` of the batch."""
+        """Select the images ``start`` to ``stop`` of the batch."""
         bias = self.bias
         if bias is not None and bias.ndim == 5 and bias.shape[0] > 1:
             bias = bias[start:stop]
@@ -95,7 +95,7 @@ def _mix(
 def bias_among(
     bias: Float[Tensor, "..."], tokens: Int[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch 1 heads chosen chosen"]:
-    """A bias of global attention (heads or 1, queries, keys last) among the tokens chosen for each image."""
+    """A bias of global attention (last axes: heads or 1, queries, keys) among the tokens chosen for each image."""
     count, rows = bias.shape[-1], tokens.shape[0]
     table = bias.expand(rows, 1, *bias.shape[-3:]) if bias.ndim == 5 and bias.shape[0] > 1 else None
     pairs = (tokens[:, :, None] * count + tokens[:, None]).flatten(1)  # batch chosen²
@@ -107,10 +107,10 @@ def bias_among(
 
 
 def global_tokens(count: int, device: torch.device) -> Int[Tensor, "1 tokens"]:
-    """The tokens of one window that holds them all."""
+    """The token indices of one window that holds all ``count`` tokens."""
     return torch.arange(count, device=device)[None]
 
 
 def join_heads(context: Float[Tensor, "batch 1 heads queries width"]) -> Float[Tensor, "batch queries dim"]:
-    """The heads of one global window side by side."""
+    """The heads of one global window, concatenated."""
     return context[:, 0].transpose(1, 2).flatten(2)

@@ -1,4 +1,4 @@
-"""Averages of weights that are no complete set: completed from the raw weights, or told of if they cannot be."""
+"""Averages that are not a complete set of weights: completed from the raw weights, or reported if they cannot be."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -10,17 +10,17 @@ from torch import Tensor
 from vitscope.models.weight_sets import TensorGroup, WeightSet, fitting_sets, is_average
 
 _MOMENTS = re.compile(r"(exp|square|sq|grad)_avg")
-"""What optimisers call their averages of gradients."""
+"""Names that optimisers give to averages of gradients."""
 _DEEP, _MOST = 6, 100
-"""Mappings and lists within each other in which averages are looked for, and in which their tensors are."""
+"""Levels of nesting searched for averages, and mappings and lists searched for the tensors of one."""
 
 
 def complete_averages(
     sets: Sequence[WeightSet], groups: Sequence[TensorGroup], wanted: Sequence[str], buffers: Collection[str]
 ) -> tuple[WeightSet, ...]:
-    """The sets, and the averages that have all of the ``wanted`` names but some ``buffers``, with the one raw set's.
+    """The sets, and averages that lack only ``buffers`` among the ``wanted`` names, completed from the one raw set.
 
-    So an average of parameters alone is used where it is made: in place of the parameters of the model.
+    An average of parameters alone thus replaces the model's parameters, as in the training that made it.
     """
     alone = [one for one in sets if not one.averaged]
     raw = alone[0] if len(alone) == 1 else None
@@ -32,7 +32,7 @@ def complete_averages(
 
 
 def averages_in(data: Mapping[str, object], taken: Sequence[WeightSet]) -> tuple[str, ...]:
-    """Where a file holds averages in any form (lists and the state of callbacks too), the sets that fit left aside."""
+    """Where a file holds averages in any form (also lists and states of callbacks), apart from the ``taken`` sets."""
     used = {id(one.group.tensors[there]) for one in taken for there in one.names.values()}
     return tuple(dict.fromkeys(_averages(data, (), used, set())))
 

@@ -12,31 +12,31 @@ from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import with_module
 from vitscope.models.feed import input_like
-from vitscope.models.rewritten import rewritten
+from vitscope.models.rewritten import replace_parameters
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject
 from vitscope.models.unit import Place
 
 _TOLERANCE = 1e-9
-"""Of float64, relative to the largest value."""
+"""Tolerance in float64, relative to the largest value."""
 
 
 def bake(subject: Subject) -> tuple[nn.Module, tuple[str, ...]]:
     """A module whose own forward pass gives the edited subject's logits, and the parameters that were zeroed for it.
 
-    Layer by layer from the stem, where the plain walk leaves the edited one, the last weights of that unit's branch
-    are tried: those whose zeros (or whose zeros for some heads) bring the two together again are taken. The subject's
-    own module where it has no edits. Raises ``UserError`` naming the unit whose change no weights can carry.
+    Layer by layer from the stem, where the plain walk departs from the edited one, the last weights of that unit's
+    branch are tried: those whose zeros (for all or some heads) make the two agree again are taken. Without edits the
+    subject's own module is returned. Raises ``UserError`` naming the unit whose change no weights can express.
     """
     if not subject.edits:
         return subject.module, ()
     parameters = dict(subject.module.named_parameters())
-    double = rewritten(subject.module, {name: p.detach().clone() for name, p in parameters.items()}).double()
+    double = replace_parameters(subject.module, {name: p.detach().clone() for name, p in parameters.items()}).double()
     zeros = _ZeroSearch(subject, double, probe(subject, torch.float64)).zeros()
     changed = {zero.name: parameters[zero.name].detach().clone() for zero in zeros}
     for zero in zeros:
         changed[zero.name][zero.where] = 0
-    return rewritten(subject.module, changed), tuple(dict.fromkeys(zero.name for zero in zeros))
+    return replace_parameters(subject.module, changed), tuple(dict.fromkeys(zero.name for zero in zeros))
 
 
 def probe(subject: Subject, dtype: torch.dtype) -> Float[Tensor, "batch channels height width"]:
@@ -48,7 +48,7 @@ def probe(subject: Subject, dtype: torch.dtype) -> Float[Tensor, "batch channels
 
 @dataclass(frozen=True)
 class _Zero:
-    """Entries of a parameter that are zero: all, or some columns of a matrix."""
+    """Entries of a parameter to set to zero: all, or some columns of a matrix."""
 
     name: str
     where: tuple[slice, ...]
@@ -62,7 +62,7 @@ class _Watched(AbstractObserver):
     heads: dict[int, int] = field(default_factory=dict[int, int])
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Keep its values."""
+        """Store its values."""
         del layer
         self.streams.append(stream.values)
 
@@ -74,20 +74,20 @@ class _Watched(AbstractObserver):
 
 @dataclass(frozen=True)
 class _ZeroSearch:
-    """The search for zeros, on a float64 copy of the module that is written into."""
+    """The search for zeros, on a float64 copy of the module that it writes into."""
 
     subject: Subject
     module: nn.Module
     images: Float[Tensor, "batch channels height width"]
 
     def zeros(self) -> list[_Zero]:
-        """What must be zero, found layer by layer."""
+        """The entries that must be zero, found layer by layer."""
         target = self._walk(with_module(self.subject, self.module))  # before anything is zeroed
         found: list[_Zero] = []
         while (layer := self._first_difference(target)) is not None:
             if layer == 0 or layer == len(target[0].streams):
                 where = "before its first unit" if layer == 0 else "after its last unit"
-                raise UserError(f"{self._cannot} {where}, which weights cannot carry.")
+                raise UserError(f"{self._cannot} {where}, which weights cannot express.")
             found.extend(self._mend(layer, target))
         return found
 
@@ -105,13 +105,13 @@ class _ZeroSearch:
         return self._walk(with_module(replace(self.subject, edits=()), self.module))
 
     def _first_difference(self, target: tuple[_Watched, Tensor]) -> int | None:
-        """The first layer after which the plain walk is another; one past the last for the logits; None if none."""
+        """The first layer after which the plain walk differs; one past the last for the logits; None if none does."""
         watched, logits = self._plain()
         pairs = [*zip(watched.streams, target[0].streams, strict=True), (logits, target[1])]
         return next((layer for layer, (one, other) in enumerate(pairs) if not _agree(one, other)), None)
 
     def _mend(self, layer: int, target: tuple[_Watched, Tensor]) -> Sequence[_Zero]:
-        """Zeros that make the walks agree up to this layer, which stay in the module."""
+        """Zeros that make the walks agree up to this layer; they stay in the module."""
         place = self.subject.places[layer - 1]
         candidates = list(dict.fromkeys(_candidates(self.module, place)))
         heads = target[0].heads.get(layer) or self._plain()[0].heads.get(layer, 1)
@@ -123,7 +123,7 @@ class _ZeroSearch:
             if zeros and self._holds(zeros, layer, target):
                 return zeros
         raise UserError(
-            f"{self._cannot} at layer {layer} ({place.name}) in a way that zeros among its weights cannot carry; "
+            f"{self._cannot} at layer {layer} ({place.name}) in a way that zeros among its weights cannot express; "
             "pruned and displaced weights, and units and heads that are left out, can be saved."
         )
 
@@ -136,7 +136,7 @@ class _ZeroSearch:
         return False
 
     def _columns(self, name: str, heads: int, layer: int, target: tuple[_Watched, Tensor]) -> list[_Zero]:
-        """The heads whose columns of a matrix must be zero: what each changes is added up by least squares."""
+        """The heads whose columns of a matrix must be zero, from a least-squares fit of each head's effect."""
         weight = self.module.get_parameter(name)
         if weight.ndim < 2 or weight.shape[1] % heads:
             return []
@@ -155,7 +155,7 @@ class _ZeroSearch:
         return [group for group, share in zip(groups, weights.tolist(), strict=True) if share > 0.5]
 
     def _write(self, zeros: Sequence[_Zero]) -> dict[str, Tensor]:
-        """Write zeros; the parameters as they were."""
+        """Write zeros and return the parameters as they were."""
         before = {zero.name: self.module.get_parameter(zero.name).detach().clone() for zero in zeros}
         with torch.no_grad():
             for zero in zeros:
@@ -178,7 +178,8 @@ def _agree(one: Tensor, other: Tensor) -> bool:
 def _candidates(module: nn.Module, place: Place) -> Iterator[tuple[str, ...]]:
     """Parameters that may end the unit's branch: the last of its module first, then those of the module around it.
 
-    Those of a module whose parts have none stand together; bare ones of a larger module (LayerScale) each by itself.
+    The parameters of a module whose parts have none form one group; bare ones of a larger module (LayerScale) are
+    separate.
     """
     known = dict(module.named_modules())
     for name in (place.name, place.name.rpartition(".")[0]):

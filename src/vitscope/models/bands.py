@@ -1,4 +1,4 @@
-"""Pictures that differ in one band, and how far what a model makes of them moves: it tells where an entry looks."""
+"""Pictures that differ in one band, and how far activations move with each band: this shows where an entry looks."""
 
 from functools import lru_cache
 
@@ -12,19 +12,19 @@ from torch.nn import functional
 from vitscope.numerics.precision import to_float64
 
 BANDS = 5
-"""Horizontal, and as many vertical bands; odd, so that their edges are not those of the cells of usual grids."""
+"""The number of horizontal and of vertical bands; odd, so that their edges are not cell edges of usual grids."""
 _COARSE = 8
 _WIDTHS = (0.0, 1.0, 2.0)
-"""Of receptive fields, in bands, beyond the cell."""
+"""Widths of receptive fields beyond the cell, in bands."""
 
 Movement = Float64[np.ndarray, "two bands positions"]
-"""How far each position moves with each band: as it is, and less what all positions have in common."""
+"""How far each position moves with each band: in full, and minus the mean movement of all positions."""
 
 
 def band_pictures(shape: tuple[int, int, int]) -> Float[Tensor, "pictures channels height width"]:
-    """A picture of noise, then it with each horizontal and each vertical band of it replaced; always the same ones.
+    """A picture of noise, then copies with one horizontal or vertical band replaced; always the same ones.
 
-    The noise is of two scales, so that neither pooling nor small patches lose it.
+    The noise has two scales, so that neither pooling nor small patches lose it.
     """
     generator = torch.Generator().manual_seed(0)
     channels, height, width = shape
@@ -45,9 +45,9 @@ def band_pictures(shape: tuple[int, int, int]) -> Float[Tensor, "pictures channe
 
 
 def displacement(values: Float[Tensor, "pictures ..."], channel: int) -> Movement:
-    """How far each position moves over the axis ``channel``; the remaining axes are the positions.
+    """How far each position moves, as a norm over the axis ``channel``; the remaining axes are the positions.
 
-    What all positions have in common is taken off, for attention takes a part of every change everywhere.
+    The second part subtracts the mean of all positions, because attention spreads a part of every change everywhere.
     """
     change = values[1:].float() - values[:1].float()
     others = [axis for axis in range(1, change.ndim) if axis != channel]
@@ -65,18 +65,18 @@ def agreement(
     """How well the movement fits positions at these rows and columns of a grid: 1 at best, about 0 for any other order.
 
     The correlation, over positions and bands, of a position's share of movement with the share of its cell that lies
-    in the band, both less their means over positions; for a receptive field of the cell's size, or one or two bands
-    wider, whichever fits best; the worse of the two axes. A position at row and column -1 is none: it is expected to
-    move alike with every band.
+    in the band, both minus their means over positions. Receptive fields of the cell's size, and one or two bands wider,
+    are tried, and the best counts; of the two axes, the worse. A row and column of -1 mean no position: such an entry
+    is expected to move equally with every band.
     """
     return max(min(_along(one[:BANDS], rows, grid[0]), _along(one[BANDS:], columns, grid[1])) for one in movement)
 
 
 def difference(movement: Movement, grid: tuple[int, int]) -> float:
-    """How differently positions move, in whatever order: 1 if each sees one cell of the grid, 0 if all see the same.
+    """How differently positions move, in any order: 1 if each sees one cell of the grid, 0 if all see the same.
 
-    The standard deviation over positions of their shares of movement, relative to that of cells; the lesser of the two
-    axes. Of positions that attention has mixed, whatever differs still is counted.
+    The standard deviation over positions of their shares of movement, relative to that of cells; the smaller of the
+    two axes. Differences that remain after attention has mixed the positions count too.
     """
     axes = ((movement[0][:BANDS], grid[0]), (movement[0][BANDS:], grid[1]))
     return min((_spread(_shares(one)) / _spread(_fields(count)[0]) for one, count in axes if count > 1), default=0.0)
@@ -106,7 +106,7 @@ def _centre(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache
 def _fields(count: int) -> NDArray[np.float64]:
-    """The share of each band in what each cell of an axis sees: its own extent, spread by so many bands."""
+    """The share of each band in what each cell of an axis sees: its own extent, spread by each of ``_WIDTHS``."""
     bands, cells = np.linspace(0, 1, BANDS + 1), np.linspace(0, 1, count + 1)
     low = np.maximum(bands[:-1, None], cells[None, :-1])
     high = np.minimum(bands[1:, None], cells[None, 1:])

@@ -1,4 +1,4 @@
-"""The repeated blocks of a module: the members of its containers, and whether the stream goes through those inside."""
+"""The repeated blocks of a module: the members of its containers, and whether something bypasses nested ones."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _DEPENDS = 1e-3
 @final
 @dataclass(frozen=True)
 class NestedBlock:
-    """A member of a container, and those of the containers inside it."""
+    """A member of a container, and the members of the containers inside it."""
 
     name: str
     inner: tuple["NestedBlock", ...] = ()
@@ -31,9 +31,9 @@ class NestedBlock:
         return [*(name for block in self.inner for name in block.names), self.name]
 
     def readable(self, layouts: Mapping[str, FoundLayout], beside: Collection[str] = ()) -> list[str]:
-        """The innermost, if all can be read and nothing passes by them; else what is around them; else those that can.
+        """The innermost blocks if all are readable and none is bypassed; else the enclosing one; else the readable.
 
-        ``beside`` are the blocks in which something passes by those inside.
+        ``beside`` are the blocks in which something bypasses those inside.
         """
         inside = [block.readable(layouts, beside) for block in self.inner]
         if self.name in layouts and (self.name in beside or not (inside and all(inside))):
@@ -41,14 +41,14 @@ class NestedBlock:
         return [name for names in inside for name in names]
 
     def unread(self, layouts: Mapping[str, FoundLayout]) -> list[str]:
-        """The innermost of which nothing, nor of what is around them, can be read."""
+        """The innermost blocks that cannot be read and are in no block that can."""
         if self.name in layouts:
             return []
         inside = [name for block in self.inner for name in block.unread(layouts)]
         return inside or ([] if self.readable(layouts) else [self.name])
 
     def around(self, layouts: Mapping[str, FoundLayout]) -> Iterator[tuple[str, list[str]]]:
-        """The blocks that can be read as well as all inside them, and the names of those, in whatever order."""
+        """The readable blocks in which all inner blocks are readable, with the names of those, in any order."""
         for block in self.inner:
             yield from block.around(layouts)
         inside = [block.readable(layouts) for block in self.inner]
@@ -57,7 +57,7 @@ class NestedBlock:
 
 
 def blocks_of(module: nn.Module, name: str = "") -> Iterator[NestedBlock]:
-    """Compound members of containers, and of the containers that hold others without running them."""
+    """Members of containers that have parts of their own; nested ``ModuleList`` and ``ModuleDict`` are searched."""
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
         inner = tuple(blocks_of(child, path)) if takes_hooks(child) else ()
@@ -68,17 +68,17 @@ def blocks_of(module: nn.Module, name: str = "") -> Iterator[NestedBlock]:
             yield from inner
 
 
-def find_passed_by(
+def find_bypassed(
     module: nn.Module,
     blocks: Sequence[NestedBlock],
     layouts: Mapping[str, FoundLayout],
     images: Float[Tensor, "2 channels height width"],
 ) -> frozenset[str]:
-    """The blocks in which something passes by those inside them: a shortcut, or a branch beside them.
+    """The blocks in which something bypasses those inside them: a shortcut, or a branch beside them.
 
-    ``layouts`` are in the order in which the submodules end. Each block runs once more on what entered it for two
-    pictures, while the last of those inside returns for both what it returned for the first: if what comes out still
-    differs, not all of it went through there. Cost: two forward passes of two images, or none.
+    ``layouts`` are in the order in which the submodules end. Each block runs once more on its input for two pictures,
+    while the last of those inside returns for both what it returned for the first: if the block's output still differs
+    between them, not all of it went through there. Cost: two forward passes of two images, or none.
     """
     order = list(layouts)
     trials: dict[str, _SecondRun] = {}
@@ -102,7 +102,7 @@ def find_passed_by(
 @final
 @dataclass
 class _SecondRun:
-    """A block that runs again after its own run, the ``last`` of those inside being blind to the second picture."""
+    """A second run of a block, in which the ``last`` of those inside is blind to the second picture."""
 
     block: nn.Module
     layout: FoundLayout
@@ -113,19 +113,19 @@ class _SecondRun:
     passed_by: bool = False
 
     def keep(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Before it runs: a copy of what enters it, for it may work in place."""
+        """Copy the block's input before it runs, because it may work in place."""
         if self.entered is None:
             self.entered = tuple(map(_copy, given)), {key: _copy(one) for key, one in named.items()}
 
     def repeat(self) -> None:
-        """After it ran: again, and look at what comes out."""
+        """Run the block again after its own run, and look whether its output differs between the pictures."""
         if self.entered is None or self.running:
             return
         ordered, named = self.entered
         self.running = True
         try:
             with hooks(self.last, ("",), after=lambda _, output: as_first(output, self.axis)):
-                self.passed_by |= tells_apart(self.layout.stream(self.block(*ordered, **named)))
+                self.passed_by |= images_differ(self.layout.stream(self.block(*ordered, **named)))
         finally:
             self.running, self.entered = False, None
 
@@ -135,7 +135,7 @@ def _copy(given: object) -> object:
 
 
 def as_first(output: object, axis: int) -> object:
-    """The output, its tensors for two pictures being twice that of the first."""
+    """The output with the first picture's values repeated for the second."""
     if isinstance(output, Tensor):
         two = output.ndim > axis and output.shape[axis] == 2
         return output.narrow(axis, 0, 1).expand_as(output).clone() if two else output
@@ -147,11 +147,11 @@ def as_first(output: object, axis: int) -> object:
     return output
 
 
-def tells_apart(stream: Stream | None) -> bool:
-    """Whether the stream of two pictures differs between them, by more than rounding."""
+def images_differ(stream: Stream | None) -> bool:
+    """Whether the streams of two pictures differ by more than rounding."""
     return stream is not None and unlike(*stream.values)
 
 
 def unlike(one: Tensor, other: Tensor) -> bool:
-    """Whether two values differ by more than rounding; numbers that are none do not."""
+    """Whether two values differ by more than rounding; False if a difference is NaN."""
     return bool((one - other).float().abs().amax() > _DEPENDS * one.float().abs().amax())

@@ -1,4 +1,4 @@
-"""A module from its name and the arguments it was made with: what a checkpoint remembers and training begins with."""
+"""A module from its name and constructor arguments, which checkpoints store and training starts from."""
 
 from collections.abc import Mapping
 
@@ -24,11 +24,11 @@ def build_model(model: str, arguments: Mapping[str, object], classes: tuple[str,
         from vitscope.models.timm.construction import timm_model
 
         return timm_model(name, arguments)
-    raise UserError(f"{model!r} cannot be made here; give vit-micro, vit-tiny, vit-small, vit-base or timm/NAME.")
+    raise UserError(f"{model!r} cannot be built by name; give vit-micro, vit-tiny, vit-small, vit-base or timm/NAME.")
 
 
 def head_names(model: str, arguments: Mapping[str, object]) -> tuple[str, ...]:
-    """The weights of the head: those whose shapes follow from the number of classes. No memory is taken for them."""
+    """The weights of the head: those whose shapes depend on the number of classes. Allocates no memory for them."""
     key = "num_classes" if model.startswith("timm/") else "classes"
     shapes: list[dict[str, torch.Size]] = []
     with torch.device("meta"):
@@ -40,7 +40,7 @@ def head_names(model: str, arguments: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def image_side(module: nn.Module) -> int:
-    """Side of the square input a module of :func:`build_model` is made for by its own configuration."""
+    """Side of the square input in the configuration of a module from :func:`build_model`."""
     if type(module).__module__.startswith("vitscope"):
         from vitscope.models.own.vit import Vit
 
@@ -52,12 +52,12 @@ def image_side(module: nn.Module) -> int:
 
 
 def restore_module(checkpoint: Checkpoint) -> nn.Module:
-    """The module a checkpoint of :func:`~vitscope.models.checkpoint.save_checkpoint` was made of, with its weights.
+    """The module that a checkpoint of :func:`~vitscope.models.checkpoint.save_checkpoint` came from, with its weights.
 
-    Memory for it is taken only after its weights were seen to be of the shapes that the file has.
+    Its memory is allocated only after its shapes have been compared with the file's.
     """
     if checkpoint.model is None:
-        raise UserError("This checkpoint does not say which model it is of; name the architecture it was saved from.")
+        raise UserError("This checkpoint does not name its model; give the architecture it was saved from.")
     with torch.device("meta"):
         refuse_misfit(build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes), checkpoint.weights)
     module = build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes)

@@ -1,4 +1,4 @@
-"""Which libraries and adapters there are, and which of them a given module belongs to."""
+"""The known libraries and adapters, and which of them a module belongs to."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ _ROOTS = {"timm": "timm", "torchvision": "torchvision", "transformers": "transfo
 
 
 def import_adapters(root: str) -> None:
-    """Import the adapters of the library whose classes live in the package ``root``; say how to get it if absent."""
+    """Import the adapters of the library whose classes live in the package ``root``; raise if it is not installed."""
     if importlib.util.find_spec(root) is None:
         raise UserError(f"{root} is not installed; install it with: pip install 'vitscope[{root}]'.")
     import_all(f"vitscope.models.{_ROOTS[root]}")

@@ -1,4 +1,4 @@
-"""Checkpoints: one file that holds a model's weights, what they are the weights of, and how they came about."""
+"""Checkpoints: one file that holds a model's weights, how to build the model, and how it was trained."""
 
 import dataclasses
 import json
@@ -22,10 +22,10 @@ _KEY = "vitscope"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by name, and what is known of them.
+    """Weights by name, and what is known about them.
 
-    ``model`` and ``arguments`` are what :func:`~vitscope.models.build.build_model` makes the module from; ``model`` is
-    None where the file was not written here and says nothing. ``training`` is how the weights came about, as JSON.
+    :func:`~vitscope.models.build.build_model` makes the module from ``model`` and ``arguments``; ``model`` is None if
+    another program wrote the file. ``training`` says how the weights were obtained, as JSON.
     """
 
     weights: Mapping[str, Tensor]
@@ -39,7 +39,7 @@ class Checkpoint:
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a ``.safetensors`` file, whole or not at all.
 
-    The weights are tensors of the file; all else is one JSON object under ``vitscope`` in its metadata:
+    The weights are tensors of the file; everything else is one JSON object under ``vitscope`` in its metadata:
     ``{"model", "arguments", "classes", "preprocessing", "training"}``.
     """
     facts = {
@@ -55,16 +55,16 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a ``.safetensors`` file, or one of ``torch.save`` with ``weights_only=True``: nothing in it is run.
+    """Read a ``.safetensors`` file, or one of ``torch.save`` with ``weights_only=True``: no code in it is run.
 
-    A file that was not written by :func:`save_checkpoint` has weights only: those of its first mapping of tensors,
-    averaged ones apart. Raises ``UserError`` naming what is wrong.
+    A file that :func:`save_checkpoint` did not write gives weights only: those of its first mapping of tensors that is
+    not an average, if there is one. Raises ``UserError`` naming what is wrong.
     """
     return checkpoint_of(path, read_contents(path))
 
 
 def checkpoint_of(path: Path, contents: Contents) -> Checkpoint:
-    """What a file's contents are as a checkpoint. Raises ``UserError`` for facts that are not as they are written."""
+    """The checkpoint in a file's contents. Raises ``UserError`` for facts that are not in the written format."""
     sets = [only(group) for group in groups_in(path, contents)]
     weights = next((one for one in sets if not one.averaged), sets[0]).state
     return _with_facts(path, weights, contents.metadata[_KEY]) if _KEY in contents.metadata else Checkpoint(weights)
@@ -75,12 +75,12 @@ def groups_in(path: Path, contents: Contents) -> tuple[TensorGroup, ...]:
     groups = groups_of(contents.data)
     if not groups:
         held = ", ".join(sorted(map(str, contents.data))[:4]) or "nothing"
-        raise UserError(f"{path} holds no tensors by name (it holds {first_line(held)}).")
+        raise UserError(f"{path} holds no named tensors (it holds {first_line(held)}); give a file of weights.")
     return groups
 
 
 def _with_facts(path: Path, weights: dict[str, Tensor], text: str) -> Checkpoint:
-    """The checkpoint that the JSON beside the weights describes, every fact of the kind it is written as."""
+    """The checkpoint that the JSON beside the weights describes, with the type of every fact checked."""
     try:
         facts = expect(json.loads(text), dict, "it")
         model, classes = expect(facts["model"], str | None, "model"), expect(facts["classes"], list | None, "classes")
@@ -94,18 +94,18 @@ def _with_facts(path: Path, weights: dict[str, Tensor], text: str) -> Checkpoint
         )
     except (KeyError, ValueError, RecursionError, UserError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else reason(error)
-        raise UserError(f"{path} was not written by vitscope as it says ({why}); train or save it again.") from error
+        raise UserError(f"{path} has vitscope metadata that is damaged ({why}); train or save it again.") from error
 
 
 def expect(value: Any, kind: Any, what: str) -> Any:  # noqa: ANN401 (JSON)
-    """The value, if it is of this kind; a truth value is no number."""
+    """Return the value if it is of this kind, else raise; a bool does not count as a number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{what} is {value!r}")
     return value
 
 
 def _arguments(given: dict[str, Any], tensors: int) -> dict[str, Any]:
-    """Arguments of a model that has so many tensors, and so cannot be deeper or larger than they are many."""
+    """Return plain arguments: no depth above the number of tensors, no other number above a million."""
     for name, value in given.items():
         for one in value if isinstance(value, list) else (value,):
             expect(one, str | int | float | None if name != "pool" else str, name)

@@ -1,4 +1,4 @@
-"""How many classes a module tells apart, and what they are called: by whom it is known, never shifted."""
+"""The number of a module's classes, and their names, which are never shifted."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -22,10 +22,10 @@ def outputs_of(
 ) -> Outputs:
     """The classes of a module whose output is ``width`` numbers wide.
 
-    Their names are those ``given``, else those ``saved`` with the weights, else those that ``labels`` (a foreign file's
-    names, each with its key) put in order, else what the module's library knows, which is no guess where a file has
-    names that cannot be read. Given names must be as many as the outputs; of other sources, a list that is not is left
-    out, which is said: names are never shifted.
+    Their names are those ``given``, else those ``saved`` with the weights, else those of ``labels`` (a foreign file's
+    names, each with its key), else those that the module's library knows; its guess is not used if a file has names
+    that cannot be read. As many names must be given as there are outputs; from any other source, a list of another
+    length is left out with a note, because names are never shifted.
     """
     known = library.classes(module) if library else Outputs(width)
     count = width if known.count else 0
@@ -42,30 +42,30 @@ def outputs_of(
     return Outputs(
         count,
         None,
-        (f"The {len(names)} class names that come with the model are left out: it tells {count} classes apart.",),
+        (f"The {len(names)} class names that come with the model are left out, because it has {count} classes.",),
     )
 
 
 def refuse_probabilities(name: str, rows: Float[Tensor, "images classes"]) -> None:
-    """Raise ``UserError`` if a classifier's outputs for some pictures are probabilities: its softmax would be doubled.
+    """Raise ``UserError`` if a classifier's outputs are probabilities, since a second softmax would be applied.
 
     They are if each lies between 0 and 1, and those of every picture sum to 1 within rounding.
     """
     values, rounding = to_float64(rows), max(4 * torch.finfo(rows.dtype).eps, 1e-5)
     if bool(((values >= 0) & (values <= 1)).all()) and bool(((values.sum(1) - 1).abs() <= rounding).all()):
         raise UserError(
-            f"{name} returns probabilities (from 0 to 1, their sum 1), and a loss is computed from logits: leave its "
-            "softmax out, or return its logarithm (log_softmax)."
+            f"{name} returns probabilities (from 0 to 1, their sum 1), but the loss needs logits: leave its softmax "
+            "out, or return its logarithm (log_softmax)."
         )
 
 
 def label_outputs(count: int, labels: Sequence[tuple[str, object]]) -> Outputs:
-    """``count`` classes with the names that a file holds, under one key or under several that say the same."""
+    """``count`` classes with the names that a file holds, under one key or under several that agree."""
     found = [named_outputs(count, names, key) for key, names in labels]
     named = [one for one in found if one.names is not None]
     if len({one.names for one in named}) > 1:
         keys = " and ".join(key for (key, _), one in zip(labels, found, strict=True) if one.names is not None)
-        return Outputs(count, None, (f"The class names in {keys} differ, and are left out: give them as classes=...",))
+        return Outputs(count, None, (f"The class names in {keys} differ and are left out: give them as classes=...",))
     return named[0] if named else Outputs(count, None, tuple(note for one in found for note in one.notes))
 
 
@@ -73,16 +73,14 @@ def named_outputs(count: int, found: object, key: str) -> Outputs:
     """``count`` classes with the names that a configuration holds under ``key``, in the order of the outputs.
 
     ``found`` is a list of names, or a table of names by class number (text or integer) or of class numbers by name.
-    Placeholders (``LABEL_0``) are no names. A class that a table of enough numbers leaves out is "unnamed 3". What
-    cannot be put in order is left out, which is said.
+    Placeholders (``LABEL_0``) do not count as names. A class that a table leaves out is called "unnamed 3". Names that
+    cannot be put in order are left out with a note.
     """
     if found is None or count == 0:
         return Outputs(count)
     names = _in_order(found, count)
     if names is None:
-        said = (
-            f"The class names in {key} are left out: they are no list or table of names for classes 0 to {count - 1}."
-        )
+        said = f"The class names in {key} are left out: they are not a list or table for classes 0 to {count - 1}."
         return Outputs(count, None, (said,))
     if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
         return Outputs(count)

@@ -35,9 +35,9 @@ class Compacted(nn.Module):
 def compact(subject: Subject) -> Compacted:
     """The subject, its edits included, as one module in evaluation mode; the subject is untouched.
 
-    Units that are left out take no time and hold no weights: a described model is walked past them, and a plain
-    module's blocks are replaced. Its parameters are those that its logits depend on. Cost: a copy of the weights, one
-    forward and one backward pass of two pictures of noise.
+    Units that are left out take no time and hold no weights: the walk of a model with an adapter skips them, and a
+    plain module's blocks are replaced. Its parameters are those that its logits depend on. Cost: a copy of the weights,
+    one forward and one backward pass of two pictures of noise.
     """
     copied = with_module(subject, copy_module(subject.module))
     anatomy = copied.anatomy.without_hooks()
@@ -55,11 +55,13 @@ def _drop_unused(compacted: Compacted, images: Float[Tensor, "batch channels hei
         for one in parameters:
             one.requires_grad_(True)
         logits = compacted(images).float().sum()
-        grads = torch.autograd.grad(logits, parameters, allow_unused=True) if logits.requires_grad else ()
+        found: tuple[Tensor | None, ...] = (
+            torch.autograd.grad(logits, parameters, allow_unused=True) if logits.requires_grad else ()
+        )
     for one, needed in zip(parameters, asks, strict=True):
         one.requires_grad_(needed)
-    used = {id(one) for one, grad in zip(parameters, grads, strict=bool(grads)) if grad is not None}
-    if used:  # a walk that keeps no graph says nothing of what it uses
+    used = {id(one) for one, grad in zip(parameters, found, strict=bool(found)) if grad is not None}
+    if used:  # a walk without a graph does not show what it uses
         _drop(compacted.module, used)
 
 

@@ -27,19 +27,19 @@ def with_module(subject: Subject, module: nn.Module) -> Subject:
     base = plain_anatomy(subject.anatomy)
     anatomy = replace(base, module=module) if isinstance(base, NamedModules) else composition_of(module)
     if anatomy is None:
-        raise UserError(f"{type(module).__name__} is of no family that is known, unlike {subject.name}.")
+        raise UserError(f"{type(module).__name__} belongs to no known family, unlike {subject.name}.")
     return replace(subject, module=module, anatomy=with_edits(anatomy, subject.edits))
 
 
 def plain_anatomy(anatomy: AbstractAnatomy) -> AbstractAnatomy:
-    """The anatomy inside all that changes it."""
+    """The anatomy without the wrappers that edits put around it."""
     while isinstance(anatomy, AbstractWrapped):
         anatomy = anatomy.inner
     return anatomy
 
 
 def with_edits(anatomy: AbstractAnatomy, edits: Sequence[AbstractEdit]) -> AbstractAnatomy:
-    """An unedited anatomy after these edits, the first one first."""
+    """An unedited anatomy after these edits, applied in order."""
     return reduce(lambda current, edit: edit.apply(current), edits, anatomy)
 
 
@@ -49,7 +49,7 @@ PixelFunction = Callable[[Float[Tensor, "batch channels height width"]], Float[T
 @final
 @dataclass(frozen=True)
 class OnInput(AbstractEdit):
-    """``function`` applied to the model's input, before the stem; what it does to an image depends on it alone."""
+    """``function`` applied to the model's input, before the stem; it must treat each image independently."""
 
     function: PixelFunction
 
@@ -63,7 +63,7 @@ class OnInput(AbstractEdit):
 @final
 @dataclass(frozen=True)
 class StemBehind:
-    """``stem(function(images))``; two of the same function and stem are equal."""
+    """``stem(function(images))``; two with the same function and stem are equal."""
 
     function: PixelFunction
     stem: Callable[[Tensor], Stream]
@@ -85,7 +85,7 @@ class AbstractWrapped(AbstractAnatomy):
 @final
 @dataclass(frozen=True)
 class Behind(AbstractWrapped):
-    """``anatomy(function(images))``, of a model that nobody described."""
+    """``anatomy(function(images))``, for an anatomy that is not a ``Composition``."""
 
     function: PixelFunction
     anatomy: AbstractAnatomy

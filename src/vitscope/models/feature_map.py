@@ -1,4 +1,4 @@
-"""Steps on a feature map, by modules that know nothing of streams."""
+"""Steps on a feature map, by modules that know nothing about streams."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from vitscope.models.stream import Layout, Stream
 
 @dataclass(frozen=True)
 class OnMap:
-    """A module applied to a feature map in the layout it is in; the grid is read off the module's output."""
+    """A module applied to a feature map in its current layout; the grid follows from the module's output."""
 
     module: Callable[[Tensor], Tensor]
 

@@ -1,4 +1,4 @@
-"""What a module is fed: pictures on its own device, in its own precision."""
+"""The input of a module: pictures on its own device, in its own precision."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def module_input(module: nn.Module, images: Float[Tensor, "batch channels height width"]) -> Tensor:
-    """A copy of the images as the module takes them: it may write into it."""
+    """A copy of the images on the module's device and in its type; the module may write into it."""
     like = input_like(module)
     return images.to(like.device, like.dtype, copy=True)
 
@@ -30,8 +30,8 @@ def zero_image(module: nn.Module, shape: tuple[int, int, int]) -> Float[Tensor, 
 def input_like(module: nn.Module) -> Tensor:
     """A tensor on the device and of the type that the module's input must have.
 
-    The type is that of the first linear or convolutional layer's weights: norms beside it are often of a finer one.
-    Without such a layer it is that of the first real weight or buffer, and float32 if there is none.
+    The type is that of the first linear or convolutional layer's weights; norms often have higher precision. Without
+    such a layer it is that of the first floating-point weight or buffer, and float32 if there is none.
     """
     return next(_real(module), torch.empty(0))
 
@@ -47,9 +47,9 @@ def refuse_unmade(module: nn.Module) -> None:
     tensors = (*module.named_parameters(), *module.named_buffers())
     lazy = [name for name, tensor in tensors if is_lazy(tensor)]
     if lazy:
-        more = f" and {len(lazy) - 1} weights more" if len(lazy) > 1 else ""
+        more = f" and {len(lazy) - 1} more weights" if len(lazy) > 1 else ""
         raise UserError(
-            f"{type(module).__name__} has no numbers yet in {lazy[0]}{more}, for its lazy layers have seen no picture: "
+            f"{type(module).__name__} has no numbers yet in {lazy[0]}{more}, because its lazy layers never ran: "
             "run it once on a batch, and load it again."
         )
     for name, tensor in tensors:
@@ -61,7 +61,7 @@ def refuse_unmade(module: nn.Module) -> None:
 
 
 def quantised_layers(module: nn.Module) -> tuple[str, ...]:
-    """The submodules whose weights are quantised, so that they are no parameters and have no gradient."""
+    """The submodules with quantised weights, which are not parameters and have no gradient."""
     return tuple(
         name
         for name, part in module.named_modules()
@@ -72,7 +72,7 @@ def quantised_layers(module: nn.Module) -> tuple[str, ...]:
 @final
 @dataclass(frozen=True)
 class FedStem:
-    """``stem(images)``, the images being a copy in the module's precision; two of one module and stem are equal."""
+    """``stem`` on a copy of the images in the module's precision; two with the same module and stem are equal."""
 
     module: nn.Module
     stem: Callable[[Tensor], Stream]
@@ -83,5 +83,5 @@ class FedStem:
 
 
 def in_own_precision(module: nn.Module, anatomy: Composition) -> Composition:
-    """The anatomy of a module that is fed images in its own precision, whatever they come in."""
+    """The anatomy with images converted to the module's own precision, whatever theirs is."""
     return replace(anatomy, stem=FedStem(module, anatomy.stem))

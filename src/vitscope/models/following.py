@@ -1,4 +1,4 @@
-"""Whether a unit takes up the stream where the one before left it, so that the change across it can be told."""
+"""Whether a unit starts from the stream that the one before left, so that the change across it can be measured."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitscope.models.bands import band_pictures
-from vitscope.models.blocks import as_first, tells_apart, unlike
+from vitscope.models.blocks import as_first, images_differ, unlike
 from vitscope.models.found_layout import FoundLayout
 from vitscope.models.hooks import hooks
 from vitscope.models.own_forward import own_output, probe_images
@@ -16,7 +16,7 @@ from vitscope.models.stream import Stream
 
 
 def same_map(one: Stream, other: Stream) -> bool:
-    """Whether two streams hold the same map, entry by entry, in whatever layout."""
+    """Whether two streams hold the same map, entry by entry, in any layout."""
     a, b = one.patches, other.patches
     if (one.grid, a.shape, a.dtype, a.device) != (other.grid, b.shape, b.dtype, b.device):
         return False
@@ -32,12 +32,12 @@ def layers_apart(
     entering: Sequence[FoundLayout | None],
     image: tuple[int, int, int],
 ) -> frozenset[int]:
-    """The layers (from 1) that another map enters than the one before left, or that a shortcut passes by.
+    """The layers (from 1) whose input is not the map that the one before left, or that a shortcut bypasses.
 
-    That a map was changed in place in between is seen. A shortcut is looked for where the unit behind is apart: for two
-    pictures, the unit returns for both what it returned for the first; if what enters the unit behind is another map
-    for that, and differs between them all the same, not all of the stream goes through the unit. Cost: a forward pass
-    of one image, and one of two for each such unit.
+    A map that was changed in place in between is detected. A shortcut is looked for if the next unit is apart: for two
+    pictures, the unit is made to return the output of the first for both. If that changes the input of the next unit,
+    which still differs between the two, part of the stream bypasses the unit. Cost: a forward pass of one image, and
+    one of two for each such unit.
     """
     entered: dict[str, Stream | None] = {}
     left: dict[str, Stream | None] = {}
@@ -84,9 +84,9 @@ def _passes_by(
     images: Tensor,
     alone: Stream,
 ) -> bool:
-    """Whether a part of what enters the second of two units comes from the first, and another passes by it.
+    """Whether part of the second unit's input comes from the first unit, and another part bypasses it.
 
-    ``alone`` is what enters the second for the second image.
+    ``alone`` is the input of the second unit for the second image.
     """
     unit, later = names
     ran = found = False
@@ -96,7 +96,7 @@ def _passes_by(
         layout = known[later][1]
         stream = None if layout is None else layout.stream((*given, *named.values()))
         if name == later and ran and stream is not None:
-            found |= tells_apart(stream) and unlike(stream.values[1], alone.values[0])
+            found |= images_differ(stream) and unlike(stream.values[1], alone.values[0])
 
     def behind(name: str, output: object) -> object:
         nonlocal ran

@@ -1,4 +1,4 @@
-"""How an output that nobody described is laid out: the one reading of it that the movement of its entries bears out."""
+"""The layout of an output of unknown layout: the one reading that the movement of its entries confirms."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -14,19 +14,19 @@ from vitscope.models.bands import agreement, difference, displacement
 from vitscope.models.stream import Layout, Stream, token_stream
 
 _PREFIX = 16
-"""Most tokens besides the patches that are looked for."""
+"""The largest number of tokens besides the patches that is tried."""
 _SURE = 0.5
-"""Agreement with the movement that is enough; wrong orders of random and trained models were seen to have up to 0.1."""
+"""Agreement with the movement that is enough; wrong orders reached up to 0.1 in random and trained models."""
 _ALONE = (0.35, 0.1)
-"""Agreement that is enough where that of every other order is at most the second number."""
+"""Agreement that is enough if that of every other order is at most the second number."""
 _MARGIN = 0.01
-"""By how much any other order must agree less; of a wide receptive field, patches less a row agree 0.02 less."""
+"""By how much any other order must agree less; with a wide receptive field, patches without one row agree 0.02 less."""
 _LONGEST = 4
-"""Times as long as wide that the cells of a map may be."""
+"""The largest aspect ratio of the cells of a map."""
 _CONTRARY = 0.25
-"""Agreement of another order that forbids taking a layout over from something of the same shape."""
+"""Agreement of another order above which no layout is taken over from something of the same shape."""
 _DIFFERENT = 0.3
-"""Difference of movement that must be explained by an order: it is 0.6 behind two blocks of attention at random."""
+"""Difference of movement that an order must explain; it is 0.6 after two blocks of random attention."""
 
 
 @final
@@ -34,8 +34,8 @@ _DIFFERENT = 0.3
 class FoundLayout:
     """Where the feature map is in an output, and how it is laid out.
 
-    ``part`` counts the output's tensors (of tuples, lists, mappings and dataclasses, in their order). ``axes`` brings
-    that tensor's axes into the order that ``layout`` names; ``shape`` is its shape then, for one image.
+    ``part`` counts the output's tensors (of tuples, lists, mappings and dataclasses, in their order). ``axes`` permutes
+    that tensor's axes into the order that ``layout`` names; ``shape`` is the permuted shape for one image.
     """
 
     part: int
@@ -47,11 +47,11 @@ class FoundLayout:
 
     @property
     def channels(self) -> int:
-        """Of the map, or of each token."""
+        """Number of channels of the map, or of each token."""
         return self.shape[0 if self.layout is Layout.CHANNELS_FIRST else -1]
 
     def is_like(self, other: "FoundLayout") -> bool:
-        """Whether it is the other's layout: of tokens of the same shape, or of a map that is not much larger."""
+        """Whether it matches the other: tokens of the same shape, or a map that is not much larger."""
         if (self.axes, self.layout, self.prefix) != (other.axes, other.layout, other.prefix):
             return False
         if self.layout is Layout.TOKENS:
@@ -59,7 +59,7 @@ class FoundLayout:
         return self.grid[0] <= 2 * other.grid[0] and self.grid[1] <= 2 * other.grid[1]
 
     def stream(self, output: object) -> Stream | None:
-        """The feature map in an output of this kind; None if the output is of another."""
+        """The feature map in an output; None if the output does not have this layout."""
         tensors = tensors_of(output)
         if self.part >= len(tensors) or tensors[self.part].ndim != len(self.axes):
             return None
@@ -75,7 +75,7 @@ class FoundLayout:
 
 
 def tensors_of(output: object) -> list[Tensor]:
-    """The tensors of two axes or more in an output, in its order."""
+    """The tensors with two or more axes in an output, in its order."""
     if isinstance(output, Tensor):
         return [output] if output.ndim > 1 else []
     if isinstance(output, Mapping):
@@ -99,23 +99,23 @@ class _Order:
 
     @property
     def explains(self) -> bool:
-        """Whether the positions move alike, so that there is nothing to explain, or as this order says."""
+        """Whether the positions move alike (nothing to explain), or as this order predicts."""
         return self.difference < _DIFFERENT or self.agreement >= _ALONE[0]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was seen of an output: the best ways to read it, or why there is none."""
+    """Observations of an output: the ways to read it, or why there is none."""
 
     shapes: tuple[tuple[int, ...], ...]
     orders: tuple[_Order, ...]
     reason: str = ""
     known: FoundLayout | None = None
-    """The layout that is known otherwise."""
+    """The layout, if it is known from elsewhere."""
 
     @property
     def layout(self) -> FoundLayout | None:
-        """The order that is sure and that no other rivals."""
+        """The layout of the order that is sure and unrivalled; None if there is none."""
         if self.known is not None:
             return self.known
         best, *others = sorted(self.orders, key=lambda one: -one.agreement) or [_Order(None, 0.0)]
@@ -125,10 +125,10 @@ class Evidence:
         return best.layout if sure or alone else None
 
     def like(self, known: FoundLayout) -> FoundLayout | None:
-        """The layout of something else, if this can have it, in one tensor alone, and nothing speaks for another.
+        """A layout like ``known``, if exactly one tensor can have it and no other order agrees better.
 
-        Behind attention, and in the last maps of small pictures, what is local may be too little to be found. Positions
-        that move differently, and not as this layout says, speak for an order that nobody knows.
+        After attention, and in the last maps of small pictures, movement may be too little local to find a layout.
+        Positions that move differently, and not as this layout predicts, point to an unknown order.
         """
         alike = [one for one in self.orders if one.layout and one.layout.is_like(known)]
         if len(alike) != 1 or not alike[0].explains:
@@ -136,8 +136,8 @@ class Evidence:
         most = max(alike[0].agreement, _CONTRARY)
         return alike[0].layout if all(one.agreement <= most for one in self.orders) else None
 
-    def known_as(self, layout: FoundLayout | None) -> "Evidence":
-        """The same of an output whose layout is known."""
+    def with_layout(self, layout: FoundLayout | None) -> "Evidence":
+        """These observations with the layout set to a known one."""
         return replace(self, known=layout)
 
     @property
@@ -149,11 +149,11 @@ class Evidence:
         several = len({one.layout.part for one in self.orders if one.layout and one.agreement >= _SURE}) > 1
         if several:
             return f"it returns several feature maps ({shown})"
-        return f"which of the entries of its output ({shown}) lie where in the picture could not be found"
+        return f"where the entries of its output ({shown}) lie in the picture could not be determined"
 
 
 def evidence_of(single: object, pictured: object, count: int, image: tuple[int, int]) -> Evidence:
-    """What the output for one picture, and that for ``count`` pictures that differ in one band, say of the layout."""
+    """Evidence on the layout, from the outputs for one picture and for ``count`` pictures that differ in one band."""
     one, many = tensors_of(single), tensors_of(pictured)
     shapes = tuple(tuple(tensor.shape) for tensor in many)
     if not many or len(one) != len(many):
@@ -174,7 +174,7 @@ def evidence_of(single: object, pictured: object, count: int, image: tuple[int, 
 
 
 def _batch_axis(single: tuple[int, ...], many: tuple[int, ...], count: int) -> int | None:
-    """The axis that is 1 for one picture and ``count`` for so many, all others being equal."""
+    """The axis of length 1 for one picture and ``count`` for ``count``; None unless all others are equal."""
     if len(single) != len(many):
         return None
     changed = [axis for axis, (one, other) in enumerate(zip(single, many, strict=True)) if one != other]
@@ -182,7 +182,7 @@ def _batch_axis(single: tuple[int, ...], many: tuple[int, ...], count: int) -> i
 
 
 def _orders(part: int, values: Tensor, batch: int, image: tuple[int, int]) -> Iterator[_Order]:
-    """All ways to read a tensor; numbers that are not all finite move nothing, and so speak for none of them."""
+    """All ways to read a tensor; one with non-finite numbers counts as not moving, so it supports none of them."""
     others = tuple(axis for axis in range(values.ndim) if axis != batch)
     values = values if bool(values.isfinite().all()) else torch.zeros_like(values)
     first = values.permute(batch, *others)
@@ -195,7 +195,7 @@ def _orders(part: int, values: Tensor, batch: int, image: tuple[int, int]) -> It
 
 
 def _maps(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, int]) -> Iterator[_Order]:
-    """Channels first, and channels last, whichever have cells that are not too long for the picture."""
+    """Channels first and channels last, if their cells are not too elongated for the picture."""
     _, one, two, three = values.shape
     for layout, channel, grid in ((Layout.CHANNELS_FIRST, 1, (two, three)), (Layout.CHANNELS_LAST, 3, (one, two))):
         found = FoundLayout(part, axes, layout, (one, two, three), grid)
@@ -203,14 +203,14 @@ def _maps(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, in
         if grid != (1, 1) and 1 / _LONGEST <= long <= _LONGEST:
             movement = displacement(values, channel)
             yield _Order(found, agreement(movement, *_raster(grid), grid), difference(movement, grid))
-        elif grid == (1, 1) and values.shape[channel] > 1:  # a single cell: the only axis there is holds the channels
+        elif grid == (1, 1) and values.shape[channel] > 1:  # a single cell: the only longer axis holds the channels
             yield _Order(found, 1.0)
 
 
 def _tokens(part: int, values: Tensor, axes: tuple[int, ...], image: tuple[int, int]) -> Iterator[_Order]:
-    """Patches row by row, with some tokens before them; and orders that are not read, so as not to mistake them.
+    """Patches row by row with some tokens before them, and rival orders (None), which are compared but never read.
 
-    Among these are patches behind a row of tokens or more: they may be registers, or the padding of a picture.
+    One rival is patches after a full row of tokens or more, which may be registers or the padding of a picture.
     """
     count, width = values.shape[1:]
     movement = displacement(values, 2)
@@ -236,12 +236,12 @@ def _raster(grid: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def _behind(extra: int, cells: NDArray[np.int64], ahead: int = 0) -> NDArray[np.int64]:
-    """The cells with so many tokens that have none, behind the first ``ahead`` of them."""
+    """The cells with ``extra`` tokens without a cell (-1) inserted after the first ``ahead``."""
     return np.concatenate([cells[:ahead], np.full(extra, -1), cells[ahead:]])
 
 
 def _grids(cells: int, image: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Grids of so many cells whose cells are about square in the picture, by up to one row or column."""
+    """Grids of ``cells`` cells that are nearly square in the picture: within one column, or 34 % of the columns."""
     for height in range(2, cells // 2 + 1):
         width = cells // height
         if height * width != cells:

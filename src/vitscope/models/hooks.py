@@ -1,4 +1,4 @@
-"""Hooks on submodules that last one call."""
+"""Temporary hooks on submodules."""
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ After = Callable[[str, object], object]
 
 
 def takes_hooks(part: nn.Module) -> bool:
-    """Whether a module takes hooks; programs of TorchScript do not."""
+    """Whether a module takes hooks; TorchScript programs do not."""
     return type(part).register_forward_pre_hook is nn.Module.register_forward_pre_hook
 
 

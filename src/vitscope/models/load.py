@@ -13,13 +13,13 @@ from vitscope.models.catalogue import library_of
 from vitscope.models.classes import outputs_of, refuse_probabilities
 from vitscope.models.feed import refuse_unmade
 from vitscope.models.input import input_of, resize_input
-from vitscope.models.made import Asked, make_from_module, make_from_name
+from vitscope.models.made import LoadOptions, make_from_module, make_from_name
 from vitscope.models.pixels import PixelInput
 from vitscope.models.subject import Subject
 from vitscope.models.unwrapped import unwrap
 
 _BY_NAME = ("pretrained", "random")
-"""Weights that are the name's own, and so are its classes."""
+"""Weights that follow from the model's name, as its classes then do."""
 
 
 def load(
@@ -48,24 +48,26 @@ def load(
     * ``timm/NAME``, ``torchvision/NAME``, ``transformers/NAME``: random weights, ``pretrained`` ones, or ``weights``
       from a file;
     * a local ``save_pretrained`` folder of timm or transformers;
-    * a checkpoint file that says what it is the weights of, as ``vitscope train`` writes them, and timm's trainer;
+    * a checkpoint file that names its model, as written by ``vitscope train`` and timm's trainer;
     * a ``torch.nn.Module``; one of no known library needs ``input``, and is read at ``units`` (names of submodules),
-      or at its repeated blocks. A wrapper (compiled, parallel, an average, a class around one model of a library that
-      gives its logits) is examined as what it holds.
+      or at its repeated blocks. For a wrapper (compiled, parallel, an average, a class around one model of a library
+      that gives its logits), the model inside is examined.
 
     ``weights`` is a ``.safetensors`` file or one of ``torch.save``, read with ``weights_only=True``: a state dict, or a
-    trainer's checkpoint in which one lies behind any one prefix. Of averaged weights (EMA, SWA) beside raw ones the
-    averaged are taken, unless ``average`` is False; ``part`` is the key of the set that is meant if there are several
-    more. Number of classes and channels come from the file; ``class_count``, ``image_size`` (a side, or height and
-    width), ``channels`` and ``options`` (arguments of the library's constructor) say what a name leaves open.
+    trainer's checkpoint that holds one under any single prefix. If there are averaged weights (EMA, SWA) beside raw
+    ones, the averaged are taken unless ``average`` is False; ``part`` is the key of the set to take if several are
+    left. The number of classes and channels comes from the file; ``class_count``, ``image_size`` (a side, or height and
+    width), ``channels`` and ``options`` (arguments of the library's constructor) set what a name leaves open.
 
     ``input`` replaces the model's own preprocessing, ``crop`` (timm, torchvision) only the share of the shorter side
-    that its centre crop keeps; ``classes`` names its outputs. A module that is handed over is put on ``device`` and in
-    evaluation mode, and otherwise left as it is: ``weights`` are loaded into a copy. Raises ``UserError`` naming what
-    was given.
+    that its centre crop keeps; ``classes`` names its outputs. A module that you pass is put on ``device`` and in
+    evaluation mode, and otherwise left as it is: ``weights`` are loaded into a copy. Raises ``UserError`` naming the
+    argument at fault.
     """
     size = Size(class_count, (image_size, image_size) if isinstance(image_size, int) else image_size, channels)
-    asked = Asked(pretrained, None if weights is None else Path(weights), average, part, size, options or {}, input)
+    asked = LoadOptions(
+        pretrained, None if weights is None else Path(weights), average, part, size, options or {}, input
+    )
     if isinstance(model, str | os.PathLike):
         made = make_from_name(os.fspath(model), asked)
     else:

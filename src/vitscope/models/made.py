@@ -1,4 +1,4 @@
-"""A module from what names it: a library's name, a folder, a checkpoint, or itself; with the weights of a file."""
+"""A module from a library's name, a folder, a checkpoint, or the module itself; with the weights of a file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,32 +16,32 @@ from vitscope.models.catalogue import import_adapters, library_of
 from vitscope.models.checkpoint import checkpoint_of, groups_in
 from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
-from vitscope.models.recorded import Recorded, class_names, ignored_input, read_record
+from vitscope.models.recorded import Recorded, class_names, note_ignored_input, read_record
 from vitscope.models.rewritten import copy_module
-from vitscope.models.sized import Named, Shapes, size_of
+from vitscope.models.sized import NamedModel, Shapes, size_of
 from vitscope.models.weight_file import Contents, read_contents
 from vitscope.models.weight_sets import TensorGroup, WeightSet, candidate, choose_set, fitting_sets, groups_of, only
 
 _COUNTED = ("total_ops", "total_params", "n_averaged")
-"""What counters of operations (thop) and of averaged steps leave in a file as if it were weights."""
+"""Counters of operations (thop) and of averaged steps, which files hold among the weights."""
 _LIBRARIES = ("timm", "torchvision", "transformers", "vitscope")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user says of a model besides its name."""
+class LoadOptions:
+    """What the user requests of a model besides its name."""
 
     pretrained: bool = False
     weights: Path | None = None
     average: bool | None = None
-    """Whether averaged weights are to be taken of a file that has both; None for them if there are any."""
+    """Whether to take averaged weights from a file that has both; None takes them if there are any."""
     part: str | None = None
-    """Which of several sets of weights in the file."""
+    """Which of several sets of weights in the file to take."""
     size: Size = field(default_factory=Size)
     options: Mapping[str, object] = field(default_factory=dict[str, object])
     """Arguments of the library's constructor."""
     input: PixelInput | None = None
-    """What pictures are shown as, in place of all that is said of it elsewhere."""
+    """The model's input, which overrides every other source."""
 
     def refuse_size(self, what: str) -> None:
         """Raise if a size is given for a model that already exists."""
@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class MadeModel:
-    """A module, and what is known of it."""
+    """A module, and what is known about it."""
 
     module: nn.Module
     name: str
@@ -60,36 +60,36 @@ class MadeModel:
     input: PixelInput | None = None
     notes: tuple[str, ...] = ()
     labels: tuple[tuple[str, object], ...] = ()
-    """Names of classes as a foreign file holds them, each with its key."""
+    """Class names as a foreign file holds them, each with its key."""
 
 
-def make_from_module(module: nn.Module, asked: Asked) -> MadeModel:
-    """The module itself; a copy of it if it is given weights."""
+def make_from_module(module: nn.Module, asked: LoadOptions) -> MadeModel:
+    """The module itself, or a copy with the requested weights."""
     name = type(module).__name__
-    asked.refuse_size(f"A module that is handed over ({name})")
+    asked.refuse_size(f"A module that you pass ({name})")
     if asked.weights is None:
         return MadeModel(module, name, "as handed over")
     contents = read_contents(asked.weights)
     return _fill(MadeModel(copy_module(module), name, str(asked.weights)), contents, asked.weights, asked)
 
 
-def make_from_name(model: str, asked: Asked) -> MadeModel:
-    """The model of this name, folder or checkpoint. Raises ``UserError`` naming what it is, if it is none of these."""
+def make_from_name(model: str, asked: LoadOptions) -> MadeModel:
+    """The model of this name, folder or checkpoint. Raises ``UserError`` if ``model`` is none of these."""
     path = Path(model)
     if path.is_file():
         return _from_file(path, asked)
     if (path / "config.json").is_file():
         return _from_folder(path, asked)
     if reserved := [key for key in ("name", "pretrained") if key in asked.options]:
-        raise UserError(f"{model} takes no argument {reserved[0]!r} here: it is no size or switch of the model's own.")
+        raise UserError(f"{model} takes no argument {reserved[0]!r} here: it is not an argument of the model itself.")
     prefix, _, rest = model.partition("/")
     prefix, rest = (prefix, rest) if rest else ("vitscope", prefix)
     if prefix not in _LIBRARIES:
         raise UserError(
-            f"{model!r} is no file, no saved folder and no model name; a name is digits, vit-micro, "
+            f"{model!r} is no file, saved folder or model name; a name is digits, vit-micro, "
             "timm/NAME, torchvision/NAME or transformers/NAME."
         )
-    named = Named(_library(prefix), rest, asked.options)
+    named = NamedModel(_library(prefix), rest, asked.options)
     if asked.weights is not None and asked.pretrained:
         raise UserError(f"--pretrained and --weights {asked.weights} are two sets of weights; give one of them.")
     if asked.weights is not None:
@@ -103,15 +103,15 @@ def make_from_name(model: str, asked: Asked) -> MadeModel:
     )
 
 
-def _head_note(named: Named, asked: Asked) -> tuple[str, ...]:
-    """Which of pretrained weights are random nevertheless: those of a classifier of another size."""
+def _head_note(named: NamedModel, asked: LoadOptions) -> tuple[str, ...]:
+    """A note on the weights that are random despite ``pretrained``: those of a classifier of another size."""
     (key,) = named.library.options(Size(classes=1))
     if not asked.pretrained or (asked.size.classes is None and key not in asked.options):
         return ()
     plain = replace(named, options={name: value for name, value in named.options.items() if name != key})
     own, sized = plain.shapes(Size()), named.shapes(Size(asked.size.classes))
     new = sorted(name for name, shape in sized.items() if own.get(name) != shape)
-    return (f"Pretrained but for {_some(new)}, which are random: the classifier is of another size.",) if new else ()
+    return (f"Pretrained except {_some(new)}, which are random: the classifier has another size.",) if new else ()
 
 
 def _library(prefix: str) -> type[AbstractLibrary]:
@@ -119,7 +119,7 @@ def _library(prefix: str) -> type[AbstractLibrary]:
     return next(library for _, library in LIBRARIES.items() if library.name == prefix)
 
 
-def _from_folder(path: Path, asked: Asked) -> MadeModel:
+def _from_folder(path: Path, asked: LoadOptions) -> MadeModel:
     """The model that a folder was saved from, with its weights or those of another file."""
     asked.refuse_size("A saved folder")
     folder = read_folder(path, weights=asked.weights is None)
@@ -139,10 +139,10 @@ def _from_folder(path: Path, asked: Asked) -> MadeModel:
     raise UserError(f"{path}/config.json names no architecture of timm or transformers; its keys: {keys}.")
 
 
-def _from_file(path: Path, asked: Asked) -> MadeModel:
-    """A checkpoint that says what it is the weights of: the project's own, or a trainer's with its architecture."""
+def _from_file(path: Path, asked: LoadOptions) -> MadeModel:
+    """A checkpoint that names its model: the project's own, or a trainer's with its architecture."""
     if asked.weights is not None:
-        raise UserError(f"{path} is a file of weights, and --weights {asked.weights} another; give one of them.")
+        raise UserError(f"{path} and --weights {asked.weights} are both files of weights; give one of them.")
     contents = read_contents(path)
     checkpoint = checkpoint_of(path, contents)
     if checkpoint.model is not None:
@@ -152,46 +152,46 @@ def _from_file(path: Path, asked: Asked) -> MadeModel:
             module = restore_module(checkpoint)
         except UserError as error:
             why = reason(error)
-            raise UserError(f"{path} does not hold the {checkpoint.model} that it says it does: {why}.") from error
+            raise UserError(f"{path} says that it holds {checkpoint.model}, but does not: {why}.") from error
         return MadeModel(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
     said = read_record(contents.data)
     fits = [name for name in said.names if _fits(name, contents, said, asked)] or list(said.names)
     if len(fits) == 1:
         prefix, _, rest = fits[0].partition("/")
-        made = _of_file(fits[0], Named(_library(prefix), rest, asked.options), path, contents, asked)
-        return replace(made, notes=(f"{path.name} says that it is of {said.said}: read as {fits[0]}.", *made.notes))
+        made = _of_file(fits[0], NamedModel(_library(prefix), rest, asked.options), path, contents, asked)
+        return replace(made, notes=(f"{path.name} names the architecture {said.said}: read as {fits[0]}.", *made.notes))
     groups = groups_in(path, contents)
     likely = _likely(groups)
-    words = f"it says {said.said}, which is {' or '.join(fits)}" if fits else likely and f"its weights {likely}"
+    words = f"it names {said.said}, which is {' or '.join(fits)}" if fits else likely and f"its weights {likely}"
     example = fits[0] if fits else "timm/NAME"
     raise UserError(
-        f"{path} does not say which model it holds the weights of{f' ({words})' if words else ''}; name the "
-        f"architecture and give the file beside it: {example} --weights {path}."
+        f"{path} does not say which model its weights belong to{f' ({words})' if words else ''}; name the "
+        f"architecture and give the file with it: {example} --weights {path}."
     )
 
 
-def _refuse_choice(path: Path, asked: Asked) -> None:
+def _refuse_choice(path: Path, asked: LoadOptions) -> None:
     if asked.average is not None or asked.part is not None:
-        raise UserError(f"{path} holds one set of weights; leave out --ema, --raw and --part.")
+        raise UserError(f"{path} holds only one set of weights; leave out --ema, --raw and --part.")
 
 
-def _fits(name: str, contents: Contents, said: Recorded, asked: Asked) -> bool:
+def _fits(name: str, contents: Contents, said: Recorded, asked: LoadOptions) -> bool:
     prefix, _, rest = name.partition("/")
-    named = Named(_library(prefix), rest, {**said.options, **asked.options})
+    named = NamedModel(_library(prefix), rest, {**said.options, **asked.options})
     try:
         return bool(fitting_sets(groups_of(contents.data), list(named.shapes(asked.size))))
     except UserError:
         return False
 
 
-def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: Asked) -> MadeModel:
-    """The named model in the size of the file's weights, with them."""
+def _of_file(model: str, named: NamedModel, path: Path, contents: Contents, asked: LoadOptions) -> MadeModel:
+    """The named model in the size of the file's weights, with these loaded."""
     said = read_record(contents.data)
     size = asked.size
     heard = _name_notes(model, said, path)
     if said.is_of(model):
-        model = said.tagged(model)
-        named = Named(named.library, model.partition("/")[2] or model, {**said.options, **named.options})
+        model = said.add_tag(model)
+        named = NamedModel(named.library, model.partition("/")[2] or model, {**said.options, **named.options})
         size = replace(size, image=size.image or (None if "img_size" in named.options else said.image))
     found = _choose_set(named, size, path, contents, asked)
     if found is not None:
@@ -202,21 +202,21 @@ def _of_file(model: str, named: Named, path: Path, contents: Contents, asked: As
 
         show_as(module, said.shown)
     elif said.is_of(model) and named.library.name == "torchvision":
-        heard = (*heard, *ignored_input(path, said, named.library.preprocessing(module)))
+        heard = (*heard, *note_ignored_input(path, said, named.library.preprocessing(module)))
     made = _fill(MadeModel(module, model, str(path)), contents, path, asked)
     return replace(made, notes=(*heard, *_size_notes(path, asked.size, size), *made.notes))
 
 
 def _name_notes(model: str, said: Recorded, path: Path) -> tuple[str, ...]:
-    """What is to be said if the file names another model than the user, or more of it."""
+    """A note if the file names another model than the user, or names it more precisely."""
     if not said.is_of(model) or ("." in model and model not in said.names and any("." in one for one in said.names)):
-        return (f"{path.name} says that it is of {said.said}: it is read as {model}, with the input of that.",)
-    tagged = said.tagged(model)
-    return () if tagged == model else (f"{path.name} says that it is of {said.said}: its input is that of {tagged}.",)
+        return (f"{path.name} names the architecture {said.said}: it is read as {model}, whose input is used.",)
+    tagged = said.add_tag(model)
+    return () if tagged == model else (f"{path.name} names the architecture {said.said}: its input is {tagged}'s.",)
 
 
-def _choose_set(named: Named, size: Size, path: Path, contents: Contents, asked: Asked) -> WeightSet | None:
-    """The set of weights that has the model's names, or those of the model without a classifier; None if none has."""
+def _choose_set(named: NamedModel, size: Size, path: Path, contents: Contents, asked: LoadOptions) -> WeightSet | None:
+    """The set of weights with the model's names, or with those of the model without a classifier; None if none."""
     groups = groups_in(path, contents)
     for tried in (size, replace(size, classes=0)):
         try:
@@ -226,7 +226,7 @@ def _choose_set(named: Named, size: Size, path: Path, contents: Contents, asked:
             if tried is size:
                 raise
             continue
-        if sets:  # which average there is besides, if any, is known when the module is made
+        if sets:  # incomplete averages are only found once the module is made
             average = asked.average if any(one.averaged for one in sets) else None
             return choose_set(str(path), sets, average, asked.part)
     return None
@@ -239,19 +239,19 @@ def _size_notes(path: Path, asked: Size, size: Size) -> tuple[str, ...]:
         "size of the input": (asked.image, size.image),
     }
     if size.classes == 0 and asked.classes is None:
-        return (f"{path.name} has no classifier's weights: the model is without one.",)
+        return (f"{path.name} has no weights of a classifier: the model is built without one.",)
     said = [f"{what} ({_words(now)})" for what, (before, now) in read.items() if now != before]
-    return (f"The {' and the '.join(said)} {'is' if len(said) == 1 else 'are'} that of {path.name}.",) if said else ()
+    return (f"The {' and the '.join(said)} {'comes' if len(said) == 1 else 'come'} from {path.name}.",) if said else ()
 
 
 def _words(value: int | tuple[int, int] | None) -> str:
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _fill(made: MadeModel, contents: Contents, path: Path, asked: Asked, saved: bool = False) -> MadeModel:
-    """The module with the weights of the file that fit it, and what is to be said of them.
+def _fill(made: MadeModel, contents: Contents, path: Path, asked: LoadOptions, saved: bool = False) -> MadeModel:
+    """The module with the weights of the file that fit it, and notes on them.
 
-    If they were ``saved`` with its configuration, weights of parts that it has not are left out.
+    If they were ``saved`` with its configuration, weights of parts that it lacks are left out.
     """
     library, groups = library_of(made.module), groups_in(path, contents)
     own = made.module.state_dict()
@@ -281,18 +281,18 @@ def _load(module: nn.Module, state: dict[str, Tensor], library: type[AbstractLib
 
 
 def _rename(module: nn.Module, library: type[AbstractLibrary], groups: Sequence[TensorGroup]) -> tuple[WeightSet, ...]:
-    """The sets that fit by the names that the library gives today to what they are named."""
+    """The sets that fit after the library has replaced names of earlier versions by today's."""
     own = module.state_dict()
     found = [candidate(group, own) for group in groups]
     return fitting_sets(
-        [TensorGroup(one.words, library.renamed(module, one.state), one.averaged) for one in found], list(own)
+        [TensorGroup(one.words, library.update_names(module, one.state), one.averaged) for one in found], list(own)
     )
 
 
 def _of_any_names(
     own: Mapping[str, Tensor], library: type[AbstractLibrary], groups: Sequence[TensorGroup]
 ) -> tuple[WeightSet, ...]:
-    """What may be the model's for a library that finds out when it loads it: large enough, or all that there is."""
+    """Sets that may fit, for a library that translates names on loading: large enough ones, or the only one."""
     found = [candidate(group, own) for group in groups] if library.renames else []
     needed = sum(one.numel() for one in own.values()) / 2
     return tuple(one for one in found if len(found) == 1 or sum(map(Tensor.numel, one.state.values())) > needed)
@@ -301,7 +301,7 @@ def _of_any_names(
 def _own_part(
     found: WeightSet, module: nn.Module, sets: Sequence[WeightSet]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The set without what is another's or what the module makes itself, and the names that stay beside it.
+    """The set without tensors of other sets or that the module makes itself, and the names that are left out.
 
     Counters of batches, which change nothing in evaluation, are the module's own if the file has none.
     """
@@ -333,22 +333,22 @@ def _set_notes(path: Path, found: WeightSet, others: Sequence[WeightSet], beside
     if found.lent:
         lent = sorted(name for name in found.lent if not name.endswith("num_batches_tracked"))
         said.append(f"their buffers are the raw ones' ({_some(lent)})")
-    if found.dropped:
-        said.append(f"their names without {', '.join(found.dropped)}")
+    if found.dropped_parts:
+        said.append(f"their names without {', '.join(found.dropped_parts)}")
     if beside:
-        said.append(f"left beside: {_some(beside)}")
+        said.append(f"left out: {_some(beside)}")
     return [f"Weights of {path.name}: {'; '.join(said)}."] if said else []
 
 
 def _average_notes(path: Path, averages: Sequence[str]) -> list[str]:
     if not averages:
         return []
-    said = f"{path.name} also holds averages ({_some(averages)}), which are no set of the model's weights by name"
+    said = f"{path.name} also holds averages ({_some(averages)}), which do not fit the model's weights by name"
     return [f"{said}: the raw ones were taken."]
 
 
 def _number_notes(path: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Which numbers are kept in another precision than the file's."""
+    """Notes on weights whose precision in the model differs from the file's."""
     kinds = {
         (str(one.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
         for name, one in state.items()
@@ -367,7 +367,7 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def _nearest(groups: Iterable[TensorGroup], own: Mapping[str, Tensor]) -> Shapes:
-    """The weights of a file that have most names in common with the model's, if only in their last parts."""
+    """The shapes of the file's group that shares most names with the model, compared by their last parts."""
 
     def common(group: TensorGroup) -> int:
         return sum(name.rpartition(".")[2] in lasts for name in group.tensors)
@@ -378,7 +378,7 @@ def _nearest(groups: Iterable[TensorGroup], own: Mapping[str, Tensor]) -> Shapes
 
 
 def _bare(group: TensorGroup) -> Shapes:
-    """Names and shapes without the parts that all names begin with."""
+    """Names and shapes without the prefix that all names share."""
     shapes = _shapes(only(group).state)
     while len({name.partition(".")[0] for name in shapes}) == 1 and all("." in name for name in shapes):
         shapes = {name.partition(".")[2]: shape for name, shape in shapes.items()}
@@ -386,7 +386,7 @@ def _bare(group: TensorGroup) -> Shapes:
 
 
 def _likely(groups: Iterable[TensorGroup]) -> str:
-    """What the weights of a file look like, in words that follow "its weights"; nothing if that is not known."""
+    """What the weights of a file look like, in words that follow "its weights"; empty if unknown."""
     for group in groups:
         found = nearest_architectures(_bare(group))
         if found:

@@ -1,4 +1,4 @@
-"""The anatomy of a model nobody described: its repeated blocks, read where they stand by hooks that last one call."""
+"""The anatomy of a model without an adapter: its repeated blocks, read in place by temporary hooks."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.bands import band_pictures
-from vitscope.models.blocks import NestedBlock, blocks_of, find_passed_by
+from vitscope.models.blocks import NestedBlock, blocks_of, find_bypassed
 from vitscope.models.following import layers_apart, same_map
 from vitscope.models.found_layout import Evidence, FoundLayout, evidence_of, tensors_of
 from vitscope.models.hooks import hooks, takes_hooks
@@ -26,11 +26,10 @@ from vitscope.models.unit import Place, UnitKind
 class NamedModules(AbstractAnatomy):
     """A module read at the outputs of named submodules, in the order in which they run.
 
-    ``layouts`` say how the output of each is laid out, ``entering`` what enters it; where that of the first is None,
-    there is no layer 0. ``apart`` are the layers across which no change of the stream can be told
-    (:func:`layers_apart`).
-    Feature maps, variance, logits and loss can be had; attention weights, which no module returns in a way that could
-    be relied on, cannot.
+    ``layouts`` are the layouts of their outputs, ``entering`` those of their inputs; if the first of these is None,
+    there is no layer 0. ``apart`` are the layers across which no change can be measured (:func:`layers_apart`).
+    Feature maps, variance, logits and loss are available; attention weights are not, because no module returns them in
+    a reliable way.
     """
 
     module: nn.Module
@@ -46,17 +45,17 @@ class NamedModules(AbstractAnatomy):
 
     @property
     def entry(self) -> FoundLayout | None:
-        """How what enters the first unit is laid out, if that is known."""
+        """The layout of the first unit's input, if it is known."""
         return self.entering[0] if self.entering else None
 
     def walk(self, images: Float[Tensor, "batch channels height width"], observer: AbstractObserver) -> Tensor:
-        """The module's own forward pass on a copy of the images, its blocks' outputs shown as they come.
+        """The module's own forward pass on a copy of the images; the observer sees each block's output as it comes.
 
-        What enters the first block is shown before it runs: it may work in place. A layer is said to follow the one
-        before only if the map that enters it is, entry by entry, the one that left last. Cost: one comparison a layer,
-        of maps that do not lie in the same memory. Raises ``UserError`` if a block does not run once.
+        The input of the first block is shown before it runs, because it may work in place. A layer follows the one
+        before only if the map that enters it equals, entry by entry, the one that left last. Cost: one comparison per
+        layer, of maps that do not share memory. Raises ``UserError`` if a block does not run exactly once.
         """
-        if type(observer) is Unwatched:  # not what is derived from it, which may watch
+        if type(observer) is Unwatched:  # not a subclass, which may watch
             return own_output(self.module, images)
         layers = {place.name: layer for layer, place in enumerate(self.found, start=1)}
         follows: dict[int, bool] = {}
@@ -67,7 +66,7 @@ class NamedModules(AbstractAnatomy):
             stream = layout.stream(given)
             if stream is None:
                 name = self.found[max(layer - 1, 0)].name
-                raise UserError(f"The unit {name!r} met another kind of output than when its layout was looked for.")
+                raise UserError(f"The unit {name!r} has another kind of output than when its layout was determined.")
             return stream
 
         def before(name: str, ordered: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -97,26 +96,26 @@ def _refuse_other_runs(runs: Counter[str], names: Iterable[str]) -> None:
     if odd is not None:
         times = "did not run" if not runs[odd] else f"ran {runs[odd]} times"
         raise UserError(
-            f"The unit {odd!r} {times} for a batch of images, and once for pictures of noise, so images cannot be "
-            "compared there; load the model with units=[...] that run once for every image (units=[] reads its "
-            "logits alone)."
+            f"The unit {odd!r} {times} for a batch of images, but once for pictures of noise, so images cannot be "
+            "compared there; load the model with units=[...] that run once for every image (units=[] reads only its "
+            "logits)."
         )
 
 
-def named_modules(
+def anatomy_at_blocks(
     module: nn.Module, units: Sequence[str] | None, image: tuple[int, int, int]
 ) -> tuple[NamedModules, tuple[str, ...]]:
-    """The anatomy at ``units``, or at the module's repeated blocks where None; and what must be said of it.
+    """The anatomy at ``units``, or at the module's repeated blocks if None, and notes on it.
 
-    The blocks are the innermost modules with parts of their own that stand in an ``nn.Sequential`` or
-    ``nn.ModuleList``; or the one around them, if a shortcut or another branch passes by those inside, or if how these
-    return their maps cannot be found out. A block whose map is smaller than the one before is downsampling; one with a
-    spatial kernel is a convolution.
+    The blocks are the innermost modules with parts of their own in an ``nn.Sequential``, ``nn.ModuleList`` or
+    ``nn.ModuleDict``; or the one around them, if a shortcut or another branch bypasses those inside, or if the layouts
+    of these cannot be determined. A block whose map has another size than the one before counts as downsampling; one
+    with a spatial kernel is a convolution.
 
-    How an output is laid out is found out by pictures that differ in one band: see :class:`FoundLayout`. A block of
-    which it is not found is left out, and named. Raises ``UserError`` if a requested unit does not exist,
-    runs twice, or returns no feature map. Cost: forward passes of one, eleven and one image; where blocks lie in
-    blocks, two more of two images.
+    The layout of an output is found with pictures that differ in one band: see :class:`FoundLayout`. A block whose
+    layout is not found is left out and named in a note. Raises ``UserError`` if a requested unit does not exist, runs
+    twice, or returns no feature map. Cost: forward passes of one, eleven and one image; for nested blocks, two more of
+    two images.
     """
     known = dict(module.named_modules())
     if units is not None and (wrong := [name for name in units if name not in known]):
@@ -128,7 +127,7 @@ def named_modules(
     layouts = _layouts(looks, known)
     if units is not None:
         _refuse_unread(looks, layouts)
-    beside = find_passed_by(module, blocks, layouts, probe_images(image))
+    beside = find_bypassed(module, blocks, layouts, probe_images(image))
     chosen = {name for block in blocks for name in block.readable(layouts, beside)}
     order = [name for name in looks if name in chosen]
     anatomy = NamedModules(
@@ -143,7 +142,7 @@ def named_modules(
 
 
 def _refuse_unread(looks: "Mapping[str, _Look]", layouts: Mapping[str, FoundLayout]) -> None:
-    """Raise ``UserError`` where a unit that was asked for cannot be read."""
+    """Raise ``UserError`` if a requested unit cannot be read."""
     for name, look in looks.items():
         if name not in layouts:
             why = f"returns no feature map: {look.why_not}" if look.runs == 1 else f"cannot be read: {look.why_not}"
@@ -152,14 +151,14 @@ def _refuse_unread(looks: "Mapping[str, _Look]", layouts: Mapping[str, FoundLayo
 
 
 def _note_changes(anatomy: NamedModules) -> tuple[str, ...]:
-    """One sentence for all units across which no change is told."""
+    """One sentence for all units across which no change is measured."""
     names = [anatomy.found[layer - 1].name for layer in sorted(anatomy.apart)]
     if not names:
         return ()
     one = "each of them" if len(names) > 1 else "it"
     return (
-        f"The change across {_first(names, 'unit')} is not told: something lies between {one} and the unit before, "
-        "or a shortcut passes by.",
+        f"The change across {_first(names, 'unit')} is not measured: something lies between {one} and the unit "
+        "before, or a shortcut bypasses it.",
     )
 
 
@@ -170,7 +169,7 @@ def _first(names: Sequence[str], what: str) -> str:
 
 
 def _note_left_out(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[str, ...]:
-    """One sentence for all blocks that are left out for the same reason."""
+    """One sentence per reason, for all blocks that are left out for it."""
     reasons: dict[str, list[str]] = {}
     for name in left:
         reasons.setdefault(looks[name].why_not, []).append(name)
@@ -182,7 +181,7 @@ def _note_left_out(left: Sequence[str], looks: "Mapping[str, _Look]") -> tuple[s
 
 @dataclass
 class _Look:
-    """What was seen of a submodule with one picture, and with those that differ in a band."""
+    """What a submodule did with one picture, and with those that differ in a band."""
 
     runs: int = 0
     watched: bool = True
@@ -193,14 +192,14 @@ class _Look:
     def why_not(self) -> str:
         """Why it cannot be read."""
         if not self.watched:
-            return "it is a program of TorchScript, which does not show what leaves it"
+            return "it is a TorchScript program, which does not show its output"
         if self.runs == 1:
             return self.leaving.why_not
         return f"it runs {self.runs} times in one pass" if self.runs else "it does not run for pictures of noise"
 
 
 def _look_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, int]) -> dict[str, _Look]:
-    """The submodules in the order in which they end, with what they show of their layout."""
+    """The submodules in the order in which they end, with evidence on their layouts."""
     pictures = band_pictures(image)
     single: dict[str, tuple[object, object]] = {}
     entered: dict[str, object] = {}
@@ -234,21 +233,21 @@ def _look_at(module: nn.Module, names: Sequence[str], image: tuple[int, int, int
 
 
 def _shapes_only(output: object) -> list[Tensor]:
-    """The output's tensors without their numbers."""
+    """Tensors of the same shapes as the output's, without data."""
     return [torch.empty(tensor.shape, device="meta") for tensor in tensors_of(output)]
 
 
 def _layouts(looks: Mapping[str, _Look], known: Mapping[str, nn.Module]) -> dict[str, FoundLayout]:
-    """The layouts that were found; else that of an earlier block of the same class and shape, or of what enters.
+    """The layouts that were found; else that of an earlier block of the same class and shape, or of the input.
 
-    What enters without showing its layout has that of the last that left before and may be the same.
+    An input whose layout is not found takes that of the latest earlier output that it can share.
     """
     found: dict[str, FoundLayout] = {}
     earlier: dict[tuple[type[nn.Module], tuple[tuple[int, ...], ...]], FoundLayout] = {}
     for name, look in looks.items():
         if look.entering.layout is None:
             alike = (look.entering.like(before) for before in reversed(found.values()))
-            look.entering = look.entering.known_as(next((one for one in alike if one is not None), None))
+            look.entering = look.entering.with_layout(next((one for one in alike if one is not None), None))
         kind = (type(known[name]), look.leaving.shapes)
         layout = look.leaving.layout
         for other in (earlier.get(kind), look.entering.layout):

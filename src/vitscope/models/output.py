@@ -1,4 +1,4 @@
-"""What a module returns, as one row of numbers an image: logits, or the features of a tower without a classifier."""
+"""A module's output as one row of numbers per image: logits, or the features of a tower without a classifier."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -8,15 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 _NAMES = ("logits", "image_embeds", "pooler_output", "last_hidden_state")
-"""Where the outputs of transformers keep them, what is nearest to a decision first."""
+"""Attributes of transformers' outputs that hold them, the nearest to a decision first."""
 
 
 def rows_of(output: object) -> Float[Tensor, "batch width"] | None:
-    """Logits, or features if there are none; None for what is neither.
+    """Logits, or features if there are none; None for anything else.
 
-    A tensor of two axes is taken as it is, and of a mapping what is called ``logits`` there. Of an output of
-    transformers, its logits are taken, else its image embedding, else its pooled output, else the mean of its last
-    hidden state over tokens or positions. Of several tensors without names none is chosen.
+    A tensor with two axes is taken as it is; a mapping gives its ``logits``. An output of transformers gives its
+    logits, else its image embedding, else its pooled output, else the mean of its last hidden state over tokens or
+    positions. Several tensors without names give None.
     """
     if isinstance(output, Tensor):
         return output if output.ndim == 2 else None
@@ -31,7 +31,7 @@ def rows_of(output: object) -> Float[Tensor, "batch width"] | None:
 
 
 def describe_output(output: object) -> str:
-    """What a module returned, by shapes and names, as a part of a sentence."""
+    """A module's output described by shapes and names, as part of a sentence."""
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
     kind = type(output).__name__
@@ -44,7 +44,7 @@ def describe_output(output: object) -> str:
 
 
 def is_squeezed(output: object) -> bool:
-    """Whether it is one row of numbers, as ``squeeze()`` without an axis leaves of a batch of one."""
+    """Whether it is one row of numbers, as ``squeeze()`` without an axis makes of a batch of one."""
     return isinstance(output, Tensor) and output.ndim == 1
 
 

@@ -1,4 +1,4 @@
-"""A module's own forward pass: its call and its output, and whether a walk through its parts does the same."""
+"""A module's own forward pass: its call and its output, and whether a walk through its parts gives the same."""
 
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -21,11 +21,11 @@ from vitscope.models.subject import Composition, Unwatched
 
 _WANTED = "batch x classes logits"
 _TOLERANCE = 1e-4
-"""Largest difference of logits that counts as rounding, relative to the largest logit; in half precision more."""
+"""Largest difference of logits that counts as rounding, relative to the largest logit; larger in half precision."""
 
 
 def call_module(module: nn.Module, images: Tensor, arguments: Mapping[str, object] | None = None) -> object:
-    """What the module returns for a copy of the images in its own precision."""
+    """The module's output for a copy of the images in its own precision."""
     given = dict(arguments or {})
     if "pixel_values" in inspect.signature(module.forward).parameters:
         return module(pixel_values=module_input(module, images), **given)
@@ -39,11 +39,11 @@ def own_output(
     output = call_module(module, images)
     rows, name, count = rows_of(output), type(module).__name__, len(images)
     if rows is None:
-        advice = "squeeze no axis of the batch" if is_squeezed(output) else "wrap it in a module that does"
+        advice = "do not squeeze the batch axis" if is_squeezed(output) else "wrap it in a module that does"
         raise UserError(f"{name} returns {describe_output(output)}; a classifier returns {_WANTED}: {advice}.")
     if len(rows) != count:
         raise UserError(
-            f"{name} returns {_many(len(rows), 'row')} for {_many(count)}; a classifier returns {_WANTED}, one row an "
+            f"{name} returns {_many(len(rows), 'row')} for {_many(count)}; a classifier returns {_WANTED}, one row per "
             "image: wrap it in a module that does."
         )
     return rows
@@ -65,12 +65,12 @@ def why_unlike(
     images: Float[Tensor, "batch channels height width"],
     arguments: Mapping[str, object],
 ) -> str:
-    """Why a walk through the module's parts is not its own forward pass, or nothing: what it passes by comes first.
+    """Why a walk through the module's parts is not its own forward pass; empty if it is.
 
-    A forward hook or a method that was replaced in one object is passed by if its submodule runs fewer times in the
-    walk than in the forward pass; then it does not count whether the logits are equal, for it may act on other images.
-    A walk that is not random stands for no forward pass that is. Cost: a forward pass and a walk; two passes where they
-    differ.
+    Hooks and replaced methods that the walk skips come first: a forward hook, or a method replaced in one object, that
+    runs fewer times in the walk than in the forward pass. Equal logits do not matter then, because it may act on other
+    images. A deterministic walk cannot replace a random forward pass. Cost: a forward pass and a walk; two passes if
+    they differ.
     """
     with torch.no_grad(), _random_state_kept():
         with _count_calls(module) as own:
@@ -85,7 +85,7 @@ def why_unlike(
         if apart <= allowed_gap(module):
             return ""
         if _gap_of(call_module(module, images, arguments), expected) > allowed_gap(module):
-            return "its own forward pass is random (it gave other outputs for the same images twice)"
+            return "its own forward pass is random (it gave different outputs for the same images)"
     return f"its own forward pass gives other outputs (they differ by {apart:.2g} of the largest)"
 
 
@@ -95,7 +95,7 @@ def allowed_gap(module: nn.Module) -> float:
 
 
 def gap(logits: Tensor, output: object) -> float:
-    """The least relative difference between a walk's result and what it may stand for in an output."""
+    """The smallest relative difference between a walk's result and the parts of an output that it may be."""
     gaps = [distance(logits, rows) for rows in _rows(output) if rows.shape == logits.shape]
     return min(gaps, default=float("inf"))
 
@@ -106,7 +106,7 @@ def _gap_of(output: object, expected: object) -> float:
 
 
 def _rows(output: object) -> list[Tensor]:
-    """What a walk may end with: the logits, or, of a tower without them, any of its ways to sum up an image."""
+    """What a walk may end with: the logits, or, for a tower without them, any of its summaries of an image."""
     rows = rows_of(output)
     if isinstance(output, Tensor) or getattr(output, "logits", None) is not None:
         return [] if rows is None else [rows]
@@ -117,7 +117,7 @@ def _rows(output: object) -> list[Tensor]:
 
 
 def distance(one: Tensor, other: Tensor) -> float:
-    """The largest difference relative to the largest number; numbers that are not finite must be the same."""
+    """The largest difference relative to the largest number; infinite if non-finite numbers differ."""
     a, b = one.float().cpu(), other.float().cpu()
     same = (a == b) | (a.isnan() & b.isnan())
     if bool(same.all()):
@@ -135,7 +135,7 @@ def _random_state_kept() -> Generator[None]:
 
 @contextmanager
 def _count_calls(module: nn.Module) -> Generator[dict[str, int]]:
-    """How often what people attached to submodules runs: hooks and methods of single objects, by a name for each."""
+    """How often forward hooks and replaced methods of submodules run, by a label for each."""
     counts: dict[str, int] = {}
     with ExitStack() as stack:
         if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
@@ -170,7 +170,7 @@ class _Method:
 
 
 def _replaced_methods(part: nn.Module) -> Iterator[_Method]:
-    """Functions in the object itself that stand in for a method of its class."""
+    """Functions in the object itself that replace a method of its class."""
     for name, value in list(vars(part).items()):
         replaced = isinstance(value, FunctionType | MethodType | partial)
         if replaced and inspect.isfunction(getattr(type(part), name, None)):

@@ -1,4 +1,4 @@
-"""How a picture becomes an input that is told by its numbers: one size, one mode, one normalisation."""
+"""Inputs that a few numbers describe fully: one size, one colour mode, one normalisation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from vitscope.models.subject import Preprocessing
 MODES = {1: "L", 3: "RGB"}
 """The colour mode of a picture by its number of channels."""
 LARGEST = 8192
-"""Pixels of the longest side that an input may have, so that no configuration asks for all of the memory."""
+"""The largest side of an input in pixels, so that no configuration can use up the memory."""
 
 
 @dataclass(frozen=True)
 class PixelInput:
-    """An input of ``image`` pixels and 1 (grey) or 3 (RGB) channels, scaled to 0..1, less ``mean``, over ``std``.
+    """An input of ``image`` pixels and 1 (grey) or 3 (RGB) channels, scaled to 0..1, minus ``mean``, over ``std``.
 
-    ``image`` is the side of a square, or height and width. A picture of the right size is taken as it is; of any other,
+    ``image`` is the side of a square, or height and width. A picture of the right size is taken as it is; otherwise
     the largest centred part of the right shape is resized (bicubic). ``mean`` and ``std`` have one value, or one for
     each channel.
     """
@@ -36,12 +36,12 @@ class PixelInput:
         sides = (self.image, self.image) if isinstance(self.image, int) else tuple(self.image)
         if len(sides) != 2 or not all(1 <= side <= LARGEST for side in sides):
             raise UserError(
-                f"An input of {self.image} pixels was asked for; give the side of a square, or height and width, "
+                f"An input cannot have {self.image} pixels; give the side of a square, or height and width, "
                 f"of 1 to {LARGEST} pixels."
             )
         object.__setattr__(self, "image", sides[0] if sides[0] == sides[1] else sides)
         if self.channels not in MODES:
-            raise UserError(f"An input of {self.channels} channels was asked for; pictures have 1 (grey) or 3 (RGB).")
+            raise UserError(f"An input cannot have {self.channels} channels; pictures have 1 (grey) or 3 (RGB).")
         if not {len(self.mean), len(self.std)} <= {1, self.channels}:
             raise UserError(
                 f"mean has {len(self.mean)} and std {len(self.std)} values; "
@@ -77,7 +77,7 @@ class PixelInput:
     def normalise(
         self, pixels: UInt8[Tensor, "batch height width channels"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """What the model is given for these bytes, on the device they are on."""
+        """The model's input for these bytes, on their device."""
         mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255 - mean) / std
 
@@ -87,7 +87,7 @@ class PixelInput:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The same, as what a subject carries."""
+        """The input in the form that a subject carries."""
         mean, std = ("/".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
         sides = " x ".join(str(side) for side in self.shape)
         text = f"{sides}, bicubic, centre crop, mean {mean}, std {std}"

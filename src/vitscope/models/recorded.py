@@ -1,4 +1,4 @@
-"""What a trainer's checkpoint says of its model besides the weights: the architecture's name and how it was made."""
+"""What a trainer's checkpoint says about its model besides the weights: the architecture's name and its options."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,13 @@ _SETTINGS = (
     "params",
     "meta",
 )
-"""Where trainers keep what they were asked."""
+"""Keys under which trainers store their settings."""
 _INNER = ("model", "data", "dataset", "dataset_meta")
-"""Where settings are kept within those."""
+"""Keys of settings nested within those."""
 _NAMES = ("arch", "architecture", "model", "model_name", "backbone", "encoder", "network")
-"""What trainers call an architecture's name."""
+"""Keys under which trainers store an architecture's name."""
 _SHOWN = ("mean", "std", "crop_pct", "interpolation")
-"""What timm's trainer was told of the pictures."""
+"""Settings of timm's trainer for the pictures."""
 _CLASSES = (
     "class_names",
     "label_names",
@@ -42,11 +42,11 @@ _CLASSES = (
     "label_to_idx",
     "idx_to_label",
 )
-"""What trainers call the names of classes, or tables of them."""
+"""Keys under which trainers store the names of classes, or tables of them."""
 _SIZES = ("input_size", "img_size", "image_size", "val_crop_size")
-"""What trainers call the size of the pictures that they are judged by."""
+"""Keys under which trainers store the size of pictures in evaluation."""
 _CHANGING = {"gp": "global_pool", "global_pool": "global_pool", "bn_eps": "bn_eps"}
-"""Arguments of timm's trainer that change what a model computes and not the names of its weights."""
+"""Arguments of timm's trainer that change what a model computes but not the names of its weights."""
 _NOT_OWN = (
     "num_classes",
     "in_chans",
@@ -59,12 +59,12 @@ _NOT_OWN = (
     "cache_dir",
     "features_only",
 )
-"""What trainers give to timm's ``create_model`` besides arguments of the model, or what the weights say themselves."""
+"""Arguments of timm's ``create_model`` that are not the model's own, or that follow from the weights."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a checkpoint says of its model."""
+    """What a checkpoint says about its model."""
 
     names: tuple[str, ...] = ()
     """Models of the libraries that its architecture's name may mean, as in ``timm/vit_tiny_patch16_224``."""
@@ -75,19 +75,19 @@ class Recorded:
     image: tuple[int, int] | None = None
     """Height and width of the input."""
     shown: Mapping[str, object] = field(default_factory=dict[str, object])
-    """Mean, deviation, crop and interpolation that were chosen for the pictures."""
+    """Mean, deviation, crop and interpolation that the checkpoint sets for pictures."""
 
     def is_of(self, model: str) -> bool:
-        """Whether it can be what is said of the model that is named: of this architecture, or of none by name."""
+        """Whether it can describe ``model``: it names the same architecture, or none."""
         return not self.names or _bare(model) in map(_bare, self.names)
 
-    def tagged(self, model: str) -> str:
-        """The model that is named, with the tag of its weights that the file has if the name is without one."""
+    def add_tag(self, model: str) -> str:
+        """The name ``model``, with the tag of weights from the file if it has no tag of its own."""
         return next((name for name in self.names if _bare(name) == model), model)
 
 
 def read_record(data: Mapping[str, object]) -> Recorded:
-    """What the file says. Raises ``UserError`` for arguments that no model has."""
+    """Read what the file says about its model. Raises ``UserError`` for arguments that no model can have."""
     settings = [data, *_settings(data)]
     said = next((str(one[key]) for one in settings for key in _NAMES if _is_name(one.get(key))), None)
     asked: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def read_record(data: Mapping[str, object]) -> Recorded:
 
 
 def class_names(data: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
-    """The names of classes in a file, as they are there, each with its key; none of what only counts the classes."""
+    """The names of classes in a file, unchanged, each with its key; keys that only count classes are skipped."""
     found = ((key, one.get(key)) for one in (data, *_settings(data)) for key in _CLASSES)
     return tuple((key, names) for key, names in found if isinstance(names, Mapping | list | tuple) and names)
 
@@ -140,39 +140,39 @@ def _is_name(value: object) -> bool:
 
 
 def _models(said: str | None, data: Mapping[str, object]) -> tuple[str, ...]:
-    """The libraries' models of this name. PyTorch's own examples, which are torchvision's, keep a ``best_acc1``."""
+    """The libraries' models of this name; only torchvision's if there is a ``best_acc1``, as in PyTorch's examples."""
     if said is None:
         return ()
     library, _, name = said.rpartition("/")
     libraries = (library,) if library in ("timm", "torchvision") else ("timm", "torchvision")
-    found = tuple(f"{one}/{known}" for one in libraries if (known := _known_name(one, name)))
+    found = tuple(f"{one}/{known}" for one in libraries if (known := _find_name(one, name)))
     of_torchvision = tuple(name for name in found if name.startswith("torchvision/"))
     return of_torchvision if of_torchvision and "best_acc1" in data else found
 
 
-def _known_name(library: str, name: str) -> str | None:
-    """The name under which the library makes the model, with its tag if that is one of timm's; None if it is none."""
+def _find_name(library: str, name: str) -> str | None:
+    """The library's name for the model, with its tag if that is one of timm's; None if the library lacks it."""
     if library == "torchvision":
         return _bare(name) if _bare(name) in registered_names(library) else None
     if not registered_names("timm"):
         return None
-    from vitscope.models.timm.construction import known_name
+    from vitscope.models.timm.construction import find_name
 
-    return known_name(name)
+    return find_name(name)
 
 
 def _bare(name: str) -> str:
-    """Without the tag of weights."""
+    """The name without the tag of weights."""
     return name.partition(".")[0]
 
 
 def _is_told(value: object) -> bool:
-    """Whether a setting says something: trainers leave those that nobody chose empty."""
+    """Whether a setting has a value: trainers leave unset ones empty."""
     return value is not None and not (isinstance(value, str | list | tuple) and not value)
 
 
 def _pooling_options(options: Mapping[str, object]) -> dict[str, object]:
-    """The options in timm's words for pooling, where a trainer (MAE's) says only whether tokens are averaged."""
+    """The options with timm's name for pooling if a trainer (MAE's) only says whether tokens are averaged."""
     said = options.get("global_pool")
     if not isinstance(said, bool):
         return dict(options)
@@ -181,7 +181,7 @@ def _pooling_options(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _image(asked: Mapping[str, Any], options: dict[str, object]) -> tuple[int, int] | None:
-    """Height and width, from whatever they are called: a side, two sides, or channels first."""
+    """Height and width from any key that holds them: a side, two sides, or channels and two sides."""
     for found in (options.pop("img_size", None), *(asked.get(key) for key in _SIZES)):
         sides = [found, found] if isinstance(found, int) else list(found) if isinstance(found, list | tuple) else []
         if len(sides) in (2, 3) and all(isinstance(side, int) and 0 < side < 10_000 for side in sides):
@@ -190,16 +190,16 @@ def _image(asked: Mapping[str, Any], options: dict[str, object]) -> tuple[int, i
 
 
 def _refuse_huge(options: Mapping[str, object]) -> None:
-    """A file must not make a model of any size before its weights are seen to be of that size."""
+    """Raise for huge arguments: a file must not make a model larger than its own weights."""
     for name, value in options.items():
         numbers = value if isinstance(value, list | tuple) else (value,)
         limit = 1_000 if name in ("depth", "depths", "layers") else 100_000
         if any(isinstance(one, int | float) and not abs(one) < limit for one in numbers):
-            raise UserError(f"The checkpoint says its model is made with {name}={value!r}, which no model is.")
+            raise UserError(f"The checkpoint says its model is made with {name}={value!r}, which is out of range.")
 
 
-def ignored_input(path: Path, said: Recorded, shown: Preprocessing) -> tuple[str, ...]:
-    """What a file says of its pictures that a model of torchvision's is not shown."""
+def note_ignored_input(path: Path, said: Recorded, shown: Preprocessing) -> tuple[str, ...]:
+    """A note on settings for pictures in a file that torchvision's input does not follow."""
     crop = said.shown.get("crop_pct")
     resize = f"resize {round(max(shown.shape[1:]) / crop)}" if isinstance(crop, float) and 0 < crop <= 1 else ""
     own = {"mean": shown.mean, "std": shown.std, "interpolation": shown.text.split(", ")[1]}
@@ -207,7 +207,7 @@ def ignored_input(path: Path, said: Recorded, shown: Preprocessing) -> tuple[str
     other = [f"{key} = {value!r:.60}" for key, value in said.shown.items() if own[key] != _plain(value)]
     if not other:
         return ()
-    return (f"{path.name} says of its pictures {', '.join(other)}: that is not followed; give input=PixelInput(...).",)
+    return (f"{path.name} sets {', '.join(other)} for pictures: that is not followed; give input=PixelInput(...).",)
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401 (a number, or numbers in a list, a tensor or an array)

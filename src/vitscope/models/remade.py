@@ -1,4 +1,4 @@
-"""What a module can be made from again: a name and arguments, seen to give the same logits with the same weights."""
+"""How a module can be rebuilt: a name and arguments, checked to give the same logits with the same weights."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -21,25 +21,25 @@ from vitscope.models.own_forward import own_output
 from vitscope.models.subject import Subject, Unwatched
 
 _UNFIT = (UserError, TypeError, ValueError, RuntimeError, AssertionError)
-"""What making a model with arguments that are not its own may raise."""
+"""Errors that building a model with wrong arguments may raise."""
 
 
 @dataclass(frozen=True)
 class Making:
-    """What :func:`~vitscope.models.build.build_model` makes a module from."""
+    """The name and arguments from which :func:`~vitscope.models.build.build_model` makes a module."""
 
     model: str
     arguments: Mapping[str, object]
 
 
 def making_of(subject: Subject, module: nn.Module) -> Making | None:
-    """What ``module``, the subject's with its edits in the weights, can be made from; None if nothing is known.
+    """How ``module``, the subject's with its edits in the weights, can be rebuilt; None if no guess works.
 
-    It is the first guess that gives the same logits with the same weights. Cost: a model is made for each guess whose
-    shapes fit, and shown two images.
+    The first guess that gives the same logits with the same weights is returned. Cost: for each guess whose shapes fit,
+    a model is built and run on two images.
     """
     images, weights = probe(subject, torch.float32), cast("dict[str, Tensor]", module.state_dict())
-    with torch.random.fork_rng(devices=[]):  # making a model draws its first weights
+    with torch.random.fork_rng(devices=[]):  # building a model draws random weights
         for made in _guesses(subject, module):
             try:
                 rebuilt = load_strictly(build_model(made.model, made.arguments, subject.classes), weights).eval()
@@ -59,7 +59,7 @@ def _logits(module: nn.Module, images: Float[Tensor, "batch channels height widt
 
 
 def _guesses(subject: Subject, module: nn.Module) -> Iterator[Making]:
-    """What the module may be made from: the checkpoint it came from, its configuration, its name in timm."""
+    """Guesses of how to rebuild the module: from its checkpoint, its configuration, its name in timm."""
     origin = Path(subject.weights)
     if origin.is_file():
         found = read_checkpoint(origin)
@@ -89,7 +89,7 @@ def _timm_guesses(subject: Subject, module: nn.Module) -> Iterator[Making]:
 
 
 def _fits(name: str, arguments: Mapping[str, object], module: nn.Module) -> bool:
-    """Whether timm makes a model of the same parameters from these; found without memory for them."""
+    """Whether timm makes a model with the same parameters from these; checked without memory for them."""
     try:
         with torch.device("meta"):
             made = build_model(f"timm/{name}", arguments, None)

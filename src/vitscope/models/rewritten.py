@@ -13,13 +13,13 @@ from vitscope.models.feed import quantised_layers
 from vitscope.models.subject import Subject
 
 
-def rewritten(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]]) -> nn.Module:
-    """The module with these parameters, by the names of ``named_parameters``; the module given is untouched.
+def replace_parameters(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]]) -> nn.Module:
+    """A copy of the module with these parameters, by the names of ``named_parameters``; the original is untouched.
 
-    Parameters that are not named, and all buffers (such as the statistics of batch norm), are the very tensors of the
-    old module. A parameter that is used under several names is replaced under all. Parts keep their mode, and what
-    they cache of their weights is dropped. Raises ``UserError`` for a name, or a shape, that the module does not have.
-    Cost: about 10 ms for a ViT of twelve blocks, and no copy of a weight.
+    All other parameters, and all buffers (such as the statistics of batch norm), are shared with the original. A
+    parameter that is used under several names is replaced under all. Parts keep their mode and drop what they cache of
+    their weights. Raises ``UserError`` for a name, or a shape, that the module does not have. Cost: about 10 ms for a
+    ViT of twelve blocks, and no copy of a weight.
     """
     own = dict(module.named_parameters())
     memo: dict[int, object] = {id(tensor): tensor for tensor in (*own.values(), *module.buffers())}
@@ -39,23 +39,23 @@ def rewritten(module: nn.Module, parameters: Mapping[str, Float[Tensor, "..."]])
 
 
 def copy_module(module: nn.Module, memo: dict[int, object] | None = None) -> nn.Module:
-    """A deep copy with what ``memo`` puts in place of some objects. ``UserError`` if a part cannot be copied."""
+    """A deep copy with some objects replaced by ``memo``. Raises ``UserError`` if a part cannot be copied."""
     try:
         return copy.deepcopy(module, memo)
-    except Exception as error:  # a module of anybody's may hold anything
+    except Exception as error:  # a user's module may hold anything
         raise UserError(
-            f"{type(module).__name__} cannot be copied ({reason(error)}): let it hold no lock, file or "
-            "generator, and load it again, unused."
+            f"{type(module).__name__} cannot be copied ({reason(error)}): remove locks, files and "
+            "generators from it, and load it again before using it."
         ) from error
 
 
 def with_parameters(subject: Subject, parameters: Mapping[str, Float[Tensor, "..."]]) -> Subject:
-    """The subject, its edits included, with these parameters; the subject itself where there are none."""
-    return with_module(subject, rewritten(subject.module, parameters)) if parameters else subject
+    """The subject, its edits included, with these parameters; the subject itself if there are none."""
+    return with_module(subject, replace_parameters(subject.module, parameters)) if parameters else subject
 
 
 def parameters_of(subject: Subject) -> dict[str, Float[Tensor, "..."]]:
-    """The subject's parameters by name, detached; those used under several names once."""
+    """The subject's parameters by name, detached; one used under several names appears once."""
     return {name: parameter.detach() for name, parameter in subject.module.named_parameters()}
 
 
@@ -73,7 +73,7 @@ def kernels_of(subject: Subject) -> dict[str, Float[Tensor, "..."]]:
 def refuse_computed_kernels(subject: Subject) -> None:
     """Raise ``UserError`` if a layer computes its matrix or kernel from other parameters, or holds it quantised.
 
-    Zeros in what it is computed from (weight norm, spectral norm, a mask) are no zeros of the layer.
+    Zeros in the parameters it is computed from (weight norm, spectral norm, a mask) are not zeros of the layer.
     """
     computed = list(_computed_kernels(subject.module))
     if computed:
@@ -86,7 +86,7 @@ def refuse_computed_kernels(subject: Subject) -> None:
 
 
 def _computed_kernels(module: nn.Module) -> Iterator[str]:
-    """Names of tensors that are no parameters, but are made of parameters of two axes or more, or are quantised."""
+    """Names of tensors computed from parameters with two axes or more, and of quantised ones."""
     for path, part in module.named_modules():
         prefix = f"{path}." if path else ""
         for name, sources in getattr(part, "parametrizations", {}).items():

@@ -20,8 +20,8 @@ from vitscope.models.subject import Subject
 class Saved:
     """A file of weights under the upstream model's own names.
 
-    ``model`` is what ``load(path)`` makes the module from. Where it is None the file holds weights alone: name the
-    architecture and give the file as its weights. ``zeroed`` are the parameters that carry lesions.
+    ``load(path)`` builds the module from ``model``. If that is None, the file holds only weights: name the architecture
+    and give the file as its weights. ``zeroed`` are the parameters into which lesions were written.
     """
 
     path: Path
@@ -33,12 +33,11 @@ def save(subject: Subject, path: str | os.PathLike[str]) -> Saved:
     """Write the subject, its edits included, to a ``.safetensors`` file that any program can load as usual.
 
     Changed weights are saved as they are. A unit or head that is left out is written as zeros into the last weights
-    of its branch; that the ordinary module then gives the edited subject's logits is checked in float64. The file
-    says what it is the weights of where that module can be made again from a name (the project's own models and
-    timm's), which is tried before it is said. Preprocessing is kept where it is a ``PixelInput``; otherwise a loaded
-    model has its own. Raises ``UserError`` for what weights cannot carry: fewer tokens, noise on the input, another
-    shape of attention, means that differ from token to token. Cost: some forward passes of two images for each unit
-    that is left out.
+    of its branch; a check in float64 ensures that the ordinary module then gives the edited subject's logits. The file
+    names its model if the module can be rebuilt from a name (the project's own models and timm's), which is tried
+    first. Preprocessing is saved if it is a ``PixelInput``; otherwise a loaded model has its own. Raises ``UserError``
+    for edits that weights cannot express: fewer tokens, noise on the input, another shape of attention, means that
+    differ from token to token. Cost: some forward passes of two images for each unit that is left out.
     """
     target = Path(path)
     if target.suffix != ".safetensors":

@@ -1,7 +1,7 @@
-"""The size a file's weights are of: how many classes, channels and pixels the model they were saved from was made for.
+"""The size of the model that a file's weights were saved from: its classes, channels and pixels.
 
-It is read from the shapes. A model is made two times without memory, for two numbers of classes, say; whatever differs
-between the two says how a shape follows from that number, and so the file's shape which number it was.
+It is read from the shapes. A model is built twice without memory, for example for two numbers of classes. The shapes
+that differ show how they depend on that number, so that the file's shapes give the number it was saved with.
 """
 
 import warnings
@@ -19,21 +19,21 @@ from vitscope.models.adapter import AbstractLibrary, Size
 Shapes = Mapping[str, tuple[int, ...]]
 
 _TRIED = ((7, 11), (8, 16))
-"""Two numbers of classes or channels that models are made for, and two more where those are none for it."""
+"""Two numbers of classes or channels to build models for, and two more if the model does not allow those."""
 _SIDES = (448, 672)
 """Two sides of an input in pixels: multiples of all usual patches."""
 
 
 @dataclass(frozen=True)
-class Named:
-    """A model of a library by its name, with arguments of its constructor; not made yet."""
+class NamedModel:
+    """A model of a library by its name, with arguments of its constructor; not built yet."""
 
     library: type[AbstractLibrary]
     name: str
     options: Mapping[str, object]
 
     def arguments(self, size: Size) -> dict[str, object]:
-        """What it is made with in this size; what is said of the size comes before what the options say."""
+        """The constructor's arguments for this size, which overrides the options."""
         return {**self.options, **self.library.options(size)}
 
     def shapes(self, size: Size) -> Shapes:
@@ -41,23 +41,23 @@ class Named:
         return {name: tuple(tensor.shape) for name, tensor in self.module(size).state_dict().items()}
 
     def module(self, size: Size) -> nn.Module:
-        """The model without memory for its weights, if it can be made so."""
+        """The model, without memory for its weights if possible."""
         make = partial(self.library.create, self.name, False, **self.arguments(size))
         try:
             with torch.device("meta"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of weights that are copied to nowhere
+                warnings.simplefilter("ignore")  # about copying weights without memory
                 return make()
         except (NotImplementedError, UserError) as error:
             if not isinstance(error.__cause__ or error, NotImplementedError):
                 raise
-            return make()  # it reads its own weights while it is made
+            return make()  # its constructor reads its own weights
 
 
-def size_of(named: Named, size: Size, found: Shapes) -> Size:
-    """``size``, with the classes and channels that it leaves open as the file's weights have them.
+def size_of(named: NamedModel, size: Size, found: Shapes) -> Size:
+    """``size``, with the classes and channels that it leaves open taken from the file's weights.
 
-    Pixels are read from position embeddings of rows and columns. Those of one row of tokens tell the number of tokens
-    alone: then ``UserError`` says what ``--image-size`` would fit. What fits in no size is returned as it is.
+    Pixels are read from position embeddings with rows and columns. Embeddings with one axis of tokens only give the
+    number of tokens: then ``UserError`` says which ``--image-size`` would fit. If none fits, it is left open.
     """
     own = named.shapes(size)
     for what in ("classes", "channels"):
@@ -81,8 +81,8 @@ def _difference(own: Shapes, found: Shapes) -> list[str]:
     return [name for name, shape in own.items() if name in found and found[name] != shape]
 
 
-def _linear(named: Named, size: Size, what: str, found: Shapes, wrong: Sequence[str]) -> int | None:
-    """The number that all shapes which follow from it have in the file; None if they do not agree or none is wrong."""
+def _linear(named: NamedModel, size: Size, what: str, found: Shapes, wrong: Sequence[str]) -> int | None:
+    """The number that all shapes depending on it imply in the file; None if they disagree or explain nothing wrong."""
     for low, high in _TRIED:
         first, second = (_make(named, replace(size, **{what: number})) for number in (low, high))
         if first is None or second is None:
@@ -99,20 +99,20 @@ def _linear(named: Named, size: Size, what: str, found: Shapes, wrong: Sequence[
 
 
 def _solve(first: int, second: int, low: int, high: int, there: int) -> int | None:
-    """The number for which a side is ``there``, if it grows in proportion from ``first`` to ``second``."""
+    """The number for which a side is ``there``, if it grows linearly from ``first`` to ``second``."""
     number, rest = divmod((there - first) * (high - low), second - first)
     return low + number if rest == 0 and low + number > 0 else None
 
 
-def _make(named: Named, size: Size) -> Shapes | None:
+def _make(named: NamedModel, size: Size) -> Shapes | None:
     try:
         return named.shapes(size)
     except UserError:
         return None
 
 
-def _none(named: Named, found: Shapes) -> int | None:
-    """0 if the file has all but a classifier's weights, and the library makes such a model."""
+def _none(named: NamedModel, found: Shapes) -> int | None:
+    """0 if the file lacks only a classifier's weights and the library makes such a model; else None."""
     try:
         own = _make(named, Size(classes=0))
     except UserError:
@@ -120,7 +120,7 @@ def _none(named: Named, found: Shapes) -> int | None:
     return 0 if own and own.keys() <= found.keys() and not named.shapes(Size()).keys() <= found.keys() else None
 
 
-def _with_pixels(named: Named, size: Size, found: Shapes, own: Shapes) -> Size:
+def _with_pixels(named: NamedModel, size: Size, found: Shapes, own: Shapes) -> Size:
     shapes = [_make(named, replace(size, image=(side, side))) for side in _SIDES]
     if shapes[0] is None or shapes[1] is None:
         return size
@@ -131,7 +131,7 @@ def _with_pixels(named: Named, size: Size, found: Shapes, own: Shapes) -> Size:
         first, second, there = shapes[0][name], shapes[1][name], found.get(name, ())
         grown = [i for i, side in enumerate(first) if side != second[i]]
         if len(there) != len(first) or any(there[i] != side for i, side in enumerate(first) if i not in grown):
-            continue  # it is of another width too, and so of another model
+            continue  # another axis differs too, so it is of another model
         if len(grown) == 2:
             sides = [_solve(first[i], second[i], *_SIDES, there[i]) for i in grown]
             return replace(size, image=(sides[0], sides[1])) if sides[0] and sides[1] else size
@@ -141,7 +141,7 @@ def _with_pixels(named: Named, size: Size, found: Shapes, own: Shapes) -> Size:
 
 
 def _side(first: int, second: int, there: int) -> int | None:
-    """The side of the square for which there are so many tokens, if the number grows with its area; else None."""
+    """The side of the square picture with ``there`` tokens, if their number grows with its area; else None."""
     low, high = _SIDES
     patch = isqrt((high**2 - low**2) // (second - first)) if second > first else 0
     if not patch or low % patch:
@@ -151,13 +151,13 @@ def _side(first: int, second: int, there: int) -> int | None:
     return side * patch if side**2 == there - prefix else None
 
 
-def _ask(named: Named, size: Size, found: Shapes, wrong: tuple[str, tuple[int, ...]], side: int | None) -> None:
+def _ask(named: NamedModel, size: Size, found: Shapes, wrong: tuple[str, tuple[int, ...]], side: int | None) -> None:
     name, own = wrong
     fits = side is not None and _agree(_make(named, replace(size, image=(side, side))) or {"": ()}, found)
     what = f"--image-size {side} if they were square" if fits else "their height and width, as in --image-size 64x256"
     raise UserError(
         f"The weights were made for pictures of another size than {named.library.name}/{named.name} takes ({name} is "
-        f"{_sides(found[name])} in the file and {_sides(own)} in the model), and do not say of which; give {what}."
+        f"{_sides(found[name])} in the file and {_sides(own)} in the model) and do not say which size; give {what}."
     )
 
 

@@ -1,4 +1,4 @@
-"""A subject as the start of a training: how its module is made anew, and which of its weights it begins with."""
+"""A subject as the start of a training: how its module is rebuilt, and which weights it starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ _DROP_PATH = {"timm": "drop_path_rate", "vitscope": "drop_path"}
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What a training begins from.
+    """The start of a training.
 
-    ``model`` and ``arguments`` are what :func:`~vitscope.models.build.build_model` makes the module from, ``weights``
-    what it is given then: all but those of a new head, which stay as they were made. ``input`` is the start's own.
+    :func:`~vitscope.models.build.build_model` makes the module from ``model`` and ``arguments``; ``weights`` are then
+    loaded: all but those of a new head, which keep their initial values. ``input`` is the model's input.
     """
 
     model: str
@@ -34,7 +34,7 @@ class Start:
     notes: tuple[str, ...] = ()
 
     def begin(self, module: nn.Module) -> nn.Module:
-        """The module, made from ``model`` and ``arguments``, with these weights."""
+        """Load these weights into a module made from ``model`` and ``arguments``."""
         module.load_state_dict({**module.state_dict(), **self.weights})
         return module
 
@@ -44,17 +44,17 @@ def start_of(
 ) -> Start:
     """The subject, its edits included, as a start for these classes and pictures of this size (None: its own).
 
-    The old head is kept if the subject's classes are these, in this order; else a new one takes its place, which the
-    notes say. Position embeddings are resampled to the size. The normalisation is the subject's own, whatever the data.
-    Raises ``UserError`` for a subject that cannot be made again from a name (the project's own models and timm's can),
-    whose normalisation is not known, or whose weights do not follow from the size.
+    The old head is kept if the subject's classes are these, in this order; else a new one replaces it, and a note says
+    so. Position embeddings are resampled to the size. The normalisation is the subject's own, whatever the data. Raises
+    ``UserError`` for a subject that cannot be rebuilt from a name (the project's own models and timm's can), whose
+    normalisation is not known, or whose weights do not fit the size.
     """
     module, zeroed = bake(subject)
     made, library = making_of(subject, module), library_of(module)
     if made is None or library is None:
         raise UserError(
-            f"{subject.name} cannot be trained: how it is made is not known from its name. "
-            "Models of the project's own and of timm, loaded by name, folder or checkpoint, can be."
+            f"{subject.name} cannot be trained, because it cannot be rebuilt from a name. "
+            "Load a model of the project's own or of timm by name, folder or checkpoint."
         )
     size = image or subject.preprocessing.shape[1:]
     kept = subject.classes == classes
@@ -77,7 +77,7 @@ def start_of(
 
 
 def _drop_path(library: type[AbstractLibrary], arguments: Mapping[str, object], rate: float) -> dict[str, object]:
-    """The rate under the library's name, where it is on or was."""
+    """The rate under the library's name for it, if it is positive or was set before."""
     key = _DROP_PATH[library.name]
     return {key: rate} if rate or key in arguments else {}
 
@@ -85,7 +85,7 @@ def _drop_path(library: type[AbstractLibrary], arguments: Mapping[str, object], 
 def _weights(
     module: nn.Module, library: type[AbstractLibrary], before: tuple[int, ...], size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    state = module.state_dict() if size == before else library.resampled(module, size)
+    state = module.state_dict() if size == before else library.resample_weights(module, size)
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""A module's weights and buffers: what a forward pass writes into them is found, and put back."""
+"""A module's weights and buffers: what a forward pass writes into them is detected and undone."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """A weight or buffer as it was: the table of its submodule that it stands in, the very tensor, and its numbers."""
+class TensorSnapshot:
+    """A weight or buffer as it was: its submodule's table, the tensor itself, and a copy of its numbers."""
 
     path: str
     table: dict[str, Tensor | None]
@@ -18,7 +18,7 @@ class Held:
     numbers: Tensor | None
 
     def put_back(self) -> bool:
-        """Put the tensor back where it stood, with the numbers it had; whether either was another one since."""
+        """Put the tensor back with the numbers it had; return whether the tensor or its numbers had changed."""
         name = self.path.rpartition(".")[2]
         replaced = self.table.get(name) is not self.tensor
         self.table[name] = self.tensor
@@ -29,23 +29,23 @@ class Held:
         return True
 
 
-def buffers_of(module: nn.Module) -> tuple[Held, ...]:
+def buffers_of(module: nn.Module) -> tuple[TensorSnapshot, ...]:
     """All buffers as they are now. Cost: a copy of each."""
-    return tuple(_held(module, "_buffers"))
+    return tuple(_snapshot(module, "_buffers"))
 
 
-def weights_and_buffers_of(module: nn.Module) -> tuple[Held, ...]:
+def weights_and_buffers_of(module: nn.Module) -> tuple[TensorSnapshot, ...]:
     """All weights and buffers as they are now. Cost: a copy of each."""
-    return (*_held(module, "_parameters"), *_held(module, "_buffers"))
+    return (*_snapshot(module, "_parameters"), *_snapshot(module, "_buffers"))
 
 
-def _held(module: nn.Module, kind: str) -> Iterator[Held]:
+def _snapshot(module: nn.Module, kind: str) -> Iterator[TensorSnapshot]:
     for path, part in module.named_modules():
         own = getattr(part, kind)
         table: dict[str, Tensor | None] = own if isinstance(own, dict) else dict(own.items())  # TorchScript has no dict
         for name, tensor in table.items():
             numbers = None if tensor is None else tensor.detach().clone()
-            yield Held(f"{path}.{name}" if path else name, table, tensor, numbers)
+            yield TensorSnapshot(f"{path}.{name}" if path else name, table, tensor, numbers)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -57,7 +57,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 @contextmanager
 def buffers_kept(module: nn.Module) -> Generator[None]:
-    """What forward passes write into buffers meanwhile is undone, and so is putting another tensor in one's place."""
+    """Undo what forward passes do to buffers meanwhile: writing into them, or replacing them."""
     before = buffers_of(module)
     try:
         yield

@@ -19,9 +19,9 @@ class Layout(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """What merging leaves behind: how many patches each patch token stands for, and which token each patch went into.
+    """The record of merging: how many patches each patch token represents, and which token each patch went into.
 
-    ``cells`` are the grid cells of the patches before any were merged; None where they filled the grid.
+    ``cells`` are the grid cells of the patches before any were merged; None if they filled the grid.
     """
 
     sizes: Float[Tensor, "batch patches"]
@@ -35,11 +35,11 @@ class Stream:
 
     ``values`` has the shape that ``layout`` names. In the ``TOKENS`` layout the first ``prefix`` tokens are not
     patches (class, distillation, register tokens) and the others are the cells of ``grid``, row by row.
-    ``carried`` holds what later units need besides (rotary angles, a saved shortcut), by the model's own names.
+    ``carried`` holds what else later units need (rotary angles, a saved shortcut), by the model's own names.
     ``class_token`` says whether the first prefix token is a class token; otherwise all of them are registers.
-    Where tokens were removed, ``kept`` is the grid cell of each patch that is left (of a merged token: of the patch
-    it was merged into), and ``merged`` says what the tokens stand for where they were merged. ``follows`` says whether
-    nothing but one unit lies between it and the stream that was shown before.
+    After tokens were removed, ``kept`` is the grid cell of each patch that is left (for a merged token, of the patch
+    it was merged into); after merging, ``merged`` says what the tokens represent. ``follows`` says whether only one
+    unit lies between this stream and the one shown before.
     """
 
     values: Float[Tensor, "..."]
@@ -58,7 +58,7 @@ class Stream:
 
     @property
     def patches(self) -> Float[Tensor, "batch patches dim"]:
-        """Patch tokens, row by row, prefix tokens dropped; a view where the layout allows."""
+        """Patch tokens, row by row, prefix tokens dropped; a view if the layout allows."""
         if self.layout is Layout.TOKENS:
             return self.values[:, self.prefix :]
         if self.layout is Layout.CHANNELS_LAST:
@@ -72,7 +72,7 @@ class Stream:
 
     @property
     def positions(self) -> Int[Tensor, "batch tokens"] | None:
-        """Where each token stood before any was removed, prefix first; None where none was."""
+        """The index of each token before any was removed, prefix first; None if none was."""
         if self.kept is None:
             return None
         prefix = torch.arange(self.prefix, device=self.kept.device).expand(self.kept.shape[0], -1)
@@ -80,7 +80,7 @@ class Stream:
 
     @property
     def feature_map(self) -> Float[Tensor, "batch channels height width"]:
-        """The patches as a map, prefix tokens dropped; a view where the layout allows."""
+        """The patches as a map, prefix tokens dropped; a view if the layout allows."""
         if self.layout is Layout.CHANNELS_FIRST:
             return self.values
         return self.patches.unflatten(1, self.grid).permute(0, 3, 1, 2)
@@ -89,7 +89,7 @@ class Stream:
 def token_stream(
     values: Float[Tensor, "batch tokens dim"], grid: tuple[int, int], prefix: int = 0, class_token: bool = True
 ) -> Stream:
-    """A stream of tokens, ``prefix`` of them before the ``grid``'s patches, the first a class token or not."""
+    """A stream of ``prefix`` tokens, the first of them a class token or not, then the patches of ``grid``."""
     return Stream(values, Layout.TOKENS, grid, prefix, class_token=class_token)
 
 

@@ -1,4 +1,4 @@
-"""Subjects: a vision model under study, as a value, and the walk through it that every reading is."""
+"""Subjects: a vision model under study, as a value, and the walk through it that every measurement uses."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -22,18 +22,18 @@ from vitscope.runs.shown import html_table
 
 
 class AbstractObserver(ABC):
-    """Who watches a walk. It sees activations and must not change them."""
+    """An observer of a walk. It sees activations and must not change them."""
 
     @abstractmethod
     def stream(self, layer: int, stream: Stream) -> None:
-        """The stream after ``layer``: 0 is the stem, i the i-th unit (from 1)."""
+        """See the stream after ``layer``: 0 is the stem, i the i-th unit (from 1)."""
 
     @abstractmethod
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
-        """What the attention unit ``layer`` sees; returns its context.
+        """See the attention of unit ``layer`` and return its context.
 
-        That is ``attention.context()``, from the fused kernel, or, where the observer makes the weights anyway, the
-        weights times the values, which differ by rounding: so nothing is computed twice.
+        The context is ``attention.context()``, from the fused kernel, or, if the observer computes the weights anyway,
+        the weights times the values, so that nothing is computed twice. The two differ by rounding.
         """
 
 
@@ -41,7 +41,7 @@ class Unwatched(AbstractObserver):
     """An observer that looks at nothing."""
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Nothing."""
+        """Ignore the stream."""
 
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
         """The fused kernel's context."""
@@ -88,7 +88,7 @@ class Composition(AbstractAnatomy):
 
 
 def after(unit: AbstractUnit, layer: int, stream: Stream, observer: AbstractObserver) -> Stream:
-    """The stream after one unit, shown to the observer; attention is computed once, for the model and for it."""
+    """The stream after one unit, shown to the observer; attention is computed once for both model and observer."""
     if isinstance(unit, AbstractAttentionUnit):
         attention = unit.project(stream)
         stream = unit.finish(stream, unit.branch(attention, observer.attention(layer, attention)))
@@ -99,29 +99,29 @@ def after(unit: AbstractUnit, layer: int, stream: Stream, observer: AbstractObse
 
 
 class AbstractEdit(ABC):
-    """A change to how a model is walked through, which leaves the number and the places of its units as they are.
+    """A change to how a model is walked through that keeps the number and the places of its units.
 
     A frozen value: two edits with the same fields are equal, and it can be sent to workers.
     """
 
     @abstractmethod
     def apply(self, anatomy: AbstractAnatomy) -> AbstractAnatomy:
-        """Another anatomy of the same module. Raises ``UserError`` where this one does not allow it."""
+        """The edited anatomy of the same module. Raises ``UserError`` if this one does not allow the edit."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model's input is: its shape, its normalisation, and how a picture becomes it."""
+    """A model's input: its shape, its normalisation, and the transform from a picture to it."""
 
     shape: tuple[int, int, int]
     transform: Callable[[Image.Image], Float[Tensor, "channels height width"]]
     text: str
     mean: tuple[float, ...] | None = None
-    """What is taken from each channel of pixel values 0 to 1; None where the normalisation is not known."""
+    """Subtracted from each channel of pixel values 0 to 1; None if the normalisation is not known."""
     std: tuple[float, ...] | None = None
-    """By what each channel is divided then; None where the normalisation is not known."""
+    """The divisor of each channel after that; None if the normalisation is not known."""
     notes: tuple[str, ...] = ()
-    """Sentences on what was guessed, and on what the module is shown other than its configuration says."""
+    """Sentences on guesses, and on where the input differs from the module's configuration."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Subject:
     """A vision model under study.
 
     ``module`` is the upstream model in evaluation mode and is never changed; ``anatomy`` is how it is walked
-    through, ``edits`` included; ``classes`` names its outputs where that is known; ``weights`` says where the weights
+    through, ``edits`` included; ``classes`` names its outputs if they are known; ``weights`` says where the weights
     come from. ``notes`` are sentences that every run of it repeats.
     """
 
@@ -143,10 +143,10 @@ class Subject:
     weights: str = "as handed over"
     edits: tuple[AbstractEdit, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader of its numbers must know of how it was loaded: what was guessed, which of several was taken."""
+    """What a reader of its numbers must know about its loading: guesses, and choices among several."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The logits of images as the model takes them, normalised: what is measured, its edits included.
+        """The logits that are measured, edits included, of images normalised as the model takes them.
 
         Raises ``UserError`` for images of another shape than ``(batch, *preprocessing.shape)``.
         """
@@ -165,7 +165,7 @@ class Subject:
 
     @property
     def _facts(self) -> list[tuple[str, str]]:
-        """What it is, for people."""
+        """A summary for people, as names and texts."""
         kinds = Counter(place.kind.value for place in self.places)
         edits = [type(edit).__name__ for edit in self.edits]
         facts = [
@@ -199,7 +199,7 @@ class Subject:
 
 
 def _describe(value: object) -> str:
-    """A tensor by shape, type and bytes, a quantised one also by its scales; anything else in a state by its text."""
+    """A tensor by shape, type and bytes, a quantised one also by its scales; anything else by its ``repr``."""
     if isinstance(value, tuple | list):
         return "".join(_describe(one) for one in cast("tuple[object, ...]", value))
     if not isinstance(value, Tensor):
@@ -213,7 +213,7 @@ def _describe(value: object) -> str:
 
 
 def _find_written(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> str | None:
-    """The first weight or buffer that a walk changes, which is put back; None if none is."""
+    """The first weight or buffer that a walk changes, or None; all changes are undone."""
     before = weights_and_buffers_of(subject.module)
     with torch.no_grad():
         subject.anatomy.walk(images.clone(), Unwatched())
@@ -222,10 +222,10 @@ def _find_written(subject: Subject, images: Float[Tensor, "batch channels height
 
 
 def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels height width"]) -> None:
-    """Raise where a part is in training mode, or the same images give different logits: nothing could be believed.
+    """Raise if a part is in training mode, or if the same images give different logits: no result would be reliable.
 
-    Each walk is given a copy of the images. Weights and buffers that a forward pass writes into are named: such a
-    module is another one after every batch.
+    Each walk gets a copy of the images. A weight or buffer that a forward pass writes into is named, because such a
+    module changes with every batch.
     """
     training = next((name or "itself" for name, part in subject.module.named_modules() if part.training), None)
     if training is not None:
@@ -236,8 +236,8 @@ def refuse_if_random(subject: Subject, images: Float[Tensor, "batch channels hei
             return
     if changed := _find_written(subject, images):
         raise UserError(
-            f"{subject.name} writes into {changed} in its forward pass, so that it gives other logits every time; "
-            "let it work on a copy, and load it again."
+            f"{subject.name} writes into {changed} in its forward pass, so it gives different logits every time; "
+            "make it work on a copy, and load it again."
         )
     raise UserError(
         f"{subject.name} gave different logits for the same images twice; "

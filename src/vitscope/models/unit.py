@@ -1,4 +1,4 @@
-"""Residual units: the steps a vision model is made of, each knowing its kind and its place."""
+"""Residual units: the steps a vision model is made of, each with its kind and its place."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class UnitKind(Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a unit stands: what it is, the upstream module it comes from, its stage and its block (from 0)."""
+    """A unit's kind, the name of its upstream module, its stage and its block (from 0)."""
 
     kind: UnitKind
     name: str
@@ -55,9 +55,9 @@ class AbstractUnit(ABC):
 
     @property
     def bypass(self) -> Callable[[Stream], Stream] | None:
-        """What is left of the unit without its residual branch, where that is its input as it came in.
+        """The unit without its residual branch, if that returns its input unchanged.
 
-        A change of layout that later units rely on stays. None where there is no shortcut, or one that computes.
+        A change of layout that later units rely on stays. None if there is no shortcut, or one that computes.
         """
         return None
 
@@ -68,7 +68,7 @@ class AbstractUnit(ABC):
 
 @dataclass(frozen=True)
 class AbstractAttentionUnit(AbstractUnit):
-    """An attention unit, in three steps: what attention sees, what its module returns, what becomes of the stream."""
+    """An attention unit in three steps: what attention sees, what its module returns, and the stream after it."""
 
     @abstractmethod
     def project(self, stream: Stream) -> Attention:
@@ -89,14 +89,14 @@ class AbstractAttentionUnit(AbstractUnit):
 
 
 class AbstractAttentionHeads(ABC):
-    """An upstream attention module, read: its projections on either side of the softmax."""
+    """An upstream attention module, split into its projections before and after the softmax."""
 
     heeds_kept: ClassVar[bool] = False
-    """Whether it attends among any choice of patches, taking their places from ``Stream.kept`` where they matter."""
+    """Whether it attends among any choice of patches, with their places from ``Stream.kept`` if they matter."""
 
     @abstractmethod
     def project(self, values: Tensor, stream: Stream) -> Attention:
-        """Queries, keys and values for the module's input ``values``, at the place of ``stream``."""
+        """Queries, keys and values for the module's input ``values``, which comes from ``stream``."""
 
     @abstractmethod
     def combine(self, attention: Attention, context: Float[Tensor, "batch windows heads queries width"]) -> Tensor:
@@ -149,7 +149,7 @@ class Residual(AbstractUnit):
 class WholeUnit(AbstractUnit):
     """A unit given by a function of the whole stream: downsampling, rearrangement, a block with its own shortcut.
 
-    ``shortcut`` is what is left without its residual branch, where that is its input as it came in.
+    ``shortcut`` is the unit without its residual branch, if that returns its input unchanged.
     """
 
     function: Callable[[Stream], Stream]
@@ -167,7 +167,7 @@ class WholeUnit(AbstractUnit):
 
 @dataclass(frozen=True, eq=False)  # the factors of two units are compared by identity, as modules are
 class Times:
-    """Multiplication by a learned factor (LayerScale where it is a bare parameter)."""
+    """Multiplication by a learned factor (LayerScale stored as a bare parameter)."""
 
     factor: Tensor
 

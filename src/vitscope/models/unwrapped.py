@@ -1,4 +1,4 @@
-"""Wrappers that are handed over: what they hold, if it computes the same."""
+"""Wrapped modules: the model inside, if it computes the same."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,22 +23,22 @@ _HELD = {
     "lightning_fabric.wrappers._FabricModule": "module",
     "lightning.fabric.wrappers._FabricModule": "module",
 }
-"""Classes that call what they hold and do nothing to its result, and the attribute under which they hold it."""
+"""Wrappers that return the result of the model inside unchanged, and the attribute that holds it."""
 _PROGRAMS = (
     "torch.jit._script.ScriptModule",
     "torch.nn.parallel.distributed.FullyShardedDataParallel",
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel",
 )
-"""Classes whose parts cannot be read here."""
+"""Classes whose parts cannot be read."""
 
 
 def unwrap(module: object, shape: tuple[int, int, int] | None = None) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module that is held, and notes that say so; the module itself if nothing is held that computes the same.
+    """The model inside, and notes that say so; the module itself if it holds no model that computes the same.
 
-    Compiled modules, parallel ones and averages are taken for what they hold, compiled parts for what was compiled. Any
-    other class around one module of a known library is taken for it if it hands pictures on as they are and returns the
-    logits as they come, bit by bit, in evaluation mode; pictures are of ``shape``, or of the held module's own input.
-    One that normalises its input or divides its logits is examined as it is. Raises ``UserError`` for what is no
+    Compiled modules, parallel ones and averages are replaced by the model inside, compiled parts by their originals.
+    Any other class around one module of a known library is replaced by it if, in evaluation mode, it passes pictures on
+    unchanged and returns the same logits bit by bit; pictures have ``shape``, or the inner module's own input shape. A
+    class that normalises its input or divides its logits is examined as it is. Raises ``UserError`` for anything but a
     module, and for programs whose parts cannot be read.
     """
     held, notes = _unwrap_known(module)
@@ -51,32 +51,30 @@ def unwrap(module: object, shape: tuple[int, int, int] | None = None) -> tuple[n
     (name, inner), what = found[0], type(held).__name__
     kind = f"{type(inner).__name__} ({name})"
     if _same(held.eval(), inner, shape):
-        return inner, (*notes, f"{what} holds a {kind} and gives its logits: it is examined as that.")
+        return inner, (*notes, f"{what} holds a {kind} and gives its logits: only the model inside is examined.")
     return held, (*notes, f"{what} holds a {kind} and computes something else: {what} is examined as it is.")
 
 
 def _unwrap_known(module: object) -> tuple[nn.Module, tuple[str, ...]]:
-    """What classes that are known to change nothing hold."""
+    """The model inside wrappers that are known to change nothing."""
     passed: list[str] = []
     while (attribute := _HELD.get(_path(type(module)))) is not None:
         kind = type(module).__name__
         if any(getattr(module, hooks, None) for hooks in ("_forward_hooks", "_forward_pre_hooks")):
-            raise UserError(f"The {kind} has forward hooks of its own; remove them, or hand over what it holds.")
+            raise UserError(f"The {kind} has forward hooks of its own; remove them, or pass the model inside.")
         passed.append(kind)
         module = getattr(module, attribute)
     program = next((base.__name__ for base in type(module).__mro__ if _path(base) in _PROGRAMS), None)
     if program is not None:
-        raise UserError(
-            f"A {program} cannot be read at its parts; hand over the torch.nn.Module that it was made from."
-        )
+        raise UserError(f"The parts of a {program} cannot be read; pass the torch.nn.Module that it was made from.")
     if not isinstance(module, nn.Module):
-        raise UserError(f"A {type(module).__name__} is no model; give a torch.nn.Module, a name, a folder or a file.")
-    note = f"{type(module).__name__} was handed over in {' around '.join(passed)} and is examined without it."
+        raise UserError(f"A {type(module).__name__} is not a model; give a torch.nn.Module, a name, folder or file.")
+    note = f"{type(module).__name__} was wrapped in {' around '.join(passed)} and is examined without it."
     return module, ((note,) if passed else ())
 
 
 def _uncompile(module: nn.Module) -> nn.Module:
-    """The module, or a copy of which nothing is compiled, by wrapper or in place, which shares all else with it."""
+    """The module, or a copy without compiled parts (by wrapper or in place) that shares all else with it."""
     parts = dict(module.named_children())
     plain = {name: _uncompile(_original(part)) for name, part in parts.items()}
     in_place = getattr(module, "_compiled_call_impl", None) is not None
@@ -89,7 +87,7 @@ def _uncompile(module: nn.Module) -> nn.Module:
 
 
 def _original(module: nn.Module) -> nn.Module:
-    """What a compiled module was made from; another module itself."""
+    """The module that a compiled one was made from; any other module unchanged."""
     found: Any = module
     return found._orig_mod if _HELD.get(_path(type(module))) == "_orig_mod" else module
 
@@ -99,7 +97,7 @@ def _path(cls: type) -> str:
 
 
 def _of_libraries(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The outermost parts that are of a known library, by their names."""
+    """The outermost parts that belong to a known library, with their names."""
     for name, child in module.named_children():
         part, _ = _unwrap_known(child) if _path(type(child)) in _HELD else (child, ())
         if library_of(part) is not None and any(True for _ in part.parameters()):
@@ -122,7 +120,7 @@ def _same(outer: nn.Module, inner: nn.Module, shape: tuple[int, int, int] | None
             with hooks(inner, ("",), before=reach):
                 found = _logits(outer(shown))
             own = _logits(inner(shown))
-    except Exception:  # a module of anybody's raises whatever it likes at pictures that are none of its
+    except Exception:  # a user's module may raise anything on pictures that it does not take
         return False
     handed = [one for one in reached if isinstance(one, Tensor)]
     same = found is not None and own is not None and torch.equal(found, own)
@@ -130,13 +128,13 @@ def _same(outer: nn.Module, inner: nn.Module, shape: tuple[int, int, int] | None
 
 
 def _pictures(shape: tuple[int, int, int]) -> Float[Tensor, "batch channels height width"]:
-    """Noise as a normalised picture has it, as pixels from 0 to 1 have it, and as pixels from 0 to 255 have it."""
+    """Noise in the range of a normalised picture, of pixels from 0 to 1, and of pixels from 0 to 255."""
     noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     return torch.stack([noise[0], noise[1].sigmoid(), 255 * noise[2].sigmoid()])
 
 
 def _logits(output: object) -> Tensor | None:
-    """The logits of an output: its own, those called so in a mapping, or the first of several; without empty axes."""
+    """The logits of an output: its ``logits``, or the first of several; trailing axes of length 1 are dropped."""
     found = getattr(output, "logits", output)
     if isinstance(found, Mapping):
         found = cast("Mapping[object, object]", found).get("logits")

@@ -1,4 +1,4 @@
-"""Files of weights, known by their first bytes and not by their name; nothing that lies in them is run."""
+"""Files of weights, recognised by their first bytes and not by their name; no code in them is run."""
 
 import argparse
 import collections
@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import first_line, reason
 
-_SAVE = "save its weights alone where it was made, with torch.save(model.state_dict(), FILE) or as .safetensors"
+_SAVE = "save only its weights where it was made, with torch.save(model.state_dict(), FILE) or as .safetensors"
 
 _LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-"""With what files of ``torch.save`` begin that are older than its archives."""
+"""The first bytes of files of ``torch.save`` that are older than its archives."""
 
 _NEITHER = "is neither safetensors nor a file of torch.save"
 
@@ -32,22 +32,22 @@ _NUMBERS = (
     *("float16", "float32", "float64", "longdouble", "complex64", "complex128"),
     *("str", "bytes", "datetime64", "timedelta64"),
 )
-"""Kinds of arrays of NumPy that hold no objects."""
+"""NumPy types that hold no objects."""
 
 _INERT = (
     *(f"{home}.{kind}" for home in ("builtins", "__builtin__") for kind in ("slice", "range", "xrange", "frozenset")),
     *(f"datetime.{kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
     "decimal.Decimal",
 )
-"""Values that are read as what they are pickled as: none says anything of weights."""
+"""Values that are read as their pickled arguments, because none of them matters for weights."""
 
 _PLAIN = (list, dict, set, tuple, int, float, str, bool)
-"""What a ``defaultdict`` begins its values with."""
+"""Default factories that a ``defaultdict`` may have."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in a file: nested mappings, lists, tensors and plain values; and a safetensors file's metadata."""
+    """The contents of a file: nested mappings, lists, tensors and plain values; and a safetensors file's metadata."""
 
     data: Mapping[str, object]
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -56,12 +56,12 @@ class Contents:
 def read_contents(path: Path) -> Contents:
     """The contents of a ``.safetensors`` file, or of one of ``torch.save`` read with ``weights_only=True``.
 
-    Besides tensors and plain values, a file of ``torch.save`` may hold what trainers keep their settings in: an
-    ``argparse.Namespace``, paths, numbers and arrays of NumPy. Raises ``UserError`` naming the file and what it is
-    instead, or the first class in it that is none of these. Cost: the file is mapped, and read as it is needed.
+    Besides tensors and plain values, a file of ``torch.save`` may hold trainers' settings: an ``argparse.Namespace``,
+    paths, numbers and arrays of NumPy. Raises ``UserError`` naming the file and what it is instead, or the first other
+    class in it. Cost: the file is mapped, and read on demand.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder; give the file of weights in it, as in {path / 'model.safetensors'}.")
+        raise UserError(f"{path} is a folder; give the file of weights in it, such as {path / 'model.safetensors'}.")
     if not path.is_file():
         raise UserError(f"There is no checkpoint file {path}.")
     with path.open("rb") as file:
@@ -73,7 +73,7 @@ def read_contents(path: Path) -> Contents:
     if head[:1] == b"\x80":
         if _LEGACY not in head[:20]:
             raise UserError(
-                f"{path} is a pickle, and not one of torch.save; it cannot be read as weights alone, and "
+                f"{path} is a pickle, but not from torch.save; it cannot be read as weights alone, and "
                 f"a pickled model is never run; {_SAVE}."
             )
         return Contents(_unpickle(path, mapped=False))
@@ -94,15 +94,15 @@ def _safetensors(path: Path) -> Contents:
 
 
 def _describe(head: bytes) -> str:
-    """What a file is that begins like this."""
+    """A description of a file that begins with these bytes."""
     if not head:
         return "is empty"
     if head.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the file itself (git lfs pull fetches it)"
+        return "is a Git LFS pointer, not the file itself (git lfs pull fetches it)"
     for begins, what in (
         (b"\x1f\x8b", "is compressed with gzip (unpack it first)"),
         (b"\x89HDF", "is an HDF5 file, as Keras writes them"),
-        (b"\x93NUMPY", "is an array of NumPy"),
+        (b"\x93NUMPY", "is a NumPy array"),
         (b"GGUF", "is a GGUF file"),
     ):
         if head.startswith(begins):
@@ -116,11 +116,11 @@ def _describe(head: bytes) -> str:
     plain = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         return "is a web page, not the file itself (download it again)"
-    return "is a text" if plain else _NEITHER
+    return "is a text file" if plain else _NEITHER
 
 
 def _is_zipped(path: Path) -> bool:
-    """True for an archive of ``torch.save``. Raises for any other, and for one that was cut short."""
+    """True for an archive of ``torch.save``. Raises for any other, and for one that was cut short or damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -129,13 +129,13 @@ def _is_zipped(path: Path) -> bool:
     if any(name.endswith("/constants.pkl") for name in names):
         raise UserError(f"{path} is a TorchScript program, which is never run here; {_SAVE}.")
     if not any(name.endswith("/data.pkl") for name in names):
-        raise UserError(f"{path} is an archive, but not one of torch.save (it holds {first_line(names[0])}).")
+        raise UserError(f"{path} is an archive, but not from torch.save (it holds {first_line(names[0])}).")
     return True
 
 
 def _unpickle(path: Path, mapped: bool) -> Mapping[str, object]:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed_types()):
             warnings.simplefilter("ignore")
             found = _load(path, mapped)
     except Exception as error:  # a hostile file chooses what is raised
@@ -146,7 +146,7 @@ def _unpickle(path: Path, mapped: bool) -> Mapping[str, object]:
 
 
 def _load(path: Path, mapped: bool) -> object:
-    if path.suffix == ".safetensors":  # of a path with this suffix PyTorch reads safetensors, whatever lies there
+    if path.suffix == ".safetensors":  # PyTorch reads any path with this suffix as safetensors, whatever it holds
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -156,14 +156,14 @@ def _unreadable(path: Path, error: Exception) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class '?([\w.]+)", str(error))
     if not isinstance(error, pickle.UnpicklingError) or named is None:
         if _is_whole(path):
-            return f"{path} holds what is no weight or setting, and a pickled model is never run; {_SAVE}."
+            return f"{path} holds more than weights and settings, and a pickled model is never run; {_SAVE}."
         return f"{path} was cut short or damaged, and cannot be read as weights alone; copy it again, or {_SAVE}."
     what = f"{'is a whole' if _is_model(path) else 'holds a'} {named[1]}"
     return f"{path} cannot be read as weights alone: it {what}, and a pickled model is never run; {_SAVE}."
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether it is an archive in which every part has the sum that was written with it. Cost: it is read."""
+    """Whether it is an archive whose parts all match their checksums. Cost: reads the whole file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -172,16 +172,16 @@ def _is_whole(path: Path) -> bool:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether layers of PyTorch are pickled in the file; False where that cannot be listed."""
+    """Whether layers of PyTorch are pickled in the file; False if its contents cannot be listed."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # only for what is said
+    except Exception:  # only the message depends on it
         return False
     return any(name.startswith("torch.nn.modules.") for name in names)
 
 
-def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What trainers keep their settings in, by the names under which it is pickled: values that do nothing."""
+def _allowed_types() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Harmless types in which trainers store their settings, by the names under which they are pickled."""
     found: list[Any] = [
         (argparse.Namespace, "argparse.Namespace"),
         (types.SimpleNamespace, "types.SimpleNamespace"),
@@ -208,11 +208,11 @@ def _allowed() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
 
 
 def _as_given(*values: object) -> tuple[object, ...]:
-    """What a value is pickled as, in place of the value."""
+    """The pickled arguments of a value, in place of the value."""
     return values
 
 
 def _queue(values: Iterable[object] = (), most: int | None = None) -> list[object]:
-    """A list in place of a queue, to which a pickle appends what the queue holds."""
+    """A list in place of a queue; unpickling appends the queue's items to it."""
     del most
     return list(values)

@@ -1,4 +1,4 @@
-"""Sets of weights in a file: which of them fit a model, which are averages, and which of several is meant."""
+"""Sets of weights in a file: which of them fit a model, which are averages, and which of several to take."""
 
 import re
 from collections import Counter
@@ -12,13 +12,13 @@ from torch import Tensor
 from vitscope.measurement.errors import UserError
 
 _TRANSPARENT = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Parts of names that wrappers put in at any place: ``torch.compile``, sharding, activation checkpoints."""
+"""Parts that wrappers insert anywhere into names: ``torch.compile``, sharding, activation checkpoints."""
 _OPTIMISERS = re.compile(r"optim|sched|scaler|callback|(?<![a-z])(rng|loops|grads?)(?![a-z])", re.IGNORECASE)
-"""Keys under which nothing is a model's weights, even if it has their names."""
+"""Keys whose contents are not a model's weights, even if they have the same names."""
 _AVERAGES = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|averaging|polyak|shadow)(?![a-z])")
-"""What averages of weights are called."""
+"""Names of averages of weights."""
 _DEEP = 4
-"""Mappings in mappings in which weights are looked for."""
+"""Levels of nested mappings that are searched for weights."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TensorGroup:
     path: tuple[str, ...]
     tensors: Mapping[str, Tensor]
     averaged: bool = False
-    """Whether the file says by other means than a name that these are averages."""
+    """Whether the file marks these as averages by other means than a name."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class WeightSet:
 
     group: TensorGroup
     prefix: str
-    """What their names begin with in the file, and none of the model's do."""
+    """The prefix of their names in the file, which the model's names lack."""
     names: Mapping[str, str]
     """From each name without the prefix to the name in the file."""
     lent: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What it lacks and another set of the file has: buffers, which averages of parameters are saved without."""
+    """Buffers taken from another set of the file, because averages of parameters are saved without them."""
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -55,36 +55,36 @@ class WeightSet:
 
     @property
     def label(self) -> str:
-        """Where it lies, in the words of the file."""
+        """Its place in the file, as a path of keys."""
         return ".".join(self.words) or "its top level"
 
     @property
-    def dropped(self) -> tuple[str, ...]:
-        """The parts that wrappers had put into the names, besides the prefix."""
+    def dropped_parts(self) -> tuple[str, ...]:
+        """The parts that wrappers inserted into the names, besides the prefix."""
         parts = {part for here, there in self.names.items() for part in _surplus(there, self.prefix + here)}
         return tuple(sorted(parts))
 
     @property
     def averaged(self) -> bool:
-        """Whether the file calls them an average, or counts what was averaged beside them."""
+        """Whether the file calls them an average, or has a counter of averaged steps beside them."""
         counted = self.prefix.removesuffix("module.") + "n_averaged"
         inside = self.prefix.endswith("module.") and counted in self.group.tensors
         return self.group.averaged or inside or is_average(self.label)
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Names in the same mapping that are not of this set."""
+        """Names in the same mapping that are not in this set."""
         taken = set(self.names.values())
         return tuple(name for name in self.group.tensors if name not in taken)
 
 
 def is_average(words: str) -> bool:
-    """Whether what is called so is an average."""
+    """Whether these words name an average."""
     return _AVERAGES.search(re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", words).lower()) is not None
 
 
 def groups_of(data: Mapping[Any, object]) -> tuple[TensorGroup, ...]:
-    """Every mapping in a file that holds tensors, optimisers' apart; the outermost first."""
+    """Every mapping in a file that holds tensors, except optimisers'; the outermost first."""
     found = tuple(_groups(data, ()))
     if "averaging_state" in data and "current_model_state" in data:  # Lightning's averaging swaps them when it saves
         return tuple(TensorGroup(one.path, one.tensors, one.path == ("state_dict",)) for one in found)
@@ -102,7 +102,7 @@ def _groups(data: Mapping[Any, object], path: tuple[str, ...]) -> Iterator[Tenso
 
 
 def fitting_sets(groups: Sequence[TensorGroup], wanted: Sequence[str]) -> tuple[WeightSet, ...]:
-    """The sets that have every one of the ``wanted`` names behind one prefix; counters of batches may be missing."""
+    """The sets that have every one of the ``wanted`` names under one prefix; counters of batches may be missing."""
     needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
     found: list[WeightSet] = []
     for group in groups:
@@ -115,13 +115,13 @@ def fitting_sets(groups: Sequence[TensorGroup], wanted: Sequence[str]) -> tuple[
 
 
 def _plain(group: TensorGroup, dropped: frozenset[str]) -> dict[str, str]:
-    """From each name without the parts that wrappers put in, to the name in the file; as it is where two would meet."""
+    """Names without the parts that wrappers inserted, mapped to names in the file; unchanged if two would collide."""
     plain = {".".join(part for part in name.split(".") if part not in dropped): name for name in group.tensors}
     return plain if len(plain) == len(group.tensors) else {name: name for name in group.tensors}
 
 
 def _surplus(long: str, short: str) -> list[str]:
-    """The parts of the longer name that the shorter has not."""
+    """The parts of the longer name that the shorter lacks."""
     rest = Counter(long.split("."))
     rest.subtract(short.split("."))
     return list(rest.elements())
@@ -137,10 +137,10 @@ def _behind_prefixes(group: TensorGroup, plain: Mapping[str, str], needed: Seque
 
 
 def candidate(group: TensorGroup, own: Mapping[str, Tensor]) -> WeightSet:
-    """What of a group may be a model's weights under names of an earlier version.
+    """The part of a group that may be a model's weights under names of an earlier version.
 
-    That is what lies behind the longest prefix that none of the model's ``own`` names begins with, and behind which
-    alone there are more than half as many numbers as the model has.
+    It lies under the longest prefix that none of the model's ``own`` names begins with, and that alone holds more than
+    half as many numbers as the model has.
     """
     plain = _plain(group, _TRANSPARENT)
     heads = {name.partition(".")[0] for name in own}
@@ -160,17 +160,17 @@ def candidate(group: TensorGroup, own: Mapping[str, Tensor]) -> WeightSet:
 
 
 def only(group: TensorGroup) -> WeightSet:
-    """All of a group's tensors, without the parts of their names that wrappers put in at any place."""
+    """All of a group's tensors, without the parts of their names that wrappers inserted."""
     plain = _plain(group, _TRANSPARENT)
     prefix = "module." if all(name.startswith("module.") for name in plain) else ""
     return WeightSet(group, prefix, {name.removeprefix(prefix): there for name, there in plain.items()})
 
 
 def choose_set(file: str, sets: Sequence[WeightSet], average: bool | None, part: str | None) -> WeightSet:
-    """The set that is meant: the averaged one if there is one, unless ``average`` or ``part`` say otherwise.
+    """The set to take: the averaged one if there is one, unless ``average`` or ``part`` say otherwise.
 
-    ``part`` is a key or a part of the prefix that leads to it. Raises ``UserError`` where several are left that differ,
-    and where none is.
+    ``part`` is a key or a part of the prefix that leads to it. Raises ``UserError`` if several different sets are left,
+    or none.
     """
     within = [one for one in sets if part is None or part == one.label or part in one.words]
     if not within:
@@ -179,11 +179,11 @@ def choose_set(file: str, sets: Sequence[WeightSet], average: bool | None, part:
     if average and not averaged:
         raise UserError(f"{file} holds no averaged weights that fit (what fits: {_list(within)}); leave out --ema.")
     if average is False and not raw:
-        raise UserError(f"{file} holds averaged weights alone ({_list(within)}); leave out --raw.")
+        raise UserError(f"{file} holds only averaged weights ({_list(within)}); leave out --raw.")
     left = raw if average is False or not averaged else averaged
     if any(not _same(left[0], other) for other in left[1:]):
         words = " or ".join(f"--part {_part(one, left)}" for one in left[:4])
-        raise UserError(f"{file} holds {len(left)} sets of weights that fit ({_list(left)}); say which: {words}.")
+        raise UserError(f"{file} holds {len(left)} sets of weights that fit ({_list(left)}); choose one: {words}.")
     return left[0]
 
 

@@ -17,7 +17,7 @@ from vitscope.models.unit import AbstractAttentionHeads, AbstractAttentionUnit, 
 class Windows:
     """A grid cut into windows: the token in each slot of each window, row by row over the grid; -1 is padding.
 
-    Every token stands in exactly one slot.
+    Every token is in exactly one slot.
     """
 
     tokens: Int[Tensor, "windows slots"]
@@ -61,8 +61,8 @@ def strided_windows(grid: tuple[int, int], size: tuple[int, int], device: torch.
 class ResidualWindowAttention(AbstractAttentionUnit):
     """``shortcut(x) + after(merge(attention(split(before(x)))))`` on a stream laid out as a map.
 
-    ``heads`` reads the attention module as if each window were an image of its own; ``cut`` says which windows there
-    are for a stream at the attention's input. ``shortcut`` is the identity unless the unit also downsamples.
+    ``heads`` reads the attention module as if each window were an image of its own; ``cut`` gives the windows of a
+    stream at the attention's input. ``shortcut`` is the identity unless the unit also downsamples.
     """
 
     before: tuple[Callable[[Tensor], Tensor], ...]
@@ -73,12 +73,12 @@ class ResidualWindowAttention(AbstractAttentionUnit):
 
     @property
     def bypass(self) -> Callable[[Stream], Stream] | None:
-        """The stream as it came in, where the shortcut is the identity."""
+        """The stream as it came in, if the shortcut is the identity."""
         return identity if all(isinstance(layer, nn.Identity) for layer in self.shortcut) else None
 
     def project(self, stream: Stream) -> Attention:
         """Queries, keys and values for this stream, window by window."""
-        inner = _changed(stream, chain(self.before, stream.values))
+        inner = _replace_values(stream, chain(self.before, stream.values))
         windows = self.cut(inner)
         values = windows.split(inner.patches)
         attention = self.heads.project(values.flatten(0, 1), inner)
@@ -95,7 +95,7 @@ class ResidualWindowAttention(AbstractAttentionUnit):
 
     def finish(self, stream: Stream, branch: Tensor) -> Stream:
         """Windows put back in place, and the residual sum."""
-        out = _changed(stream, chain(self.shortcut, stream.values))
+        out = _replace_values(stream, chain(self.shortcut, stream.values))
         windows = self.cut(out)
         first = stream.layout is Layout.CHANNELS_FIRST
         slots = branch.flatten(2).transpose(1, 2) if first else branch.flatten(1, -2)
@@ -104,6 +104,6 @@ class ResidualWindowAttention(AbstractAttentionUnit):
         return out.with_values(out.values + chain(self.after, merged))
 
 
-def _changed(stream: Stream, values: Tensor) -> Stream:
+def _replace_values(stream: Stream, values: Tensor) -> Stream:
     height, width = values.shape[2:] if stream.layout is Layout.CHANNELS_FIRST else values.shape[1:3]
     return replace(stream, values=values, grid=(height, width))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The entries of a tensor in row-major order, as they lie in memory. Cost: a copy only if they do not lie so."""
+    """The bytes of a tensor's entries in row-major order. Cost: a copy, unless they lie so on the CPU."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 

@@ -1,4 +1,4 @@
-"""Directions in the space of weights: Gaussian draws, and the two ways in which they are scaled to the weights."""
+"""Directions in the space of weights: Gaussian draws, and two ways to scale them to the weights."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def gaussian(shape: tuple[int, ...], seed: int, name: str) -> Float[Tensor, "..."]:
     """Independent standard normal numbers in float32, a function of ``seed`` and ``name`` alone.
 
-    So a parameter's draw does not depend on which other parameters there are, nor on their order. Cost: about 10 ns a
+    A parameter's draw does not depend on which other parameters there are, nor on their order. Cost: about 10 ns a
     number, on one core.
     """
     digest = hashlib.sha256(name.encode()).digest()
@@ -20,23 +20,23 @@ def gaussian(shape: tuple[int, ...], seed: int, name: str) -> Float[Tensor, "...
     return torch.from_numpy(generator.standard_normal(shape, np.float32))
 
 
-def filter_normalised(direction: Float[Tensor, "..."], weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    r"""Each filter of a direction at the norm of the weights': :math:`d_f \lVert w_f \rVert / \lVert d_f \rVert`.
+def normalise_filters(direction: Float[Tensor, "..."], weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    r"""Each filter of a direction at the weights' norm: :math:`d_f \lVert w_f \rVert / \lVert d_f \rVert`.
 
-    A filter is an entry of the first axis: the weights of one output unit or channel. A filter of the weights that is
-    zero stays so. Biases and the factors of norms have no filters (Li et al. leave them out): what has fewer than two
-    axes is zero. Li, Xu, Taylor, Studer, Goldstein, *Visualizing the Loss Landscape of Neural Nets*, NeurIPS 2018.
+    A filter is an entry of the first axis: the weights of one output unit or channel. It becomes zero if the weights'
+    is. Biases and the factors of norms have no filters (Li et al. leave them out): tensors of fewer than two axes
+    become zero. Li, Xu, Taylor, Studer, Goldstein, *Visualizing the Loss Landscape of Neural Nets*, NeurIPS 2018.
     """
     if weights.ndim < 2:
         return torch.zeros_like(weights)
     return _scale(direction.to(weights).flatten(1), weights.flatten(1), 1).reshape(weights.shape)
 
 
-def column_normalised(direction: Float[Tensor, "..."], weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    r"""Norms over the first axis, entry by entry of the others, made those of the weights; 1-D tensors are zero.
+def normalise_columns(direction: Float[Tensor, "..."], weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    r"""The direction, with its norms over the first axis scaled to those of the weights; 1-D tensors become zero.
 
     This is what the code of Park and Kim (*How Do Vision Transformers Work?*, ICLR 2022) does under the name of filter
-    normalisation: the norms are of all output units together, one for each input (and place in the kernel). A tensor
+    normalisation: each norm runs over all output units, one for each input (and place in the kernel). A tensor
     whose first axis has one entry (position embeddings) is displaced by plus or minus itself.
     """
     if weights.ndim < 2:
@@ -45,7 +45,7 @@ def column_normalised(direction: Float[Tensor, "..."], weights: Float[Tensor, ".
 
 
 def _scale(direction: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """The direction with its norms along ``axis`` made those of the weights; zero where either is."""
+    """The direction with its norms along ``axis`` scaled to those of the weights; zero where either is."""
     wanted = torch.linalg.vector_norm(weights, dim=axis, keepdim=True)
     found = torch.linalg.vector_norm(direction, dim=axis, keepdim=True)
     return direction * torch.where(found > 0, wanted / torch.where(found > 0, found, 1), 0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def fourier_transform(values: Float[Tensor, "..."], axes: tuple[int, ...]) -> Complex[Tensor, "..."]:
-    """The discrete Fourier transform along some axes; of nothing it is nothing, which Intel's MKL will not compute."""
+    """The discrete Fourier transform along some axes; empty for empty values, which Intel's MKL refuses."""
     if not values.numel():
         return values.to(torch.promote_types(values.dtype, torch.complex64))
     return torch.fft.fftn(values, dim=axes)
@@ -20,10 +20,10 @@ def inverse_fourier_transform(spectrum: Complex[Tensor, "..."], axes: tuple[int,
 
 
 def diagonal_frequencies(height: int, width: int) -> Float[Tensor, " frequency"]:
-    """Normalised frequencies (1 is Nyquist, pi radians a cell) on the half diagonal of an ``height x width`` map.
+    """Normalised frequencies (1 is Nyquist, pi radians a cell) on the half diagonal of a ``height x width`` map.
 
     2 k / n for k = 0 .. n // 2 and n the shorter side: the frequencies that the discrete transform of a square map
-    has on its diagonal, both the zero and, for an even side, the Nyquist frequency among them.
+    has on its diagonal, including zero and, for an even side, the Nyquist frequency.
     """
     side = min(height, width)
     return torch.arange(side // 2 + 1, dtype=torch.float64) * 2 / side

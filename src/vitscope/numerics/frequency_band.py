@@ -1,4 +1,4 @@
-"""Bands of spatial frequency in the two-dimensional discrete Fourier plane, and noise that is limited to one."""
+"""Bands of spatial frequency in the two-dimensional discrete Fourier plane, and noise limited to one."""
 
 import math
 
@@ -13,7 +13,7 @@ def square_band(height: int, width: int, centre: float | int, half_width: float 
     r"""The frequencies between two squares around zero, in the order of ``torch.fft.fft2``.
 
     On an axis of n cells the square of angular frequency w holds the indices ``-m <= k < m`` with
-    ``m = floor(w n / 2 pi)``, or all of them where ``2 m >= n``; the band is the square of ``centre + half_width`` less
+    ``m = floor(w n / 2 pi)``, or all of them if ``2 m >= n``; the band is the square of ``centre + half_width`` less
     that of ``centre - half_width`` (radians a cell). For even n this is the mask of Park and Kim's ``FreqAttack``, cell
     by cell; for odd n and unequal sides the same inequality is taken on each axis.
     """
@@ -39,7 +39,7 @@ def _side(cells: int, frequency: float) -> Bool[Tensor, " cells"]:
 
 
 def transfer(band: Bool[Tensor, "height width"]) -> Float[Tensor, "height width"]:
-    """What is left of each frequency of a real image when the others are cleared and the real part is taken.
+    """The factor on each frequency of a real image when the others are cleared and the real part is taken.
 
     One where the band holds a frequency and its negative, a half where it holds one of the two, else zero.
     """
@@ -52,12 +52,12 @@ def energy_share(band: Bool[Tensor, "height width"]) -> float:
     return float(transfer(band).square().mean())
 
 
-def band_limited(
+def limit_to_band(
     images: Float[Tensor, "batch channels height width"], band: Bool[Tensor, "height width"]
 ) -> Float[Tensor, "batch channels height width"]:
     """The real part of the images within the band: ``ifft2(band * fft2(images)).real``, by the real transform.
 
-    Cost: two real Fourier transforms of the images, and none of no images, which Intel's MKL refuses.
+    Cost: two real Fourier transforms of the images; none for an empty batch, which Intel's MKL refuses.
     """
     if not images.numel():
         return images

@@ -14,14 +14,14 @@ Product = Callable[[Float[Tensor, " size"]], Float[Tensor, " size"]]
 """A vector times a symmetric matrix."""
 
 Ends = Literal["both", "largest", "smallest"]
-"""Which end of the spectrum is wanted, by the value with its sign."""
+"""Which end of the spectrum is wanted, by signed value."""
 
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    r"""Eigenvalues, outermost first, their unit vectors as rows, and how far these are from being eigenvectors.
+    r"""Eigenvalues, outermost first, their unit vectors as rows, and how far those are from being eigenvectors.
 
-    ``residuals`` are :math:`\lVert Hv - \lambda v \rVert`, computed at these very vectors: in exact arithmetic an
+    ``residuals`` are :math:`\lVert Hv - \lambda v \rVert`, computed at these vectors: in exact arithmetic an
     eigenvalue lies within that distance of :math:`\lambda` (Parlett, The Symmetric Eigenvalue Problem, 4.5).
     """
 
@@ -35,7 +35,7 @@ class Extremes:
     """Both ends of a spectrum; an end that was not wanted is empty.
 
     ``norm`` is the largest modulus of a Ritz value, which estimates the spectral norm from below. ``products`` counts
-    all products, those that verify the residuals included.
+    all products, including those that verify the residuals.
     """
 
     largest: Eigenpairs
@@ -57,23 +57,24 @@ def extreme_eigenpairs(
     r"""The ``top`` algebraically largest and smallest eigenpairs, from one Krylov space.
 
     Stops as soon as the residual bound of every wanted pair is at most ``tolerance`` times the spectral norm, or after
-    ``steps`` products; then each residual is computed anew at the vector that is returned, one product each. Every
-    new vector is orthogonalised against all earlier ones, so no eigenvalue comes twice. An eigenvalue of multiplicity
-    m > 1 is found once (again only where rounding or an exhausted Krylov space brings its other vectors in). The
-    memory is ``rows + 1`` vectors, ``rows`` being ``steps`` unless given; when they are full the space is cut down to
-    the best Ritz vectors and grown again (thick restart: Wu and Simon, SIAM J. Matrix Anal. Appl. 2000), which needs
-    more products. Cost beside the products: about 4 x rows x size multiplications each.
+    ``steps`` products; then each residual is recomputed at the returned vector, one product each. Every new vector is
+    orthogonalised against all earlier ones, so no eigenvalue is found twice. An eigenvalue of multiplicity m > 1 is
+    found once (again only if rounding or an exhausted Krylov space brings its other vectors in). The memory is
+    ``rows + 1`` vectors, ``rows`` being ``steps`` by default; when they are full the space is cut down to the best Ritz
+    vectors and grown again (thick restart: Wu and Simon, SIAM J. Matrix Anal. Appl. 2000), which needs more products.
+    Cost besides the products: about 4 x rows x size multiplications each.
 
-    ``start`` is where the space begins, ``generator`` (on the CPU) serves where the space is exhausted early.
+    The space begins at ``start``; if it is exhausted early, ``generator`` (on the CPU) draws its next vector.
     """
     wanted = 2 * top if ends == "both" else top
-    rows = min(max(rows or steps, wanted + 4), start.numel())
+    rows = min(max(rows or steps, wanted + 4), start.numel())  # 4: a restart leaves room for two products
     krylov = Krylov(product, start, rows, generator)
-    for _ in range(min(steps, 10 * start.numel())):
+    for _ in range(min(steps, 10 * start.numel())):  # ten times the products of a space without restarts
         krylov.extend()
         values, weights, bounds = krylov.ritz()
         chosen = _wanted_places(values.numel(), top, ends)
         enough = krylov.size > wanted or krylov.complete
+        # A tenth of the tolerance is left for rounding: the residuals are recomputed at the returned vectors.
         if krylov.complete or (enough and bool((bounds[chosen] <= 0.9 * tolerance * values.abs().max()).all())):
             break
         if krylov.size == rows:
@@ -83,12 +84,12 @@ def extreme_eigenpairs(
 
 
 def norm(vectors: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch"]:
-    """The Euclidean norm, summed pairwise: the library's sums one by one, which costs float32 four of its digits."""
+    """The Euclidean norm, summed pairwise: the library sums one by one, which costs float32 four of its digits."""
     return vectors.square().sum(-1).sqrt()
 
 
 class Krylov:
-    """A Krylov space under way: an orthonormal basis, and the operator projected on it.
+    """A growing Krylov space: an orthonormal basis, and the operator projected on it.
 
     ``basis[: size]`` have been multiplied; ``basis[size]`` is the next vector unless the space is complete.
     """
@@ -107,12 +108,12 @@ class Krylov:
         return self.size == self.basis.shape[1]
 
     def extend(self) -> None:
-        """One product and one more basis vector."""
+        """Take one product and add one basis vector."""
         j, basis = self.size, self.basis
         vector = self._product(basis[j]).clone()
         self.products += 1
         known = self.projected[:j, j].nonzero().flatten().tolist()
-        if known:  # what exact arithmetic says of the earlier vectors: one of them, or all those of a restart
+        if known:  # known parts in the earlier vectors: in one of them, or in all those of a restart
             low = min(known)
             vector -= self.projected[low:j, j].to(vector) @ basis[low:j]
         alpha = (basis[j] * vector).sum()
@@ -126,14 +127,14 @@ class Krylov:
     def _orthogonal(
         self, vector: Float[Tensor, " size"], count: int
     ) -> tuple[Float[Tensor, " size"], Float[Tensor, " count"]]:
-        """Less its part in the basis; twice where the first time took most of it away."""
+        """The vector less its part in the basis, and that part; again, up to twice, if little of it was left."""
         basis, total = self.basis[:count], torch.zeros(())
         for _ in range(3):
             before = norm(vector)
             corrections = basis @ vector
             vector = torch.addmv(vector, basis.T, corrections, alpha=-1)
             total = total.to(corrections) + corrections
-            if norm(vector) > 0.7 * before:
+            if norm(vector) > 0.7 * before:  # 1 / sqrt 2: what is left is then orthogonal to 1.4 eps
                 break
         return vector, total
 
@@ -141,7 +142,8 @@ class Krylov:
         j = self.size
         beta = float(norm(vector))
         scale = float(self.projected[:j, :j].abs().max())
-        if beta <= 4 * torch.finfo(vector.dtype).eps * scale or beta == 0:  # an invariant subspace: go on elsewhere
+        # Up to a few eps of the norm what is left is a product's rounding: an invariant subspace, so go on elsewhere.
+        if beta <= 4 * torch.finfo(vector.dtype).eps * scale or beta == 0:
             fresh = torch.randn(vector.numel(), generator=self._generator, dtype=torch.float64).to(vector)
             vector, beta = self._orthogonal(fresh, j)[0], 0.0
         self.basis[j] = vector / norm(vector)
@@ -155,7 +157,7 @@ class Krylov:
         return values, weights, (beta * weights[-1]).abs()
 
     def vectors(self, weights: Float64[Tensor, "basis pairs"]) -> Float[Tensor, "pairs size"]:
-        """Combinations of the basis."""
+        """Combinations of the basis vectors, one for each column of ``weights``."""
         return weights.T.to(self.basis) @ self.basis[: self.size]
 
     def restart(self, kept: list[int]) -> None:
@@ -175,9 +177,9 @@ class Krylov:
 
 
 class Chains:
-    """Krylov spaces of some vectors each by itself, grown in step: their products are taken together.
+    """Separate Krylov spaces of several vectors, grown in step: their products are taken together.
 
-    ``product`` multiplies rows by a positive semidefinite matrix. Cost beside the products of all chains' vectors: ``4
+    ``product`` multiplies rows by a positive semidefinite matrix. Cost besides the products of all chains' vectors: ``4
     steps size`` multiplications a chain and step.
     """
 
@@ -188,19 +190,19 @@ class Chains:
         self._basis = [start / norm(start)[:, None]]
 
     def extend(self) -> None:
-        """One product and one more basis vector for each chain; a chain whose space is exhausted goes on with zeros."""
+        """Take one product and add one basis vector for each chain; an exhausted chain goes on with zeros."""
         vector = self._product(self._basis[-1])
         scale = norm(vector)
         self._diagonal.append((self._basis[-1] * vector).sum(1))
         for known in [*reversed(self._basis), *reversed(self._basis)]:  # twice, for rounding
             vector = vector - (known * vector).sum(1, keepdim=True) * known
         length = norm(vector)
-        goes_on = length > 4 * torch.finfo(vector.dtype).eps * scale
+        goes_on = length > 4 * torch.finfo(vector.dtype).eps * scale  # less is the rounding of the product
         self._beside.append(torch.where(goes_on, length, 0.0))
         self._basis.append(torch.where(goes_on, 1 / length, 0.0)[:, None] * vector)
 
     def largest(self) -> float:
-        """The largest Ritz value of all."""
+        """The largest Ritz value of all chains."""
         beside = torch.stack(self._beside, 1)[:, :-1]
         rows = torch.diag_embed(torch.stack(self._diagonal, 1))
         rows = rows + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
@@ -215,7 +217,7 @@ def _wanted_places(count: int, top: int, ends: Ends) -> list[int]:
 
 
 def _places_to_keep(count: int, top: int, ends: Ends) -> list[int]:
-    """What survives a restart: the wanted ones, and as many of their neighbours as half of the other rows."""
+    """Places that survive a restart: the wanted ones, and half of the others, those next to the wanted ones."""
     wanted = len(_wanted_places(count, top, ends))
     spare = (count - wanted) // 2
     return _wanted_places(count, top + (spare // 2 if ends == "both" else spare), ends)

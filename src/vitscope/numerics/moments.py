@@ -46,7 +46,7 @@ class Moments:
 class Scatter:
     r"""Count, mean and scatter :math:`S = \sum_i (x_i - \bar x)(x_i - \bar x)^T` of rows, in float64.
 
-    The moments of ``dim`` quantities with their products; ``dim x dim`` entries are held, whatever the number of rows.
+    The moments of ``dim`` quantities with their products; ``dim x dim`` entries are stored for any number of rows.
     """
 
     count: Int[Tensor, ""]
@@ -62,7 +62,7 @@ class Scatter:
 def _pool(
     count: Int[Tensor, "*n"], mean: Float[Tensor, " size"], more: Int[Tensor, "*n"], other: Float[Tensor, " size"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Count and mean of two sets together, the difference of their means, and what its square adds to deviations."""
+    """Count and mean of two sets together, the difference of their means, and its square's weight in ``squares``."""
     total = count + more
     share = to_float64(more) / total.clamp(min=1)
     delta = torch.where((count > 0) & (more > 0), other - mean, 0.0)

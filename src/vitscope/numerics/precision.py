@@ -1,4 +1,4 @@
-"""The precision that numbers are measured in, whatever a model computes in and wherever."""
+"""The precision of measurements, whatever the precision and device of the model."""
 
 import torch
 from jaxtyping import Float, Shaped

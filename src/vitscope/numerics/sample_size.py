@@ -1,4 +1,4 @@
-"""How many samples make a standard error small enough: a size that is fixed before any of them is looked at."""
+"""The sample size for a given standard error, fixed before any sample is looked at."""
 
 import math
 
@@ -10,8 +10,8 @@ def sample_size(deviation: float, error: float, population: int) -> int:
 
     .. math:: n = \frac{s^2}{e^2 + s^2 / N}, \qquad e^2 = \frac{s^2}{n} \Bigl(1 - \frac{n}{N}\Bigr)
 
-    The error is from the mean of the ``population`` of :math:`N` itself (Cochran, *Sampling Techniques*, 1977); at
-    least two, at most all of it, which is also the answer where ``deviation`` is not finite.
+    The error is relative to the mean of the ``population`` of :math:`N` itself (Cochran, *Sampling Techniques*, 1977).
+    At least two and at most the population, which is also the answer if ``deviation`` is not finite.
     """
     if not math.isfinite(deviation):
         return population
@@ -21,7 +21,7 @@ def sample_size(deviation: float, error: float, population: int) -> int:
 
 
 def upper_deviation(deviation: float, samples: int, level: float = 0.95) -> float:
-    r"""The upper limit of a standard deviation that was estimated from so many samples: :math:`s \sqrt{(m-1)/\chi^2}`.
+    r"""The upper limit of a standard deviation estimated from ``samples`` samples: :math:`s \sqrt{(m-1)/\chi^2}`.
 
     Exact for normal samples; a heavier tail makes it too low now and then.
     """

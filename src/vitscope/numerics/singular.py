@@ -1,4 +1,4 @@
-"""Singular values of a matrix known by its products: the largest ones with their vectors, and bounds of the norm."""
+"""Singular values of a matrix known by its products: the largest ones with their vectors, and bounds on the norm."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,19 +13,29 @@ from vitscope.numerics.lanczos import Chains
 from vitscope.numerics.precision import to_float64
 
 FAILURE = 1e-6
-"""The probability with which a probable bound fails, at most."""
+"""The largest probability that a probabilistic bound fails.
+
+A free choice that costs little: steps grow with its logarithm over ``CHAINS``, by a tenth for a thousandth of it.
+"""
 ATTEMPTS = 4
-"""How often the known space is refined where the bound is loose; all their steps share the probability of failing."""
+"""Attempts at a bound, each with a refined known space; their steps share the probability of failure.
+
+A free choice: more attempts only make a loose bound tighter.
+"""
 CHAINS = 8
-"""Random starts of Lanczos' method whose products are taken together; all of them would have to be unlucky."""
+"""Random starts of Lanczos' method whose products are taken together; a bound fails only if all are unlucky.
+
+A product of eight vectors costs little more than one of one, and eight starts take a third of the steps of one start
+(:func:`norm_bound`, in 65,536 dimensions).
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
     """A matrix ``M`` of ``left x right`` entries, known by its products with blocks of row vectors.
 
-    ``apply`` takes rows ``U`` to ``U M``, ``adjoint`` takes rows ``V`` to ``V M^T``. Where ``M`` is at hand it is
-    ``matrix``, or ``basis^T matrix`` with orthonormal rows.
+    ``apply`` takes rows ``U`` to ``U M``, ``adjoint`` takes rows ``V`` to ``V M^T``. If ``M`` itself is available
+    it is ``matrix``, or ``basis^T matrix`` with orthonormal rows.
     """
 
     left: int
@@ -37,7 +47,7 @@ class Operator:
 
 
 def dense(matrix: Float[Tensor, "short right"], basis: Float[Tensor, "short left"] | None = None) -> Operator:
-    """The operator of a matrix at hand, or of ``basis^T matrix`` with orthonormal rows."""
+    """The operator of an explicit matrix, or of ``basis^T matrix`` with orthonormal rows."""
 
     def apply(rows: Float[Tensor, "rows left"]) -> Float[Tensor, "rows right"]:
         return (rows if basis is None else rows @ basis.T) @ matrix
@@ -52,7 +62,7 @@ def dense(matrix: Float[Tensor, "short right"], basis: Float[Tensor, "short left
 class Singular:
     """Singular values, largest first, with their unit vectors as rows.
 
-    ``bound`` is at least the spectral norm. ``probability`` is that of its failing: 0 where it is certain.
+    ``bound`` is an upper bound on the spectral norm; ``probability`` is that of its failure, 0 if it is certain.
     """
 
     values: Float64[Tensor, " pairs"]
@@ -67,9 +77,9 @@ def largest(
 ) -> Singular:
     """The ``count`` largest singular values.
 
-    Exact where the matrix is at hand; otherwise in the block Krylov space of ``known`` left vectors and ``count``
-    random ones (Musco and Musco 2015): then the values are lower bounds, ``bound`` is the largest of them and its
-    failing has probability 1. Cost: ``rounds`` products of all these vectors with the matrix and its transpose, and as
+    Exact if the matrix is available; otherwise from the block Krylov space of ``known`` left vectors and ``count``
+    random ones (Musco and Musco 2015): then the values are lower bounds, ``bound`` is the largest of them and fails
+    with probability 1. Cost: ``rounds`` products of all these vectors with the matrix and its transpose, and as
     many again with the matrix.
     """
     if operator.matrix is not None:
@@ -92,18 +102,21 @@ def norm_bound(
     tolerance: float = 1e-4,
     steps: int = 60,
 ) -> Singular:
-    r"""The largest singular value, with an upper bound of it that fails with a probability of at most 1e-6.
+    r"""The largest singular value, with an upper bound that fails with a probability of at most 1e-6.
 
-    Exact where the matrix is at hand. Otherwise the left space is split into ``Q``, found by subspace iteration from
+    Exact if the matrix is available. Otherwise the left space is split into ``Q``, found by subspace iteration from
     ``known`` vectors (at an optimum the top singular value is multiple, and they span its space), and the rest. With
     :math:`b = \lVert Q M M^T Q^T \rVert`, ``c`` the norm of the coupling :math:`Q M M^T (I - Q^T Q)` and ``d`` a bound
-    of the rest, :math:`\lVert M \rVert^2 \le \frac{b + d}{2} + \sqrt{(\frac{b - d}{2})^2 + c^2}`. ``d`` comes from
+    on the rest, :math:`\lVert M \rVert^2 \le \frac{b + d}{2} + \sqrt{(\frac{b - d}{2})^2 + c^2}`. ``d`` comes from
     Lanczos with a random start: its estimate after ``k`` steps is below :math:`(1 - \epsilon) d` with a probability of
     at most :math:`1.648 \sqrt{n}\, e^{-\sqrt\epsilon (2k - 1)}` (Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl.
-    1992, theorem 4.1); of eight independent starts the largest estimate is, with the eighth power of it. It ends when
-    the bound of the norm is within ``tolerance`` of the estimate, or after ``steps`` products of eight vectors; where
-    that leaves it loose, ``Q`` is refined and widened, up to four times in all and as long as it pays.
+    1992, theorem 4.1); the largest estimate of eight independent starts is, with the eighth power of it. It ends when
+    the bound on the norm is within ``tolerance`` of the estimate, or after ``steps`` products of eight vectors; if
+    that leaves it loose, ``Q`` is refined and widened, for up to four attempts and as long as it pays.
     The matrix must be in float64: rounding is not part of the bound.
+
+    Rounds, the four more vectors of an attempt, ``tolerance`` and ``steps`` trade products for tightness: the bound
+    holds for any ``Q`` and after any step. An attempt pays if it closes a tenth of the distance to the estimate.
     """
     if operator.matrix is not None:
         return _of_matrix(operator.matrix, operator.basis, 1)
@@ -124,10 +137,10 @@ def norm_bound(
 def _split_basis(
     operator: Operator, basis: Float[Tensor, "basis left"], values: Float64[Tensor, " basis"]
 ) -> tuple[Float[Tensor, "some left"], float, float]:
-    """So many of the first vectors as bound the norm best, the squared norm on them, and their coupling to the rest.
+    """The first vectors that bound the norm best, the squared norm on them, and their coupling to the rest.
 
-    The later ones have hardly converged and couple to the rest; they are better left there where the bound of it, for
-    which the next value stands in, does not suffer.
+    Later vectors have hardly converged and couple to the rest; they are left to it unless that loosens its bound,
+    which the next value estimates here.
     """
     image = operator.adjoint(operator.apply(basis))
     inside, squares = image @ basis.T, image @ image.T
@@ -142,11 +155,11 @@ def _split_basis(
 
 
 def _join(top: float, rest: float, coupling: float) -> float:
-    r"""At least the largest eigenvalue of a symmetric matrix of two blocks, by theirs and the norm of their coupling.
+    r"""A bound on the largest eigenvalue of a symmetric 2 x 2 block matrix, from its blocks' and their coupling's norm.
 
     For a unit vector of the parts ``x`` and ``y`` its form is at most :math:`b \lVert x \rVert^2 + 2 c \lVert x \rVert
     \lVert y \rVert + d \lVert y \rVert^2`, which is that of the matrix ``[[b, c], [c, d]]`` at a unit vector, and so at
-    most its larger eigenvalue. Reached where the top vectors of both blocks are what couples most.
+    most its larger eigenvalue. Attained if the top vectors of both blocks are those that couple most.
     """
     return (top + rest) / 2 + hypot((top - rest) / 2, coupling)
 
@@ -161,9 +174,9 @@ def _with_rest(
     steps: int,
     known: float,
 ) -> float:
-    """The bound of the squared norm, from what Lanczos says of the space beside the basis.
+    """The bound on the squared norm, from Lanczos' method on the complement of the basis.
 
-    It ends where a better bound of that space would not lower it, or would not below what is ``known``.
+    It ends when a better bound on the complement would not lower it, or not below ``known``.
     """
 
     def beside(rows: Float[Tensor, "rows left"]) -> Float[Tensor, "rows left"]:
@@ -185,13 +198,17 @@ def _with_rest(
 
 
 def orthonormal(rows: Float[Tensor, "rows size"], tolerance: float = 1e-7) -> Float[Tensor, "rank size"]:
-    """An orthonormal basis of the span of rows, without those directions that are all but in the span of others."""
+    """An orthonormal basis of the span of rows, without directions that nearly lie in the span of others.
+
+    Nearly: the singular value of the unit rows is at most ``tolerance`` (about the rounding of float32) times the
+    largest. Leaving such directions out only narrows the search space: values and bounds hold for any basis.
+    """
     _, values, basis = torch.linalg.svd(normalize(to_float64(rows), dim=1), full_matrices=False)
     return basis[values > tolerance * values[:1]].to(rows)
 
 
 def spectral_norm(matrix: Float[Tensor, "left right"]) -> float:
-    """The largest singular value, by the Gram matrix of the smaller side; 0 of an empty matrix."""
+    """The largest singular value, by the Gram matrix of the smaller side; 0 for an empty matrix."""
     if matrix.numel() == 0:
         return 0.0
     rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -199,7 +216,7 @@ def spectral_norm(matrix: Float[Tensor, "left right"]) -> float:
 
 
 def _of_matrix(matrix: Float[Tensor, "short right"], basis: Float[Tensor, "short left"] | None, count: int) -> Singular:
-    """By the Gram matrix of the smaller side, exact up to the rounding of ``matrix``'s precision."""
+    """Singular values from the Gram matrix of the smaller side, exact up to rounding in ``matrix``'s precision."""
     wide = matrix.shape[0] <= matrix.shape[1]
     rows = matrix if wide else matrix.T
     squares, vectors = torch.linalg.eigh(to_float64(rows @ rows.T))

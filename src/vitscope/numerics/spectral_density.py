@@ -17,10 +17,10 @@ def lanczos_quadrature(
     .. math:: \sum_i w_i f(\theta_i) = \frac{v^\top f(H)\,v}{v^\top v} \quad\text{for polynomials of degree} < 2m
 
     The weights are positive and sum to 1. With ``start`` of independent entries of mean 0 and equal variance, the mean
-    over starts tends to the eigenvalue density. ``rows`` vectors are kept and orthogonalised against; where fewer than
-    ``steps`` fit, the plain three-term recurrence is used, whose ghost copies share the weight of the eigenvalue they
-    copy. An operator of fewer than ``steps`` dimensions has nodes of weight 0 at the end. Cost: ``steps`` products.
-    Source: Ghorbani et al., ICML 2019; Golub and Meurant, Matrices, Moments and Quadrature, 2010.
+    over starts tends to the eigenvalue density. If ``steps`` vectors fit in ``rows``, each is orthogonalised against
+    all earlier ones; otherwise the plain three-term recurrence is used, whose ghost copies share the weight of the
+    eigenvalue they copy. An operator of fewer than ``steps`` dimensions has nodes of weight 0 at the end. Cost:
+    ``steps`` products. Source: Ghorbani et al., ICML 2019; Golub and Meurant, Matrices, Moments and Quadrature, 2010.
     """
     count = min(steps, start.numel())
     projected = _full(product, start, count, generator) if count <= rows else _recurrence(product, start, count)
@@ -48,7 +48,7 @@ def _recurrence(product: Product, start: Float[Tensor, " size"], steps: int) -> 
         image = image - alpha * vector
         beta = float(norm(image))
         projected[j, j] = alpha
-        if beta <= 4 * torch.finfo(start.dtype).eps * float(projected.abs().max()):
+        if beta <= 4 * torch.finfo(start.dtype).eps * float(projected.abs().max()):  # the rounding of a product
             break
         projected[j, j + 1] = projected[j + 1, j] = beta
         vector, before = image / beta, vector

@@ -1,4 +1,4 @@
-"""Geometry of the tokens of one image: how alike, how spread, of what rank."""
+"""Geometry of the tokens of one image: their similarity, spread and rank."""
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ def participation_rank(centred: Float[Tensor, "batch cells channels"]) -> Float[
               = \frac{(\operatorname{tr} G)^2}{\lVert G\rVert_F^2}
 
     with the Gram matrix G of the centred tokens on its smaller side. 1 (all differences along one line) to
-    min(cells - 1, channels); 0 where all tokens are equal. Cost: one Gram matrix, no decomposition.
+    min(cells - 1, channels); 0 if all tokens are equal. Cost: one Gram matrix, no decomposition.
     """
     left = centred.transpose(1, 2) if centred.shape[1] > centred.shape[2] else centred
     one, two = left.tensor_split(2, dim=1)

@@ -1,27 +1,27 @@
-"""An axis of a quantity as it is drawn: its name in words, its entries, and whether it stands over depth."""
+"""An axis of a quantity as it is drawn: its name in words, its entries, and whether it is over depth."""
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 DIRECTIONS = ("first", "second")
-"""Axes along which weights are displaced; 0 is the model as it is."""
+"""Axes along which weights are displaced; 0 is the unchanged model."""
 SAMPLES = ("minibatch", "rank")
-"""Axes along which values are many of one kind, and their distribution matters rather than their order."""
+"""Axes with many values of one kind, whose distribution matters rather than their order."""
 PIXELS, PATCHES = ("pixel_row", "pixel_column"), ("height", "width")
-"""Axes of pictures: their own pixels, and a grid of patches or features that lies over them."""
+"""Axes of pictures: their pixels, or a grid of patches or features over them."""
 _SHORT = 14
 
 
 def axis_name(values: xr.DataArray, dim: str) -> str:
-    """The axis in words, as within a sentence: its coordinate's own, or its name."""
+    """The axis in words, as within a sentence: its coordinate's ``long_name``, or its own name."""
     given = values[dim].attrs.get("long_name") if dim in values.coords else None
     words = str(given or dim.replace("_", " "))
     return words[:1].lower() + words[1:] if words[1:2].islower() else words
 
 
 def axis_title(values: xr.DataArray, dim: str) -> str:
-    """The axis in words, with its unit where it has one."""
+    """The axis in words, with its unit if it has one."""
     unit = str(values[dim].attrs.get("units", "1")) if dim in values.coords else "1"
     return axis_name(values, dim) if unit in ("", "1") else f"{axis_name(values, dim)} ({unit})"
 
@@ -32,7 +32,7 @@ def is_categorical(values: xr.DataArray, dim: str) -> bool:
 
 
 def is_logarithmic(values: xr.DataArray, dim: str) -> bool:
-    """Whether equal factors are equal distances: its coordinate's attribute ``scale`` says ``log``."""
+    """Whether the axis is logarithmic: its coordinate's attribute ``scale`` is ``log``."""
     return dim in values.coords and values[dim].attrs.get("scale") == "log"
 
 
@@ -42,14 +42,14 @@ def is_picture(values: xr.DataArray) -> bool:
 
 
 def places(values: xr.DataArray, dim: str) -> NDArray[np.float64]:
-    """Where the entries stand on the axis: at their numbers, names in a row."""
+    """The positions of the entries on the axis: their numbers, or 0, 1, ... for names."""
     if dim not in values.coords or is_categorical(values, dim):
         return np.arange(values.sizes[dim], dtype=np.float64)
     return values[dim].values.astype(np.float64)
 
 
 def entries(values: xr.DataArray, dim: str) -> list[str]:
-    """The entries as people read them; those of an axis over units by the units' names."""
+    """The entries as text; for an axis over units, the units' names."""
     if f"{dim}_unit" in values.coords:
         return [str(name) for name in values[f"{dim}_unit"].values]
     if is_categorical(values, dim):
@@ -58,14 +58,14 @@ def entries(values: xr.DataArray, dim: str) -> list[str]:
 
 
 def shorten(text: str) -> str:
-    """A label that fits beside an axis: its beginning and its end, by which labels of one kind differ."""
+    """A label that fits beside an axis: its beginning and its end, in which labels of one kind differ."""
     return text if len(text) <= _SHORT else f"{text[: _SHORT // 2 - 1]}…{text[-_SHORT // 2 :]}"
 
 
 def unit_axes(values: xr.DataArray, cells: int) -> tuple[str, ...]:
-    """The axes whose entries are places of the model's anatomy, ``layer`` first.
+    """The axes whose entries are places in the model's anatomy, ``layer`` first.
 
-    These are ``layer``, and every axis beside which the kinds or names of units stand (``lesion`` with
+    These are ``layer``, and every axis with coordinates for the kinds or names of units (``lesion`` with
     ``lesion_kind``). Its entries are layers, or ``<axis>_layer`` says which layers they are.
     """
     if not cells:
@@ -75,7 +75,7 @@ def unit_axes(values: xr.DataArray, cells: int) -> tuple[str, ...]:
 
 
 def over_layers(values: xr.DataArray, dim: str, cells: int) -> xr.DataArray:
-    """The array with a unit axis renamed to ``layer``, whose entries are layers; those that are none are left out."""
+    """The array with a unit axis renamed to ``layer``, whose entries are layers; entries that are none are dropped."""
     layers = _layers(values, dim, cells)
     if dim == "layer" or layers is None:
         return values
@@ -87,7 +87,7 @@ def over_layers(values: xr.DataArray, dim: str, cells: int) -> xr.DataArray:
 
 
 def is_named_by_units(values: xr.DataArray, dim: str) -> bool:
-    """Whether kinds or names of units, or their layers, stand beside an axis."""
+    """Whether an axis has coordinates for the kinds, names or layers of units."""
     return any(f"{dim}_{label}" in values.coords for label in ("kind", "unit", "layer"))
 
 

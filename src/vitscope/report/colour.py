@@ -1,6 +1,6 @@
-"""The palette, in one place: what the style sheet defines, plotly names and matplotlib takes the light half of.
+"""The palette of the style sheet, plotly and matplotlib, which uses the light half.
 
-Built on the colours of Okabe and Ito (2008), which people with any common colour blindness can tell apart. In plotly a
+Built on the colours of Okabe and Ito (2008), which people with any common colour blindness can distinguish. In plotly a
 colour is the name of a CSS variable, which the page resolves when it draws, so that one figure serves light and dark.
 """
 
@@ -109,7 +109,7 @@ def token(name: str) -> str:
 
 
 def kind_colour(kind: str) -> str:
-    """The palette's name for a unit's kind; a kind it does not know looks like an opaque block."""
+    """The palette's name for a unit's kind; an unknown kind looks like an opaque block."""
     return kind if kind in _KINDS else "block"
 
 

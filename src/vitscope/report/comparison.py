@@ -1,4 +1,4 @@
-"""Several runs' results as one dataset a diagnostic, with ``run`` as its first axis; and their differences."""
+"""Several runs' results as one dataset per diagnostic, with ``run`` as its first axis, and their differences."""
 
 import csv
 import io
@@ -18,18 +18,19 @@ DEPTH = "depth"
 DEPTH_RANGE = (-0.04, 1.04)
 """The ends of that axis in every figure."""
 _POOLED = ("head", "lesion_head", *SAMPLES)
+_WORDS = {"lesion_head": "the heads left out", "minibatch": "mini-batches", "rank": "ranks", "head": "heads"}
 _QUARTERS = ("first", "second", "third", "last")
 _PLACES = 9
 
 
-def joined(compared: Sequence[Side], name: str, exact: bool) -> xr.Dataset:
-    """A diagnostic's quantities that two runs have at least, along the axis ``run``; what a run has not is NaN.
+def join_runs(compared: Sequence[Side], name: str, exact: bool) -> xr.Dataset:
+    """A diagnostic's quantities that at least two runs have, along the axis ``run``; what a run lacks is NaN.
 
-    ``exact``: layers stay layers, which mean the same in all runs; otherwise they become relative depth. Over depth,
-    values of single heads (or mini-batches, or ranks) become their mean, for heads do not correspond to one another.
+    If ``exact``, layers mean the same in all runs and stay layers; otherwise they become relative depth. Over depth,
+    values of single heads (or mini-batches, or ranks) become their mean, as heads of two runs do not correspond.
     """
     found = {
-        side.label: {one.name: _prepared(one, side, exact) for one in quantities_of(name, _dataset(side, name))}
+        side.label: {one.name: _prepare(one, side, exact) for one in quantities_of(name, _dataset(side, name))}
         for side in compared
         if name in side.run
     }
@@ -39,7 +40,7 @@ def joined(compared: Sequence[Side], name: str, exact: bool) -> xr.Dataset:
         first = next(iter(having.values()))
         same = {label: one for label, one in having.items() if one.dims == first.dims and one.unit == first.unit}
         if len(same) > 1:
-            result = result.assign(_stacked(quantity, same, is_training(compared)))
+            result = result.assign(_stack_runs(quantity, same, is_training(compared)))
     return result
 
 
@@ -51,7 +52,7 @@ def _words(compared: Sequence[Side], name: str) -> dict[str, object]:
     return dict(next(_dataset(side, name) for side in compared if name in side.run).attrs)
 
 
-def _stacked(quantity: str, having: dict[str, MeasuredQuantity], ordered: bool) -> dict[str, xr.DataArray]:
+def _stack_runs(quantity: str, having: dict[str, MeasuredQuantity], ordered: bool) -> dict[str, xr.DataArray]:
     words = {"long_name": "run", "ordered": ordered}
     stacked: dict[str, xr.DataArray] = {}
     for part, end in (("mean", ""), ("error", "_error"), ("count", "_count")):
@@ -67,14 +68,14 @@ def _stacked(quantity: str, having: dict[str, MeasuredQuantity], ordered: bool) 
     return stacked
 
 
-def _prepared(quantity: MeasuredQuantity, side: Side, exact: bool) -> MeasuredQuantity:
+def _prepare(quantity: MeasuredQuantity, side: Side, exact: bool) -> MeasuredQuantity:
     """The quantity over layers or relative depth, without axes whose entries do not correspond between runs."""
     cells = side.units + 2 if side.units else 0
     axes = unit_axes(quantity.mean, cells)
     parts = tuple(part.assign_coords(quantity.mean.coords) for part in (quantity.mean, quantity.error, quantity.count))
     if axes:
         parts = tuple(_over_depth(part, axes[0], side, exact) for part in parts)
-        parts = _pooled(parts)
+        parts = _pool_means(parts)
     kept = {*parts[0].dims, *(("kind",) if axes and not exact else ())}
     mean, error, count = (part.drop_vars([name for name in part.coords if name not in kept]) for part in parts)
     return MeasuredQuantity(quantity.diagnostic, quantity.name, mean, error, count)
@@ -93,27 +94,28 @@ def _over_depth(part: xr.DataArray, axis: str, side: Side, exact: bool) -> xr.Da
     return renamed.assign_coords({DEPTH: (DEPTH, at, words), "kind": (DEPTH, [kinds[int(i)] for i in layers])})
 
 
-def _pooled(parts: tuple[xr.DataArray, ...]) -> tuple[xr.DataArray, ...]:
-    """Means over heads and the like. Their errors go together at worst, so the mean's is at most the mean of theirs."""
+def _pool_means(parts: tuple[xr.DataArray, ...]) -> tuple[xr.DataArray, ...]:
+    """Means over heads and the like. The error of a mean is at most the mean of the errors, which is used."""
     mean, error, count = parts
     dims = [dim for dim in mean.dims if dim in _POOLED]
     if not dims:
         return parts
-    said = f"{mean.attrs.get('meaning', '')} Here: the mean over {' and '.join(map(str, dims))}s of a unit."
+    over = " and ".join(_WORDS.get(str(dim), f"{dim}s") for dim in dims)
+    said = f"{mean.attrs.get('meaning', '')} Here: the mean over {over}."
     pooled = mean.mean(dims, keep_attrs=True).assign_attrs(meaning=said)
     return pooled, error.mean(dims, keep_attrs=True), count.max(dims, keep_attrs=True)
 
 
 Errors = Callable[[str], Sequence[float | None]]
-"""The paired standard errors of the other runs' differences in a quantity, by its address; None if not known."""
+"""The paired standard errors of the other runs' differences in a quantity, by its address; None if unknown."""
 
 
 def difference_tables(
     compared: Sequence[Side], quantities: Sequence[MeasuredQuantity], errors: Errors
 ) -> tuple[Table, ...]:
-    """One table for all plain numbers and one for each quantity with axes: each run's value, and its difference.
+    """One table for all single numbers and one for each quantity with axes: each run's value, and its difference.
 
-    The difference is from the first run, its error the paired one if ``errors`` know it, else that of independent
+    The difference is from the first run; its error is the paired one if ``errors`` knows it, else that of independent
     errors. Over relative depth the runs share no unit, so rows are means over the units of a quarter of the depth.
     """
     plain_ones = [quantity for quantity in quantities if quantity.dims == ("run",)]
@@ -124,25 +126,25 @@ def difference_tables(
 def differences(
     means: Sequence[float], errors: Sequence[float], paired: Sequence[float | None]
 ) -> list[tuple[float, float]]:
-    """Each number less the first, with the standard error: the paired one, or that of independent errors if None."""
+    """Each number minus the first, with its standard error: the paired one, or that of independent errors if None."""
     apart = zip(means[1:], errors[1:], paired, strict=True)
     return [
         (mean - means[0], float(np.hypot(error, errors[0])) if known is None else known) for mean, error, known in apart
     ]
 
 
-def difference(apart: float, error: float) -> str:
-    """A difference with its sign and its standard error; empty where it is missing."""
+def format_difference(apart: float, error: float) -> str:
+    """A difference with its sign and its standard error; empty if it is missing."""
     if not np.isfinite(apart):
         return ""
     text = with_error(apart, error)
     return text if text.startswith("−") or not apart else f"+{text}"
 
 
-def _paired(
+def _pair_errors(
     quantity: MeasuredQuantity, labels: Sequence[str], compared: Sequence[Side], errors: Errors
 ) -> list[float | None]:
-    """The paired errors of those of the runs that have the quantity, the first of all runs among them."""
+    """The paired errors for the runs that have the quantity; None for each if the first of all runs lacks it."""
     if quantity.dims != ("run",) or labels[0] != compared[0].label:
         return [None] * (len(labels) - 1)
     known = dict(zip([side.label for side in compared[1:]], errors(quantity.address), strict=True))
@@ -153,24 +155,25 @@ def _table(compared: Sequence[Side], quantities: Sequence[MeasuredQuantity], err
     labels = [str(label) for label in quantities[0].mean["run"].values]
     first = quantities[0]
     rows: list[tuple[str, ...]] = []
-    paired = {one.address: _paired(one, labels, compared, errors) for one in quantities}
+    paired = {one.address: _pair_errors(one, labels, compared, errors) for one in quantities}
     for quantity in quantities:
         for place, means, own in _lines(quantity):
             cells = [with_error(m, e) if np.isfinite(m) else "" for m, e in zip(means, own, strict=True)]
-            apart = [difference(*one) for one in differences(means, own, paired[quantity.address])]
+            apart = [format_difference(*one) for one in differences(means, own, paired[quantity.address])]
             rows.append((*((quantity.label, quantity.unit) if len(quantities) > 1 else ()), *place, *cells, *apart))
     axes = _axes(first)
     several = ("quantity", "unit") if len(quantities) > 1 else ()
     short = [_letter(compared, label) for label in labels]
     header = (*several, *axes, *labels, *(f"{one} − {short[0]}" for one in short[1:]))
-    title = first.label if len(quantities) == 1 else f"{first.label} and the other plain numbers"
+    title = first.label if len(quantities) == 1 else f"{first.label} and the other single numbers"
     unit = "" if len(quantities) > 1 or first.unit == "1" else first.unit
     file = f"compare-{first.diagnostic}-{first.name}.csv"
     return Table(title, unit, file, header, tuple(rows[:MOST_ROWS]), _csv(labels, quantities, paired), len(rows))
 
 
 def _letter(compared: Sequence[Side], label: str) -> str:
-    return label if is_training(compared) else label.partition(":")[0]
+    letter = label.partition(":")[0]
+    return letter if len(letter) == 1 and not is_training(compared) else label
 
 
 def _axes(quantity: MeasuredQuantity) -> tuple[str, ...]:
@@ -179,7 +182,7 @@ def _axes(quantity: MeasuredQuantity) -> tuple[str, ...]:
 
 
 def _lines(quantity: MeasuredQuantity) -> list[tuple[tuple[str, ...], list[float], list[float]]]:
-    """Rows: place on the axes, and the runs' means and errors there; only where two runs have a value."""
+    """Rows: place on the axes, and the runs' means and errors there, where at least two runs have a value."""
     mean, error = (_in_quarters(part) for part in (quantity.mean, quantity.error))
     others = [dim for dim in mean.dims if dim != "run"]
     found: list[tuple[tuple[str, ...], list[float], list[float]]] = []
@@ -209,7 +212,7 @@ def _in_quarters(part: xr.DataArray) -> xr.DataArray:
 def _csv(
     labels: Sequence[str], quantities: Sequence[MeasuredQuantity], paired: Mapping[str, Sequence[float | None]]
 ) -> str:
-    """All rows to the last digit: each run's mean and error, then each difference from the first run and its error."""
+    """All rows in full precision: each run's mean and error, then each difference from the first and its error."""
     first = labels[0]
     apart = [f"{name} of {label} - {first}" for label in labels[1:] for name in ("difference", "standard error")]
     own = [f"{name} of {label}" for label in labels for name in ("mean", "standard error")]

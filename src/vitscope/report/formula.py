@@ -1,4 +1,4 @@
-"""The LaTeX that docstrings use, as MathML, which every current browser draws by itself."""
+"""Converts the LaTeX that docstrings use to MathML, which every current browser draws."""
 
 import re
 from html import escape
@@ -73,8 +73,8 @@ _LETTERFORMS = {r"\mathcal{F}": "ℱ", r"\mathbb{E}": "𝔼", r"\mathbb{R}": "�
 def mathml(latex: str, display: str) -> str:
     """A formula as a ``<math>`` element, ``display`` being ``block`` or ``inline``.
 
-    Limits of sums stand beside the sign, which reads well in fonts made for mathematics and in all others.
-    A formula with a command that is not known here stays as it was written, in ``<code>``.
+    Limits of sums are set beside the sign, which reads well in every font. A formula with an unknown command stays as
+    it was written, in ``<code>``.
     """
     try:
         body = _FormulaReader(_TOKEN.findall(latex)).row(None)

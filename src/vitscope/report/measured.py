@@ -10,7 +10,7 @@ from vitscope.measurement.quantity import BESIDE
 from vitscope.report.axis import DIRECTIONS
 from vitscope.report.number import amount, with_error, with_unit
 
-NOBODY_KNOWS = "Nobody has said which is better."
+NOBODY_KNOWS = "Not stated."
 _CHANGE, _INTACT, _SUBJECT = "_change", "_intact", "subject"
 
 
@@ -24,23 +24,23 @@ class MeasuredQuantity:
     error: xr.DataArray
     count: xr.DataArray
     intact: "MeasuredQuantity | None" = None
-    """The same of the intact model, in a study."""
+    """The same quantity of the intact model, in a study."""
     is_change: bool = False
-    """Whether it is a difference from the intact model, and 0 means that nothing changed."""
+    """Whether it is a difference from the intact model, so that 0 means no change."""
     over: str = "layer"
-    """The axis that ``layer`` was before it was laid over depth."""
+    """The name of the axis ``layer`` before it was laid over depth."""
     entry: str = ""
-    """Which slice of a quantity with more axes it is, in words."""
+    """Which slice of a quantity with more axes this is, in words."""
     whole: str = ""
-    """The name of the quantity that it is a slice of."""
+    """The name of the quantity that this is a slice of."""
     repeats: bool = False
-    """Whether it is a slice that is not the first, whose legend is that of the first."""
+    """Whether it is a slice after the first, which shares the legend of the first."""
     limits: tuple[float, float] | None = None
     """The range that its drawing shares with those of the other slices."""
 
     @property
     def is_intact(self) -> bool:
-        """Whether it is the intact model's, beside what a study measured."""
+        """Whether it belongs to the intact model of a study."""
         return self.name.endswith(_INTACT)
 
     @property
@@ -71,38 +71,38 @@ class MeasuredQuantity:
 
     @property
     def better(self) -> str:
-        """Which way is better, as far as anybody knows."""
+        """Which way is better, if that is known."""
         return str(self.mean.attrs.get("better", NOBODY_KNOWS))
 
     @property
     def missing(self) -> str:
-        """What a value is that it lacks, such as one that was not reached; empty where nothing is said of it."""
+        """Why a value may be missing, such as ``not reached``; empty if not stated."""
         return str(self.mean.attrs.get("missing", ""))
 
     @property
-    def predicted(self) -> tuple[str, ...]:
-        """The labels of its lines that are theory's; its own, as it was given, where all of it is."""
+    def predicted_labels(self) -> tuple[str, ...]:
+        """The labels of its lines that come from theory; its own label, as given, if all of it does."""
         return as_texts(self.mean.attrs.get("predicted", ()))
 
     @property
     def is_predicted(self) -> bool:
-        """Whether all of it is theory's."""
-        return self.mean.attrs.get("long_name", self.name) in self.predicted
+        """Whether all of it comes from theory."""
+        return self.mean.attrs.get("long_name", self.name) in self.predicted_labels
 
     @property
-    def counted(self) -> str:
-        """What its counts are of."""
+    def count_name(self) -> str:
+        """What its counts are numbers of, such as ``samples``."""
         return str(self.count.attrs.get("long_name", "samples"))
 
     @property
     def samples(self) -> str:
-        """How many samples each mean is over, a range where they differ; nothing where it is not known."""
+        """How many samples each mean is over, as a range if they differ; empty if unknown."""
         counts = self.count.values[np.isfinite(self.mean.values) & (self.count.values > 0)]
         if not counts.size:
             return ""
         low, high = int(counts.min()), int(counts.max())
         many = amount(low) if low == high else f"{amount(low)} to {amount(high)}"
-        return f"{many} {self.counted}"
+        return f"{many} {self.count_name}"
 
     def text(self, mean: float, error: float) -> str:
         """A value with its error and unit."""
@@ -110,7 +110,7 @@ class MeasuredQuantity:
 
 
 def as_texts(attribute: object) -> tuple[str, ...]:
-    """An attribute that is a list of texts, of which a file gives one alone back as its only entry."""
+    """An attribute that is a list of texts; files return a list of one text as that text."""
     if isinstance(attribute, str):
         return (attribute,)
     return tuple(map(str, attribute)) if isinstance(attribute, Iterable) else ()  # pyright: ignore
@@ -119,11 +119,11 @@ def as_texts(attribute: object) -> tuple[str, ...]:
 def quantities_of(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantity, ...]:
     """The quantities of a group in order, headline first; those without a single value are left out.
 
-    In a study's group each quantity's change comes before it, and what the intact model has last. Where the axes are
+    In a study's group each quantity's change comes before it, and those of the intact model come last. If the axes are
     directions in the space of weights, the quantity itself comes first: the intact model is a point among the others.
     """
     if _SUBJECT in dataset.dims:
-        dataset = dataset.rename({_SUBJECT: "run"})  # models of one run are shown as runs that are compared
+        dataset = dataset.rename({_SUBJECT: "run"})  # models of one run are shown like runs that are compared
     names = [str(name) for name in dataset.data_vars]
     beside = {f"{name}{part}" for name in names for part in BESIDE}
     found = {name: _read(diagnostic, name, dataset) for name in _headline_first(names, dataset) if name not in beside}
@@ -132,7 +132,7 @@ def quantities_of(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantit
 
 
 def _headline_first(names: list[str], dataset: xr.Dataset) -> list[str]:
-    """The names, that of the attribute ``headline`` first if there is one."""
+    """The names, that in the attribute ``headline`` first if there is one."""
     headline = dataset.attrs.get("headline")
     return sorted(names, key=lambda name: name != headline)
 

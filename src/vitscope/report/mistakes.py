@@ -1,4 +1,4 @@
-"""What a model gets wrong, as the page shows it: weakest classes, what is taken for what, the pictures themselves."""
+"""What a model gets wrong, as the page shows it: weakest classes, confused classes, and the pictures."""
 
 import base64
 import io
@@ -16,9 +16,9 @@ from vitscope.report.table import Table, tables
 from vitscope.runs.run import Run
 
 WEAKEST = 6
-"""Classes that are shown, of those on which the model errs at all."""
+"""Most classes shown, of those with at least one mistake."""
 PAIRS = 6
-"""Pairs of classes that are shown."""
+"""Most pairs of classes shown."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class WeakClass:
 
     @property
     def share(self) -> float:
-        """Right of all."""
+        """The share of its images that are right."""
         return self.right / self.count
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that are taken for another, and their share of the class."""
+    """How many images of one class are mistaken for another, and their share of the class."""
 
     true: str
     predicted: str
@@ -49,7 +49,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mistaken:
-    """A picture, as a data URI, and what is said of it."""
+    """A picture, as a data URI, and its caption."""
 
     picture: str
     name: str
@@ -60,7 +60,7 @@ class Mistaken:
 
 @dataclass(frozen=True)
 class MistakesView:
-    """All that is shown of the mistakes of a run; ``surest`` are the most confident, ``costliest`` lose most."""
+    """All that is shown of a run's mistakes: ``surest`` are the most confident, ``costliest`` have the largest loss."""
 
     wrong: int
     count: int
@@ -108,7 +108,7 @@ def _confusions(found: xr.Dataset) -> tuple[Confusion, ...]:
 
 
 def _pictures(found: xr.Dataset, order: str, without: str = "") -> tuple[Mistaken, ...]:
-    """The pictures in an order, but for those that another order has."""
+    """The pictures in an order, without those in another order."""
     places: Any = found[order].values
     rows = [int(row) for row in np.argsort(places, kind="stable") if places[row] >= 0]
     if without:

@@ -1,15 +1,15 @@
-"""Numbers as people read them: as many digits as the standard error leaves meaning."""
+"""Numbers for people: as many digits as the standard error justifies."""
 
 import math
 
 _DIGITS = 4
 _FINEST = 6
-"""Decimal places, at most; what is smaller than the next is written with an exponent."""
+"""Most decimal places; smaller numbers are written with an exponent."""
 _SMALL = 1e-3
 
 
 def plain(value: float) -> str:
-    """A number to four significant digits, thousands parted, ``n/a`` where there is none."""
+    """A number to four significant digits, with thousands separators; ``n/a`` if it is not finite."""
     if not math.isfinite(value):
         return "n/a"
     if value == 0:
@@ -23,7 +23,7 @@ def plain(value: float) -> str:
 def with_error(mean: float, error: float) -> str:
     """``0.680 ± 0.047``: the error to two significant digits, the mean to the same place.
 
-    Without an error (one sample, or an exact number) the mean stands alone, to four significant digits.
+    Without an error (one sample, or an exact number) it is the mean alone, to four significant digits.
     """
     if not (math.isfinite(mean) and math.isfinite(error)) or error <= 1e-6 * abs(mean):
         return plain(mean)
@@ -41,7 +41,7 @@ def error_places(error: float) -> int:
 
 
 def format_signed(value: float, places: int) -> str:
-    """A difference to so many decimal places, with its sign unless it is 0."""
+    """A difference to ``places`` decimal places, with its sign unless it is 0."""
     text = f"{round(value, places):+,.{max(places, 0)}f}"
     return _minus(text) if float(text.replace(",", "")) else text[1:]
 
@@ -52,7 +52,7 @@ def with_unit(text: str, unit: str) -> str:
 
 
 def amount(value: object) -> str:
-    """A setting or a count: whole numbers with their thousands parted, the rest as it stands."""
+    """A setting or a count: whole numbers with thousands separators, anything else unchanged."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

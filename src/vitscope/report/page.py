@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file of one or several runs."""
+"""The page: one self-contained HTML file for one or several runs."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ def write_page(runs: AsRuns, path: str | os.PathLike[str]) -> Path:
 
 
 def runs_of(given: AsRuns) -> tuple[Run, ...]:
-    """Runs, or those in folders and files; one, or several. ``UserError`` for anything else."""
+    """One or several runs, given as runs or as folders and files. ``UserError`` for anything else."""
     one = isinstance(given, Run | str | os.PathLike) or not isinstance(given, Iterable)  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
     return tuple(map(_run_of, (given,) if one else given))  # pyright: ignore[reportArgumentType]
 
@@ -42,20 +42,20 @@ def _run_of(given: AsRun) -> Run:
         return read_run(given)
     if isinstance(given, Run):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
         return given
-    raise UserError(f"{given!r:.60} is no run; give runs, or the folders that they are in.")
+    raise UserError(f"{given!r:.60} is not a run; give runs or their folders.")
 
 
 def page_path(path: str | os.PathLike[str]) -> Path:
-    """Where a page goes. ``UserError`` for a URL, and for a file that is no page, which is not written over."""
+    """Where a page goes. ``UserError`` for a URL, and for a file that is not a page, which is never overwritten."""
     target = local_path(path, "A page is")
     if target.suffix == ".nc":
         other = target.with_suffix(".html")
-        raise UserError(f"{target} has the name of a run; give the page another, such as {other}.")
+        raise UserError(f"{target} has the name of a run; give the page another name, such as {other}.")
     if target.is_file():
         with target.open("rb") as file:
             begins = file.read(1024).lstrip().lower()
         if begins and not begins.startswith((b"<!doctype html", b"<html")):
-            raise UserError(f"{target} is there already and is no page; give the page another name.")
+            raise UserError(f"{target} exists and is not a page; give the page another name.")
     return target
 
 
@@ -83,7 +83,7 @@ def render(template: str, **shown: object) -> str:
 
 
 def encode(html: str) -> bytes:
-    """UTF-8, with escapes for bytes of names that are none."""
+    """UTF-8, with escapes for bytes of names that are not UTF-8."""
     return html.encode("utf-8", "backslashreplace")
 
 

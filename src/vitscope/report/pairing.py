@@ -1,4 +1,4 @@
-"""Runs over the same images compared image by image, from the scores that they keep."""
+"""Runs over the same images compared image by image, from the scores that they store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from vitscope.report.side import Side
 from vitscope.runs.run import Run
 
 NAMED = 12
-"""Images that are named of those gained, and of those lost, at most."""
+"""Most images that are named of those gained, and of those lost."""
 _TOP = 5
 
 
@@ -33,7 +33,7 @@ class Pairing:
 
     @property
     def count(self) -> int:
-        """How many images both have scores of."""
+        """How many images both have scores for."""
         return self.first.sizes["image"]
 
     @cached_property
@@ -43,7 +43,7 @@ class Pairing:
 
     @cached_property
     def loss(self) -> Estimate:
-        """The change of the mean negative log-likelihood, over images for which both are finite, in nats."""
+        """The change of the mean negative log-likelihood in nats, over images for which both are finite."""
         return change_of_means(self.first["loss"].values, self.second["loss"].values)
 
     @cached_property
@@ -53,7 +53,7 @@ class Pairing:
 
     @cached_property
     def changes(self) -> Mapping[str, Estimate]:
-        """The changes by the addresses of the quantities that they are of."""
+        """The changes by the addresses of their quantities."""
         sure = [one["confidence"].values for one in (self.first, self.second)]
         over = [one - _right(of).astype(one.dtype) for one, of in zip(sure, (self.first, self.second), strict=True)]
         within = [_within(one, _TOP) for one in (self.first, self.second)]
@@ -68,7 +68,7 @@ class Pairing:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What they differ by, in words: accuracy, loss, confidence."""
+        """The differences in accuracy, loss and confidence, in words."""
         return (self._of_accuracy, self._of("negative log-likelihood", self.loss, " nats"), self._of_confidence)
 
     @property
@@ -92,46 +92,46 @@ class Pairing:
     def _of(self, name: str, change: Estimate, unit: str) -> str:
         low, high = change.interval(SHOWN)
         if not np.isfinite(change.mean):
-            return f"Its mean {name} cannot be compared: no image has a finite one in both."
+            return f"Its mean {name} cannot be compared: no image has a finite value in both."
         if not np.isfinite(low):
-            return f"Its mean {name} differs by {plain(change.mean)}{unit}, by the same on every image."
+            return f"Its mean {name} differs by {plain(change.mean)}{unit}, the same on every image."
         numbers = (change.mean, change.error, low, high)
         mean, error, *ends = (format_signed(one, error_places(change.error)) for one in numbers)
-        return f"Its mean {name} differs by {mean} ± {error[1:]}{unit}, 95 % interval {ends[0]} to {ends[1]}."
+        return f"Its mean {name} differs by {mean} ± {error.lstrip('+')}{unit}, 95 % interval {ends[0]} to {ends[1]}."
 
     @property
     def gained(self) -> tuple[str, ...]:
         """The first of the images on which only ``after`` is right, by name."""
-        return self._named(~_right(self.first) & _right(self.second))
+        return self._name_images(~_right(self.first) & _right(self.second))
 
     @property
     def lost(self) -> tuple[str, ...]:
         """The first of the images on which only ``before`` is right, by name."""
-        return self._named(_right(self.first) & ~_right(self.second))
+        return self._name_images(_right(self.first) & ~_right(self.second))
 
-    def _named(self, which: Bool[np.ndarray, " images"]) -> tuple[str, ...]:
+    def _name_images(self, which: Bool[np.ndarray, " images"]) -> tuple[str, ...]:
         return tuple(map(str, self.first["picture"].values[which][:NAMED]))
 
 
 @dataclass(frozen=True)
 class Pairings:
-    """The first run paired with each of the others, None for those with which it cannot be, and why it cannot."""
+    """The first run paired with each of the others, None for those that cannot be paired, and why not."""
 
     each: tuple[Pairing | None, ...]
     refusals: tuple[str, ...]
 
     @property
     def found(self) -> tuple[Pairing, ...]:
-        """Those that could be made."""
+        """The pairings that could be made."""
         return tuple(one for one in self.each if one is not None)
 
     def errors(self, address: str) -> tuple[float | None, ...]:
-        """The paired standard error of each other run's difference in a quantity; None where it is not known."""
+        """The paired standard error of each other run's difference in a quantity; None if unknown."""
         changes = [None if one is None else one.changes.get(address) for one in self.each]
         return tuple(None if one is None or not np.isfinite(one.error) else one.error for one in changes)
 
     @property
-    def paired(self) -> tuple[str, ...]:
+    def paired_addresses(self) -> tuple[str, ...]:
         """The addresses of the quantities whose differences have paired errors."""
         return tuple(dict.fromkeys(address for one in self.found for address in one.changes))
 
@@ -148,12 +148,12 @@ def pair(compared: Sequence[Side]) -> Pairings:
             refusals.append(reason)
             each.append(None)
         else:
-            each.append(Pairing(names[0], name, *_aligned(_scores(first.run), _scores(other.run))))
+            each.append(Pairing(names[0], name, *_align(_scores(first.run), _scores(other.run))))
     return Pairings(tuple(each), tuple(dict.fromkeys(refusals)))
 
 
 def pair_models(run: Run) -> tuple[Pairing, ...]:
-    """The first model of a run of several with each of the others; none for a run that holds no scores of several."""
+    """The first model of a run of several paired with each of the others; empty without scores of several models."""
     if SCORES not in run or "subject" not in _scores(run).dims:
         return ()
     scores = _scores(run)
@@ -163,7 +163,7 @@ def pair_models(run: Run) -> tuple[Pairing, ...]:
 
 
 def subjects_of(run: Run) -> dict[str, str]:
-    """What each model of a run of several is, by its label; empty for a run of one."""
+    """A description of each model of a run of several, by its label; empty for a run of one."""
     models = run.spec.model.get("subjects")
     if not isinstance(models, Mapping):
         return {}
@@ -176,7 +176,7 @@ def subjects_of(run: Run) -> dict[str, str]:
 
 
 def _spoken(compared: Sequence[Side]) -> list[str]:
-    """What the runs are called in sentences: their labels, without the letters if they differ without them."""
+    """The runs' names in sentences: their labels, without the letters if they still differ."""
     bare = [side.label.partition(": ")[2] or side.label for side in compared]
     return bare if len(set(bare)) == len(bare) else [side.label for side in compared]
 
@@ -190,22 +190,22 @@ def _why_not(*pair: tuple[Side, str]) -> str:
             return f"{begin}the run of {name} holds no scores of single images; measure its accuracy again."
         if _scores(side.run)["label"].dims != ("image",):
             return f"{begin}the run of {name} is of several models itself."
-    seen = [_seen(side.run) for side in (first, other)]
+    seen = [_fingerprint(side.run) for side in (first, other)]
     if seen[0] != seen[1]:
         names = [str(side.run.spec.images.get("name", "unnamed images")) for side in (first, other)]
         counts = [f"{_scores(side.run).sizes['image']:,}" for side in (first, other)]
         what = f"{counts[0]} images of {names[0]} and {counts[1]} of {names[1]}, whose fingerprints differ"
-        return f"{begin}they saw different images, or the same under other labels ({what})."
-    one, two = _aligned(_scores(first.run), _scores(other.run))
+        return f"{begin}they saw different images, or the same images with other labels ({what})."
+    one, two = _align(_scores(first.run), _scores(other.run))
     if not one.sizes["image"]:
         return f"{begin}no image could be read in both."
     if any((one[name].values != two[name].values).any() for name in ("picture", "label")):
-        return f"{begin}their images have other names or labels."
+        return f"{begin}their images have different names or labels."
     return ""
 
 
-def _seen(run: Run) -> str:
-    """The fingerprint of the images that the scores are of; one that matches nothing where it is not known."""
+def _fingerprint(run: Run) -> str:
+    """The fingerprint of the images of the scores; one that matches nothing if it is unknown."""
     own = _scores(run).attrs.get("fingerprint", run.spec.images.get("fingerprint"))
     return str(own) if own else f"unknown, {id(run)}"
 
@@ -214,8 +214,8 @@ def _scores(run: Run) -> xr.Dataset:
     return run.tree[SCORES].to_dataset()
 
 
-def _aligned(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """The images that could be read in both, by their numbers."""
+def _align(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The scores of the images that could be read in both, matched by number."""
     _, one, two = np.intersect1d(_numbers(first), _numbers(second), return_indices=True)
     return first.isel(image=one), second.isel(image=two)
 
@@ -229,7 +229,7 @@ def _right(scores: xr.Dataset) -> Bool[np.ndarray, " images"]:
 
 
 def _within(scores: xr.Dataset, places: int) -> Bool[np.ndarray, " images"] | None:
-    """Which labels are among the most probable classes; None for a run that keeps no ranks."""
+    """Which labels are among the most probable classes; None for a run without ranks."""
     if "rank" not in scores:
         return None
     rank: Float[np.ndarray, " images"] = scores["rank"].values

@@ -1,4 +1,4 @@
-"""The runs of a comparison: what each is called, and whether they are moments of one training."""
+"""The runs of a comparison: their labels, and whether they are moments of one training."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,14 +12,14 @@ from vitscope.report.drawing.series import Style, styles
 from vitscope.runs.run import Run
 
 MOMENTS = ("epoch", "step")
-"""What tells a checkpoint's place in its training, among the run's attributes, in its spec or the model's name."""
+"""Names of a checkpoint's place in its training, in the run's attributes, its spec or the model's name."""
 _WRITTEN = re.compile(rf"({'|'.join(MOMENTS)})[-_ =]?(\d+)", re.IGNORECASE)
 _LONGEST = 28
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the runs that are compared. ``label`` names it in figures and tables, on one page only once."""
+    """One of the runs that are compared. ``label`` names it in figures and tables, and is unique on a page."""
 
     run: Run
     label: str
@@ -33,18 +33,18 @@ class Side:
 
     @property
     def units(self) -> int:
-        """How many units it has; 0 where its anatomy is not known."""
+        """How many units it has; 0 if its anatomy is unknown."""
         return len(self.run.anatomy)
 
 
 def sides(runs: Sequence[Run], labels: Sequence[str] | None = None) -> tuple[Side, ...]:
-    """The runs in the order given, by their ``labels`` or what tells them apart.
+    """The runs in the order given, with their ``labels`` or labels that distinguish them.
 
-    That is their moment in training if all have one, else a letter and the model, with what differs between runs of
-    models of one name. Raises ``UserError`` for labels that are not one for each run.
+    These are their moments in training if all have one, else a letter and the model, with what differs between runs of
+    models of one name. Raises ``UserError`` if there is not one label for each run.
     """
     if labels is not None and (len(labels) != len(runs) or len(set(labels)) != len(runs)):
-        raise UserError(f"{len(runs)} runs were given the labels {', '.join(labels)}; give each one of its own.")
+        raise UserError(f"{len(runs)} runs were given the labels {', '.join(labels)}; give each run its own label.")
     moments = [_moment(run) for run in runs]
     told = [moment for moment in moments if moment is not None]
     is_training = len(told) == len(runs) and len({name for name, _ in told}) == 1 and len(set(told)) == len(runs)
@@ -64,13 +64,13 @@ def is_training(compared: Sequence[Side]) -> bool:
 
 
 def alike(runs: Iterable[Run]) -> bool:
-    """Whether the models have the same kinds of unit in the same order, so that layers mean the same."""
+    """Whether the models have the same kinds of unit in the same order, so that layers correspond."""
     plans = {tuple((unit["kind"], unit["stage"], unit["block"]) for unit in run.anatomy) for run in runs}
     return len(plans) == 1 and plans != {()}
 
 
 def same_images(runs: Iterable[Run]) -> bool:
-    """Whether all runs saw the same images, as their fingerprints say."""
+    """Whether all runs saw the same images, by their fingerprints."""
     seen = {str(run.spec.images.get("fingerprint", "")) for run in runs}
     return len(seen) == 1 and seen != {""}
 
@@ -81,7 +81,7 @@ def timeless(model: str) -> str:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The models' names, with the first of the runs' facts that differs between those of one name."""
+    """The models' names, each with the first fact in which runs of that name differ."""
     facts = [(_short(run), *_facts(run)) for run in runs]
     named: list[str] = []
     for name, *own in facts:
@@ -92,7 +92,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _facts(run: Run) -> tuple[str, ...]:
-    """What may tell two runs of one model apart, the most telling first."""
+    """Facts that may distinguish two runs of one model, the most telling first."""
     model, images = run.spec.model, run.spec.images
     edits = model.get("edits", ())
     weights = str(model.get("weights", "")).rstrip("/").rpartition("/")[2]
@@ -111,7 +111,7 @@ def _cut(name: str) -> str:
 def _moment(run: Run) -> tuple[str, float] | None:
     attributes = {str(name): value for name, value in run.tree.attrs.items()}
     for source in (attributes, run.spec.settings, run.spec.model, run.provenance):
-        found = _told(source)
+        found = _read_moment(source)
         if found:
             return found
     names = (str(run.spec.model.get(key, "")) for key in ("name", "weights"))
@@ -119,7 +119,7 @@ def _moment(run: Run) -> tuple[str, float] | None:
     return next(((match[1].lower(), float(match[2])) for match in written if match), None)
 
 
-def _told(source: Mapping[str, object]) -> tuple[str, float] | None:
+def _read_moment(source: Mapping[str, object]) -> tuple[str, float] | None:
     values = ((name, source.get(name)) for name in MOMENTS)
     found = ((name, value) for name, value in values if isinstance(value, int | float | np.integer))
     return next(((name, float(value)) for name, value in found), None)

@@ -1,4 +1,4 @@
-"""Several runs on one page: facts and numbers side by side, and each figure once with a line for every run."""
+"""Several runs on one page: facts and numbers side by side, and each figure with a line for every run."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from vitscope.measurement.claim import Claim
 from vitscope.measurement.errors import UserError
-from vitscope.report.comparison import DEPTH_RANGE, difference, difference_tables, differences, joined
+from vitscope.report.comparison import DEPTH_RANGE, difference_tables, differences, format_difference, join_runs
 from vitscope.report.drawing import drawings
 from vitscope.report.drawing.series import MARKS, css
 from vitscope.report.measured import MeasuredQuantity, as_texts, quantities_of
@@ -22,7 +22,7 @@ from vitscope.report.pairing import Pairings, pair
 from vitscope.report.side import Side, alike, is_training, same_images, sides, timeless
 from vitscope.report.strip import Cell, Strip, strip
 from vitscope.report.text import definition
-from vitscope.report.view import DiagnosticView, RunView, cut, figure_views, in_order, words
+from vitscope.report.view import DiagnosticView, RunView, cut, figure_views, format_value, order_questions
 from vitscope.runs.whole import write_whole
 
 FEWEST, MOST = 2, 12
@@ -33,7 +33,7 @@ def write_comparison(runs: AsRuns, path: str | os.PathLike[str], labels: Sequenc
     """Write the page, as :func:`vitscope.report.compare` says."""
     chosen = runs_of(runs)
     if isinstance(labels, str):
-        raise UserError(f"The labels are {labels!r}; give a list of one for each run.")
+        raise UserError(f"The labels are {labels!r}; give a list with one label for each run.")
     if not FEWEST <= len(chosen) <= MOST:
         raise UserError(f"A comparison takes {FEWEST} to {MOST} runs; {len(chosen)} were given.")
     target = page_path(path)
@@ -43,7 +43,7 @@ def write_comparison(runs: AsRuns, path: str | os.PathLike[str], labels: Sequenc
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """A line of a table with a cell for each run; ``differs`` marks facts that are not the same in all."""
+    """A row of a table with a cell for each run; ``differs`` marks facts that are not the same in all."""
 
     name: str
     cells: tuple[str, ...]
@@ -58,7 +58,7 @@ class CompareView:
 
     @cached_property
     def runs(self) -> tuple[RunView, ...]:
-        """Each run as its own page shows it."""
+        """Each run as shown on its own page."""
         return tuple(RunView(side.run, f"{_PREFIX}{number}") for number, side in enumerate(self.sides, start=1))
 
     @property
@@ -71,23 +71,23 @@ class CompareView:
 
     @cached_property
     def exact(self) -> bool:
-        """Whether layers mean the same in all runs."""
+        """Whether layers correspond in all runs."""
         return alike(side.run for side in self.sides)
 
     @cached_property
     def strip(self) -> Strip:
-        """The anatomy that all share; none where they differ."""
+        """The anatomy that all share; empty if they differ."""
         return strip(self.sides[0].run.anatomy) if self.exact else Strip(())
 
     @cached_property
     def strips(self) -> tuple[tuple[Side, tuple[tuple[float, float, Cell], ...]], ...]:
-        """Where they differ, each run's cells with their place and width in percent of the axis of relative depth."""
+        """Each run's cells with their place and width in percent of the axis of relative depth."""
         known = [(side, strip(side.run.anatomy)) for side in self.sides if side.units]
         return tuple((side, _spread(one, side.units)) for side, one in known)
 
     @property
     def kinds(self) -> tuple[tuple[str, str], ...]:
-        """The kinds of unit in any of the runs, with their colours' names."""
+        """The kinds of unit in any of the runs, with the names of their colours."""
         cells = [cell for _, placed in self.strips for _, _, cell in placed]
         return tuple(dict.fromkeys((cell.kind, cell.colour) for cell in cells))
 
@@ -103,25 +103,25 @@ class CompareView:
 
     @property
     def errors(self) -> str:
-        """How the differences' errors come about, in words."""
+        """How the errors of the differences are computed, in words."""
         if self.pairings.found:
             shown = {one.name for one in self.diagnostics}
-            named = ", ".join(one for one in self.pairings.paired if one.partition("/")[0] in shown)
+            named = ", ".join(one for one in self.pairings.paired_addresses if one.partition("/")[0] in shown)
             return (
-                f"Differences in {named or 'accuracy'} are taken image by image, and so are their errors, as far as "
-                "runs saw the same images. The error of any other difference is that of independent errors, the root "
-                "of the sum of their squares: too large where models do alike on the same images, which is on the "
-                "safe side."
+                f"For runs that saw the same images, the errors of differences in {named or 'accuracy'} are computed "
+                "image by image. All other differences are given the error of independent runs, the root of the sum of "
+                "the squared errors: it is too large, and so on the safe side, if models behave alike on the same "
+                "images."
             )
         if same_images(side.run for side in self.sides):
             return (
                 "All runs saw the same images (their fingerprints are equal), but hold no values image by image. So "
-                "the error of a difference is that of independent errors, the root of the sum of their squares: too "
-                "large where the models err on the same images, which is on the safe side."
+                "each difference is given the error of independent runs, the root of the sum of the squared errors: it "
+                "is too large, and so on the safe side, if the models err on the same images."
             )
         return (
-            "The runs did not see the same images, so a difference is of models and images together; its error is "
-            "that of independent errors, the root of the sum of their squares."
+            "The runs did not see the same images, so a difference is due to models and images together; its error is "
+            "that of independent runs, the root of the sum of the squared errors."
         )
 
     @cached_property
@@ -131,7 +131,7 @@ class CompareView:
 
     @cached_property
     def facts(self) -> tuple[ComparedRow, ...]:
-        """What the runs are, those that differ marked."""
+        """Facts about the runs; those that differ are marked."""
         kept = ("fingerprint", "units", "edits")
         sources = [
             {
@@ -146,12 +146,12 @@ class CompareView:
             for run in self.runs
         ]
         names = dict.fromkeys(name for source in sources for name in source)
-        rows = [_fact(name, [cut(words(source.get(name, ""))) for source in sources]) for name in names]
+        rows = [_fact(name, [cut(format_value(source.get(name, ""))) for source in sources]) for name in names]
         return tuple(row for row in rows if row.differs or not row.name.startswith("settings"))
 
     @cached_property
     def numbers(self) -> tuple[ComparedRow, ...]:
-        """The headline numbers, each run's with its error."""
+        """The headline numbers of each run, with their errors."""
         return tuple(
             ComparedRow(first.label, tuple(with_unit(with_error(*one), first.unit) if one else "" for one in values))
             for first, values in self._headlines
@@ -159,11 +159,11 @@ class CompareView:
 
     @cached_property
     def differences(self) -> tuple[ComparedRow, ...]:
-        """The same as differences from the first run."""
+        """The headline numbers as differences from the first run."""
         return tuple(
             ComparedRow(
                 first.label,
-                tuple(difference(*one) for one in _differences(values, self.pairings.errors(first.address))),
+                tuple(format_difference(*one) for one in _differences(values, self.pairings.errors(first.address))),
             )
             for first, values in self._headlines
         )
@@ -181,7 +181,7 @@ class CompareView:
 
     @cached_property
     def diagnostics(self) -> tuple[DiagnosticView, ...]:
-        """What two runs have at least."""
+        """The diagnostics that at least two runs have."""
         names = dict.fromkeys(name for side in self.sides for name in side.run.measured)
         shared = [name for name in names if sum(name in side.run for side in self.sides) > 1]
         found = (self._diagnostic(name) for name in shared)
@@ -190,12 +190,12 @@ class CompareView:
     @property
     def questions(self) -> tuple[tuple[str, tuple[DiagnosticView, ...]], ...]:
         """The diagnostics by question."""
-        asked = in_order(one.question for one in self.diagnostics)
+        asked = order_questions(one.question for one in self.diagnostics)
         return tuple((question, tuple(d for d in self.diagnostics if d.question == question)) for question in asked)
 
     @cached_property
     def findings(self) -> tuple[tuple[str, tuple[Claim | None, ...]], ...]:
-        """Each statement with every run's claim; those on which the runs disagree first."""
+        """Each statement with every run's claim; statements on which the runs disagree come first."""
         claims = [{claim.name: claim for claim in side.run.claims} for side in self.sides]
         names = dict.fromkeys(name for one in claims for name in one)
         rows = [(name, tuple(one.get(name) for one in claims)) for name in names]
@@ -204,7 +204,7 @@ class CompareView:
 
     @cached_property
     def alone(self) -> tuple[tuple[str, str], ...]:
-        """What only some runs have: the diagnostic, and who lacks it and why."""
+        """Diagnostics that only some runs have, with the runs that lack them and why."""
         names = dict.fromkeys(name for side in self.sides for name in (*side.run.measured, *side.run.skipped))
         found: list[tuple[str, str]] = []
         for name in names:
@@ -219,7 +219,7 @@ class CompareView:
         return "-".join((_PREFIX, *(re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() for name in names)))
 
     def _diagnostic(self, name: str) -> DiagnosticView:
-        dataset = joined(self.sides, name, self.exact)
+        dataset = join_runs(self.sides, name, self.exact)
         quantities = quantities_of(name, dataset)
         figures = figure_views(drawings(quantities, self.strip), self.anchor)
         return DiagnosticView(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from vitscope.measurement.errors import UserError
 from vitscope.report.colour import LIGHT
 from vitscope.report.drawing import AbstractDrawing, drawings
-from vitscope.report.drawing.drawing import beside
+from vitscope.report.drawing.drawing import break_axis_words
 from vitscope.report.measured import quantities_of
 from vitscope.report.page import AsRun, runs_of
 from vitscope.report.strip import strip
@@ -22,7 +22,7 @@ from vitscope.runs.whole import local_path, write_whole
 Format = Literal["pdf", "png", "svg"]
 
 _WIDTH, _HEIGHT = 3.3, 2.1
-"""Inches: a column of the usual two-column page."""
+"""Inches; the width is that of a column of a two-column page."""
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
     "font.family": "sans-serif",
@@ -52,7 +52,7 @@ _UNDATED: dict[Format, dict[str, None]] = {
     "png": {"Software": None},
     "svg": {"Date": None},
 }
-"""What a file would say that differs from one day or version to the next."""
+"""Metadata to leave out, as they would differ from one day or version to the next."""
 
 
 def write_figures(run: AsRun, folder: str | os.PathLike[str], format: Format) -> tuple[Path, ...]:
@@ -77,7 +77,7 @@ def _paint(drawing: AbstractDrawing, format: Format) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
         axes = figure.add_subplot()
-        axes.set_ylabel(beside(drawing.quantities))
+        axes.set_ylabel(break_axis_words(drawing.quantities))
         if first.entry:
             axes.set_title(first.entry, fontsize=7)
         drawing.paint(axes)

@@ -1,4 +1,4 @@
-"""The anatomy strip: the model from stem to tail, the axis that every figure over depth shares."""
+"""The anatomy strip: the model from stem to tail, which is the axis of every figure over depth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Strip:
-    """The cells from stem to tail; none where the anatomy of the model is not known."""
+    """The cells from stem to tail; none if the model's anatomy is unknown."""
 
     cells: tuple[Cell, ...]
 
@@ -61,17 +61,17 @@ class Strip:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of unit there are, in order of appearance."""
+        """The kinds of unit, in order of appearance."""
         return tuple(dict.fromkeys(cell.kind for cell in self.units))
 
     @property
     def division(self) -> str:
-        """What the axis counts: stages where there are several, blocks otherwise."""
+        """What the axis counts: stages if there are several, otherwise blocks."""
         return "stage" if len(self.stages) > 1 else "block"
 
     @property
     def ticks(self) -> tuple[tuple[float, str], ...]:
-        """Where the axis is labelled, and with what; at most a dozen labels."""
+        """The positions and texts of the axis labels, at most a dozen."""
         spans = self.stages
         if len(spans) < 2:
             spans = _spans([(cell.block, cell.layer) for cell in self.units])
@@ -79,7 +79,7 @@ class Strip:
         return tuple(((span.first + span.last) / 2, str(span.number)) for span in spans[::step])
 
     def describe(self, layer: int) -> str:
-        """A layer's unit and what it is."""
+        """The name and kind of a layer's unit."""
         cell = self.cells[layer]
         return cell.name if cell.kind in ("stem", "tail") else f"{cell.name} ({cell.kind})"
 
@@ -91,7 +91,7 @@ class Strip:
         return shaded + parted + dotted + [_tile(cell) for cell in self.cells]
 
     def paint(self, axes: Axes) -> None:
-        """The same on matplotlib axes, in place of the horizontal axis."""
+        """Draw the strip on matplotlib axes, in place of the horizontal axis."""
         below = blended_transform_factory(axes.transData, axes.transAxes)
         for cell in self.units:
             if cell.kind == "attention":

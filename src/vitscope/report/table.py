@@ -1,4 +1,4 @@
-"""A quantity as a table: to look at, to copy, to download."""
+"""A quantity as a table: to read, to copy, to download."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from vitscope.report.number import amount, with_error, with_unit
 
 _BESIDE = ("unit", "kind", "name")
 MOST_ROWS, _MOST_COLUMNS = 200, 25
-"""On the page; the file has all."""
+"""Limits of a table on the page; the file has everything."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown, rounded, and what is copied and downloaded, to the last digit."""
+    """A table as shown (rounded), and as copied and downloaded (in full precision)."""
 
     title: str
     unit: str
@@ -25,11 +25,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     csv: str
     length: int
-    """Rows there are; the page holds the first of them where they are many."""
+    """Number of rows in all; the page shows at most :data:`MOST_ROWS` of them."""
 
 
 def tables(quantities: Sequence[MeasuredQuantity]) -> tuple[Table, ...]:
-    """One table for all numbers without an axis, one for each quantity with axes."""
+    """One table for all numbers without an axis, and one for each quantity with axes."""
     numbers = [quantity for quantity in quantities if not quantity.dims]
     return (*((_of_numbers(numbers),) if numbers else ()), *(_of(quantity) for quantity in quantities if quantity.dims))
 
@@ -42,8 +42,8 @@ def _of_numbers(quantities: Sequence[MeasuredQuantity]) -> Table:
         [_parts(q).expand_dims(quantity=[q.name]).assign_coords(unit=("quantity", [q.unit])) for q in quantities],
         dim="quantity",
     )
-    title = quantities[0].label if len(quantities) == 1 else f"{quantities[0].label} and the other plain numbers"
-    counted = {quantity.counted for quantity in quantities}
+    title = quantities[0].label if len(quantities) == 1 else f"{quantities[0].label} and the other single numbers"
+    counted = {quantity.count_name for quantity in quantities}
     header = ("quantity", "mean ± standard error", "unit", counted.pop() if len(counted) == 1 else "count")
     return Table(title, "", f"{quantities[0].diagnostic}.csv", header, tuple(rows), _csv(frame), len(rows))
 
@@ -76,7 +76,7 @@ def _listing(quantity: MeasuredQuantity) -> tuple[tuple[str, ...], tuple[tuple[s
         quantity.mean.values.ravel(), quantity.error.values.ravel(), quantity.count.values.ravel(), strict=True
     )
     cells = [(_cell(mean, error), amount(int(count))) for mean, error, count in triples]
-    return (*header, "mean ± standard error", quantity.counted), tuple(
+    return (*header, "mean ± standard error", quantity.count_name), tuple(
         (*lead, *row) for lead, row in zip(leading, cells, strict=True)
     )
 

@@ -1,4 +1,4 @@
-"""Docstrings as HTML: paragraphs, lists, code and formulas, and nothing that a reader could not do without."""
+"""Docstrings as HTML: paragraphs, lists, code and formulas, and nothing else."""
 
 import inspect
 import re
@@ -19,12 +19,12 @@ def definition(docstring: str) -> Markup:
 
 
 def sentence(text: str) -> Markup:
-    """One sentence as HTML, with the same marks for code and formulas."""
+    """One sentence as HTML, with the same markup for code and formulas."""
     return Markup(_inline(text))
 
 
 def breakable(name: str) -> Markup:
-    """A name that may be broken after a slash, a dash or an underscore, and is still copied as it is."""
+    """A name that may be broken after a slash, a dash or an underscore, but is copied unchanged."""
     return Markup(re.sub(r"([/_-])(?=\w)", r"\1<wbr>", escape(name)))
 
 

@@ -1,4 +1,4 @@
-"""A run as the page shows it: every text and figure decided, for a template that only sets them out."""
+"""A run as the page shows it: all texts and figures, for a template that only lays them out."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any, cast
 import xarray as xr
 from markupsafe import Markup
 
-from vitscope.measurement.claim import Claim, ClaimKind, Verdict, foremost
+from vitscope.measurement.claim import Claim, ClaimKind, Verdict, sort_claims
 from vitscope.report.drawing import AbstractDrawing, drawings
 from vitscope.report.drawing.distribution import Distribution
 from vitscope.report.drawing.drawing import MARGIN_TOP
@@ -25,14 +25,14 @@ from vitscope.report.text import definition
 from vitscope.runs.run import Run
 
 WEIGHTIEST = 3
-NO_FINDINGS = "No findings were drawn from this run; the figures stand for themselves."
-THEORY = "What papers say of such models, tested on this one. None of it says that the model is good or bad."
+NO_FINDINGS = "No findings were drawn from this run; the figures speak for themselves."
+THEORY = "What papers report about such models, tested on this one. None of it means that the model is good or bad."
 MOST_FACTS = 8
-"""More than these are folded, so that findings stand near the top."""
+"""More facts than these are folded, so that findings come near the top."""
 _TALL, _LOW, _MULTIPLE = 272, 200, 150
-"""Pixels: of a diagnostic's first figure, of those folded away below it, and of one of several small ones."""
+"""Heights in pixels: a diagnostic's first figure, the figures folded below it, and one of several small ones."""
 SHOWN_MULTIPLES = 4
-"""Of a figure's small multiples; the others are folded."""
+"""How many of a figure's small multiples are shown; the others are folded."""
 QUESTIONS = (
     "Does it smooth or sharpen?",
     "Where does it look?",
@@ -40,18 +40,18 @@ QUESTIONS = (
     "How is its loss curved?",
     "What can it lose?",
 )
-"""Their order on the page; others come before them, in the order of the run."""
+"""The questions in the order of the page; others come before them, in the order of the run."""
 _LONGEST_SETTING = 400
-"""Characters of a setting on the page; the run holds all of it."""
+"""Most characters of a setting on the page; the run holds all of it."""
 _SAID = ("name", "count", "of", "fingerprint", "units", "subjects")
-"""Facts that are said elsewhere, or are no facts for a reader."""
+"""Facts that are shown elsewhere, or mean nothing to a reader."""
 _FIRST = ("family", "weights", "parameters", "input")
-"""The order of the facts; the spec's own is alphabetical."""
+"""The facts that come first; the order of the spec is alphabetical."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One drawing, as JSON for plotly that is safe inside a ``<script>``."""
+    """One drawing, as plotly's JSON, which is safe inside a ``<script>``."""
 
     json: Markup
     title: str
@@ -65,7 +65,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class FigureView:
-    """Drawings of the same quantities, and those quantities for the words beside them."""
+    """Drawings of the same quantities, and those quantities for the caption."""
 
     id: str
     quantities: tuple[MeasuredQuantity, ...]
@@ -82,7 +82,7 @@ class DiagnosticView:
     question: str
     numbers: tuple[MeasuredQuantity, ...]
     intact: MeasuredQuantity | None
-    """The headline of a study's intact model, where that is a number."""
+    """The headline of a study's intact model, if it is a number."""
     main: tuple[FigureView, ...]
     more: tuple[FigureView, ...]
     tables: tuple[Table, ...]
@@ -99,37 +99,37 @@ _GLYPHS = {ClaimKind.PROBLEM: "▲", ClaimKind.LOOK: "●", ClaimKind.GOOD: "✓
 
 
 def tone(claim: Claim) -> str:
-    """The class of a claim's colour."""
+    """The CSS class that gives a claim its colour."""
     return "undecided" if claim.verdict is Verdict.UNDECIDED else claim.kind.name.lower()
 
 
 def advice_heading(claim: Claim) -> str:
-    """What stands above a claim's advice."""
+    """The heading of a claim's advice."""
     if claim.verdict is Verdict.UNDECIDED:
         return "What would decide it"
     return "What it means" if claim.kind is ClaimKind.THEORY else "What to try"
 
 
 def glyph(claim: Claim) -> str:
-    """What stands beside the word that says a claim's kind."""
+    """The symbol of a claim's kind."""
     return "○" if claim.verdict is Verdict.UNDECIDED else _GLYPHS[claim.kind]
 
 
 @dataclass(frozen=True)
 class FindingView:
-    """A claim with its evidence, as far as the run holds it; a plain number is shown by its diagnostic's figure."""
+    """A claim with its evidence, if the run holds it; a number without axes is shown by its diagnostic's figure."""
 
     claim: Claim
     figure: FigureView | None
     link: str
     source: str
     drawn: bool = False
-    """Whether the figure is drawn under it: it is one of the first findings, and the first of them that rests on it."""
+    """Whether the figure is drawn under it: only under the first of the open findings that rests on the figure."""
 
 
 @dataclass(frozen=True)
 class FindingGroup:
-    """Findings under one heading; ``open`` are shown, ``folded`` are not."""
+    """Findings under one heading; ``open`` are shown, ``folded`` are folded away."""
 
     id: str
     title: str
@@ -139,7 +139,7 @@ class FindingGroup:
 
     @property
     def rest(self) -> str:
-        """How many are folded, and of what kinds."""
+        """How many findings are folded, and of what kinds."""
         marks = Counter(one.claim.mark for one in self.folded)
         count = f"{len(self.folded)} {'further ' if self.open else ''}finding{'s' if len(self.folded) > 1 else ''}"
         kinds = ", ".join(f"{number} {mark}" for mark, number in marks.items())
@@ -148,7 +148,7 @@ class FindingGroup:
 
 @dataclass(frozen=True)
 class RunView:
-    """All that is shown of a run. ``prefix`` keeps the ids of several runs on one page apart."""
+    """All that is shown of a run. ``prefix`` makes its ids unique on a page of several runs."""
 
     run: Run
     prefix: str
@@ -160,7 +160,7 @@ class RunView:
 
     @property
     def images(self) -> str:
-        """On what it was examined: images, or what the spec says its trials are ``of``."""
+        """What it was examined on: images, or what the spec's ``of`` calls its trials."""
         images = self.run.spec.images
         if "of" in images:
             return f"{amount(images.get('count', 'an unknown number of'))} {images['of']}"
@@ -180,7 +180,7 @@ class RunView:
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
-        """Model and images in the words of the spec; its settings where there is no model that has weights."""
+        """Model and images in the words of the spec; also its settings if there is no model with weights."""
         spec = self.run.spec
         several = subjects_of(self.run)
         settings = {} if "fingerprint" in spec.model or several else spec.settings
@@ -190,36 +190,36 @@ class RunView:
 
     @cached_property
     def pairings(self) -> tuple[Pairing, ...]:
-        """The first model compared with each of the others, in a run of several."""
+        """In a run of several models, the first compared with each of the others."""
         return pair_models(self.run)
 
     @cached_property
     def diagnostics(self) -> tuple[DiagnosticView, ...]:
-        """In the order of the run."""
+        """The diagnostics, in the order of the run."""
         return tuple(self._diagnostic(name, dataset) for name, dataset in self.run.measured.items())
 
     @cached_property
     def mistakes(self) -> MistakesView | None:
-        """What the model gets wrong, where that was measured."""
+        """What the model gets wrong, if that was measured."""
         return mistakes_of(self.run)
 
     @property
     def headlines(self) -> tuple[tuple[DiagnosticView, MeasuredQuantity], ...]:
-        """The diagnostics whose headline is a plain number; where there is none, what a study's intact model has."""
+        """The headlines without axes, with their diagnostics; if there are none, those of a study's intact model."""
         own = [(one, one.numbers[0]) for one in self.diagnostics if one.numbers]
         intact = [(one, one.intact) for one in self.diagnostics if one.intact is not None]
         return tuple({number.label: (one, number) for one, number in own or intact}.values())
 
     @property
     def questions(self) -> tuple[tuple[str, tuple[DiagnosticView, ...]], ...]:
-        """The diagnostics by question: those of the project's in their order, after any others."""
-        asked = in_order(one.question for one in self.diagnostics)
+        """The diagnostics by question: the project's questions in their order, after any others."""
+        asked = order_questions(one.question for one in self.diagnostics)
         return tuple((question, tuple(d for d in self.diagnostics if d.question == question)) for question in asked)
 
     @cached_property
     def findings(self) -> tuple[FindingGroup, ...]:
-        """What somebody who uses the model can act on, then what is about the theory; where that is all, that."""
-        claims = foremost(self.run.claims)
+        """The findings that a user can act on, then those about the theory; only the latter if there are no others."""
+        claims = sort_claims(self.run.claims)
         if not claims and self.pairings:
             return ()
         about = [claim for claim in claims if claim.kind is not ClaimKind.THEORY]
@@ -230,7 +230,7 @@ class RunView:
         return (first, self._group("About the theory", THEORY, theory, 0)) if about and theory else (first,)
 
     def _group(self, title: str, lead: str, claims: Sequence[Claim], count: int) -> FindingGroup:
-        """The findings, the first so many of them open, with each figure drawn once."""
+        """The findings, the first ``count`` of them open, with each figure drawn once."""
         found = [self._finding(claim) for claim in claims]
         first = {one.link: place for place, one in reversed(list(enumerate(found[:count]))) if one.figure}
         opened = tuple(replace(one, drawn=first.get(one.link) == place) for place, one in enumerate(found[:count]))
@@ -238,7 +238,7 @@ class RunView:
 
     @property
     def provenance(self) -> tuple[tuple[str, str], ...]:
-        """Where the numbers come from, but for the command."""
+        """Where the numbers come from, without the command."""
         origin = {name: value for name, value in self.run.provenance.items() if name != "command"}
         fingerprints = {
             f"{part} fingerprint": str(asked.get("fingerprint", "none"))
@@ -251,7 +251,7 @@ class RunView:
 
     @property
     def command(self) -> str:
-        """What makes the run again; empty where it was made in Python and not recorded."""
+        """The command that makes the run again; empty if it was made in Python and not recorded."""
         return str(self.run.provenance.get("command", ""))
 
     def anchor(self, *names: str) -> str:
@@ -288,13 +288,13 @@ class RunView:
 def figure_views(
     groups: Sequence[Sequence[AbstractDrawing]], anchor: Callable[[str, str], str]
 ) -> tuple[FigureView, ...]:
-    """The figures of a diagnostic, the one to show first; one of many small multiples only where there is no other."""
+    """The figures of a diagnostic, the one to show first; many small multiples are first only if there is no other."""
     ordered = sorted(groups, key=_readiness)
     return tuple(_figure(group, _TALL if i == 0 else _LOW, anchor) for i, group in enumerate(ordered))
 
 
 def _readiness(group: Sequence[AbstractDrawing]) -> tuple[bool, bool, bool]:
-    """All values before their means, small multiples of many entries late, what a study's intact model has last."""
+    """Sort key: all values before their means, many small multiples late, those of a study's intact model last."""
     entries = {drawing.quantities[0].entry for drawing in group}
     by_rank = isinstance(group[0], Distribution)
     return group[0].quantities[0].is_intact, len(entries) > SHOWN_MULTIPLES, not by_rank
@@ -324,44 +324,44 @@ def _plot(drawing: AbstractDrawing, height: int) -> Plot:
 
 
 def rates_of(claims: Sequence[Claim]) -> str:
-    """How often tests of a run err, in words; nothing where none says so."""
+    """How often the tests of a run err, in words; empty if none has a rate."""
     rates = [claim.rate for claim in claims if claim.rate is not None]
     if not rates:
         return ""
     each, all_of_them = (f"{100 * rate:.2g} %" for rate in (max(rates), sum(rates)))
     if len(rates) == 1:
-        return f"One of these is a test, which errs in at most {each} of runs."
+        return f"One of these claims is a statistical test, which is wrong in at most {each} of runs."
     return (
-        f"{len(rates)} claims of this run are tests. Each errs in at most {each} of runs, and any of them in at most "
-        f"{all_of_them}: what is not as sure as that is called undecided."
+        f"{len(rates)} claims of this run are statistical tests. Each is wrong in at most {each} of runs, and any of "
+        f"them in at most {all_of_them}; what is less certain than that is called undecided."
     )
 
 
-def in_order(questions: Iterable[str]) -> tuple[str, ...]:
-    """The questions once each, in the order of the page."""
+def order_questions(questions: Iterable[str]) -> tuple[str, ...]:
+    """Each question once, in the order of the page."""
     asked = dict.fromkeys(questions)
     return (*(one for one in asked if one not in QUESTIONS), *(one for one in QUESTIONS if one in asked))
 
 
 def _items(mapping: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, cut(words(value))) for name, value in mapping.items())
+    return tuple((name, cut(format_value(value))) for name, value in mapping.items())
 
 
 def cut(text: str) -> str:
-    """A long setting's beginning, and that there is more."""
-    return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}… (in full in the run)"
+    """The text; if it is long, its beginning and a note that there is more."""
+    return text if len(text) <= _LONGEST_SETTING else f"{text[:_LONGEST_SETTING]}… (the run holds all of it)"
 
 
 def _importance(item: tuple[str, str]) -> int:
     return _FIRST.index(item[0]) if item[0] in _FIRST else len(_FIRST)
 
 
-def words(value: object) -> str:
-    """A setting or fact as people read it."""
+def format_value(value: object) -> str:
+    """A setting or fact as text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {words(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {format_value(one)}" for name, one in value.items())
     if isinstance(value, list):
-        return ", ".join(words(one) for one in cast(list[object], value))
+        return ", ".join(format_value(one) for one in cast(list[object], value))
     return f"{value:g}" if isinstance(value, float) else amount(value)
 
 

@@ -1,1 +1,1 @@
-"""What a run is: its spec, its provenance, and where it is kept."""
+"""What a run is: its spec, its provenance, and where it is stored."""

@@ -1,4 +1,4 @@
-"""What code a class of somebody's own consists of, so that a run of one version is never taken for that of another."""
+"""Digests of the code of classes from outside the project, so that runs of two versions are never confused."""
 
 import dataclasses
 import hashlib
@@ -14,14 +14,14 @@ from vitscope.runs.registry import is_own
 
 _PLAIN = (str, bytes, int, float, complex, type(None), type(Ellipsis))
 _INSIDE = ("__wrapped__", "__func__", "func", "fget", "fset", "fdel")
-"""Where a decorated function, a property or a partial keeps what it calls."""
+"""Attributes in which a decorated function, a property or a partial stores what it calls."""
 
 
 def code_version(value: object) -> Mapping[str, str]:
-    """What a run's spec has to say of a value besides its fields: the digest of its class' code, if it is foreign.
+    """What a run's spec says about a value besides its fields: the digest of its class's code.
 
-    The project's own classes have none. It covers the functions and constants of the class and of its foreign bases,
-    and all that these name of the same package: functions, classes, constants, whatever a decorator has wrapped.
+    Empty for the project's own classes. The digest covers the functions and constants of the class and of its foreign
+    bases, and all that these name in the same package: functions, classes, constants, whatever a decorator wraps.
     """
     foreign = [cls for cls in type(value).__mro__ if not is_own(cls) and cls is not object and _has_code(cls)]
     if not foreign:
@@ -32,13 +32,13 @@ def code_version(value: object) -> Mapping[str, str]:
 
 
 def _has_code(cls: type) -> bool:
-    """Whether it is more than a class of Python's own, such as ``ABC``."""
+    """Whether the class is not one of Python's own, such as ``ABC``."""
     return cls.__module__ not in ("abc", "typing", "builtins")
 
 
 @dataclass(frozen=True)
 class _CodeReader:
-    """Reads what values of a package do, each once: text that is the same in every process."""
+    """Describes the code of a package's values, each once, as text that is the same in every process."""
 
     package: str
     seen: set[int] = field(default_factory=set[int])
@@ -51,14 +51,14 @@ class _CodeReader:
                 yield f"{name}: {self.describe(member, cls.__module__)}"
 
     def describe(self, value: Any, module: str) -> str:  # noqa: ANN401 - whatever code may name
-        """What a value is, that code of this module names."""
+        """A value that code of this module names, as text."""
         if isinstance(value, _PLAIN):
             return repr(value)
         if id(value) in self.seen:
             return "above"
         if isinstance(value, CodeType):
             return self._code(value, module)
-        if isinstance(value, tuple | frozenset):  # which one process shares among several codes, and another does not
+        if isinstance(value, tuple | frozenset):  # one process shares these between code objects, another does not
             return self._collection(cast(Any, value), module)
         self.seen.add(id(value))
         if isinstance(value, list | Set | Mapping):
@@ -71,13 +71,13 @@ class _CodeReader:
         return self._object(value, module)
 
     def _line(self, cls: type) -> Iterator[str]:
-        """A class, and those of its bases that are of the package."""
+        """The members of a class and of those of its bases that belong to the package."""
         for one in cls.__mro__:
             if one is cls or (id(one) not in self.seen and self._is_near(one.__module__, cls.__module__)):
                 yield from self.members(one)
 
     def _function(self, function: FunctionType, module: str) -> str:
-        """Its code and what it names, has for defaults and encloses; of a library's, such as a decorator, the last."""
+        """Code, named values, defaults and closure; without code and names for a library's, such as a decorator."""
         home = str(function.__globals__.get("__name__"))
         held = [*map(_content, function.__closure__ or ()), function.__defaults__, function.__kwdefaults__]
         if not self._is_near(home, module):
@@ -104,7 +104,7 @@ class _CodeReader:
         return f"{type(values).__name__} {[self.describe(one, module) for one in values]}"
 
     def _object(self, value: Any, module: str) -> str:  # noqa: ANN401 - any object
-        """Its class, and what it holds: the numbers of an array, fields, what it calls."""
+        """Its class and content: the numbers of an array, fields, what it calls."""
         if isinstance(value, ModuleType):
             return value.__name__
         cls = type(value)
@@ -139,7 +139,7 @@ def _inside(value: object) -> tuple[Any, ...]:
 
 
 def _numbers(value: Any) -> "np.ndarray | None":  # noqa: ANN401 - any object
-    """Those of an array or a tensor; None for anything else."""
+    """The numbers of an array or a tensor; None for anything else."""
     if not hasattr(value, "__array__"):
         return None
     try:
@@ -158,5 +158,5 @@ def _names_in(code: CodeType) -> tuple[str, ...]:
 def _content(cell: Any) -> object:  # noqa: ANN401 - a closure's cell
     try:
         return cell.cell_contents
-    except ValueError:  # empty as yet
+    except ValueError:  # still empty
         return None

@@ -1,4 +1,4 @@
-"""A run's numbers as one tidy table: a line for each number, with its standard error and count beside it."""
+"""A run's numbers as one tidy table: a row for each number, with its standard error and count."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 _PARTS = {"": "value", "_error": "error", "_count": "count"}
 _FURTHER = {end: end[1:] for end in BESIDE if end not in _PARTS}
-"""What stands beside changes between models only; its columns are there if any quantity has them."""
+"""Columns that only changes between models have; they are there if any quantity has them."""
 _FIRST, _LAST = ("diagnostic", "quantity"), (*_PARTS.values(), "units")
 
 
 def tidy(groups: Mapping[str, xr.Dataset]) -> "DataFrame":
     """The quantities of these groups, one below the other.
 
-    Columns: ``diagnostic``, ``quantity``, the axes with what stands beside them, ``value``, ``error`` (standard error),
+    Columns: ``diagnostic``, ``quantity``, the axes with their further labels, ``value``, ``error`` (standard error),
     ``count`` and ``units``; for changes between models also ``low`` and ``high``, the ends of the 95 % interval, and
-    for those of shares ``gained``, ``lost`` and ``p``. An axis that a quantity has not is missing in its lines; a
-    number of which nothing was seen has no line.
+    for changes of shares ``gained``, ``lost`` and ``p``. An axis that a quantity does not have is missing in its rows;
+    a number without samples has no row.
     """
     import pandas as pd
 
@@ -41,7 +41,7 @@ def tidy(groups: Mapping[str, xr.Dataset]) -> "DataFrame":
 
 
 def wide(name: str, dataset: xr.Dataset) -> "DataFrame":
-    """A group whose numbers all stand along one axis, a column for each. ``UserError`` if it holds several tables."""
+    """A group whose numbers all share one axis, a column for each. ``UserError`` if it holds several tables."""
     axes = {array.dims for array in dataset.data_vars.values()}
     if len(axes) != 1 or len(next(iter(axes))) != 1:
         known = ", ".join(f"{name}/{one}" for one in quantities(dataset))
@@ -50,7 +50,7 @@ def wide(name: str, dataset: xr.Dataset) -> "DataFrame":
 
 
 def quantities(dataset: xr.Dataset) -> tuple[str, ...]:
-    """What a group measures; errors and counts stand beside it."""
+    """The names of a group's quantities, without those of their errors and counts."""
     names = [str(name) for name in dataset.data_vars]
     beside = {f"{name}{end}" for name in names for end in BESIDE}
     return tuple(name for name in names if name not in beside)
@@ -68,7 +68,7 @@ def _frames(diagnostic: str, dataset: xr.Dataset) -> "Iterator[DataFrame]":
 
 
 def _frame(parts: xr.Dataset) -> "DataFrame":
-    """A line for each place on the axes; one line if there is no axis."""
+    """A row for each point on the axes; one row if there is no axis."""
     if parts.dims:
         return parts.to_dataframe().reset_index()
     return parts.expand_dims("line").to_dataframe().reset_index(drop=True)

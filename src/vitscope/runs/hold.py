@@ -1,4 +1,4 @@
-"""Who works in a folder: one at a time, by a lock that dies with its process."""
+"""Locks on folders: one process and thread at a time, with a lock that ends with its process."""
 
 import fcntl
 import os
@@ -13,16 +13,17 @@ from vitscope.runs.whole import sweep
 LOCK = ".vitscope-lock"
 
 _mine: dict[str, tuple[int, int]] = {}
-"""The folders that this process holds: the thread, and the open lock file."""
+"""The folders that this process holds, with the thread and the open lock file."""
 
 
 @contextmanager
-def held(folder: str | os.PathLike[str], advice: str = "give another --out") -> Generator[None]:
-    """Hold a folder of this machine while the block runs; it is made if need be.
+def hold_folder(folder: str | os.PathLike[str], advice: str = "give another --out") -> Generator[None]:
+    """Hold a folder of this machine while the block runs; it is created if needed.
 
-    The thread that holds it may hold it again. What killed processes left half-written there is removed. The lock is
-    the operating system's own (``flock``) on a file in the folder, which is removed with it; a killed process has it no
-    more. Raises ``UserError``, with this advice, if another process or thread holds the folder, or it is none.
+    The thread that holds it may hold it again. Files that killed processes left half-written there are removed. The
+    lock is the operating system's own (``flock``) on a file in the folder, which is removed on release; a killed
+    process loses it. Raises ``UserError``, with this advice, if another process or thread holds the folder, or if it
+    is not a folder.
     """
     place = os.path.realpath(folder)
     thread = threading.get_ident()
@@ -38,11 +39,11 @@ def held(folder: str | os.PathLike[str], advice: str = "give another --out") -> 
     finally:
         del _mine[place]
         with suppress(OSError):
-            os.unlink(os.path.join(place, LOCK))  # while it is locked: whoever waits for it sees that it is gone
+            os.unlink(os.path.join(place, LOCK))  # while it is locked: a process that waits for it sees that it is gone
         os.close(lock)
         if made:
             with suppress(OSError):
-                os.rmdir(place)  # unless something is in it
+                os.rmdir(place)  # unless it holds something
 
 
 def _lock(place: str, folder: str | os.PathLike[str], advice: str) -> int:
@@ -58,7 +59,7 @@ def _lock(place: str, folder: str | os.PathLike[str], advice: str) -> int:
         try:
             lock = os.open(os.path.join(place, LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:
-            continue  # the folder was empty, and its last holder has removed it
+            continue  # the folder was empty, and its last holder removed it
         except OSError as error:
             error.filename = os.fspath(folder)
             raise
@@ -69,18 +70,18 @@ def _lock(place: str, folder: str | os.PathLike[str], advice: str) -> int:
             os.close(lock)
             raise UserError(
                 f"{os.fspath(folder)} is in use by another vitscope (process {holder}); "
-                f"wait until it has ended, or {advice}."
+                f"wait until it ends, or {advice}."
             ) from error
         except OSError:
-            return lock  # a file system without locks: the user's care is all there is
+            return lock  # a file system without locks cannot be protected
         if os.fstat(lock).st_nlink:
             os.pwrite(lock, str(os.getpid()).encode(), 0)
             return lock
-        os.close(lock)  # its last holder has just removed it
+        os.close(lock)  # its last holder just removed it
 
 
 def _release_all() -> None:
-    """In a forked process: it holds nothing, and must not keep a lock when its parent dies."""
+    """Release all locks in a forked process, which must not keep a lock when its parent dies."""
     for _, lock in _mine.values():
         os.close(lock)
     _mine.clear()

@@ -11,7 +11,7 @@ _PACKAGES = ("vitscope", "torch", "timm", "torchvision", "transformers", "numpy"
 
 
 def provenance(seconds: float, command: str) -> str:
-    """JSON with the package versions, the machine, the time of the end in UTC, the seconds taken and the command."""
+    """JSON with the package versions, the machine, the end time in UTC, the seconds taken and the command."""
     versions = {name: _version(name) for name in _PACKAGES}
     return json.dumps(
         {

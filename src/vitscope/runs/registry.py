@@ -1,4 +1,4 @@
-"""Registries: the classes of a kind by name, from which the command line, the docs and the law tests follow."""
+"""Registries: the classes of a kind by name, from which the command line, docs and law tests are built."""
 
 import dataclasses
 import importlib
@@ -18,23 +18,23 @@ T = TypeVar("T")
 Member = TypeVar("Member")
 
 PLUGINS = "vitscope.plugins"
-"""The group of the entry points by which an installed package names its modules that register things."""
+"""The entry-point group in which an installed package names its modules that register classes."""
 
 _REGISTRIES: list["Registry[Any]"] = []
 _TRIED: set[EntryPoint] = set()
-"""The plugins that this process has tried to load."""
+"""The plugins that this process has already tried to load."""
 
 
 class PluginWarning(UserWarning):
-    """A plugin that could not be loaded, and is left out."""
+    """A plugin could not be loaded and is left out."""
 
 
 class Registry(Generic[T]):
-    """Named classes of one kind. A class joins by the decorator :meth:`add`, at its file's import.
+    """Named classes of one kind. The decorator :meth:`add` registers a class when its file is imported.
 
-    ``package`` is where the project's own are; its files are imported when a name is first looked for, and plugins
-    after them. ``base`` is the class whose frozen dataclasses the members are; ``settled`` says that all their fields
-    must have defaults.
+    ``package`` holds the project's own classes; its files are imported when a name is first looked up, and plugins
+    after them. Members are frozen dataclasses derived from ``base``; if ``settled``, all their fields must have
+    defaults.
     """
 
     def __init__(self, kind: str, package: str = "", base: type[Any] | None = None, settled: bool = True) -> None:
@@ -50,15 +50,15 @@ class Registry(Generic[T]):
         """Decorator that registers a class under a name.
 
         A class replaces one of the same name and module, as when a notebook's cell is run again. ``UserError`` for a
-        name that another module has taken, or a class that is not whole.
+        name that another module has taken, or an incomplete class.
         """
 
         def register(cls: type[Member]) -> type[Member]:
             if not is_own(cls):
-                self._import()  # so that the project's own names are taken before anybody else's
+                self._import()  # so that the project's own names are taken first
             self._refuse_taken(name, cls)
             self._refuse_unfinished(name, cls)
-            self._classes[name] = cast("type[T]", cls)  # what it is stays known where it is used
+            self._classes[name] = cast("type[T]", cls)  # the caller keeps the exact type
             return cls
 
         return register
@@ -83,22 +83,22 @@ class Registry(Generic[T]):
         return len(self._classes)
 
     def items(self) -> Iterator[tuple[str, type[T]]]:
-        """Names and classes in the order of the names, whatever was imported first."""
+        """Names and classes, sorted by name."""
         return ((name, self._classes[name]) for name in self)
 
-    def foreign(self) -> Mapping[str, type[T]]:
+    def list_foreign(self) -> Mapping[str, type[T]]:
         """The classes that plugins, notebooks and scripts have registered so far."""
         return {name: cls for name, cls in sorted(self._classes.items()) if not is_own(cls)}
 
     def forget(self, names: Iterable[str]) -> None:
-        """Take classes out again."""
+        """Remove the classes of these names."""
         for name in names:
             del self._classes[name]
 
     def _import(self) -> None:
         if self._imported or not self._package:
             return
-        self._imported = True  # before the files are, for they may look up each other's names
+        self._imported = True  # before the import, as the files may look up each other's names
         try:
             import_all(self._package)
         except BaseException:
@@ -116,42 +116,42 @@ class Registry(Generic[T]):
             return
         whose = "vitscope itself" if is_own(held) else held.__module__
         raise UserError(
-            f"The {self.kind} name {name!r} is taken by {held.__name__} of {whose}; give {cls.__name__} another."
+            f"The {self.kind} name {name!r} is taken by {held.__name__} of {whose}; give {cls.__name__} another name."
         )
 
     def _refuse_unfinished(self, name: str, cls: type) -> None:
         whose = f"The {self.kind} {name!r} ({cls.__name__})"
-        if not cls.__doc__ or cls.__doc__.startswith(f"{cls.__name__}("):  # as a dataclass has that is given none
-            raise UserError(f"{whose} has no docstring, which is its help and its definition.")
+        if not cls.__doc__ or cls.__doc__.startswith(f"{cls.__name__}("):  # the default of a dataclass
+            raise UserError(f"{whose} has no docstring; write one, as it is the class's help and definition.")
         if self.base is None:
             return
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise UserError(f"{whose} has a name that is not of letters, digits, dashes, dots and underscores alone.")
+            raise UserError(f"{whose} has a name of more than letters, digits, dashes, dots and underscores.")
         if not issubclass(cls, self.base):
-            raise UserError(f"{whose} is no {self.base.__name__}; make it a subclass of that.")
+            raise UserError(f"{whose} is not a subclass of {self.base.__name__}; make it one.")
         _refuse_partial(whose, cls, self.base)
         if cast(Any, cls).name != name:
             raise UserError(f"{whose} has the attribute name = {cast(Any, cls).name!r}; make both names the same.")
         if self.settled and (required := _required_fields(cls)):
-            raise UserError(f"{whose} has fields without a default: {', '.join(required)}.")
+            raise UserError(f"{whose} has fields without a default: {', '.join(required)}; give them one.")
 
 
 def resolve_names(given: object, *registries: Registry[Any]) -> tuple[Any, ...]:
-    """The values that names, classes or values of these registries stand for: one of them, or several, each once.
+    """The values for names, classes or values of these registries, one or several, each once.
 
-    ``UserError`` for what stands for none, and for two that differ and have the same name.
+    ``UserError`` for anything else, and for two different values of the same name.
     """
     several = cast(Iterable[object], given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
     found: dict[str, Any] = {}
     for value in (value_of(one, *registries) for one in several):
         held = found.setdefault(value.name, value)
         if held is not value and held != value:
-            raise UserError(f"Two of the name {value.name!r} cannot share a run; ask for one after the other.")
+            raise UserError(f"{value.name!r} was given twice with different settings; measure one per run.")
     return tuple(found.values())
 
 
 def value_of(one: object, *registries: Registry[Any]) -> Any:  # noqa: ANN401 - a member of some registry
-    """The value that a name or a class of these registries stands for at its default settings, or the value itself."""
+    """The value for a name or a class of these registries, at its default settings; a value is returned as it is."""
     kind, bases = registries[0].kind, tuple(registry.base for registry in registries if registry.base)
     if isinstance(one, str):
         return _of_class(_class_named(one, registries))
@@ -162,7 +162,7 @@ def value_of(one: object, *registries: Registry[Any]) -> Any:  # noqa: ANN401 - 
         return one
     shown = one.__name__ if isinstance(one, type) else f"{one!r:.60}"
     names = list_names(sorted(name for registry in registries for name in registry))
-    raise UserError(f"{shown} is no {kind}; give a name, a class or a value: the names are {names}.")
+    raise UserError(f"{shown} is no {kind}; give a value, a class or one of these names: {names}.")
 
 
 def _class_named(name: str, registries: tuple[Registry[Any], ...]) -> type:
@@ -178,7 +178,7 @@ def _class_named(name: str, registries: tuple[Registry[Any], ...]) -> type:
 
 
 def _of_class(cls: type[Any]) -> object:
-    """The class at its default settings."""
+    """An instance at the class's default settings."""
     if required := _required_fields(cls):
         settings = ", ".join(f"{name}=..." for name in required)
         raise UserError(f"{cls.__name__} has no default settings; give a value: {cls.__name__}({settings}).")
@@ -186,11 +186,11 @@ def _of_class(cls: type[Any]) -> object:
 
 
 def _refuse_partial(whose: str, cls: type, base: type) -> None:
-    """Raise ``UserError`` for a class of this base that lacks something without which its values are of no use."""
+    """Raise ``UserError`` for a class that lacks a member its base requires, or is not a dataclass."""
     if lacking := _missing_members(cls, base):
-        raise UserError(f"{whose} lacks {', '.join(lacking)}, which {base.__name__} asks for.")
+        raise UserError(f"{whose} lacks {', '.join(lacking)}, which {base.__name__} requires; add what is missing.")
     if "__dataclass_fields__" not in vars(cls):
-        raise UserError(f"{whose} is no dataclass: put @dataclass(frozen=True) right above the class.")
+        raise UserError(f"{whose} is not a dataclass; put @dataclass(frozen=True) right above the class.")
 
 
 def _required_fields(cls: type[Any]) -> list[str]:
@@ -201,7 +201,7 @@ def _required_fields(cls: type[Any]) -> list[str]:
 
 
 def _missing_members(cls: type, base: type) -> list[str]:
-    """What a class of this base does not define: methods, and class attributes that the base only declares."""
+    """Methods and class attributes that the base declares and the class does not define."""
     declared = {
         name
         for one in base.__mro__
@@ -213,27 +213,27 @@ def _missing_members(cls: type, base: type) -> list[str]:
 
 
 def is_own(cls: type) -> bool:
-    """Whether the class is the project's."""
+    """Whether the class belongs to this project."""
     return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def list_names(names: Iterable[str]) -> str:
-    """Names as a sentence ends with them."""
+    """Names separated by commas, or ``none``."""
     return ", ".join(names) or "none"
 
 
-def registered_by_others() -> Iterator[tuple[str, str, type]]:
+def list_foreign_classes() -> Iterator[tuple[str, str, type]]:
     """Kind, name and class of all that plugins, notebooks and scripts have registered."""
     load_plugins()
     for registry in _REGISTRIES:
-        for name, cls in registry.foreign().items():
+        for name, cls in registry.list_foreign().items():
             yield registry.kind, name, cls
 
 
 def load_plugins() -> None:
-    """Import the modules that installed packages name for it, once a process.
+    """Import the modules that installed packages name under :data:`PLUGINS`, once per process.
 
-    One that cannot be imported is told in one sentence, a :class:`PluginWarning`, and nothing of it stays registered.
+    If one cannot be imported, a :class:`PluginWarning` says why, and nothing of it stays registered.
     """
     for plugin in _installed_plugins():
         if plugin not in _TRIED:
@@ -247,19 +247,19 @@ def _installed_plugins() -> tuple[EntryPoint, ...]:
 
 
 def _load(plugin: EntryPoint) -> None:
-    before = {registry: set(registry.foreign()) for registry in _REGISTRIES}
+    before = {registry: set(registry.list_foreign()) for registry in _REGISTRIES}
     try:
         plugin.load()
     except (Exception, SystemExit) as error:
         for registry in _REGISTRIES:
-            registry.forget(registry.foreign().keys() - before.get(registry, set()))
+            registry.forget(registry.list_foreign().keys() - before.get(registry, set()))
         why = (str(error).splitlines() or [""])[0].rstrip(".")
         what = f"{type(error).__name__}{': ' if why else ''}{why}"
         warnings.warn(f"The plugin {plugin.name} ({plugin.value}) is left out: {what}.", PluginWarning, stacklevel=2)
 
 
 def import_all(package: str) -> None:
-    """Import every module of a package, so that what its files register is there."""
+    """Import every module of a package, so that their classes are registered."""
     found = importlib.import_module(package)
     for module in sorted(pkgutil.iter_modules(found.__path__), key=lambda module: module.name):
         importlib.import_module(f"{package}.{module.name}")

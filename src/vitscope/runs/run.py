@@ -1,4 +1,4 @@
-"""A run: what was asked, where the answer comes from, and the answer, as one xarray tree."""
+"""A run: the question, the answer and its provenance, as one xarray tree."""
 
 import importlib
 import json
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 APART = "apart"
-"""The attribute of a group that is no diagnostic's: what was said image by image, and what follows from it."""
+"""Attribute of a group that is not a diagnostic's: predictions image by image, and what follows from them."""
 _WORDS = ("verdict", "kind")
-"""The fields of a claim that are stored as words."""
+"""The fields of a claim that are enumerations, stored by their words."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A tree with one group a diagnostic; its root's attributes hold spec, provenance, subject and claims as JSON."""
+    """A tree with one group per diagnostic; its root's attributes hold spec, provenance, anatomy and claims as JSON."""
 
     tree: xr.DataTree
 
     def __getitem__(self, name: str) -> xr.DataArray:
-        """A diagnostic's headline quantity, as in ``run["fourier-spectrum"]``, or ``run["accuracy/nll"]``.
+        """A diagnostic's headline, as in ``run["fourier-spectrum"]``, or a quantity, as in ``run["accuracy/nll"]``.
 
-        ``UserError`` for what the run does not hold, with the reason or what it holds.
+        ``UserError`` if the run does not hold it, with the reason or the names that it holds.
         """
         dataset, quantity = self._find(name)
         return dataset[quantity] if quantity else headline(dataset)
@@ -66,11 +66,11 @@ class Run:
         return self.measured.keys()
 
     def to_dataframe(self, name: str | None = None) -> "DataFrame":
-        """The numbers as a tidy pandas table, those of all groups or of a ``name`` that ``run[name]`` takes.
+        """The numbers as a tidy pandas table, of all groups or of a ``name`` that ``run[name]`` takes.
 
-        A line for each number: ``diagnostic``, ``quantity``, its place on the axes, ``value``, ``error`` (the standard
-        error), ``count`` and ``units``, and for changes between models the ends of their intervals. What was said image
-        by image, ``"predictions"``, has a line for each image.
+        A row for each number: ``diagnostic``, ``quantity``, its coordinates, ``value``, ``error`` (the standard error),
+        ``count`` and ``units``, and for changes between models the ends of their intervals. ``"predictions"`` has a row
+        for each image.
         """
         if name is None:
             return tidy(self.measured)
@@ -81,17 +81,17 @@ class Run:
         return tidy({name.partition("/")[0]: dataset[own] if quantity else dataset})
 
     def save(self, path: str | os.PathLike[str]) -> str:
-        """Keep the run in a folder (as ``run.nc``), a file that ends in ``.nc``, or at a URL; returns the file's.
+        """Save the run in a folder (as ``run.nc``), a file that ends in ``.nc``, or at a URL; return the file's URL.
 
-        :func:`vitscope.read_run` reads it. Another run that is there is never written over.
+        :func:`vitscope.read_run` reads it. An existing run is never overwritten.
         """
-        store = importlib.import_module("vitscope.runs.store")  # by name: the store is written in terms of runs
+        store = importlib.import_module("vitscope.runs.store")  # by name, as the store imports this module
         return store.place(path).write(self)
 
     def _find(self, name: str) -> tuple[xr.Dataset, str]:
         """The group and the quantity of ``group`` or ``group/quantity``."""
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
-            raise UserError(f"{name!r:.40} is no name; this run holds {', '.join(self) or 'nothing'}.")
+            raise UserError(f"{name!r:.40} is not a name; this run holds {', '.join(self) or 'nothing'}.")
         group, _, quantity = name.partition("/")
         if group not in self.tree.children:
             near, held = nearest(group, self.tree.children), f"it holds {', '.join(self) or 'nothing'}"
@@ -104,7 +104,7 @@ class Run:
 
     def __repr__(self) -> str:
         said = [f"{name} {text}" for name, text in self._facts if name in ("accuracy", "findings")]
-        of = f"{self.spec.model.get('name', self.spec.verb)} on {self._shown_on}"
+        of = f"{self.spec.model.get('name', self.spec.verb)} on {self._source_text}"
         return f"<Run: {'; '.join([of, *said, f'{len(self)} groups' if len(self) != 1 else '1 group'])}>"
 
     def _repr_html_(self) -> str:
@@ -112,22 +112,22 @@ class Run:
 
     @property
     def spec(self) -> Spec:
-        """What was asked."""
+        """The question: verb, model, images and settings."""
         return cast(Spec, parse("spec", self.tree.attrs["spec"]))
 
     @property
     def provenance(self) -> Mapping[str, object]:
-        """Versions, machine, time."""
+        """Package versions, machine, end time, seconds taken and command."""
         return self._attribute("provenance", {})
 
     @property
     def skipped(self) -> Mapping[str, str]:
-        """Diagnostics that were asked for and could not be had, with the reason."""
+        """Requested diagnostics that could not be measured, with the reason."""
         return self._attribute("skipped", {})
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader must know beside the numbers: images left out and why."""
+        """What the reader must know besides the numbers, such as images left out and why."""
         return tuple(self._attribute("notes", []))
 
     @property
@@ -137,16 +137,16 @@ class Run:
 
     @property
     def claims(self) -> tuple[Claim, ...]:
-        """What the findings' rules made of the numbers, in the order in which they are shown."""
+        """The findings' claims, in the order in which they are shown."""
         return tuple(self._attribute("claims", []))
 
     @property
     def beside(self) -> Mapping[str, str]:
-        """Names and SHA-256 digests of the files that were written with it, into the same folder."""
+        """Names and SHA-256 digests of the files that were written with it into the same folder."""
         return self._attribute("beside", {})
 
     def with_beside(self, digests: Mapping[str, str]) -> "Run":
-        """The same run with these files beside it."""
+        """The same run with the digests of these files beside it."""
         return self._with("beside", dict(digests)) if digests else self
 
     def with_claims(self, claims: tuple[Claim, ...]) -> "Run":
@@ -155,7 +155,7 @@ class Run:
         return self._with("claims", stored)
 
     def _attribute(self, name: str, otherwise: Any) -> Any:  # noqa: ANN401 - what the schema says
-        """What an attribute of the root holds, if it is there."""
+        """The content of an attribute of the root; ``otherwise`` if it has none."""
         return parse(name, self.tree.attrs[name]) if name in self.tree.attrs else otherwise
 
     def _with(self, name: str, stored: object) -> "Run":
@@ -165,7 +165,7 @@ class Run:
 
     @property
     def accuracy(self) -> str | None:
-        """Top-1 accuracy with its standard error in words, if it was measured; that of each model if of several."""
+        """Top-1 accuracy with its standard error as text, if measured; of each model in a run of several."""
         if "accuracy" not in self:
             return None
         found = self.tree["accuracy"].to_dataset()
@@ -173,21 +173,21 @@ class Run:
         return ", ".join(f"{100 * mean:.1f} ± {100 * error:.1f} %" for mean, error in pairs)
 
     @property
-    def _shown_on(self) -> str:
-        """On what it was measured: images, or whatever a lab's trials are of."""
+    def _source_text(self) -> str:
+        """What it was measured on: images, or a lab's trials."""
         images = self.spec.images
         count, of = self.tree.attrs.get("images", images.get("count", "?")), images.get("of")
         return f"{count:,} {of}" if of else f"{count} images of {images.get('name', 'an unnamed source')}"
 
     @property
     def _facts(self) -> list[tuple[str, str]]:
-        """What it is of and what it came to, for people."""
+        """The model, the images and the results, for people."""
         model = self.spec.model
         size = f", {model['parameters']:,} parameters, {model['weights']}" if "parameters" in model else ""
         counts = Counter(claim.mark for claim in self.claims)
         facts = [
             ("model", f"{model.get('name', 'none')}{size}"),
-            ("images" if "of" not in self.spec.images else "measured on", self._shown_on),
+            ("images" if "of" not in self.spec.images else "measured on", self._source_text),
             ("accuracy", self.accuracy or ""),
             ("findings", ", ".join(f"{count} {kind}" for kind, count in counts.items())),
             ("groups", ", ".join(self)),
@@ -207,10 +207,10 @@ def make_run(
     skipped: Mapping[str, str] = MappingProxyType({}),
     notes: Sequence[str] = (),
 ) -> Run:
-    """The run of these groups, ``count`` being that of the images (or trials) it is of.
+    """The run of these groups; ``count`` is the number of images (or trials).
 
-    ``provenance`` is what :func:`vitscope.runs.provenance.provenance` gives; ``anatomy`` the units in order;
-    ``skipped`` what could not be measured and why; ``notes`` what the reader must know beside the numbers.
+    ``provenance`` is what :func:`vitscope.runs.provenance.provenance` returns; ``anatomy`` the units in order;
+    ``skipped`` what could not be measured and why; ``notes`` what the reader must know besides the numbers.
     """
     attributes = {
         "spec": spec.text,

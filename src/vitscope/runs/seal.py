@@ -1,4 +1,4 @@
-"""Seals: what a file must consist of, written into it, so that one that was damaged or swapped is not believed."""
+"""Seals: a digest of a file's content, written into it, so that damaged or swapped files are noticed."""
 
 import hashlib
 import re
@@ -12,32 +12,32 @@ class Damaged(Exception):
 
 
 class DamagedWarning(UserWarning):
-    """A file that is damaged, and what is done without it."""
+    """A file is damaged; the text names it and says what is done instead."""
 
 
 def seal_part(content: bytes, place: str) -> bytes:
-    """A part with the seal of its content and of its ``place``: of which question it is, and which piece of it."""
+    """A part with the seal of its content and its ``place``: the question it belongs to, and its name."""
     return _seal(content, place) + content
 
 
 def open_part(stored: bytes, place: str) -> bytes:
-    """The content of a part. Raises :class:`Damaged` if it is not whole, or is of another place."""
+    """The content of a part. Raises :class:`Damaged` if it is damaged or belongs to another place."""
     seal, content = stored[:_SIZE], stored[_SIZE:]
     if seal != _seal(content, place):
-        raise Damaged("it is not what was kept there")
+        raise Damaged("it is not what was stored there")
     return content
 
 
 def seal(content: bytes) -> bytes:
-    """A file with a seal behind its content, where formats that know their own length do not look."""
+    """A file with a seal after its content, where formats that know their own length do not look."""
     return content + f"\nvitscope sha256 {hashlib.sha256(content).hexdigest()}\n".encode()
 
 
 def check_seal(stored: bytes) -> None:
-    """Raise :class:`Damaged` if the file has a seal, and it is not of this content."""
+    """Raise :class:`Damaged` if the file has a seal that does not match its content."""
     found = _END.search(stored, max(0, len(stored) - 100))
     if found and hashlib.sha256(stored[: found.start()]).hexdigest().encode() != found[1]:
-        raise Damaged("its content is not that which was written")
+        raise Damaged("its content has changed since it was written")
 
 
 def digest(content: bytes) -> str:

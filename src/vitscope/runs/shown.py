@@ -1,10 +1,10 @@
-"""A value in a few words: in a line for a terminal, in a table for a notebook."""
+"""A value in a few words, as a table for a notebook."""
 
 from collections.abc import Sequence
 from html import escape
 
 Facts = Sequence[tuple[str, str]]
-"""Names and what is to be said of them."""
+"""Names and their texts."""
 
 
 def html_table(title: str, facts: Facts) -> str:

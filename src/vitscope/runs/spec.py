@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spec:
-    """What was asked: the verb, the model, the images and the settings that an answer can depend on."""
+    """A question: the verb, the model, the images and the settings that the answer can depend on."""
 
     verb: str
     model: Mapping[str, object]
@@ -25,7 +25,7 @@ class Spec:
     def address(self) -> str:
         """The first 16 hexadecimal digits of a SHA-256 over the question's content.
 
-        What only says where weights and images were found plays no part: their fingerprints stand for them.
+        Where weights and images were found plays no part: their fingerprints identify them.
         """
         model = {key: value for key, value in self.model.items() if key != "weights"}
         images = {key: value for key, value in self.images.items() if key not in ("name", "labels")}

@@ -1,4 +1,4 @@
-"""Runs in a folder or at any fsspec URL: each written whole or not at all, and never over another."""
+"""Runs in a folder or at any fsspec URL: each is written whole or not at all, and none is overwritten."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import printable, reason
-from vitscope.runs.hold import held
+from vitscope.runs.hold import hold_folder
 from vitscope.runs.run import Run
 from vitscope.runs.schema import check
 from vitscope.runs.seal import Damaged, DamagedWarning, check_seal, digest, open_part, seal, seal_part
@@ -32,16 +32,16 @@ RUN_FILE = "run.nc"
 _PARTIAL = "partial"
 _TRIED = ".vitscope-tried"
 _MOST_INFLATED = 1032
-"""A file holds at most so many times its own size: the largest factor of the compression that HDF5 has (deflate)."""
+"""A file holds at most this many times its own size: the largest factor of HDF5's compression (deflate)."""
 
 
-def _reaching(
+def _explain_unreachable(
     method: "Callable[Concatenate[RunFolder, Given], Kept]",
 ) -> "Callable[Concatenate[RunFolder, Given], Kept]":
-    """A method of a folder that raises ``UserError`` for whatever goes wrong on the way to a URL."""
+    """Make a method of a folder raise ``UserError`` for whatever goes wrong with a URL."""
 
     @wraps(method)
-    def reached(self: "RunFolder", *given: Given.args, **named: Given.kwargs) -> Kept:
+    def call(self: "RunFolder", *given: Given.args, **named: Given.kwargs) -> Kept:
         try:
             return method(self, *given, **named)
         except Exception as error:
@@ -49,16 +49,16 @@ def _reaching(
                 raise
             raise _unreachable(self.url, error) from error
 
-    return reached
+    return call
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's place: ``run.nc`` when finished, ``partial/`` while it is not.
+    """The place of one run: ``run.nc`` when it is finished, ``partial/`` until then.
 
-    ``url`` is a path or any fsspec URL (``s3://...``, ``memory://...``); ``file`` is what the run is called there.
-    What is written into a folder of this machine is written by one process and thread at a time (:meth:`held`); at a
-    URL there are no locks, and of two that finish the same run the second is refused.
+    ``url`` is a path or any fsspec URL (``s3://...``, ``memory://...``); ``file`` is the run's file name there. One
+    process and thread at a time writes into a folder of this machine (:meth:`held`). URLs have no locks: if two
+    processes finish the same run, the second is refused.
     """
 
     url: str
@@ -75,30 +75,30 @@ class RunFolder:
         return "://" not in self.url
 
     @contextmanager
-    def held(self) -> Generator[None]:
-        """Keep others out of the folder meanwhile, as :func:`vitscope.runs.hold.held` says.
+    def hold(self) -> Generator[None]:
+        """Keep others out of the folder while the block runs, as :func:`vitscope.runs.hold.held` does.
 
-        A URL only has to let itself be written to: ``UserError`` if it does not.
+        A URL is only checked to be writable: ``UserError`` if it is not.
         """
         path = self._open()[1]
         if not self.is_local:
             self._try()
             yield
             return
-        with held(self.url):
+        with hold_folder(self.url):
             for folder in Path(path, _PARTIAL).glob("*/"):
                 sweep(folder)
             yield
 
-    @_reaching
+    @_explain_unreachable
     def exists(self) -> bool:
         """Whether a finished run is there, readable or not."""
         files, path = self._open()
         return bool(files.exists(posixpath.join(path, self.file)))
 
-    @_reaching
+    @_explain_unreachable
     def read(self) -> Run | None:
-        """The finished run, or None. ``UserError`` for one that is damaged, or whose other files are another's."""
+        """The finished run, or None. ``UserError`` if it is damaged, or the files beside it belong to another run."""
         files, path = self._open()
         target = posixpath.join(path, self.file)
         if not files.exists(target):
@@ -109,22 +109,22 @@ class RunFolder:
             other = posixpath.join(path, name)
             if files.exists(other) and digest(_content(files, other)) != wanted:
                 raise UserError(
-                    f"{posixpath.join(self.url, name)} is not that of {shown}, which lies beside it: one of them is "
-                    "damaged or of another run; bring back the one that is missing, or move both away."
+                    f"{posixpath.join(self.url, name)} does not belong to {shown} beside it: one of them is damaged "
+                    "or from another run; restore the right one, or move both away."
                 )
         return run
 
-    @_reaching
+    @_explain_unreachable
     def write(self, run: Run, steps: Iterable[Spec] = (), beside: Mapping[str, bytes] | None = None) -> str:
-        """Keep a finished run, and drop its own partial results; returns the file's URL. Refuses to replace a run.
+        """Save a finished run, delete its partial results, and return the file's URL. Never replaces a run.
 
-        ``steps`` are the questions whose pieces it was made of, besides its own. The files ``beside`` it are written
-        first, and their digests into the run, so that all that is read together belongs together.
+        ``steps`` are further questions whose parts it was made of. The files ``beside`` it are written first, and their
+        digests into the run, so that :meth:`read` notices files that do not belong together.
         """
         files, path = self._open()
         target = posixpath.join(path, self.file)
         refusal = f"{self.url} already holds a run, and runs are never overwritten; give another --out."
-        with self.held():
+        with self.hold():
             if files.exists(target):
                 raise UserError(refusal)
             for name, content in (beside or {}).items():
@@ -138,27 +138,27 @@ class RunFolder:
                 _drop(files, posixpath.join(path, _PARTIAL, spec.address))
         return posixpath.join(self.url, self.file)
 
-    @_reaching
+    @_explain_unreachable
     def write_beside(self, name: str, content: bytes) -> str:
-        """Keep another file beside the run, instead of one that was there; returns its URL."""
+        """Save another file beside the run, replacing one of the same name; return its URL."""
         files, path = self._open()
         _write(files, posixpath.join(path, name), content)
         return posixpath.join(self.url, name)
 
-    @_reaching
+    @_explain_unreachable
     def write_part(self, spec: Spec, name: str, content: bytes) -> None:
-        """Keep a piece of an unfinished run of this question, sealed."""
+        """Save a part of an unfinished run of this question, sealed."""
         files, path = self._open()
         place = posixpath.join(_PARTIAL, spec.address, name)
         _write(files, posixpath.join(path, place), seal_part(content, place))
 
-    @_reaching
+    @_explain_unreachable
     def parts(
         self, spec: Spec, read: Callable[[bytes], Kept] = bytes, wanted: Container[str] | None = None
     ) -> dict[str, Kept]:
-        """The pieces kept of an unfinished run of this question by name, ``read``; all of them, or those ``wanted``.
+        """The parts of an unfinished run of this question by name, as ``read`` returns them; all, or those ``wanted``.
 
-        One that is damaged, or another one's, is not among them, and a warning names it: it is to be made again.
+        Parts that are damaged or belong to another place are left out, with a warning: they must be done again.
         """
         files, path = self._open()
         folder = posixpath.join(path, _PARTIAL, spec.address)
@@ -179,9 +179,9 @@ class RunFolder:
             warnings.warn(f"{posixpath.join(self.url, _PARTIAL, spec.address)}: {what}", DamagedWarning, stacklevel=2)
         return found
 
-    @_reaching
+    @_explain_unreachable
     def _try(self) -> None:
-        """Write something, so that what cannot be kept there is not measured first."""
+        """Write a test file, so that nothing is measured that cannot be saved there."""
         files, path = self._open()
         target = posixpath.join(path, _TRIED)
         files.makedirs(path, exist_ok=True)
@@ -190,30 +190,30 @@ class RunFolder:
 
     def _open(self) -> tuple[AbstractFileSystem, str]:
         if "\0" in self.url:
-            raise UserError(f"{self.url} cannot be a place for a run: it holds a NUL character; give another --out.")
+            raise UserError(f"{self.url} cannot hold a run: its name has a NUL character; give another --out.")
         if self.is_local:
             return cast(AbstractFileSystem, fsspec.filesystem("file")), os.path.abspath(self.url)
         return file_system(self.url)
 
 
 def place(path: str | os.PathLike[str]) -> RunFolder:
-    """Where a run is, by its folder or by its file, whose name ends in ``.nc``. ``UserError`` for what is no path."""
+    """Where a run is, by its folder or by its file, whose name ends in ``.nc``. ``UserError`` if it is not a path."""
     if not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance] - people hand in anything
-        raise UserError(f"{path!r:.40} is no place of a run; give its folder, its file or a URL.")
+        raise UserError(f"{path!r:.40} is not a path; give the folder, the file or the URL of a run.")
     folder, slash, file = os.fspath(path).rpartition("/")
     return RunFolder(folder or slash or ".", file) if file.endswith(".nc") else RunFolder(os.fspath(path))
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
-    """The run in a folder or file. Needs nothing but xarray: ``xarray.open_datatree(file, engine="h5netcdf")``."""
+    """The run in a folder or file. xarray alone reads it too: ``xarray.open_datatree(file, engine="h5netcdf")``."""
     run = place(path).read()
     if run is None:
-        raise UserError(f"There is no finished run at {os.fspath(path)!r}: no {place(path).file} is there.")
+        raise UserError(f"There is no finished run at {os.fspath(path)!r}: it has no {place(path).file}.")
     return run
 
 
 def read_run_bytes(content: bytes, where: str = RUN_FILE) -> Run:
-    """The run that these bytes of a ``run.nc`` hold. ``UserError`` naming ``where`` they are if they hold none."""
+    """The run in these bytes of a ``run.nc``. ``UserError``, naming ``where``, if they hold none."""
     try:
         check_seal(content)
         with xr.open_datatree(io.BytesIO(content), engine="h5netcdf", phony_dims="access") as tree:
@@ -226,15 +226,15 @@ def read_run_bytes(content: bytes, where: str = RUN_FILE) -> Run:
     except Exception as error:  # HDF5 has many ways to fail on bytes that are not its own
         why = reason(error)
         raise UserError(
-            f"{where} cannot be read as a run ({why}): it is damaged or of another program; "
-            "bring back a copy, or move it away and measure again."
+            f"{where} cannot be read as a run ({why}): it is damaged or from another program; "
+            "restore a copy, or move it away and measure again."
         ) from error
 
 
 def find_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run]]:
-    """Every finished run under a folder, with its folder's path, in the order of the paths.
+    """Every finished run under a folder, with its folder's path, sorted by path.
 
-    One that cannot be read is left out, and a warning says why.
+    Runs that cannot be read are left out, and a warning says why.
     """
     for path, run in list_runs(url):
         if isinstance(run, Run):
@@ -244,7 +244,7 @@ def find_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run]]:
 
 
 def list_runs(url: str | os.PathLike[str]) -> Iterator[tuple[str, Run | UserError]]:
-    """The same with what is wrong with those that cannot be read."""
+    """Every finished run under a folder, with its folder's path, or the error if it cannot be read."""
     files, path = file_system(os.fspath(url))
     try:
         everything = sorted(map(str, files.find(path)))
@@ -285,16 +285,16 @@ def _content(files: AbstractFileSystem, path: str) -> bytes:
 
 
 def _write(files: AbstractFileSystem, target: str, content: bytes, new: bool = False) -> None:
-    """Write whole or not at all; ``new`` refuses to write over what is there, as far as the file system knows."""
+    """Write whole or not at all; ``new`` refuses to overwrite, if the file system can tell."""
     if files.protocol in ("file", ("file", "local")):
         write_whole(Path(target), content)
         return
     files.makedirs(posixpath.dirname(target), exist_ok=True)
-    files.pipe_file(target, content, mode="create" if new else "overwrite")  # object stores make a put visible whole
+    files.pipe_file(target, content, mode="create" if new else "overwrite")  # object stores show a put only as a whole
 
 
 def _netcdf(run: Run) -> bytes:
-    """The run as netCDF; bytes of names that are no UTF-8, which it cannot hold, as escapes."""
+    """The run as netCDF; names that are not UTF-8, which it cannot hold, are escaped."""
     try:
         return bytes(run.tree.to_netcdf(engine="h5netcdf"))
     except UnicodeEncodeError:

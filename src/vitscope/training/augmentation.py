@@ -1,4 +1,4 @@
-"""Augmentation: each image changed by numbers that were drawn for it, so that who changes it and when is all one."""
+"""Augmentation: numbers drawn for each image decide its changes, so the process and the order do not matter."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,13 +25,13 @@ from vitscope.training.recipe import Recipe
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed of 32 bits from several numbers; other numbers, an unrelated seed."""
+    """A 32-bit seed from several numbers; different numbers give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextmanager
 def step_seeded(seed: int, device: torch.device) -> Generator[None]:
-    """``python_seeded`` with torch's states of the CPU and of ``device``, from which dropout and drop path draw."""
+    """``python_seeded`` that also seeds torch on the CPU and ``device``, from which dropout and drop path draw."""
     devices = [device] if device.type == "cuda" else []
     with python_seeded(seed), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -39,10 +39,10 @@ def step_seeded(seed: int, device: torch.device) -> Generator[None]:
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Crop, mirror, RandAugment, in this order, for the input of a model; ``crop`` is ``padded``, ``resized`` or none.
+class RecipeAugmentation:
+    """Crop, mirror and RandAugment, in this order, for a model's input; ``crop`` is ``padded``, ``resized`` or none.
 
-    What the image does not reach is filled with the mean colour.
+    Empty areas are filled with the mean colour.
     """
 
     recipe: Recipe
@@ -55,10 +55,10 @@ class Augmentation:
         draws: Float[np.ndarray, "batch draws"],
         seeds: Int[np.ndarray, " batch"],
     ) -> UInt8[np.ndarray, "batch height width channels"]:
-        """Images of the input's size, each changed by its own draws and seed. Cost: RandAugment, about 0.1 ms each."""
+        """Augment images of the input's size, each by its own draws and seed. Cost: RandAugment, about 0.1 ms each."""
         pixels = shift_crops(pixels, draws, self.recipe.padding, self._fill) if self.crop == "padded" else pixels
         pixels = mirror_half(pixels, draws) if self.recipe.flip else pixels
-        return self._randaugmented(pixels, seeds) if self.recipe.randaugment else pixels
+        return self._apply_randaugment(pixels, seeds) if self.recipe.randaugment else pixels
 
     def part(
         self, picture: Image.Image, draws: Float[np.ndarray, " draws"]
@@ -75,7 +75,7 @@ class Augmentation:
         mean = self.input.mean * (self.input.channels // len(self.input.mean))
         return tuple(min(255, round(255 * value)) for value in mean)
 
-    def _randaugmented(
+    def _apply_randaugment(
         self, pixels: UInt8[np.ndarray, "batch height width channels"], seeds: Int[np.ndarray, " batch"]
     ) -> UInt8[np.ndarray, "batch height width channels"]:
         policy = randaugment(self.recipe.randaugment, max(self.input.shape[1:]), self._fill)
@@ -83,10 +83,10 @@ class Augmentation:
         return np.stack(changed)
 
 
-def mixed(
+def mix_batch(
     recipe: Recipe, images: Float[Tensor, "batch channels height width"], labels: Int[Tensor, " batch"], classes: int
 ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch classes"]]:
-    """Images and targets after Mixup or CutMix and label smoothing; within :func:`step_seeded`."""
+    """Images and targets after Mixup or CutMix and label smoothing; call it within :func:`step_seeded`."""
     smoothing = recipe.label_smoothing
     if recipe.mixes:
         mix = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=smoothing, num_classes=classes)

@@ -1,4 +1,4 @@
-"""Which images make a step, in which order and changed how: a function of seed and step alone."""
+"""Which images each step takes, in what order and how augmented: a function of seed and step alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from vitscope.data.augmentation import DRAWS
-from vitscope.training.augmentation import Augmentation
+from vitscope.training.augmentation import RecipeAugmentation
 from vitscope.training.objective import TrainingBatch
 from vitscope.training.pixels import Pixels
 
@@ -26,11 +26,11 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """All steps of a training: ``epochs`` shuffled passes over ``count`` images, ``batch`` at a time.
 
-    An epoch's order and draws come from a generator of its own, so that a step can be begun with at any time; each
-    image's draws are its own, so that they do not depend on the devices among which a batch is shared.
+    Each epoch has its own generator for order and draws, so a training can begin at any step. Each image has its own
+    draws, so they do not depend on how devices share a batch.
     """
 
     seed: int
@@ -51,7 +51,7 @@ class Plan:
         return self.steps_per_epoch * self.epochs
 
     def draws(self, start: int) -> Iterator[Draw]:
-        """What this device does in step ``start`` and those after it."""
+        """The draws of this device for step ``start`` and later."""
         for epoch in range(start // self.steps_per_epoch, self.epochs):
             generator = np.random.default_rng([self.seed, epoch])
             order = generator.permutation(self.count)
@@ -65,7 +65,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Draws:
-    plan: Plan
+    plan: StepPlan
     start: int
 
     def __iter__(self) -> Iterator[Draw]:
@@ -78,13 +78,13 @@ class _Draws:
 @dataclass(frozen=True, eq=False)
 class _Augmented(Dataset[tuple[Tensor, Tensor]]):
     pixels: Pixels
-    augmentation: Augmentation
+    augmentation: RecipeAugmentation
 
     def __getitem__(self, index: Draw) -> tuple[UInt8[Tensor, "batch height width channels"], Int64[Tensor, " batch"]]:
         labels = torch.from_numpy(self.pixels.labels[index.indices])
-        return torch.from_numpy(np.ascontiguousarray(self._augmented(index))), labels
+        return torch.from_numpy(np.ascontiguousarray(self._augment(index))), labels
 
-    def _augmented(self, draw: Draw) -> UInt8[np.ndarray, "batch height width channels"]:
+    def _augment(self, draw: Draw) -> UInt8[np.ndarray, "batch height width channels"]:
         if self.augmentation.crop != "resized":
             return self.augmentation.batch(self.pixels.read(draw.indices), draw.uniforms, draw.seeds)
         rows = self.pixels.rows[draw.indices].tolist()
@@ -94,16 +94,16 @@ class _Augmented(Dataset[tuple[Tensor, Tensor]]):
 
 
 def augmented_batches(
-    pixels: Pixels, augmentation: Augmentation, plan: Plan, start: int, workers: int, pin: bool
+    pixels: Pixels, augmentation: RecipeAugmentation, plan: StepPlan, start: int, workers: int, pin: bool
 ) -> Iterator[tuple[UInt8[Tensor, "batch height width channels"], Int64[Tensor, " batch"]]]:
-    """Bytes and labels of step ``start`` and those after it, prepared by ``workers`` processes ahead of time."""
+    """Bytes and labels for step ``start`` and later, prepared ahead of time by ``workers`` processes."""
     loader = DataLoader(
         _Augmented(pixels, augmentation),
         batch_size=None,  # a sample is a whole batch already
         sampler=_Draws(plan, start),  # pyright: ignore[reportArgumentType]
         num_workers=workers,
         pin_memory=pin,
-        generator=torch.Generator().manual_seed(0),  # drawn from by the loader itself, for nothing that is used here
+        generator=torch.Generator().manual_seed(0),  # the loader draws from it, but nothing uses the draws
     )
     return iter(loader)
 
@@ -111,7 +111,7 @@ def augmented_batches(
 def as_batch(
     pixels: Pixels, indices: Int[np.ndarray, " batch"], classes: tuple[str, ...], device: torch.device
 ) -> TrainingBatch:
-    """These images as they are, with one-hot targets if they have labels: a batch of an evaluation."""
+    """An evaluation batch: these images without augmentation, with one-hot targets if they have labels."""
     images = pixels.input.normalise(torch.from_numpy(pixels.read(indices)).to(device))
     if not pixels.labelled:
         return TrainingBatch(images, None, None, pixels.input, classes)

@@ -1,4 +1,4 @@
-"""How a training ends whose loss is no longer finite."""
+"""The error of a training whose loss is no longer finite."""
 
 from typing import final
 

@@ -1,4 +1,4 @@
-"""The figures of an objective on images, between epochs."""
+"""Evaluation between epochs: an objective's figures on images."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def evaluate(
 ) -> dict[str, float]:
     """The mean of each of the objective's figures, with its standard error and count; devices share the images.
 
-    The module is in evaluation mode meanwhile, and each of its parts in the mode it was in afterwards.
+    The module is in evaluation mode meanwhile; afterwards each of its parts is back in its own mode.
     """
     names: tuple[str, ...] = ()
     wide = torch.float64 if fabric.device.type != "mps" else torch.float32

@@ -1,4 +1,4 @@
-"""The training loop: flat in steps, each a function of the state before it, the seed and its number."""
+"""The training loop, flat over steps: each is a function of the state before it, the seed and its number."""
 
 import copy
 import dataclasses
@@ -17,8 +17,8 @@ from vitscope.models.build import build_model, head_names
 from vitscope.models.checkpoint import Checkpoint, save_checkpoint
 from vitscope.models.load import load
 from vitscope.models.subject import Subject
-from vitscope.training.augmentation import Augmentation, derived_seed, mixed, step_seeded
-from vitscope.training.batches import Plan, augmented_batches
+from vitscope.training.augmentation import RecipeAugmentation, derived_seed, mix_batch, step_seeded
+from vitscope.training.batches import StepPlan, augmented_batches
 from vitscope.training.diverged import Diverged
 from vitscope.training.evaluation import evaluate
 from vitscope.training.hook import Epoch
@@ -33,20 +33,20 @@ from vitscope.training.schedule import averaging_decay
 from vitscope.training.state import METRICS, WEIGHTS, State, read_state, save_state
 from vitscope.training.task import Task
 
-_STEP, _WEIGHTS = 1, 2  # what a derived seed is for
+_STEP, _WEIGHTS = 1, 2  # the purpose of a derived seed
 
 
 def run(fabric: Fabric, task: Task) -> None:
-    """Train on this device, from the last saved state on, and leave weights and metrics in the folder."""
+    """Train on this device, from the last saved state, and write weights and metrics to the folder."""
     recipe, cache = task.recipe, task.recipe.cache_gib * 2**30
     shown = pixels(task.images, task.input, cache, task.given)
     validation = None if task.validation is None else pixels(task.validation, task.input, cache)
     plan = _plan(recipe, len(shown), fabric)
-    training = _Training(fabric, task, plan, shown.labelled, validation)
+    training = _Loop(fabric, task, plan, shown.labelled, validation)
     observer = task.observer if fabric.is_global_zero else Silent()
     batches = augmented_batches(
         shown,
-        Augmentation(recipe, task.crop, task.input),
+        RecipeAugmentation(recipe, task.crop, task.input),
         plan,
         training.step,
         recipe.workers,
@@ -71,12 +71,12 @@ def run(fabric: Fabric, task: Task) -> None:
     training.restore_results()
 
 
-def _plan(recipe: Recipe, count: int, fabric: Fabric) -> Plan:
+def _plan(recipe: Recipe, count: int, fabric: Fabric) -> StepPlan:
     share = recipe.devices * (2 if recipe.mixes else 1)
     batch = min(recipe.batch, count - count % share)
     if batch == 0:
         raise UserError(f"{count} images are too few for a batch on {recipe.devices} devices.")
-    return Plan(recipe.seed, count, batch, recipe.epochs, fabric.global_rank, fabric.world_size)
+    return StepPlan(recipe.seed, count, batch, recipe.epochs, fabric.global_rank, fabric.world_size)
 
 
 def _module(task: Task) -> nn.Module:
@@ -91,12 +91,12 @@ def _module(task: Task) -> nn.Module:
 
 
 @dataclass(eq=False)
-class _Training:
-    """A training under way on one device: the one value here that changes."""
+class _Loop:
+    """A training in progress on one device: the only mutable object here."""
 
     fabric: Fabric
     task: Task
-    plan: Plan
+    plan: StepPlan
     labelled: bool
     validation: Pixels | None
     step: int = 0
@@ -105,7 +105,7 @@ class _Training:
     began: float = 0.0
     advanced: bool = False
     rate: float = 0.0
-    """Learning rate of the last step, before any layer's share of it."""
+    """Learning rate of the last step, before any layer's scale."""
     best: dict[str, Tensor] | None = None
     """The weights of the best epoch so far, if validation images choose it."""
     ended: bool = False
@@ -116,7 +116,7 @@ class _Training:
         self.module = _module(self.task)
         self.optimizer = make_optimizer(recipe, self.module)
         self.rate_of = rates(recipe, self.plan.steps_per_epoch)
-        # What fabric returns are wrappers, for the forward pass and the step; weights are read from what they wrap.
+        # Fabric returns wrappers, for the forward pass and the step; weights are read from the wrapped objects.
         wrapped: tuple[Any, Any] = fabric.setup(self.module, self.optimizer)
         self.forward, self.stepper = wrapped
         begun = (hook.begin(self.module) for hook in self.task.hooks)
@@ -130,7 +130,7 @@ class _Training:
 
     @property
     def result(self) -> nn.Module:
-        """What is tested and saved: the average of the weights where there is one."""
+        """The module that is tested and saved: the average of the weights if there is one."""
         return self.module if self.average is None else self.average
 
     def advance(self, images: Tensor, labels: Tensor) -> Step:
@@ -143,7 +143,7 @@ class _Training:
             loss = self.task.objective.loss(self.forward, self._batch(images, labels))
             self.fabric.backward(loss)
         if recipe.clip:
-            # A gradient that is not finite is the loss scaler's to skip, or shows in the loss.
+            # The loss scaler skips a gradient that is not finite; without a scaler it shows in the loss.
             self.fabric.clip_gradients(self.forward, self.stepper, max_norm=recipe.clip, error_if_nonfinite=False)
         self.stepper.step()
         self.stepper.zero_grad()
@@ -157,17 +157,17 @@ class _Training:
         return Step(self.step, plan.steps, epoch, plan.epochs, self.losses[-1], self.rate)
 
     def _batch(self, images: Tensor, labels: Tensor) -> TrainingBatch:
-        """What the objective is given of these bytes and labels."""
+        """The batch that the objective gets for these bytes and labels."""
         task, device = self.task, self.fabric.device
         inputs = task.input.normalise(images.to(device, non_blocking=True))
         known = labels.to(device, non_blocking=True)
-        inputs, targets = mixed(task.recipe, inputs, known, len(task.classes))
+        inputs, targets = mix_batch(task.recipe, inputs, known, len(task.classes))
         own, shares = (known, targets) if self.labelled else (None, None)
         return TrainingBatch(inputs, own, shares, task.input, task.classes)
 
     def finish_epoch(self) -> dict[str, float]:
-        """Judge, write weights and metrics, save the state; the epoch's row of the metrics."""
-        losses = self._gathered_losses()
+        """Evaluate, write weights and metrics, and save the state; return the epoch's row of the metrics."""
+        losses = self._gather_losses()
         self._synchronise_buffers()
         row = {
             "train_loss": float(losses.mean()),
@@ -183,7 +183,7 @@ class _Training:
             self.best = {name: one.detach().cpu().clone() for name, one in self.result.state_dict().items()}
         self._publish()
         self._finish_hooks()
-        self.save()  # last: a state says that all before it is written
+        self.save()  # last: a state means that everything before it is written
         return row
 
     def _judge(self, validation: Pixels) -> dict[str, float]:
@@ -192,7 +192,7 @@ class _Training:
         return {f"{VALIDATION}_{name}": value for name, value in found.items()}
 
     def _finish_hooks(self) -> None:
-        """Let the hooks do what they do after an epoch, and end the training if one says so."""
+        """Call the hooks after an epoch, and end the training if one of them says so."""
         task = self.task
         if self.fabric.is_global_zero:
             epoch = Epoch(len(self.history), tuple(self.history), self._subject, task.folder)
@@ -214,13 +214,13 @@ class _Training:
         return load(module, input=task.input, classes=task.classes, name=task.model)
 
     def restore_results(self) -> None:
-        """Write weights and metrics of a finished training that was resumed and made no step: they may be damaged."""
+        """Write weights and metrics again if a resumed training made no step: the files may be damaged."""
         if not self.advanced:
             self._publish()
 
     def save(self) -> None:
-        """Save the state; a training that has diverged is ended and leaves the last good one."""
-        losses = self._gathered_losses()
+        """Save the state. A training that has diverged ends here and leaves the last good state."""
+        losses = self._gather_losses()
         if not self.fabric.is_global_zero:
             return
         state = State(
@@ -244,7 +244,7 @@ class _Training:
             self.optimizer.load_state_dict(dict(state.optimizer))
         except (RuntimeError, ValueError, KeyError) as error:
             raise UserError(
-                f"The state in {self.task.folder} is that of another {self.task.model}; begin anew elsewhere."
+                f"The state in {self.task.folder} belongs to another {self.task.model}; begin anew in another folder."
             ) from error
         if state.scaler:
             self.fabric.strategy.precision.load_state_dict(dict(state.scaler))
@@ -254,8 +254,8 @@ class _Training:
         self.losses = list(state.losses.unbind())
         self.began = time.monotonic() - state.seconds
 
-    def _gathered_losses(self) -> Tensor:
-        """The epoch's losses so far, the mean of all devices; which is what each keeps from here on."""
+    def _gather_losses(self) -> Tensor:
+        """The epoch's losses so far, averaged over devices; each device keeps the averages."""
         losses = torch.stack(self.losses) if self.losses else torch.zeros(0, device=self.fabric.device)
         reduced = self.fabric.all_reduce(losses, reduce_op="mean")
         assert isinstance(reduced, Tensor)
@@ -263,7 +263,8 @@ class _Training:
         if not bool(reduced.isfinite().all()):
             raise Diverged(
                 f"The training diverged before step {self.step} (the loss is not finite); "
-                f"lower learning_rate ({self.task.recipe.learning_rate:g}) or clip ({self.task.recipe.clip:g})."
+                f"lower learning_rate ({self.task.recipe.learning_rate:g}), or the gradient's largest norm with clip "
+                f"({self.task.recipe.clip:g}; 0 is no limit)."
             )
         return reduced
 
@@ -280,7 +281,7 @@ class _Training:
                 mean.copy_(value)
 
     def _synchronise_buffers(self) -> None:
-        """Batch statistics of the first device on all, as they are in what it saves."""
+        """Copy the batch statistics of the first device, which saves the weights, to all others."""
         if self.fabric.world_size > 1:
             for module in (self.module, self.result):
                 for buffer in module.buffers():
@@ -302,9 +303,9 @@ class _Training:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], task: Task) -> int:
-    """The epoch (from 1) whose weights are kept: the first with the best figure of the validation images, or the last.
+    """The epoch (from 1) whose weights are saved: the first with the best validation figure, or the last without one.
 
-    A figure that is not a number is the worst.
+    NaN counts as the worst figure.
     """
     figure = f"{VALIDATION}_{task.objective.figures[0].name}"
     if figure not in history[0]:

@@ -1,4 +1,4 @@
-"""What a training is like from epoch to epoch, as an xarray Dataset that is written whole or not at all."""
+"""A training's metrics by epoch, as an xarray Dataset that is written whole or not at all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ LOSS = Quantity(
     "Smaller fits the training images better.",
 )
 VALIDATION = "validation"
-"""How the figures of validation images begin."""
+"""Prefix of the names of validation figures."""
 TESTED = {"accuracy": "top1", "nll": "nll"}
 """Figures of the test images, and what the diagnostic ``accuracy`` calls them."""
 PLAIN = {
@@ -28,14 +28,14 @@ PLAIN = {
         "units": "1 / step",
         "meaning": "Learning rate of the epoch's last step.",
     },
-    "seconds": {"long_name": "seconds", "units": "s", "meaning": "Time the epoch took, its test included."},
+    "seconds": {"long_name": "seconds", "units": "s", "meaning": "Time the epoch took, validation included."},
 }
 
 
 def metrics(rows: Sequence[Mapping[str, float]], figures: Sequence[Quantity]) -> xr.Dataset:
-    """The rows, one of each epoch, along the axis ``epoch`` (from 1); ``figures`` are the objective's.
+    """The rows, one per epoch, along the axis ``epoch`` (from 1); ``figures`` are the objective's.
 
-    Figures of validation images are called ``validation_accuracy``, say.
+    Validation figures are named like ``validation_accuracy``.
     """
     coords = {"epoch": np.arange(1, len(rows) + 1)}
     judged = [replace(one, name=f"{VALIDATION}_{one.name}", label=f"{VALIDATION} {one.label}") for one in figures]
@@ -56,7 +56,7 @@ def metrics(rows: Sequence[Mapping[str, float]], figures: Sequence[Quantity]) ->
 
 
 def with_test(dataset: xr.Dataset, accuracy: xr.Dataset) -> xr.Dataset:
-    """The metrics with ``test_accuracy`` and ``test_nll``, as the diagnostic ``accuracy`` found them at the end."""
+    """The metrics with ``test_accuracy`` and ``test_nll``, from the diagnostic ``accuracy`` after training."""
     found: dict[str, xr.DataArray] = {}
     for name, own in TESTED.items():
         for end in ("", "_error", "_count"):

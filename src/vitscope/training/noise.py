@@ -1,4 +1,4 @@
-"""Label noise: which training images are given a wrong class on purpose, kept image by image."""
+"""Label noise: training images that are given a wrong class on purpose, recorded image by image."""
 
 import json
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ def noisy_labels(
     kind: Literal["symmetric", "asymmetric"],
     seed: int,
 ) -> Int[np.ndarray, " images"]:
-    """The labels, each flipped with probability ``rate``, by numbers that follow from ``seed`` and its place.
+    """The labels, each flipped with probability ``rate``, as ``seed`` and its position decide.
 
-    A symmetric flip leads to any of the other classes alike; an asymmetric one to the class after it, and from the last
-    to the first (the pair flip of Han et al. 2018).
+    A symmetric flip picks any other class with equal probability; an asymmetric flip goes to the next class, and from
+    the last to the first (the pair flip of Han et al. 2018).
     """
     generator = np.random.default_rng([seed, _SALT])
     chosen, count = generator.random(len(labels)) < rate, len(classes)
@@ -41,8 +41,8 @@ def noisy_labels(
 def labels_from(path: str, images: Images, classes: Sequence[str]) -> Int[np.ndarray, " images"]:
     """The labels that a file gives the images, in their order.
 
-    It is ``.npy``, a JSON list, or a text with one label a line; a label is a class's number or its name. Raises
-    ``UserError`` if the file is none of these, has another number of labels, or names a class that there is not.
+    The file is ``.npy``, a JSON list, or a text with one label per line; a label is a class's number or name. Raises
+    ``UserError`` for any other file, for the wrong number of labels, and for an unknown class.
     """
     found = _read(Path(path))
     if len(found) != len(images):
@@ -59,8 +59,8 @@ def labels_from(path: str, images: Images, classes: Sequence[str]) -> Int[np.nda
 
 
 def flips(images: Images, given: Int[np.ndarray, " images"]) -> xr.Dataset:
-    """The images whose labels were changed, by their numbers and names: the class of each, and the one it was given."""
-    assert images.labels is not None, "images without labels are refused before"
+    """The images whose labels were changed, by number and name: the class of each, and the class it was given."""
+    assert images.labels is not None, "images without labels are refused earlier"
     own = np.asarray(images.labels, np.int64)
     rows = np.flatnonzero(own != given)
     names = [images.pictures.name(int(images.positions[row])) for row in rows]
@@ -84,4 +84,4 @@ def _read(path: Path) -> Sequence[object]:
             return list(json.loads(text))
         return [line for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as labels ({reason(error)}); give .npy, .json or a text.") from error
+        raise UserError(f"{path} cannot be read as labels ({reason(error)}); give .npy, .json or text.") from error

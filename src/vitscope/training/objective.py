@@ -1,4 +1,4 @@
-"""Objectives: what a training makes small, and by which figures it is judged."""
+"""Objectives: what a training minimises, and the figures that judge it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -16,16 +16,16 @@ from vitscope.runs.code import code_version
 from vitscope.runs.registry import Registry
 
 Forward = Callable[[Tensor], Tensor]
-"""A module as it is trained: logits of images."""
+"""The module in training, as a function from images to logits."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
     """The images of one step, as the model takes them.
 
-    In a step they are augmented and mixed, and ``targets`` are the classes' shares after Mixup, CutMix and label
-    smoothing; in an evaluation they are as they are, and the targets are one-hot. ``labels`` are the classes of the
-    images before mixing. Both are None if the images have no labels.
+    In a training step the images are augmented and mixed, and ``targets`` are the classes' shares after Mixup, CutMix
+    and label smoothing; in an evaluation the images are unchanged and the targets one-hot. ``labels`` are the classes
+    before mixing. Both are None if the images have no labels.
     """
 
     images: Float[Tensor, "batch channels height width"]
@@ -34,11 +34,11 @@ class TrainingBatch:
     input: PixelInput
     """How the images were normalised."""
     classes: tuple[str, ...]
-    """What the model's outputs are called, in their order."""
+    """Names of the model's outputs, in their order."""
 
 
 class AbstractObjective(ABC):
-    """What a training makes small. One file, one registered final class, a frozen dataclass of its settings.
+    """What a training minimises. One file, one registered final class, a frozen dataclass of its settings.
 
     The loss of a step may draw from torch's global generator, which is seeded for each step.
     """
@@ -46,12 +46,12 @@ class AbstractObjective(ABC):
     name: ClassVar[str]
     """Its name in a recipe."""
     figures: ClassVar[tuple[Quantity, ...]]
-    """What :meth:`evaluate` gives of each image; the first one chooses the epoch."""
+    """What :meth:`evaluate` returns for each image; the first one chooses the epoch."""
     larger: ClassVar[bool]
     """Whether larger values of the first figure are better."""
 
     def classes(self, images: Images) -> tuple[str, ...]:
-        """The classes that the model is to tell apart: those of the images.
+        """The classes that the model distinguishes: those of the images.
 
         Raises ``UserError`` if the images have no labels.
         """
@@ -60,12 +60,12 @@ class AbstractObjective(ABC):
         return images.classes or tuple(str(label) for label in range(int(images.labels.max()) + 1))
 
     def facts(self) -> dict[str, object]:
-        """Its name and settings, as what a training is; with the version of code that is not the project's."""
+        """Name and settings, as part of the training's identity, with the version of third-party code."""
         return {"name": self.name, **asdict(self), **code_version(self)}  # pyright: ignore[reportArgumentType]
 
     @abstractmethod
     def loss(self, forward: Forward, batch: TrainingBatch) -> Float[Tensor, ""]:
-        """The mean loss of a step, whose gradient is followed."""
+        """The mean loss of a step, which is differentiated."""
 
     @abstractmethod
     def evaluate(self, forward: Forward, batch: TrainingBatch) -> Mapping[str, Float[Tensor, " batch"]]:

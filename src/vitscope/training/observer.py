@@ -1,4 +1,4 @@
-"""Who watches a training: the library itself prints nothing."""
+"""Observers of a training: the library itself prints nothing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import final
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vitscope.models.pixels import PixelInput
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was just made. ``loss`` is left on the device: to read it waits for the device."""
+    """A step that was just made. ``loss`` stays on the device; reading it waits for the device."""
 
     number: int
     steps: int
@@ -24,12 +25,12 @@ class Step:
 
 
 class AbstractTrainingObserver(ABC):
-    """Told what happens, on the first device's process alone. What it raises ends the training, as a kill would."""
+    """Receives a training's events, in the first device's process only. What it raises ends the training, as a kill."""
 
     def model(self, name: str, module: nn.Module, input: PixelInput, classes: tuple[str, ...]) -> None:
-        """Before all else: the live module that is tested and saved, what it is called, its input and its classes.
+        """Before all other events: the live module that is tested and saved, its name, its input and its classes.
 
-        It may be read at any step and must not be changed. Most observers have no use for it.
+        The module may be read at any step but not changed. Most observers ignore it.
         """
         del name, module, input, classes
 
@@ -51,50 +52,54 @@ class AbstractTrainingObserver(ABC):
 
 
 class Silent(AbstractTrainingObserver):
-    """Says nothing."""
+    """Ignores all events."""
 
+    @override
     def begin(self, steps: int, done: int) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def step(self, step: Step) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def end(self) -> None:
-        """Nothing."""
+        pass
 
 
 @final
 class Several(AbstractTrainingObserver):
-    """Several observers, told in their order; all are told the end, even where one fails at it."""
+    """Several observers, called in order; all of them learn of the end, even if one fails at it."""
 
     def __init__(self, observers: Sequence[AbstractTrainingObserver]) -> None:
         self._observers = tuple(observers)
 
+    @override
     def model(self, name: str, module: nn.Module, input: PixelInput, classes: tuple[str, ...]) -> None:
-        """Show it to each."""
         for observer in self._observers:
             observer.model(name, module, input, classes)
 
+    @override
     def begin(self, steps: int, done: int) -> None:
-        """Tell each."""
         for observer in self._observers:
             observer.begin(steps, done)
 
+    @override
     def step(self, step: Step) -> None:
-        """Tell each."""
         for observer in self._observers:
             observer.step(step)
 
+    @override
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
-        """Tell each."""
         for observer in self._observers:
             observer.epoch(number, figures)
 
+    @override
     def end(self) -> None:
-        """Tell each."""
         with ExitStack() as stack:
             for observer in reversed(self._observers):
                 stack.callback(observer.end)

@@ -15,7 +15,7 @@ ALL_BUT_HEAD = "all-but-head"
 
 
 def freeze(module: nn.Module, patterns: Sequence[str], head: Sequence[str]) -> None:
-    """Let the parameters whose names fit a pattern need no gradient; ``all-but-head`` means all that are not ``head``.
+    """Freeze the parameters whose names fit a pattern; ``all-but-head`` means all that are not in ``head``.
 
     Raises ``UserError`` for a pattern that fits no name, and if nothing is left to train.
     """
@@ -34,7 +34,7 @@ def freeze(module: nn.Module, patterns: Sequence[str], head: Sequence[str]) -> N
 
 
 def set_training(module: nn.Module) -> None:
-    """Training mode, but for parts whose own weights are all frozen: their batch statistics stay as they are too."""
+    """Set training mode, except for parts whose own weights are all frozen: their batch statistics stay fixed too."""
     module.train()
     for part in module.modules():
         own = list(part.parameters(recurse=False))
@@ -44,7 +44,7 @@ def set_training(module: nn.Module) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Generator[None]:
-    """Evaluation mode, and afterwards for each part the mode that it was in."""
+    """Set evaluation mode, and afterwards restore each part's own mode."""
     before = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -55,11 +55,11 @@ def evaluating(module: nn.Module) -> Generator[None]:
 
 
 def parameter_groups(module: nn.Module, decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    r"""The weights that are trained, as an optimiser takes them, each group with its ``scale`` of the learning rate.
+    r"""The trained weights as an optimiser's groups, each with its ``scale`` of the learning rate.
 
-    Matrices and kernels decay, and all else (biases, norms, tokens, positions) does not. The layer that is i below the
-    head has the rate :math:`\eta\,d^i` with the ``layer_decay`` d (Bao et al. 2022). Which layers there are its
-    library says, as timm's do. Raises ``UserError`` if it does not and d is not 1.
+    Matrices and kernels decay; everything else (biases, norms, tokens, positions) does not. A layer i below the head
+    has the rate :math:`\eta\,d^i` with the ``layer_decay`` d (Bao et al. 2022). The model's library, such as timm,
+    defines the layers. Raises ``UserError`` if no known library does and d is not 1.
     """
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     layers = dict.fromkeys((name for name, _ in named), 0) if layer_decay == 1 else _layers(module)

@@ -1,4 +1,4 @@
-"""The images of a training as bytes of the model's input size: decoded once where memory allows."""
+"""The images of a training as bytes at the model's input size, decoded once if memory allows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from vitscope.models.pixels import PixelInput
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Images that can be read; ``cached`` holds the bytes of all, or None where each is read when asked for.
+    """Readable images; ``cached`` holds the bytes of all, or None if each is read when it is needed.
 
-    ``rows`` are the places of the readable images in ``images``: broken ones are left out.
+    ``rows`` are the positions of the readable images in ``images``: broken ones are left out.
     """
 
     images: Images
@@ -41,9 +41,9 @@ class Pixels:
 def pixels(
     images: Images, input: PixelInput, cache_bytes: float, given: Int[np.ndarray, " images"] | None = None
 ) -> Pixels:
-    """The images, decoded now if their bytes fit into ``cache_bytes``, and read once to find the broken ones if not.
+    """The images, decoded now if their bytes fit into ``cache_bytes``; if not, read once to find the broken ones.
 
-    ``given`` are other labels than their own. Raises ``UserError`` for more broken images than ``images`` allows.
+    ``given`` labels replace their own. Raises ``UserError`` for more broken images than ``images`` allows.
     """
     found = images.labels if given is None else given
     rows, labels = np.arange(len(images)), np.asarray(np.zeros(len(images)) if found is None else found, np.int64)
@@ -68,7 +68,7 @@ def pixels(
 
 
 def statistics(images: Images, input: PixelInput) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over at most 2000 evenly spaced images, of the range 0 to 1."""
+    """Mean and standard deviation of each channel over at most 2000 evenly spaced images, in the range 0 to 1."""
     found: list[UInt8[np.ndarray, "height width channels"]] = []
     for row in np.unique(np.linspace(0, len(images) - 1, min(len(images), 2000)).astype(int)).tolist():
         try:
@@ -79,8 +79,8 @@ def statistics(images: Images, input: PixelInput) -> tuple[tuple[float, ...], tu
         raise UserError(f"{images.name} has no image that can be read.")
     stacked = np.stack(found) / 255
     mean, std = stacked.mean((0, 1, 2)), stacked.std((0, 1, 2)).clip(1 / 255)
-    return _rounded(mean.tolist()), _rounded(std.tolist())
+    return _round_all(mean.tolist()), _round_all(std.tolist())
 
 
-def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+def _round_all(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(value, 4) for value in values)

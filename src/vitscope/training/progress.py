@@ -10,8 +10,8 @@ from vitscope.training.observer import AbstractTrainingObserver, Step
 
 
 @final
-class ProgressBar(AbstractTrainingObserver):
-    """One bar for all steps with the time left, and one line for each epoch. Made anew in whatever process runs it."""
+class TrainingBar(AbstractTrainingObserver):
+    """One bar for all steps with the time left, and one line per epoch. The process that trains makes its own bar."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -40,6 +40,6 @@ class ProgressBar(AbstractTrainingObserver):
             self._bar.console.print(text, highlight=False)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()

@@ -1,4 +1,4 @@
-"""A training as a question: its answer is the run of how it went and of what its model says of the test images."""
+"""A training as a question: its answer is a run with the metrics and the model's predictions on the test images."""
 
 import dataclasses
 import os
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 from lightning_fabric import Fabric
+from typing_extensions import override
 
 from vitscope.data.image import Images
 from vitscope.engine.measure import Measurement, describe_units, measure
@@ -36,33 +37,33 @@ TRAINING = "training"
 
 @dataclass(frozen=True)
 class TrainQuestion(AbstractQuestion):
-    """A training, all decided, and the images on which its model is tested once, at the end.
+    """A fully specified training, and the images on which its model is tested once, at the end.
 
-    It keeps its own state in the plan's folder, a folder of this machine, from which it goes on at any step.
+    It saves its own state in the plan's folder, which must be local, and can resume there after any step.
     """
 
     task: Task
     known: Mapping[str, str]
-    """Digests of the images it is made with, by what they are for."""
+    """Digests of its images, and of labels from a file, by their role."""
     test: Images | None = None
 
     counted = "steps"
 
     @property
+    @override
     def title(self) -> str:
-        """What it is called while it is done."""
         return "Training"
 
     @property
     def facts(self) -> dict[str, object]:
-        """What the training is besides its recipe: its start, its objective and its hooks, if there is more to say."""
+        """The training's identity besides its recipe: its start, objective and hooks, if they add anything."""
         task, objective = self.task, self.task.objective.facts()
         found: dict[str, object] = {} if task.start is None else {"start": task.start.fingerprint}
         found |= {"objective": objective} if set(objective) != {"name"} else {}
         return found | ({"hooks": [hook.facts() for hook in task.hooks]} if task.hooks else {})
 
     def make_spec(self) -> Spec:
-        """The start, the recipe, and the images: those of the test if there are any, so that runs on them compare."""
+        """The start, the recipe and the images: the test images if there are any, so that runs on them compare."""
         task = self.task
         recipe = {name: value for name, value in dataclasses.asdict(task.recipe).items() if name not in FREE}
         start = "random" if task.start is None else task.start.fingerprint
@@ -82,20 +83,20 @@ class TrainQuestion(AbstractQuestion):
 
     @property
     def total(self) -> Amount:
-        """Its steps."""
+        """The number of steps."""
         recipe = self.task.recipe
         return len(self.task.images) // recipe.batch * recipe.epochs
 
-    def kept(self, plan: Plan) -> Amount:
-        """The step of the state that is kept."""
+    def kept_amount(self, plan: Plan) -> Amount:
+        """The step of the saved state."""
         return kept_step(self.task.folder) or 0
 
     def claim(self, resume: bool) -> bool:
-        """Make the folder this training's own, or see that it is; whether it was begun before."""
+        """Claim the folder for this training, or check that it is its own; return whether it was begun before."""
         return claim_folder(self.task.folder, self.task.recipe, self.known, resume, self.facts)
 
     def answer(self, plan: Plan) -> Answer:
-        """Train, from the last state on if the plan resumes, and test once."""
+        """Train, from the last state if the plan resumes, and test once."""
         started, folder = time.perf_counter(), self.task.folder
         begun = self.claim(plan.resume)
         try:
@@ -104,7 +105,7 @@ class TrainQuestion(AbstractQuestion):
             if not begun and not any((folder / name).exists() for name in (STATE, WEIGHTS)):
                 (folder / RECIPE).unlink(missing_ok=True)
         figures = _read_metrics(folder)
-        with torch.random.fork_rng(devices=[]):  # making a model draws its first weights
+        with torch.random.fork_rng(devices=[]):  # building a model draws random weights
             subject = load(folder / WEIGHTS, device=device)
             tested = self._test(subject, plan)
         words = {"title": "Training", "question": "How did it learn?"}
@@ -119,7 +120,7 @@ class TrainQuestion(AbstractQuestion):
         return Answer(make_run(self.spec, groups, count, provenance=origin, anatomy=units, notes=notes))
 
     def _test(self, subject: Subject, plan: Plan) -> Run | None:
-        """What the model says of the test images, which are seen this one time."""
+        """The model's run on the test images, which are seen only here."""
         if self.test is None:
             return None
         asked = Measurement.of(subject, self.test, ["accuracy"])
@@ -135,12 +136,12 @@ class TrainQuestion(AbstractQuestion):
             wrong = int((np.asarray(task.images.labels) != task.given).sum())
             said.append(f"{wrong:,} of {len(task.given):,} training images were given another class on purpose.")
         if figures.sizes["epoch"] < task.recipe.epochs:
-            said.append(f"It was ended after {figures.sizes['epoch']} of {task.recipe.epochs} epochs.")
+            said.append(f"The training ended after {figures.sizes['epoch']} of {task.recipe.epochs} epochs.")
         return said
 
 
 def launch(task: Task) -> str:
-    """Train on as many devices as the recipe says, from the last state on; returns the kind of device, for the test."""
+    """Train on the recipe's devices, from the last state; return the kind of device, for the test."""
     recipe = task.recipe
     strategy = "auto" if recipe.devices == 1 else "ddp_spawn" if recipe.strategy == "auto" else recipe.strategy
     fabric = Fabric(
@@ -150,16 +151,16 @@ def launch(task: Task) -> str:
     return fabric.device.type
 
 
-def is_launched(recipe_devices: int, strategy: str) -> bool:
-    """Whether this process is one of those after the first that run the same command, once for each device."""
-    if recipe_devices == 1 or strategy != "ddp":  # a batch system's number says nothing of them
+def is_follower(recipe_devices: int, strategy: str) -> bool:
+    """Whether this process is one of the further ones that run the same command, once per device, after the first."""
+    if recipe_devices == 1 or strategy != "ddp":  # here a batch system's rank does not count devices
         return False
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0) > 0
 
 
 def finish_metrics(folder: Path, tested: Run | None) -> None:
-    """Write the figures of the test beside those of the epochs."""
+    """Add the test figures to the metrics of the epochs."""
     if tested is not None and "accuracy" in tested:
         save_metrics(with_test(_read_metrics(folder), tested.tree["accuracy"].to_dataset()), folder / METRICS)
 

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides which weights a training ends with, apart from the images."""
+"""Recipes: everything besides the images that decides which weights a training ends with."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,38 +18,38 @@ FREE = ("workers", "save_every", "cache_gib", "accelerator")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. The defaults are DeiT's (Touvron et al. 2021) at the scale of CIFAR."""
+    """How a model is trained. The defaults are DeiT's (Touvron et al. 2021) at CIFAR scale."""
 
     model: str | None = None
-    """``vit-micro`` (if nothing is said and there is no start), ``vit-tiny``, ``vit-small``, ``vit-base``, or
-    ``timm/NAME`` such as ``timm/resnet18_cifar``."""
+    """``vit-micro`` (the default without a start), ``vit-tiny``, ``vit-small``, ``vit-base``, or ``timm/NAME`` such as
+    ``timm/resnet18_cifar``."""
     image: int | None = bounded_field(None, COUNT)
-    """Side of the input in pixels; the model's own where absent."""
+    """Side of the input in pixels; by default the model's own."""
     channels: Literal[1, 3] | None = None
-    """1 for grey images, 3 for colour; 3 if nothing is said, or the start's own."""
+    """1 for grey images, 3 for colour; by default the start's own, or 3 without a start."""
     patch: int | None = bounded_field(None, COUNT)
-    """Side of a patch in pixels; the model's own where absent."""
+    """Side of a patch in pixels; by default the model's own."""
     depth: int | None = bounded_field(None, Bounds(1, 10_000))
-    """Number of blocks of the project's own ViT; its size's where absent."""
+    """Number of blocks of the project's own ViT; by default that of the named size."""
     pool: Literal["class", "average"] | None = None
-    """What the project's own ViT classifies: its class token or the mean patch; its size's where absent."""
+    """What the project's own ViT classifies: its class token or the mean patch; by default as the named size does."""
     registers: int | None = bounded_field(None, Bounds(0, LARGEST))
-    """Number of register tokens of the project's own ViT; its size's where absent."""
+    """Number of register tokens of the project's own ViT; by default that of the named size."""
     objective: str = "classification"
-    """What the training makes small, by its name; ``distillation`` also needs its teacher."""
+    """What the training minimises, by name; ``distillation`` also needs a teacher."""
     validation: float = 0.0
-    """Share of the images, of each class alike, that is kept from training and chooses the epoch whose weights stay; 0
-    for none: the weights of the last epoch stay."""
+    """Share of the images, in proportion to each class, that is held out to choose the epoch whose weights are saved;
+    0 for none: the weights of the last epoch are saved."""
     label_noise: float = bounded_field(0.0, SHARE)
     """Share of the training images that are given a wrong class on purpose."""
     noise_kind: Literal["symmetric", "asymmetric"] = "symmetric"
-    """Which wrong class: any other alike, or the next one."""
+    """Which wrong class: any other with equal probability, or the next one."""
     labels_from: str | None = None
     """File of other labels for the training images, in their order: ``.npy``, a JSON list, or one a line."""
     epochs: int = 10
     """Passes over the images."""
     batch: int = 128
-    """Images in a step, on all devices together; a last, incomplete batch of an epoch is left out."""
+    """Images per step, over all devices; the last batch of an epoch is left out if it is incomplete."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or stochastic gradient descent with momentum."""
     momentum: float = 0.9
@@ -59,31 +59,31 @@ class Recipe:
     learning_rate: float = 1e-3
     """Highest learning rate."""
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """Course of the learning rate after the warm-up."""
     final_learning_rate: float = 1e-5
     """Learning rate at the end of the cosine."""
     milestones: tuple[float, ...] = ()
     """Epochs after which the learning rate of the schedule ``steps`` falls by its factor."""
     step_factor: float = bounded_field(0.1, Bounds(above=0, most=1))
-    """What the learning rate of the schedule ``steps`` is multiplied by at each milestone."""
+    """Factor of the learning rate at each milestone of the schedule ``steps``."""
     warmup: float = 1.0
     """Epochs over which the learning rate rises from 0, step by step."""
     layer_decay: float = bounded_field(1.0, Bounds(above=0, most=1))
     """Factor of the learning rate from each layer to the one below it, from the head down; 1 for one rate."""
     freeze: tuple[str, ...] = ()
-    """Weights that stay as they are: patterns of their names, such as ``blocks.0.*``, or ``all-but-head``."""
+    """Weights that are not trained: patterns of their names, such as ``blocks.0.*``, or ``all-but-head``."""
     weight_decay: float = 0.05
-    """Decay of matrices and kernels alone, not of biases, norms, tokens, positions: AdamW's decoupled, SGD's in the
-    gradient."""
+    """Decay of matrices and kernels only, not of biases, norms, tokens or positions: decoupled for AdamW, in the
+    gradient for SGD."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 for no limit."""
     label_smoothing: float = 0.1
     """Share of the target's mass that is spread over all classes."""
     drop_path: float = 0.0
-    """Rate at which the last branch is left out of a sample, growing linearly with depth from 0."""
+    """Rate at which samples skip the last branch; rates grow linearly with depth from 0."""
     crop: Crop = "auto"
-    """``padded`` (shifted within a border), ``resized`` (a random part, resized), ``none``; ``auto`` pads where the
-    input has at most 64 pixels a side, and resizes where it is larger."""
+    """``padded`` (shifted within a border), ``resized`` (a random part, resized), ``none``; ``auto`` pads inputs of at
+    most 64 pixels a side and resizes larger ones."""
     padding: float = 0.125
     """Border of a padded crop, as a share of the side."""
     least_area: float = 0.08
@@ -95,12 +95,12 @@ class Recipe:
     mixup: float = 0.8
     """Mixup's (Zhang et al. 2018) alpha; 0 for none."""
     cutmix: float = 1.0
-    """CutMix's (Yun et al. 2019) alpha; 0 for none. Where both are on, each batch has either, by a fair coin."""
+    """CutMix's (Yun et al. 2019) alpha; 0 for none. If Mixup is on too, a fair coin picks one for each batch."""
     ema: float = 0.0
-    """Decay of the moving average of the weights, after ``min(ema, (1 + step) / (10 + step))`` at the start; 0 for
-    none. Where it is on, the average is what is tested and saved."""
+    """Decay of the moving average of the weights: ``min(ema, (1 + step) / (10 + step))``; 0 for no average. If it is
+    on, the average is tested and saved."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Seed of everything random."""
     precision: Precision = "32-true"
     """Arithmetic of the forward and backward pass; the weights stay in float32."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -108,14 +108,14 @@ class Recipe:
     devices: int = 1
     """Number of devices that share each batch."""
     strategy: Strategy = "auto"
-    """How several devices share it: ``ddp`` runs the same command once for each, ``ddp_spawn`` (what ``auto`` means)
-    starts processes of its own."""
+    """How several devices share a batch: ``ddp`` runs the same command once per device, ``ddp_spawn`` (what ``auto``
+    means) starts its own processes."""
     workers: int = 0
-    """Processes that prepare batches; 0: the training process itself. The weights do not depend on it."""
+    """Processes that prepare batches; 0 for the training process itself. The weights do not depend on it."""
     save_every: int = 200
-    """Steps between saved states, besides the end of each epoch."""
+    """Steps between saved states; the end of each epoch is saved too."""
     cache_gib: float = 2.0
-    """Decoded images are kept in memory where they fit into this many GiB; else each is read again in every epoch."""
+    """Decoded images stay in memory if they fit into this many GiB; otherwise each is read again every epoch."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -133,7 +133,7 @@ class Recipe:
         rates = [time for time in self.milestones if not 0 < time < self.epochs]
         _check("milestones", ", ".join(f"{one:g}" for one in rates), not rates, f"between 0 and {self.epochs} epochs")
         if self.labels_from is not None and self.label_noise:
-            raise UserError("label_noise and labels_from each give other labels; set one of them.")
+            raise UserError("label_noise and labels_from both replace the labels; set only one of them.")
         rate = self.final_learning_rate
         _check("final_learning_rate", rate, 0 <= rate <= self.learning_rate, f"from 0 to {self.learning_rate:g}")
         share = self.devices * (2 if self.mixes else 1)
@@ -146,9 +146,9 @@ class Recipe:
         return self.mixup > 0 or self.cutmix > 0
 
     def resolve(self, start: tuple[str, int] | None = None) -> "Recipe":
-        """The recipe with its model and its channels said: those of the start (name, channels) if there is one.
+        """The recipe with its model and channels filled in: those of the start (name, channels) if there is one.
 
-        Raises ``UserError`` if the recipe says another model or other channels, or a shape that the start has already.
+        Raises ``UserError`` if the recipe sets another model or other channels, or a shape that the start fixes.
         """
         name, channels = start or (self.model or "vit-micro", self.channels or 3)
         if start is not None:
@@ -156,11 +156,11 @@ class Recipe:
             said |= {key: (getattr(self, key), None) for key in ("patch", "depth", "pool", "registers")}
             for key, (own, there) in said.items():
                 if own is not None and own != there:
-                    raise UserError(f"{key} is {own}, but the start, {name}, has its own ({there}); leave {key} out.")
+                    raise UserError(f"{key} is {own}, but it comes from the start, {name}; leave {key} out.")
         return dataclasses.replace(self, model=name, channels=channels)
 
     def arguments(self, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, object]:
-        """What the model is made with, besides its name, if there is no start."""
+        """The arguments that make the model, besides its name, if there is no start."""
         model, channels = self.model or "vit-micro", self.channels or 3
         given = {"image": self.image, "patch": self.patch, "depth": self.depth, "pool": self.pool}
         given |= {"registers": self.registers, "drop_path": self.drop_path or None}
@@ -175,7 +175,7 @@ class Recipe:
         return {name: value for name, value in {**given, **rest}.items() if value is not None}
 
     def differences(self, before: Mapping[str, object]) -> tuple[str, ...]:
-        """How this recipe asks for other weights than one of these fields; of fields it has not the default counts."""
+        """Each difference from the fields ``before`` that changes the weights; an absent field has its default."""
         own = {field.name: (field.default, getattr(self, field.name)) for field in dataclasses.fields(self)}
         before = {name: tuple(cast("list[object]", one)) if isinstance(one, list) else one
                   for name, one in before.items()}  # fmt: skip

@@ -4,17 +4,17 @@ import math
 from collections.abc import Sequence
 
 
-def warmed(step: int, warmup: int, highest: float) -> float | None:
-    """The rate of a linear warm-up over ``warmup`` steps, in its steps; None after it."""
+def warmup_rate(step: int, warmup: int, highest: float) -> float | None:
+    """The rate of a linear warm-up over ``warmup`` steps; None after it."""
     return highest * (step + 1) / warmup if step < warmup else None
 
 
 def step_rate(step: int, steps_per_epoch: int, milestones: Sequence[float], factor: float, highest: float) -> float:
-    r"""The rate of the schedule of steps: ``highest``, times ``factor`` for each milestone (in epochs) that is behind.
+    r"""The rate of the step schedule: ``highest`` times ``factor`` for each milestone (in epochs) that is passed.
 
     .. math:: \eta_t = \eta\,f^{|\{m : t \ge m s\}|}
 
-    with s steps an epoch, as torch's ``MultiStepLR`` has it.
+    with s steps per epoch, as in torch's ``MultiStepLR``.
     """
     return highest * factor ** sum(step >= round(one * steps_per_epoch) for one in milestones)
 
@@ -25,9 +25,9 @@ def learning_rate(step: int, steps: int, warmup: int, highest: float, final: flo
     .. math:: \eta_t = \eta \frac{t + 1}{w} \; (t < w), \qquad
               \eta_t = \eta_f + (\eta - \eta_f) \tfrac12 \Bigl(1 + \cos \pi \frac{t - w}{n - 1 - w}\Bigr) \; (t \ge w)
 
-    The last step has the rate ``final``; a warm-up as long as the whole never comes down.
+    The last step has the rate ``final``; if the warm-up is as long as the training, the rate never falls.
     """
-    if (rate := warmed(step, warmup, highest)) is not None:
+    if (rate := warmup_rate(step, warmup, highest)) is not None:
         return rate
     progress = (step - warmup) / max(1, steps - 1 - warmup)
     return final + (highest - final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,4 +1,4 @@
-"""Everything a training needs to go on as if it had not been interrupted."""
+"""Everything a training needs to resume as if it had not been interrupted."""
 
 import dataclasses
 import hashlib
@@ -19,15 +19,15 @@ from vitscope.training.recipe import Recipe
 STATE, RECIPE, WEIGHTS, METRICS = "state.pt", "recipe.json", "model.safetensors", "metrics.nc"
 _SEAL = "seal"
 _FACTS = {"start": "other weights", "objective": "another objective", "hooks": "other hooks"}
-_DAMAGED = "it is damaged; bring back a copy, or begin anew in another folder."
+_DAMAGED = "it is damaged; restore a copy, or begin anew in another folder."
 
 
 @dataclass(frozen=True)
 class State:
-    """What there is after ``step`` steps.
+    """A training's state after ``step`` steps.
 
-    Weights, their average, the optimiser, the loss scale; of the epoch under way, the steps' losses and the seconds;
-    of those before, the metrics. Nothing random: that follows from seed and step.
+    It holds the weights, their average, the optimiser, the loss scale, the losses and seconds of the current epoch and
+    the metrics of those before. It holds no random state: that follows from seed and step.
     """
 
     step: int
@@ -43,7 +43,7 @@ class State:
 
 
 def save_state(state: State, folder: Path) -> None:
-    """Write the state, whole or not at all, with a digest of all that it holds and of the training that it is of."""
+    """Write the state, whole or not at all, with a digest of all that it holds and of the training's recipe file."""
     held = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     seal = _digest(held, (folder / RECIPE).read_bytes())
     with atomic_file(folder / STATE) as file:
@@ -56,9 +56,9 @@ def save_state(state: State, folder: Path) -> None:
 
 
 def read_state(folder: Path, device: torch.device) -> State | None:
-    """The last state that was saved; None where the training had not come so far.
+    """The last saved state; None if the training has saved none yet.
 
-    Raises ``UserError`` for a file that is damaged, or is the state of another training.
+    Raises ``UserError`` for a file that is damaged or belongs to another training.
     """
     path = folder / STATE
     if not path.exists():
@@ -70,7 +70,7 @@ def read_state(folder: Path, device: torch.device) -> State | None:
         state = State(**held)
     except OSError:
         raise
-    except Exception as error:  # torch has many ways to fail on bytes that are not its own
+    except Exception as error:  # torch fails in many ways on bytes that it did not write
         raise UserError(f"{path} cannot be read as a training's state: {_DAMAGED}") from error
     if not whole:
         raise UserError(f"{path} is not the state that was saved for {folder / RECIPE}: {_DAMAGED}")
@@ -78,7 +78,7 @@ def read_state(folder: Path, device: torch.device) -> State | None:
 
 
 def kept_step(folder: Path) -> int | None:
-    """The step of the state that is kept; None if there is none."""
+    """The step of the saved state; None if there is none."""
     state = read_state(folder, torch.device("cpu"))
     return None if state is None else state.step
 
@@ -86,13 +86,13 @@ def kept_step(folder: Path) -> int | None:
 def claim_folder(
     folder: Path, recipe: Recipe, images: Mapping[str, str], resume: bool, facts: Mapping[str, object] | None = None
 ) -> bool:
-    """Make the folder this training's own, or see that it is.
+    """Claim the folder for this training, or check that it is its own.
 
-    ``images`` are the digests of what it is made with; ``facts`` are what else it is: its ``start``, its ``objective``
-    and its ``hooks``, if they are more than the recipe says.
+    ``images`` are the digests of the training's data; ``facts`` are its ``start``, ``objective`` and ``hooks``, if they
+    say more than the recipe.
 
-    Returns whether it was begun before. Raises ``UserError`` where it holds a training and is not to be resumed, one of
-    another recipe or other images, or one whose state is lost.
+    Returns whether the training was begun before. Raises ``UserError`` if the folder holds a training and ``resume`` is
+    off, one with another recipe or other images, or one whose state is lost.
     """
     path = folder / RECIPE
     begun = any((folder / name).exists() for name in (STATE, WEIGHTS))
@@ -120,22 +120,22 @@ def claim_folder(
 
 
 def _refuse_lost_state(folder: Path) -> None:
-    """Raise ``UserError`` for weights of several epochs without a state, which a beginning would write over.
+    """Raise ``UserError`` for weights of several epochs without a state, which a new start would overwrite.
 
-    After the first epoch the weights are there for a moment before the state is; a beginning comes to the same ones.
+    After the first epoch the weights are written just before the state; a new start leads to the same weights.
     """
     if (folder / STATE).exists():
         return
     epochs = (read_checkpoint(folder / WEIGHTS).training or {}).get("epochs")
     if epochs != 1:
         raise UserError(
-            f"{folder / WEIGHTS} holds the weights after {epochs} epochs, but {folder / STATE}, from which it would "
-            "go on, is missing; bring it back, or begin anew in another folder."
+            f"{folder / WEIGHTS} holds the weights after {epochs} epochs, but {folder / STATE}, which the training "
+            "needs to resume, is missing; restore it, or begin anew in another folder."
         )
 
 
 def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object], Mapping[str, object]]:
-    """What a training was begun with: its recipe's fields, the digests of its images, and what else there is."""
+    """What a training was begun with: its recipe's fields, the digests of its images, and the whole record."""
     try:
         found = json.loads(path.read_bytes())
         recipe, images = found["recipe"], found["images"]
@@ -148,23 +148,23 @@ def _recipe(path: Path) -> tuple[Mapping[str, object], Mapping[str, object], Map
 
 def _digest(held: Mapping[str, object], recipe: bytes) -> str:
     found = hashlib.sha256(recipe)
-    for part in _said(held):
+    for part in _content_bytes(held):
         found.update(part)
     return found.hexdigest()
 
 
-def _said(value: object) -> Iterator[bytes | memoryview]:
-    """All that a value of mappings, sequences, tensors and numbers says."""
+def _content_bytes(value: object) -> Iterator[bytes | memoryview]:
+    """The content of nested mappings, sequences, tensors and numbers, as bytes."""
     if isinstance(value, torch.Tensor):
         yield f"{value.dtype} {tuple(value.shape)}".encode()
         yield tensor_bytes(value)
     elif isinstance(value, Mapping):
         for name, one in cast("Mapping[object, object]", value).items():
             yield repr(name).encode()
-            yield from _said(one)
+            yield from _content_bytes(one)
     elif isinstance(value, list | tuple):
         yield f"{len(cast('list[object]', value))}".encode()
         for one in cast("list[object]", value):
-            yield from _said(one)
+            yield from _content_bytes(one)
     else:
         yield repr(value).encode()

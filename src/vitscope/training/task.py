@@ -1,4 +1,4 @@
-"""A training, all decided."""
+"""A fully specified training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from vitscope.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A training, all decided: its recipe, what its model is made with, its images, and where it is kept."""
+    """A fully specified training: its recipe, its model's arguments, its images and its folder."""
 
     recipe: Recipe
     arguments: Mapping[str, object]
@@ -26,11 +26,11 @@ class Task:
     input: PixelInput
     crop: str
     images: Images
-    """Those it is trained on, without the validation images."""
+    """The images to train on, without the validation images."""
     validation: Images | None
-    """Those that choose the epoch."""
+    """The images that choose the epoch."""
     given: Int[np.ndarray, " images"] | None
-    """The labels of the training images, if they are not their own."""
+    """The labels that replace the training images' own, if any."""
     objective: AbstractObjective
     hooks: tuple[AbstractHook, ...]
     folder: Path
@@ -40,5 +40,5 @@ class Task:
     @property
     def model(self) -> str:
         """The model's name."""
-        assert self.recipe.model is not None, "a recipe is resolved before it is followed"
+        assert self.recipe.model is not None, "a recipe is resolved before it is used"
         return self.recipe.model

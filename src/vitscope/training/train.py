@@ -1,4 +1,4 @@
-"""``train``: from a recipe and images to a subject, and the run of how it came about."""
+"""``train``: from a recipe and images to a trained subject and the run of its training."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ from vitscope.models.load import load
 from vitscope.models.pixels import PixelInput
 from vitscope.models.start import start_of
 from vitscope.models.subject import Subject
-from vitscope.runs.hold import held
+from vitscope.runs.hold import hold_folder
 from vitscope.runs.registry import resolve_names, value_of
 from vitscope.runs.run import Run
 from vitscope.runs.store import RunFolder, read_run
@@ -33,22 +33,22 @@ from vitscope.training.noise import labels_from, noisy_labels
 from vitscope.training.objective import OBJECTIVES, AbstractObjective
 from vitscope.training.observer import AbstractTrainingObserver, Silent
 from vitscope.training.pixels import statistics
-from vitscope.training.question import TrainQuestion, finish_metrics, is_launched, launch
+from vitscope.training.question import TrainQuestion, finish_metrics, is_follower, launch
 from vitscope.training.recipe import Recipe
 from vitscope.training.state import METRICS, WEIGHTS
 from vitscope.training.task import Task
 
 _SPLIT = 0x73706C6974
-"""What the seed of the validation split is mixed with."""
+"""Salt of the validation split's seed."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: its folder, and what it holds."""
+    """A finished training: its folder and the folder's content."""
 
     folder: Path
     notes: tuple[str, ...] = ()
-    """What a reader of its numbers must know of how it began and ended."""
+    """What a reader of its numbers must know about its start and end."""
 
     @property
     def weights(self) -> Path:
@@ -58,7 +58,7 @@ class Training:
     @cached_property
     def subject(self) -> Subject:
         """The trained model as a subject."""
-        with torch.random.fork_rng(devices=[]):  # making a model draws its first weights
+        with torch.random.fork_rng(devices=[]):  # building a model draws random weights
             return load(self.weights)
 
     @cached_property
@@ -68,7 +68,7 @@ class Training:
 
     @cached_property
     def metrics(self) -> xr.Dataset:
-        """Loss, figures of the validation images, learning rate and seconds of each epoch; the figures of the test."""
+        """Loss, validation figures, learning rate and seconds of each epoch; the figures of the test."""
         return xr.load_dataset(self.folder / METRICS, engine="h5netcdf")
 
 
@@ -84,45 +84,44 @@ def train(
     hooks: str | AbstractHook | Sequence[str | AbstractHook] = (),
     command: str = "",
 ) -> Training:
-    """Train a model on images, test it on others once, at the end, and keep it in ``folder``.
+    """Train a model on images, test it on others once, at the end, and save it in ``folder``.
 
-    The model has random weights, or those of ``start``, any subject of the project's own models or of timm: its head is
-    kept if its classes are those of the images in the same order, and replaced by a new one if not; its input is
-    resampled to ``recipe.image`` pixels; its normalisation stays its own (:func:`~vitscope.models.start.start_of`).
+    The model begins with random weights, or with those of ``start``, any subject of the project's own models or timm's.
+    The start's head stays if its classes are those of the images in the same order, and is replaced if not; its input
+    is resampled to ``recipe.image`` pixels; its normalisation stays (:func:`~vitscope.models.start.start_of`).
 
-    ``objective`` is what is made small: the recipe's by its name, or a value such as ``Distillation(teacher)``;
-    ``hooks`` are what is done besides, by name or value: ``keep-zeros``, ``EarlyStop(patience=5)``. With
-    ``recipe.validation``, that share of the images chooses the epoch whose weights stay; else those of the last stay.
+    ``objective`` is what the training minimises: by default the one that the recipe names, or a value such as
+    ``Distillation(teacher)``. ``hooks`` act besides the steps, by name or value: ``keep-zeros``,
+    ``EarlyStop(patience=5)``. With ``recipe.validation``, that share of the images chooses the epoch whose weights are
+    saved; otherwise those of the last epoch are.
 
     The folder then holds ``model.safetensors`` (weights, architecture, classes, input, recipe), ``metrics.nc``,
     ``run.nc``, ``recipe.json`` and ``state.pt``, each written whole or not at all. With ``resume``, a training that was
-    ended at any moment goes on from its last state, or from the beginning where there is none yet, and ends with the
-    same weights as one that was not: bit for bit on a CPU with the same number of threads, to the rounding of the
-    kernels elsewhere. Without a folder nothing is kept: subject, run and metrics are in memory. Raises ``UserError``
-    for what cannot be trained, or resumed.
+    interrupted at any moment goes on from its last state, or from the beginning if there is none yet, and ends with the
+    same weights as an uninterrupted one: bit for bit on a CPU with the same number of threads, up to the rounding of
+    the kernels elsewhere. Without a folder nothing is saved: subject, run and metrics are in memory. Raises
+    ``UserError`` for what cannot be trained or resumed.
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="vitscope-") as place:
             how = (test, False, observer, start, objective, hooks, command)
             made = train(recipe, images, place, *how)
-            _ = made.subject, made.run, made.metrics  # which are read while they are there
+            _ = made.subject, made.run, made.metrics  # read now, while the folder exists
             return made
     if "://" in os.fspath(folder):
-        raise UserError(
-            f"A training is kept in a folder of this machine, and {os.fspath(folder)} is not; give another."
-        )
+        raise UserError(f"A training is saved in a local folder, and {os.fspath(folder)} is not one; give another.")
     folder = Path(folder).expanduser()
     question = _question(recipe, images, folder, test, observer or Silent(), start, objective, hooks)
-    if is_launched(recipe.devices, recipe.strategy):  # another device of a training that was claimed
+    if is_follower(recipe.devices, recipe.strategy):  # the process of another device; the first has claimed the folder
         launch(question.task)
         return Training(folder)
     return Training(folder, _run_of(question, resume, command).notes)
 
 
 def _run_of(question: TrainQuestion, resume: bool, command: str) -> Run:
-    """The run; if the training is finished already, whatever of its other files was lost is written again."""
+    """The run; if the training had finished before, its other files are written again in case they were lost."""
     folder, store = question.task.folder, RunFolder(str(question.task.folder))
-    with held(folder):
+    with hold_folder(folder):
         finished = store.exists() and question.claim(resume)
         run = carry_out(question, Plan(folder=store, resume=resume, command=command))
         if finished:
@@ -168,19 +167,22 @@ def _question(
 
 
 def _split(recipe: Recipe, images: Images) -> tuple[Images, Int[np.ndarray, " validation"] | None]:
-    """The images to train on, and the numbers of those to choose by: of each class in proportion, by the seed."""
+    """The training images, and the numbers of the validation images, drawn by the seed in proportion to each class."""
     if not recipe.validation:
         return images, None
     count = round(recipe.validation * len(images))
     if not 0 < count < len(images):
-        raise UserError(f"validation is {recipe.validation:g} of {len(images)} images, which is {count} of them.")
+        raise UserError(
+            f"validation is {recipe.validation:g} of {len(images)} images, which is {count}; "
+            "give a share that leaves images on both sides."
+        )
     seed = int(np.random.SeedSequence([recipe.seed, _SPLIT]).generate_state(1)[0])
     kept = subset(images.labels, len(images), count, seed)
     return images.take(np.setdiff1d(np.arange(len(images)), kept)), kept
 
 
 def _given_labels(recipe: Recipe, images: Images, classes: tuple[str, ...]) -> Int[np.ndarray, " images"] | None:
-    """Other labels than the images' own, if the recipe says so."""
+    """The labels that replace the images' own, if the recipe sets any."""
     if images.labels is None or not (recipe.label_noise or recipe.labels_from):
         return None
     if recipe.labels_from:
@@ -190,7 +192,7 @@ def _given_labels(recipe: Recipe, images: Images, classes: tuple[str, ...]) -> I
 
 
 def _model(recipe: Recipe, images: Images, classes: tuple[str, ...], start: Subject | None) -> dict[str, Any]:
-    """What the model is made from and what it is shown: fields of a task."""
+    """The fields of a task that define the model and its input."""
     if start is None:
         recipe = recipe.resolve()
         model, channels = cast("tuple[str, int]", (recipe.model, recipe.channels))

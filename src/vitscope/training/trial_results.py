@@ -1,4 +1,4 @@
-"""What trials came to: accuracy by point and seed, learning curves, differences in pairs, and which point is best."""
+"""Results of trials: accuracy by point and seed, learning curves, paired differences, and which point is best."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _DIFFERENCE = Quantity(
     "accuracy_difference",
     "Test accuracy, less that of the first point",
     "1",
-    "Share of the test images that this point has right and the first has not, less the contrary, over all seeds. The "
+    "Share of the test images that this point has right and the first has wrong, less the reverse, over all seeds. The "
     "standard error is over images and seeds together.",
     "Larger is better.",
 )
@@ -58,7 +58,7 @@ class Trials:
 
     @cached_property
     def names(self) -> list[str]:
-        """Each point in words; the recipe by itself if the grid varies nothing."""
+        """Each point in words; ``the recipe`` if the grid varies nothing."""
         return [name or "the recipe" for name in self.points.names]
 
     @cached_property
@@ -98,12 +98,12 @@ class Trials:
 
 
 def describe_trials(trials: Trials) -> tuple[dict[str, xr.Dataset], tuple[str, ...]]:
-    """The groups of the trials' run, and the notes beside them."""
+    """The groups of the trials' run, and its notes."""
     groups = {"trials": _by_seed(trials)} if trials.tested else {}
     groups["learning-curves"] = _curves(trials)
     if len(trials.right) > 1:
         groups["trial-differences"] = _differences(trials)
-    notes = () if len(trials.seeds) > 1 else ("One seed: how far chance alone moves an accuracy is not known.",)
+    notes = () if len(trials.seeds) > 1 else ("One seed: how far chance alone moves an accuracy is unknown.",)
     return groups, (*trials.failures, *notes)
 
 
@@ -136,7 +136,7 @@ def _claim(best: str, other: str, change: Crossed, verdict: Verdict, rate: float
         ),
         Verdict.UNDECIDED: (
             ClaimKind.LOOK,
-            f"Validation chose {best}, but these trainings do not tell it from {other}.",
+            f"Validation chose {best}, but these trainings do not separate it from {other}.",
             _more(change, rate),
         ),
     }
@@ -147,9 +147,9 @@ def _claim(best: str, other: str, change: Crossed, verdict: Verdict, rate: float
         verdict=verdict,
         figure=f"{best} less {other}: {100 * change.mean:+.2f} points of test accuracy over {change.seeds} seeds, "
         f"{100 * (1 - rate):.3g} % interval {100 * low:+.2f} to {100 * high:+.2f}",
-        rule="The point with the best mean validation accuracy less each other point, by seed and by test image: holds "
-        "if every interval (errors over images and seeds together, Student's t with Satterthwaite's degrees of "
-        "freedom, Bonferroni's share of the rate) is above 0, fails if one is below.",
+        rule="The point with the best mean validation accuracy less each other point, by seed and test image: holds if "
+        "every interval (errors over images and seeds together, Student's t with Satterthwaite's degrees of freedom, "
+        "Bonferroni's share of the rate) is above 0, fails if one is below.",
         reference=f"{_JORDAN}; {_SATTERTHWAITE}",
         advice=advice,
         evidence="trial-differences/accuracy_difference",
@@ -162,7 +162,7 @@ def _claim(best: str, other: str, change: Crossed, verdict: Verdict, rate: float
 
 def _more(change: Crossed, rate: float) -> str:
     if change.seeds < 2:
-        return "Repeat by several seeds (--seeds 3): one seed does not tell a lucky run from a better recipe."
+        return "Repeat with several seeds (--seeds 3): one seed cannot separate a lucky run from a better recipe."
 
     def judge(seeds: int) -> Verdict:
         spread = change.over_seeds * (change.seeds / seeds) ** 0.5
@@ -175,7 +175,7 @@ def _more(change: Crossed, rate: float) -> str:
 
     more = samples_needed(judge, change.seeds)
     if more is None or more > 1000:
-        return "No number of seeds would tell them apart on these test images: take the cheaper one."
+        return "No number of seeds would separate them on these test images: take the cheaper one."
     return f"About {more} seeds would decide it, if they are like these (--seeds {more})."
 
 
@@ -184,13 +184,13 @@ def _right(predictions: xr.Dataset) -> Float64[np.ndarray, " images"]:
 
 
 def _by_seed(trials: Trials) -> xr.Dataset:
-    """Accuracy and likelihood along the grid's axes and ``seed``, the deviation over seeds along the grid's alone."""
+    """Accuracy and likelihood along the grid's axes and ``seed``; the deviation over seeds along the grid's only."""
     parts = [_read_point(trials, point) for point in range(len(trials.names))]
     words = {
         "title": "Trials",
         "question": _QUESTION,
         "definition": "Each training's accuracy on the test images, which it saw once, when it was finished. The "
-        "standard error is over images; the deviation over seeds stands by itself, since more images do not lessen it.",
+        "standard error is over images; the deviation over seeds is separate, since more images do not reduce it.",
         "references": [_JORDAN],
     }
     return trials.points.stack(parts).assign_attrs(words)
@@ -209,7 +209,7 @@ def _read_point(trials: Trials, point: int) -> xr.Dataset:
         "accuracy_deviation",
         "Deviation of test accuracy over seeds",
         "1",
-        "Standard deviation of the accuracy over the seeds of a point; its own standard error is for a normal law.",
+        "Standard deviation of the accuracy over a point's seeds; its standard error assumes a normal distribution.",
         "Smaller is steadier.",
     )
     found = parts[0]["accuracy"].values[np.isfinite(parts[0]["accuracy"].values)]
@@ -228,7 +228,7 @@ def _over_images(quantity: Quantity, rows: Sequence[np.ndarray], coords: Mapping
 
 
 def _curves(trials: Trials) -> xr.Dataset:
-    """Every figure of the epochs along ``point`` and ``epoch``: means over seeds, with their errors over seeds."""
+    """Every figure of the epochs along ``point`` and ``epoch``: means and standard errors over seeds."""
     first = next(groups for groups in trials.groups if groups)["training"]
     names = [str(name) for name in first.data_vars if f"{name}_error" in first and first[name].dims == ("epoch",)]
     epochs = [max(one["training"].sizes["epoch"] for one in trials.groups if one)]
@@ -258,7 +258,7 @@ def _curves(trials: Trials) -> xr.Dataset:
 
 
 def _differences(trials: Trials) -> xr.Dataset:
-    """Each compared point less the first of them along ``point``."""
+    """Each compared point less the first compared point, along ``point``."""
     first, *others = trials.right
     changes = [crossed_difference(trials.right[other], trials.right[first]) for other in others]
     names = [trials.names[other] for other in others]

@@ -1,4 +1,4 @@
-"""``trials``: trainings at every point of a grid over the recipe, each by several seeds, as one run."""
+"""``trials``: trainings at every point of a grid over the recipe, with several seeds each, as one run."""
 
 import io
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import xarray as xr
+from typing_extensions import override
 
 from vitscope.data import Images
 from vitscope.engine.plan import Plan, check_plan, count_kept, fold_work
@@ -33,7 +34,7 @@ from vitscope.training.train import train
 from vitscope.training.trial_results import Trials, describe_trials, judge_trials
 
 FOLDER = "trials"
-"""Where the trainings of a grid are kept, in the folder of its run."""
+"""The subfolder of the run's folder that holds the trainings of a grid."""
 DIVERGED = "diverged"
 """The attribute of a training's outcome that says why it has no result."""
 
@@ -41,7 +42,7 @@ DIVERGED = "diverged"
 @final
 @dataclass(frozen=True)
 class Grid:
-    """A recipe, and the values of some of its fields that are tried in every combination.
+    """A recipe, and the values of some of its fields to try in every combination.
 
     ``Grid(Recipe(epochs=5), images, {"learning_rate": (5e-4, 1e-3)})``. ``test`` are the images that each finished
     training is tested on; ``start`` is what all trainings begin from, random weights if it is None; ``objective`` and
@@ -63,8 +64,8 @@ class Grid:
                 more = "; seeds=3 gives several seeds" if name == "seed" else ""
                 raise UserError(f"A grid cannot vary {name}; it can vary: {', '.join(known)}{more}.")
             if not values:
-                raise UserError(f"{name} has no values; give one or several.")
-        _ = self.recipes  # which refuses what does not go together
+                raise UserError(f"{name} has no values; give at least one.")
+        _ = self.recipes  # refuses values that do not go together
 
     @property
     def points(self) -> Points:
@@ -78,7 +79,7 @@ class Grid:
 
 
 def parse_grid(texts: Iterable[str]) -> Mapping[str, tuple[Value, ...]]:
-    """The values of a grid that is written as text: ``learning_rate=5e-4,1e-3 mixup=0,0.8``."""
+    """The values of a grid written as text: ``learning_rate=5e-4,1e-3 mixup=0,0.8``."""
     given: dict[str, str] = {}
     for one in texts:
         name, equals, values = one.partition("=")
@@ -90,14 +91,14 @@ def parse_grid(texts: Iterable[str]) -> Mapping[str, tuple[Value, ...]]:
 
 
 def trials(grid: Grid, seeds: int = 1, plan: Plan | None = None) -> Run:
-    """Trainings at every point of the grid, each by ``seeds`` seeds from the recipe's own on, as one run.
+    """Train at every point of the grid with ``seeds`` seeds, counted up from the recipe's own, as one run.
 
-    Every point has the same seeds, and a seed the same order of images, so that points are compared in pairs. The run
+    Every point has the same seeds, and each seed the same order of images, so points are compared in pairs. The run
     has ``trials`` (along the grid's axes and ``seed``, errors over images), ``learning-curves`` (along ``point`` and
     ``epoch``, errors over seeds) and ``trial-differences`` (each point less the first, by seed and by image); its
-    claim says whether one point is the best. The plan's executor shares the trainings out; with a folder each is kept
-    in ``trials/POINT-SEED``, goes on within itself when resumed, and its weights are there. Cost: that of all
-    trainings. Raises ``UserError`` for a grid that does not fit the recipe.
+    claim says whether one point is the best. The plan's executor distributes the trainings; with a folder, each is
+    saved with its weights in ``trials/POINT-SEED`` and resumes from its own last state. Cost: that of all trainings.
+    Raises ``UserError`` for a grid that does not fit the recipe.
     """
     return carry_out(TrialsQuestion(grid, seeds), check_plan(plan))
 
@@ -105,7 +106,7 @@ def trials(grid: Grid, seeds: int = 1, plan: Plan | None = None) -> Run:
 @final
 @dataclass(frozen=True)
 class TrialsQuestion(AbstractQuestion):
-    """A grid of trainings by several seeds."""
+    """A grid of trainings with several seeds."""
 
     grid: Grid
     seeds: int = 1
@@ -115,8 +116,8 @@ class TrialsQuestion(AbstractQuestion):
         check_number("seeds", self.seeds, COUNT)
 
     @property
+    @override
     def title(self) -> str:
-        """What it is called while it is answered."""
         return "Trials"
 
     @property
@@ -145,10 +146,10 @@ class TrialsQuestion(AbstractQuestion):
         return Spec("trials", model, images, settings)
 
     def work(self, plan: Plan) -> "TrialWork":
-        """What executors carry out."""
+        """The trainings, as work for executors."""
         folder = None if plan.store is None else plan.store.url
         if folder is not None and "://" in folder:
-            raise UserError(f"Trainings are kept in a folder of this machine, and {folder} is not; give another.")
+            raise UserError(f"Trainings are saved in a local folder, and {folder} is not one; give another.")
         first = self.grid.recipe.seed
         each = [(recipe, first + seed) for recipe in self.grid.recipes for seed in range(self.seeds)]
         recipes = tuple(replace(recipe, seed=seed) for recipe, seed in each)
@@ -156,11 +157,11 @@ class TrialsQuestion(AbstractQuestion):
 
     @property
     def total(self) -> Amount:
-        """The passes of an image through the model that all trainings make."""
+        """Passes of one image through the model, over all trainings."""
         return self.seeds * sum(recipe.epochs * len(self.grid.images) for recipe in self.grid.recipes)
 
-    def kept(self, plan: Plan) -> Amount:
-        """What finished trainings took; those under way are kept too, to their last saved state."""
+    def kept_amount(self, plan: Plan) -> Amount:
+        """Passes of the finished trainings; unfinished ones also keep their last state, which is not counted."""
         return count_kept(self.work(plan), self.spec, plan)
 
     def answer(self, plan: Plan) -> Answer:
@@ -183,8 +184,8 @@ class TrialsQuestion(AbstractQuestion):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Outcome(AbstractResult):
-    """What a training came to: the groups of its run."""
+class FinishedTrial(AbstractResult):
+    """The outcome of a training: the groups of its run."""
 
     groups: Mapping[str, xr.Dataset]
     diverged: str = ""
@@ -196,7 +197,7 @@ class Outcome(AbstractResult):
         return 1
 
     def to_bytes(self) -> bytes:
-        """NetCDF."""
+        """The groups as netCDF."""
         tree = xr.DataTree.from_dict(dict(self.groups))
         tree.attrs[DIVERGED] = self.diverged
         return bytes(tree.to_netcdf(engine="h5netcdf"))
@@ -204,8 +205,8 @@ class Outcome(AbstractResult):
 
 @final
 @dataclass(frozen=True)
-class TrialWork(AbstractWork[Outcome]):
-    """Trainings, one a shard, the longest first; point after point, seeds fastest."""
+class TrialWork(AbstractWork[FinishedTrial]):
+    """Trainings, one per shard, the longest first; ``recipes`` go point by point, seeds fastest."""
 
     grid: Grid
     recipes: tuple[Recipe, ...]
@@ -214,11 +215,11 @@ class TrialWork(AbstractWork[Outcome]):
 
     @cached_property
     def costs(self) -> tuple[int, ...]:
-        """The passes of an image through the model that each training makes."""
+        """Passes of one image through the model, for each training."""
         return tuple(recipe.epochs * len(self.grid.images) for recipe in self.recipes)
 
     def shards(self) -> tuple[Shard, ...]:
-        """One for each training."""
+        """One shard for each training, the longest first."""
         order = sorted(range(len(self.recipes)), key=lambda number: -self.costs[number])
         return tuple(Shard(number, number + 1) for number in order)
 
@@ -227,18 +228,18 @@ class TrialWork(AbstractWork[Outcome]):
         return self.costs[shard.start]
 
     def place(self, number: int) -> Path | None:
-        """The folder of a training; None if nothing is kept."""
+        """The folder of a training; None if nothing is saved."""
         name = f"{number // self.seeds + 1:03d}-seed-{self.recipes[number].seed}"
         return None if self.folder is None else Path(self.folder, FOLDER, name)
 
     def refuse_begun(self, resume: bool) -> None:
-        """Raise ``UserError`` if trainings are kept and are not to be gone on with: they are never trained over."""
+        """Raise ``UserError`` if the folder holds trainings and ``resume`` is off: they are never overwritten."""
         begun = self.folder is not None and os.path.isdir(Path(self.folder, FOLDER))
         if begun and not resume:
             raise UserError(f"{self.folder} already holds trainings of a grid; resume them, or give another folder.")
 
-    def fold(self, shard: Shard, advance: Advance) -> Outcome:
-        """Train one; go on if it was begun."""
+    def fold(self, shard: Shard, advance: Advance) -> FinishedTrial:
+        """Run one training, from its last state if it was begun."""
         kept = self.place(shard.start)
         with tempfile.TemporaryDirectory() if kept is None else nullcontext(str(kept)) as folder:
             grid, watch = self.grid, _Counting(advance, self.costs[shard.start])
@@ -249,32 +250,32 @@ class TrialWork(AbstractWork[Outcome]):
                 )
             except Diverged as error:
                 watch.reach(1.0)
-                return Outcome({}, str(error))
+                return FinishedTrial({}, str(error))
             watch.reach(1.0)
             groups = {"training": made.metrics.load()}
             if "predictions" in made.run:
                 groups["predictions"] = made.run.tree["predictions"].to_dataset()
-            return Outcome(groups)
+            return FinishedTrial(groups)
 
-    def read(self, content: bytes) -> Outcome:
-        """The outcome whose ``to_bytes`` these are."""
+    @override
+    def read(self, content: bytes) -> FinishedTrial:
         with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
             groups = {name: node.to_dataset() for name, node in tree.load().children.items()}
-            return Outcome(groups, str(tree.attrs.get(DIVERGED, "")))
+            return FinishedTrial(groups, str(tree.attrs.get(DIVERGED, "")))
 
 
 class _Counting(Silent):
-    """Tells the progress what share of a training's cost is spent, steps of an interrupted attempt included."""
+    """Reports the share of a training's cost that is spent, including the steps of an interrupted attempt."""
 
     def __init__(self, advance: Advance, cost: Amount) -> None:
         self._advance, self._cost, self._told = advance, cost, 0.0
 
+    @override
     def step(self, step: Step) -> None:
-        """One step more."""
         self.reach(step.number / step.steps)
 
     def reach(self, share: float) -> None:
-        """So much of the training is done; a training that ends early, or was finished before, is done at once."""
+        """Report ``share`` of the training as done; one that ends early or had finished before is done at once."""
         now = share * self._cost
         if now > self._told:
             self._advance(now - self._told)

@@ -15,7 +15,7 @@ from vitscope.convex.block import BLOCKS, AbstractBlock, AbstractLens, Sizes, Te
 from vitscope.convex.estimator import AbstractConvexClassifier, AbstractConvexRegressor
 from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.layer import AbstractHeads
-from vitscope.convex.runs.group import Words, exact, group, number
+from vitscope.convex.runs.group import GroupWords, exact, group, number
 from vitscope.measurement.quantity import Quantity
 
 GRAM_ENTRIES = 64
@@ -39,18 +39,18 @@ _BLOCK = Quantity(
     "block_norm",
     "Norm of the block",
     "1",
-    "How large the head's linear model of that pair of entries is. A pair of no weight is not forced to 0.",
+    "How large the head's linear model of that pair of entries is. A pair without weight is not forced to 0.",
     "Neither.",
 )
-_GRAM_WORDS = Words(
+_GRAM_WORDS = GroupWords(
     "Pairs of entries",
     "What does it look at?",
     r"""Lifted, an attention head is a sum of linear models, one for each pair of a key's entry ``k`` and a value's
     entry ``l``, weighted by the (gated) Gram matrix of the image: :math:`f(X) = \sum_{kl} G_{kl}\, X Z^{(kl)}`, with
     :math:`G_{kl} = \sum_t m_t\, x_{tk} x_{tl}` and ``m_t`` the share of queries whose gate key ``t`` passes. The Gram
-    weight is the mean of :math:`|G_{kl}|` over 256 training images at most and over gates, the block's norm the
+    weight is the mean of :math:`|G_{kl}|` over at most 256 training images and over gates, the block's norm the
     Frobenius norm of :math:`Z^{(kl)}` over all gates. The nuclear norm makes ``Z`` low in rank, not sparse in blocks:
-    a small block is an outcome and no rule. Maps show the first 64 entries; the correlation is over all.""",
+    a small block is an outcome, not a rule. Maps show the first 64 entries; the correlation is over all.""",
 )
 
 
@@ -72,7 +72,7 @@ class AttentionHeads(AbstractHeads):
 
 @BLOCKS.add("attention")
 @dataclass(frozen=True)
-class Attention(AbstractBlock):
+class AttentionBlock(AbstractBlock):
     r"""Self-attention, with an elementwise activation in place of the softmax.
 
     .. math:: f(X) = \sum_h \sigma(X U_h X^T)\, X V_h
@@ -80,10 +80,10 @@ class Attention(AbstractBlock):
     Queries and keys are merged into ``U``, values and output into ``V``. Lifted,
     :math:`Z = \sum_h \mathrm{vec}(U_h) \mathrm{vec}(V_h)^T` is ``dim^2 x dim outputs``, and an image is a sum of linear
     models of its tokens, weighted by the entries of its (gated) Gram matrix. Gates are matrices ``H``: the score of two
-    tokens passes where :math:`x_a^T H x_t \ge 0`. The activation is elementwise; softmax attention has no such program.
+    tokens passes if :math:`x_a^T H x_t \ge 0`. The activation is elementwise; softmax attention has no such program.
     Source: Sahiner et al. 2022, theorem 3.1; Burer-Monteiro paper (2024), equations (9) and (10).
 
-    Multiply-adds of a pooled head and image: ``dim^2 + 2 tokens dim`` without gates, ``tokens dim (dim + 2)`` with.
+    Multiply-adds of a pooled head and image: ``dim^2 + 2 tokens dim``, with gates ``tokens dim (dim + 2)``.
     """
 
     name = "attention"
@@ -92,7 +92,7 @@ class Attention(AbstractBlock):
 
     .. math:: \frac1s \sum_q \sigma(x_q^T U_h x_t)
 
-    with the gate's zeros where the activation is gated: the head's output is the sum of the patches with these weights,
+    with the gate's zeros if the activation is gated: the head's output is the sum of the patches with these weights,
     read out by ``V_h``."""
 
     @staticmethod
@@ -156,7 +156,7 @@ class Attention(AbstractBlock):
     def lens(
         self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
     ) -> AbstractLens:
-        """For pooled outputs the queries of each key are averaged once; they never meet the head one by one."""
+        """For pooled outputs, the queries of each key are averaged once and never meet the head one by one."""
         if not pooled:
             return super().lens(tokens, gate, pooled)
         if gate is None:
@@ -191,7 +191,7 @@ class _MeanQuery(AbstractLens):
         asked = torch.einsum("bo,bk->okb", residual[:, 0], self.query).flatten(0, 1)
         return (asked @ grams).view(residual.shape[2], inner, -1).permute(2, 0, 1)
 
-    def unfolded(self, image: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
+    def unfold(self, image: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
         return _symmetric(image, inner)
 
 
@@ -217,7 +217,7 @@ class _QueryOfKey(AbstractLens):
     def image(
         self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
     ) -> Float[Tensor, "pairs outputs query"]:
-        """Every image's map is written out, by an entry of keys and some images at a time, to stay in cache.
+        """Write out every image's map, one entry of keys and some images at a time, to stay in cache.
 
         Cost: ``dim^3 (tokens + outputs) / 2`` multiply-adds an image.
         """
@@ -232,12 +232,12 @@ class _QueryOfKey(AbstractLens):
                 start += inner - entry
         return total.transpose(0, 1)
 
-    def unfolded(self, image: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
+    def unfold(self, image: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
         return _symmetric(image, inner)
 
 
 def _symmetric(half: Float[Tensor, "pairs outputs query"], inner: int) -> Float[Tensor, "inner outputs left"]:
-    """Both triangles of keys, where the upper one is given."""
+    """The full matrix over pairs of entries of keys, from its upper triangle."""
     first, second = torch.triu_indices(inner, inner, device=half.device)
     both = half.new_empty(inner, inner, *half.shape[1:])
     both[first, second] = half
@@ -258,7 +258,7 @@ class ConvexAttentionClassifier(AbstractConvexClassifier):
     Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexClassifier`.
     """
 
-    of = Attention
+    of = AttentionBlock
 
 
 class ConvexAttentionRegressor(AbstractConvexRegressor):
@@ -267,11 +267,11 @@ class ConvexAttentionRegressor(AbstractConvexRegressor):
     Parameters and attributes are those of :class:`~vitscope.convex.estimator.AbstractConvexRegressor`.
     """
 
-    of = Attention
+    of = AttentionBlock
 
 
 def gram_group(
-    block: Attention, terms: Sequence[Term], heads: Heads, tokens: Float64[Tensor, "images tokens dim"]
+    block: AttentionBlock, terms: Sequence[Term], heads: Heads, tokens: Float64[Tensor, "images tokens dim"]
 ) -> xr.Dataset:
     """The group of Gram weights, means over images and gates, and block norms, over all gates."""
     dim = tokens.shape[2]
@@ -289,8 +289,10 @@ def gram_group(
     return group(_GRAM_WORDS, parts)
 
 
-def mean_gram(block: Attention, term: Term, tokens: Float64[Tensor, "images tokens dim"]) -> Float64[Tensor, "dim dim"]:
-    """The mean over images of the sizes of a gate's Gram matrix."""
+def mean_gram(
+    block: AttentionBlock, term: Term, tokens: Float64[Tensor, "images tokens dim"]
+) -> Float64[Tensor, "dim dim"]:
+    """The mean over images of the absolute Gram matrix under a gate."""
     shares = torch.ones(tokens.shape[:2], dtype=tokens.dtype)
     if term.vector is not None:
         shares = torch.cat([block.passes(one[None], term.vector, True).double().mean(1) for one in tokens])

@@ -15,7 +15,7 @@ class BlockFno(AbstractFourier):
 
     .. math:: f(X) = [\,\ldots, \sum_h \sigma(\mathrm{circ}(X^{(b)}) u_{bh}) v_{bh}^T, \ldots\,]
 
-    Each group's ``Z`` is ``tokens dim/B x outputs/B``; where a number does not divide, the first groups get one more.
+    Each group's ``Z`` is ``tokens dim/B x outputs/B``; if a number does not divide, the first groups get one more.
     Source: Sahiner et al. 2022, section 3; Guibas et al. 2022 (adaptive Fourier neural operators).
     """
 
@@ -33,7 +33,7 @@ class BlockFno(AbstractFourier):
 
     def __post_init__(self) -> None:
         if self.blocks < 1:
-            raise UserError(f"{self.blocks} blocks of entries were asked for; give 1 or more.")
+            raise UserError(f"blocks is {self.blocks}; give 1 or more.")
 
     def groups(self) -> int:
         """The number of blocks."""
@@ -44,7 +44,7 @@ class BlockFno(AbstractFourier):
 class ConvexBlockFnoClassifier(AbstractConvexClassifier):
     r"""As :class:`ConvexFnoClassifier`, with entries and classes split into ``blocks`` groups.
 
-    A class is judged by its own group of entries only. Other parameters and attributes are those of
+    A class depends only on its own group of entries. Other parameters and attributes are those of
     :class:`~vitscope.convex.estimator.AbstractConvexClassifier`.
     """
 

@@ -20,8 +20,8 @@ from vitscope.numerics.fourier import fourier_transform, inverse_fourier_transfo
 class FourierHeads(AbstractNeurons):
     r""":math:`\sum_h \sigma(\mathrm{circ}(X)\, w_{1h})\, w_{2h}^T`, as a circular convolution over the grid of tokens.
 
-    ``W_1`` is ``(heads, height, width, dim)``; the grid has one row where the tokens are one row. There is no Fourier
-    transform in it, which export formats lack: convolutions cost ``tokens^2 dim`` multiply-adds a head and image.
+    ``W_1`` is ``(heads, height, width, dim)``; the grid has one row if the tokens are one row. It uses no Fourier
+    transform, which export formats lack: convolutions cost ``tokens^2 dim`` multiply-adds a head and image.
     """
 
     shift: Tensor
@@ -43,13 +43,13 @@ class FourierHeads(AbstractNeurons):
         return functional.conv2d(around, weights.permute(0, 3, 1, 2)).flatten(2)
 
     def gate_activity(self, tokens: Tensor, gate: Tensor) -> Tensor:
-        """The same by a matrix of all shifts: ONNX Runtime has no convolution in float64."""
+        """The gate's activity, by a matrix of all shifts: ONNX Runtime has no convolution in float64."""
         shifted = gate.flatten(0, 1)[self.shift].flatten(1)
         return (tokens.flatten(1) @ shifted.transpose(0, 1)).unsqueeze(1)
 
 
 class AbstractFourier(AbstractBlock):
-    """Circular convolution over tokens by the fast Fourier transform; what is open is the grid and the groups."""
+    """Circular convolution over tokens by the fast Fourier transform; subclasses set the grid and the groups."""
 
     grid: tuple[int, int] | None
     layer = FourierHeads
@@ -64,7 +64,7 @@ class AbstractFourier(AbstractBlock):
         return sizes.tokens * sizes.dim
 
     def inner_size(self, sizes: Sizes) -> int:
-        """1."""
+        """1: a row is one number."""
         return 1
 
     def inward(
@@ -99,7 +99,7 @@ class AbstractFourier(AbstractBlock):
     def lens(
         self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
     ) -> AbstractLens:
-        """For pooled outputs the mean of the shifts that pass, once: ``tokens dim`` features an image."""
+        """For pooled outputs, the mean of the shifts that pass, computed once: ``tokens dim`` features an image."""
         if not pooled:
             return super().lens(tokens, gate, pooled)
         count = tokens.shape[1]

@@ -1,4 +1,4 @@
-"""The linear head: the mean token, or every token by itself, times weights."""
+"""The linear head: the mean token, or every token separately, times weights."""
 
 from dataclasses import dataclass
 from typing import final
@@ -49,20 +49,20 @@ class Linear(AbstractBlock):
         return sizes.dim
 
     def inner_size(self, sizes: Sizes) -> int:
-        """1."""
+        """1: a row is one number."""
         return 1
 
     def inward(
         self, tokens: Float[Tensor, "batch tokens dim"], left: Float[Tensor, "heads left"], pooled: bool
     ) -> Float[Tensor, "batch heads ..."]:
         """``mean(X) u``, or ``X u`` for token-wise outputs."""
-        return (_seen(tokens, pooled) @ left.T).transpose(1, 2)
+        return (_pool_tokens(tokens, pooled) @ left.T).transpose(1, 2)
 
     def inward_adjoint(
         self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
     ) -> Float[Tensor, "heads left"]:
         """The sum of the tokens, weighted by the activity."""
-        return activity.transpose(0, 1).flatten(1) @ _seen(tokens, pooled).flatten(0, 1)
+        return activity.transpose(0, 1).flatten(1) @ _pool_tokens(tokens, pooled).flatten(0, 1)
 
     def outward(
         self, tokens: Float[Tensor, "batch tokens dim"], activity: Float[Tensor, "batch heads ..."], pooled: bool
@@ -79,14 +79,14 @@ class Linear(AbstractBlock):
     def lens(
         self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
     ) -> AbstractLens:
-        """The features of an image under a gate, once."""
-        features = _seen(tokens, pooled)
+        """The features of an image under a gate, computed once."""
+        features = _pool_tokens(tokens, pooled)
         if gate is not None:
             features = features * self.passes(tokens, gate, pooled).unsqueeze(-1)
         return FeatureLens(features)
 
 
-def _seen(tokens: Tensor, pooled: bool) -> Tensor:
+def _pool_tokens(tokens: Tensor, pooled: bool) -> Tensor:
     return tokens.mean(1, keepdim=True) if pooled and tokens.shape[1] > 1 else tokens
 
 

@@ -55,7 +55,7 @@ class Mixer(AbstractBlock):
         return ConvexMixerClassifier, ConvexMixerRegressor
 
     def first_shape(self, sizes: Sizes) -> tuple[int, ...]:
-        """``tokens x tokens``: from the second to the first."""
+        """``tokens x tokens``: output tokens by input tokens."""
         return (sizes.tokens, sizes.tokens)
 
     def token_weights(
@@ -103,7 +103,7 @@ class Mixer(AbstractBlock):
     def lens(
         self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
     ) -> AbstractLens:
-        """Pooled, an entry's two rows of tokens, those that pass and all, meet the mixing matrix as one product."""
+        """A cheaper map for pooled outputs: :class:`_MeanRow` without gates, :class:`_Products` under a gate."""
         if not pooled:
             return super().lens(tokens, gate, pooled)
         if gate is None:
@@ -129,15 +129,15 @@ class _MeanRow(AbstractLens):
     def image(
         self, residual: Float[Tensor, "batch 1 outputs"], left: int, inner: int
     ) -> Float[Tensor, "inner outputs tokens"]:
-        """Of the mean row alone: ``tokens dim outputs`` multiply-adds an image."""
+        """The image in the mean row only: ``tokens dim outputs`` multiply-adds an image."""
         total = residual[:, 0].T @ self.tokens.flatten(1)
         return total.unflatten(1, self.tokens.shape[1:]).permute(2, 0, 1)
 
-    def unfolded(self, image: Float[Tensor, "inner outputs tokens"], inner: int) -> Float[Tensor, "inner outputs seen"]:
+    def unfold(self, image: Float[Tensor, "inner outputs tokens"], inner: int) -> Float[Tensor, "inner outputs seen"]:
         return image / image.shape[2] ** 0.5
 
-    def seen(self) -> Float[Tensor, "tokens left"]:
-        """Matrices whose rows are all alike."""
+    def visible_basis(self) -> Float[Tensor, "tokens left"]:
+        """Matrices whose rows are all equal."""
         count = self.tokens.shape[1]
         return torch.eye(count).to(self.tokens).repeat(1, count) / count**0.5
 

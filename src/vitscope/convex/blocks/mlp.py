@@ -1,4 +1,4 @@
-"""The MLP head: every token by itself through hidden neurons."""
+"""The MLP head: every token separately through hidden neurons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class MlpHeads(AbstractNeurons):
 @BLOCKS.add("mlp")
 @dataclass(frozen=True)
 class Mlp(AbstractBlock):
-    r"""A two-layer network on each token by itself, gates for each token.
+    r"""A two-layer network on each token separately, with gates for each token.
 
     .. math:: f(X) = \sum_h \sigma(X u_h) v_h^T
 
@@ -47,7 +47,7 @@ class Mlp(AbstractBlock):
         return sizes.dim
 
     def inner_size(self, sizes: Sizes) -> int:
-        """1."""
+        """1: a row is one number."""
         return 1
 
     def inward(
@@ -78,14 +78,14 @@ class Mlp(AbstractBlock):
     def lens(
         self, tokens: Float[Tensor, "batch tokens dim"], gate: Float[Tensor, " left"] | None, pooled: bool
     ) -> AbstractLens:
-        """The gated tokens, or their mean, once."""
+        """The gated tokens, or their mean, computed once."""
         features = tokens if gate is None else tokens * self.passes(tokens, gate, pooled).unsqueeze(-1)
         return FeatureLens(features.mean(1, keepdim=True) if pooled else features)
 
     def joint(
         self, tokens: Float[Tensor, "images tokens dim"], gates: Sequence[Float[Tensor, " left"]], pooled: bool
     ) -> AbstractJoint | None:
-        """Where a row has one token, the gates share its product with all weights: gated tokens are never made."""
+        """If a row has one token, the gates share its product with all weights: gated tokens are never formed."""
         if pooled and tokens.shape[1] > 1:
             return None
         masks = torch.stack([self.passes(tokens, gate, pooled).flatten() for gate in gates], 1)

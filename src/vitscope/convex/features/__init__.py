@@ -1,4 +1,4 @@
-"""Token features of a frozen model, kept on disk: computed once for a model and images, read as a memory map."""
+"""Token features of a frozen model, stored on disk: computed once for a model and images, read as a memory map."""
 
 from vitscope.convex.features.extract import extract
 from vitscope.convex.features.extractor import TokenExtractor

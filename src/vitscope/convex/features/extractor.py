@@ -20,17 +20,18 @@ from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, refuse_if_random
 
 _EPS = 1e-6
+"""Added to the variance by the LayerNorm that normalises tokens."""
 
 
 @final
 class TokenExtractor(nn.Module):
     """Images to tokens: stem and units of the subject, then normalise, pool and project as the recipe says.
 
-    Without edits it is the model without its tail; edits that change the walk take part. It shares the subject's
+    Without edits it is the model without its tail; edits that change the walk apply here too. It shares the subject's
     module (as ``module``), whose weights are neither copied nor changed; moving the extractor to a device moves that
-    module too, and ``copy.deepcopy`` copies it. Buffers ``mean`` (dim) and ``components`` (dim, width) are None where
-    nothing is projected. Goes through ``torch.jit.trace``, ``torch.export`` and ``torch.onnx.export`` where the
-    subject's walk does, for images of the size it is traced with.
+    module too, and ``copy.deepcopy`` copies it. Buffers ``mean`` (dim) and ``components`` (dim, width) are None if
+    nothing is projected. Works with ``torch.jit.trace``, ``torch.export`` and ``torch.onnx.export`` if the subject's
+    walk does, for images of the size it is traced with.
     """
 
     mean: Tensor | None
@@ -53,7 +54,7 @@ class TokenExtractor(nn.Module):
 
     @property
     def projection(self) -> Projection | None:
-        """What the tokens are projected by; None where they are not."""
+        """The projection of the tokens; None if they are not projected."""
         if self.mean is None or self.components is None:
             return None
         return Projection(self.mean.detach(), self.components.detach())
@@ -78,7 +79,7 @@ class _Last(AbstractObserver):
     seen: Stream | None = None
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Keep it in place of the one before."""
+        """Keep this stream in place of the one before."""
         del layer
         self.seen = stream
 
@@ -88,7 +89,7 @@ class _Last(AbstractObserver):
 
 
 def last_stream(anatomy: AbstractAnatomy, images: Float[Tensor, "batch channels height width"]) -> Stream:
-    """The stream after the last unit. Cost: the walk without its tail, or all of it where nobody took it apart."""
+    """The stream after the last unit. Cost: the walk without its tail, or all of it if it is not taken apart."""
     if isinstance(anatomy, Composition):
         stream = anatomy.stem(images)
         for unit in anatomy.units:
@@ -109,17 +110,17 @@ def kept_tokens(stream: Stream, recipe: TokenRecipe) -> Float[Tensor, "batch tok
         tokens = functional.layer_norm(tokens, (int(tokens.shape[-1]),), eps=_EPS)
     first, patches = tokens[:, : stream.prefix], tokens[:, stream.prefix :]
     if recipe.pool is not None:
-        patches = averaged(patches, (int(stream.grid[0]), int(stream.grid[1])), recipe.pool)
+        patches = average_patches(patches, (int(stream.grid[0]), int(stream.grid[1])), recipe.pool)
     return torch.cat((first, patches), dim=1) if recipe.prefix and stream.prefix else patches
 
 
-def averaged(
+def average_patches(
     patches: Float[Tensor, "batch patches dim"], grid: tuple[int, int], pool: int
 ) -> Float[Tensor, "batch cells dim"]:
     """The patches of ``grid`` averaged to ``pool x pool`` cells, those of adaptive average pooling.
 
-    As two products with constant matrices, because ``torch.nn.functional.adaptive_avg_pool2d`` does not go through
-    every exporter where ``pool`` does not divide the grid.
+    Computed by two products with constant matrices, because not every exporter takes
+    ``torch.nn.functional.adaptive_avg_pool2d`` if ``pool`` does not divide the grid.
     """
     down, across = (_averages(side, pool).to(patches) for side in grid)
     rows = down @ patches.unflatten(1, grid).flatten(2)
@@ -146,12 +147,12 @@ class TokenShape:
 
     @property
     def tokens(self) -> int:
-        """How many there are."""
+        """The number of tokens."""
         return self.prefix + self.grid[0] * self.grid[1]
 
     @property
     def row_bytes(self) -> int:
-        """What they take in float32."""
+        """The bytes that they take in float32."""
         return self.tokens * self.dim * torch.float32.itemsize
 
 
@@ -163,8 +164,8 @@ def input_like(subject: Subject) -> Tensor:
 def token_shape(subject: Subject, recipe: TokenRecipe) -> TokenShape:
     """The shape of the subject's features under the recipe.
 
-    Raises ``UserError`` where the subject is random, its last patches do not fill a grid or are too few to be pooled,
-    or they have fewer entries than the recipe keeps. Cost: three forward passes of two images of noise.
+    Raises ``UserError`` if the subject is random, its last patches do not fill a grid or are too few to be pooled, or
+    they have fewer entries than the recipe keeps. Cost: three forward passes of two images of noise.
     """
     noise = probe(subject, input_like(subject).dtype)
     refuse_if_random(subject, noise)
@@ -178,8 +179,8 @@ def token_shape(subject: Subject, recipe: TokenRecipe) -> TokenShape:
         )
     if recipe.pool is not None and recipe.pool > min(height, width):
         raise UserError(
-            f"{subject.name} ends with {height} x {width} patches, fewer than the {recipe.pool} x {recipe.pool} asked "
-            f"for; give a pool of at most {min(height, width)}."
+            f"{subject.name} ends with {height} x {width} patches, fewer than the {recipe.pool} x {recipe.pool} of the "
+            f"recipe; give a pool of at most {min(height, width)}."
         )
     dim = stream.patches.shape[2]
     if recipe.width is not None and recipe.width > dim:

@@ -1,4 +1,4 @@
-"""The principal components of token features: fitted batch by batch in float64, kept in a file."""
+"""The principal components of token features: fitted batch by batch in float64, stored in a file."""
 
 import hashlib
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class Projection:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over both."""
+        """SHA-256 of mean and components."""
         return hashlib.sha256(self._content).hexdigest()
 
     @property
@@ -49,9 +49,8 @@ def read_projection(path: Path) -> Projection:
 def principal_components(batches: Iterable[Float[Tensor, "rows dim"]], width: int) -> Projection:
     """The ``width`` directions in which the rows vary most, the largest variance first.
 
-    Eigenvectors of the covariance in float64; of each, the entry of largest size is positive (the first of them where
-    several are). Needs at least one row, and ``width`` at most ``dim``. Cost: one pass, and a decomposition of
-    ``dim x dim``.
+    Eigenvectors of the covariance in float64; in each, the entry of largest size (the first of several) is positive.
+    Needs at least one row, and ``width`` at most ``dim``. Cost: one pass, and a decomposition of ``dim x dim``.
     """
     found = reduce(Scatter.merge, map(scatter, batches))
     covariance = found.products.cpu().numpy() / int(found.count)

@@ -1,4 +1,4 @@
-"""The store of token features: rows in a file, parts that vouch for them, and what they are in the end."""
+"""The store of token features: rows in a file, parts that vouch for them, and the finished features."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ class Features:
     """Token features of images, read from the disk as they are used.
 
     Row ``i`` is image number ``positions[i]`` of the images given; ``broken`` names those that could not be read and
-    have no row. ``labels`` is None where the images have none.
+    have no row. ``labels`` is None if the images have none.
     """
 
     tokens: Float32[np.ndarray, "images tokens dim"]
@@ -49,9 +49,9 @@ class Features:
     prefix: int
     """Number of prefix tokens kept."""
     classes: tuple[str, ...] | None
-    """What the labels are called; None where that is not known."""
+    """The names of the labels; None if they are not known."""
     extractor: TokenExtractor
-    """What made them; give it to ``extract`` for other images, such as a test set."""
+    """The extractor that made them; give it to ``extract`` for other images, such as a test set."""
     address: str
     """The name of the store's folder, from the content of model, images and recipe."""
     positions: Int64[np.ndarray, " images"]
@@ -59,7 +59,7 @@ class Features:
 
     @property
     def targets(self) -> Int64[np.ndarray, " images"]:
-        """The labels, for a use that cannot be without. Raises ``UserError`` where the images have none."""
+        """The labels, for a use that needs them. Raises ``UserError`` if the images have none."""
         if self.labels is None:
             raise UserError("The features are of images without labels; a classifier needs labelled images.")
         return self.labels
@@ -77,7 +77,7 @@ class _LeftOut:
 
 @final
 @dataclass(frozen=True)
-class Part:
+class StoredPart:
     """Images whose rows are on the disk: from ``start`` up to ``stop``, those without a row, and the rows' digest."""
 
     start: int
@@ -89,7 +89,7 @@ class Part:
 @final
 @dataclass(frozen=True)
 class _Finished:
-    """What ``features.json`` says, as far as it is read."""
+    """The part of ``features.json`` that is read."""
 
     grid: tuple[int, int]
     prefix: int
@@ -103,11 +103,11 @@ class _Finished:
 @final
 @dataclass(frozen=True)
 class Store:
-    """One store's folder: finished once ``features.json`` is there; before, rows and the parts that vouch for them.
+    """One store's folder: finished once ``features.json`` is there; until then, rows and the parts that vouch for them.
 
     Row ``i`` of ``tokens.part`` is image ``i``; when all are there it becomes ``tokens.npy``, without the rows of
-    images that could not be read. Rows are written by ordinary writes and not through the memory map, under which a
-    full disk would end the process without a word. A part (a sealed file, as a run's parts are) is written once its
+    images that could not be read. Rows are written by ordinary writes, not through the memory map, under which a
+    full disk would kill the process without a message. A part (a sealed file, as a run's parts are) is written once its
     rows are on the disk. All other files are written whole or not at all.
     """
 
@@ -145,37 +145,37 @@ class Store:
         )
 
     def projection(self) -> Projection | None:
-        """The projection kept here, or None."""
+        """The projection stored here, or None."""
         path = self.path / PROJECTION
         return read_projection(path) if path.is_file() else None
 
     def refuse_without_room(self, size: int) -> None:
-        """Raise ``UserError`` where the disk has not ``size`` bytes left."""
+        """Raise ``UserError`` if the disk has fewer than ``size`` bytes left."""
         free = shutil.disk_usage(self.path).free
         if size > free:
             raise UserError(
-                f"The features take {size / 1e9:.2g} GB more and {self.path} has {free / 1e9:.2g} GB left; make room, "
-                "or keep less with a smaller pool or width."
+                f"The features take {size / 1e9:.2g} GB more and {self.path} has {free / 1e9:.2g} GB left; free space, "
+                "or give a smaller pool or width."
             )
 
     @property
     def folder(self) -> RunFolder:
-        """The folder as that of a run, which keeps parts."""
+        """The folder as that of a run, which stores parts."""
         return RunFolder(str(self.path))
 
-    def read_parts(self, shape: TokenShape) -> list[Part]:
-        """The parts that an interrupted attempt left, without those whose rows are not as they were written."""
+    def read_parts(self, shape: TokenShape) -> list[StoredPart]:
+        """The parts that an interrupted attempt left, without those whose rows have changed since."""
         if not self._rows.is_file():
             return []
-        found = self.folder.parts(self.spec, lambda content: cast(Part, read_as(Part, content)))
+        found = self.folder.parts(self.spec, lambda content: cast(StoredPart, read_as(StoredPart, content)))
         with open(self._rows, "rb") as file:
             return [part for part in found.values() if part.digest == digest(_read_rows(file, part, shape))]
 
-    def put(self, rows: Rows, images: int, shape: TokenShape) -> Part:
-        """Keep rows, and then the part that vouches for them."""
+    def put(self, rows: Rows, images: int, shape: TokenShape) -> StoredPart:
+        """Write rows, and then the part that vouches for them."""
         content = rows.tokens.contiguous().numpy().tobytes()
         left_out = [_LeftOut(place, **asdict(broken)) for place, broken in rows.left_out]
-        part = Part(rows.start, rows.start + rows.done, left_out, digest(content))
+        part = StoredPart(rows.start, rows.start + rows.done, left_out, digest(content))
         with open(self._rows, "r+b" if self._rows.exists() else "x+b") as file:
             file.write(_header(images, shape))
             file.seek(rows.start * shape.row_bytes, os.SEEK_CUR)
@@ -185,8 +185,8 @@ class Store:
         self.folder.write_part(self.spec, f"images-{part.start}-{part.stop}", json.dumps(asdict(part)).encode())
         return part
 
-    def finish(self, facts: dict[str, object], parts: Sequence[Part], images: Images, shape: TokenShape) -> None:
-        """Write the tokens and what they are, ``features.json`` last; for parts of all images."""
+    def finish(self, facts: dict[str, object], parts: Sequence[StoredPart], images: Images, shape: TokenShape) -> None:
+        """Write the tokens and their description, ``features.json`` last; ``parts`` must cover all images."""
         left_out = sorted(
             {one.index: one for part in parts for one in part.left_out}.values(), key=lambda one: one.index
         )
@@ -213,21 +213,21 @@ class Store:
         write_whole(self.path / FINISHED, json.dumps({**facts, **known}, indent=2).encode())
 
     def drop_parts(self) -> None:
-        """Remove what a finished store has no more use for."""
+        """Remove what a finished store no longer needs."""
         shutil.rmtree(self.path / "partial", ignore_errors=True)
         for name in (UNFINISHED, "progress.json"):  # the second one is of earlier versions
             (self.path / name).unlink(missing_ok=True)
 
     @property
     def _rows(self) -> Path:
-        """The file of rows; tokens that a killed process has just put in order are taken back for it."""
+        """The file of rows; if a process was killed just after it renamed them to the tokens, they are renamed back."""
         rows, tokens = self.path / UNFINISHED, self.path / TOKENS
         if not rows.exists() and tokens.exists() and not self.finished:
             tokens.rename(rows)
         return rows
 
     def _write_some(self, kept: Int64[np.ndarray, " kept"], shape: TokenShape) -> None:
-        """Write the tokens as those rows alone, a few at a time."""
+        """Write only those rows as the tokens, a few at a time."""
         rows = np.lib.format.open_memmap(self._rows, mode="r")
         with atomic_file(self.path / TOKENS) as file:
             file.write(_header(len(kept), shape))
@@ -239,13 +239,13 @@ class Store:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_rows(file: BinaryIO, part: Part, shape: TokenShape) -> bytes:
+def _read_rows(file: BinaryIO, part: StoredPart, shape: TokenShape) -> bytes:
     file.seek(len(_header(0, shape)) + part.start * shape.row_bytes)
     return file.read((part.stop - part.start) * shape.row_bytes)
 
 
 def _header(images: int, shape: TokenShape) -> bytes:
-    """NumPy's header, which is of the same length for any number of rows."""
+    """NumPy's header, which has the same length for any number of rows."""
     content = BytesIO()
     known = {"descr": "<f4", "fortran_order": False, "shape": (images, shape.tokens, shape.dim)}
     np.lib.format.write_array_header_1_0(content, known)

@@ -1,4 +1,4 @@
-"""The pass that features take, as work for any executor: the tokens of images, batch by batch."""
+"""The pass that computes features, as work for any executor: the tokens of images, batch by batch."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -30,11 +30,11 @@ class Rows(AbstractResult):
 
     @property
     def done(self) -> int:
-        """The images, unreadable ones included."""
+        """The number of images, including unreadable ones."""
         return len(self.tokens)
 
     def to_bytes(self) -> bytes:
-        """Safetensors, with what is no tensor as JSON."""
+        """Safetensors, with everything else as JSON."""
         words = json.dumps([self.start, [[place, asdict(broken)] for place, broken in self.left_out]]).encode()
         return save({"tokens": self.tokens, "words": torch.tensor(list(words), dtype=torch.uint8)})
 
@@ -42,7 +42,7 @@ class Rows(AbstractResult):
 @final
 @dataclass(frozen=True)
 class RowsWork(AbstractSubjectWork[Rows]):
-    """The tokens of images as they are kept. A shard is one batch, so that little is lost with one."""
+    """The tokens of images as they are stored. A shard is one batch, so little is lost with it."""
 
     recipe: TokenRecipe
     projection: Projection | None
@@ -50,11 +50,11 @@ class RowsWork(AbstractSubjectWork[Rows]):
     batch_size: int
 
     def shards(self) -> tuple[Shard, ...]:
-        """One for each batch."""
+        """One shard for each batch."""
         return tuple(Shard(place, place + 1) for place in range(self.images.batch_count(self.batch_size)))
 
     def fold(self, shard: Shard, advance: Advance) -> Rows:
-        """One batch's rows."""
+        """The rows of one batch."""
         subject, like = self.subject, input_like(self.subject)
         (batch,) = self.images.batches(subject.preprocessing.transform, self.batch_size, shard.start, shard.stop)
         start = shard.start * self.batch_size
@@ -67,7 +67,8 @@ class RowsWork(AbstractSubjectWork[Rows]):
             if tokens.shape[1:] != rows.shape[1:]:
                 given, wanted = (" x ".join(map(str, one)) for one in (pixels.shape[1:], subject.preprocessing.shape))
                 raise UserError(
-                    f"The images of {self.images.name} come out as {given}, where {subject.name} says {wanted}."
+                    f"The images of {self.images.name} come out as {given}, but {subject.name} declares {wanted}; "
+                    "correct its preprocessing."
                 )
             refuse_unfinite(tokens, subject, self.images.name)
             rows[places] = tokens

@@ -13,15 +13,15 @@ from vitscope.convex.runs.fit import BETA, GAP, HEADS, SECONDS, TOP1, Fitted, fi
 from vitscope.convex.runs.group import (
     BURER_MONTEIRO,
     UNRAVELING,
-    Words,
+    GroupWords,
     accuracy,
-    certified,
+    certificate_claim,
     exact,
     group,
 )
 from vitscope.convex.runs.piece import AbstractPiece, pack_arrays, unpack_arrays
 from vitscope.convex.runs.question import AbstractPiecewiseQuestion, stopwatch, watch
-from vitscope.convex.solver import Step
+from vitscope.convex.solver import SolverStep
 from vitscope.engine.plan import Plan
 from vitscope.engine.question import Answer
 from vitscope.measurement.claim import Claim, ClaimKind, Verdict
@@ -32,9 +32,9 @@ from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
 Right = Float64[np.ndarray, " images"]
-"""1 for each test image that is right, 0 for the others."""
+"""1 for each test image whose class is predicted, 0 for the others."""
 Rights = Sequence[Right]
-"""The same under each of several seeds."""
+"""One :data:`Right` for each of several seeds."""
 
 _OVER_SEEDS = Quantity(
     "top1_over_seeds",
@@ -53,13 +53,13 @@ _VALIDATION = Quantity(
 _WEIGHTS = Quantity(
     "weights", "Weights", "weights", "Numbers in the trained head: both sides of every head.", "Fewer are cheaper."
 )
-_WORDS = Words(
+_WORDS = GroupWords(
     "Kinds of head",
     "Which head is best here?",
     """Every kind of head on the same tokens, at its own beta: chosen by accuracy on a share of the training images held
     out, along a path of falling betas, and then fitted to all of them from there. The error of the test accuracy is the
-    standard deviation over 1000 bootstrap samples of the test images, of the mean over seeds where there are several.
-    Beta, rank, weights and time are means over seeds with their standard error, the gap is the largest. The time
+    standard deviation over 1000 bootstrap samples of the test images, of the mean over seeds if there are several.
+    Beta, rank, weights and time are means over seeds with their standard error; the gap is the largest. The time
     includes the choice of beta.""",
     (UNRAVELING, BURER_MONTEIRO),
 )
@@ -80,7 +80,7 @@ class Tried(AbstractPiece):
     seconds: float
 
     def to_bytes(self) -> bytes:
-        """Every number."""
+        """Every field, as arrays."""
         return pack_arrays(vars(self))
 
     @classmethod
@@ -101,7 +101,7 @@ class CompareQuestion(AbstractPiecewiseQuestion):
 
     @property
     def title(self) -> str:
-        """How many kinds."""
+        """The number of kinds."""
         return f"Fitting {len(self.kinds)} kinds of head"
 
     def make_spec(self) -> Spec:
@@ -159,9 +159,9 @@ class CompareQuestion(AbstractPiecewiseQuestion):
         worst = max(everyone, key=lambda one: one.relative_gap)
         claims = (
             *attention_claim(
-                {kind: ([one.right for one in each[kind]], _validated(each[kind])) for kind in self.kinds}
+                {kind: ([one.right for one in each[kind]], _mean_validation(each[kind])) for kind in self.kinds}
             ),
-            certified(
+            certificate_claim(
                 [one.relative_gap for one in everyone],
                 [one.kind for one in everyone],
                 self.settings.tol,
@@ -173,7 +173,7 @@ class CompareQuestion(AbstractPiecewiseQuestion):
         groups = {"convex-comparison": group(_WORDS, parts)}
         return self.make_run(groups, claims, (), seconds, plan)
 
-    def _try(self, kind: str, seed: int, watch: Callable[[Step], None]) -> Tried:
+    def _try(self, kind: str, seed: int, watch: Callable[[SolverStep], None]) -> Tried:
         head = self.settings.estimator(kind, "auto", seed=seed, grid=self.data.grid, device=self.device)
         made = fit_head(head.set_params(callback=watch), self.data)
         if head.interrupted_:
@@ -193,16 +193,16 @@ class CompareQuestion(AbstractPiecewiseQuestion):
 
 
 def attention_claim(heads: Mapping[str, tuple[Rights, float]]) -> Sequence[Claim]:
-    """Whether attention-like heads beat linear and MLP heads; nothing where there are not some of both.
+    """Whether attention-like heads beat linear and MLP heads; no claim unless there are some of both.
 
-    ``heads`` has for each kind which test images are right, under each seed, and the validation accuracy, by which the
-    best of either side is chosen, so that the test images have no part in the choice.
+    ``heads`` has for each kind which test images are right, under each seed, and the validation accuracy. The latter
+    chooses the best of each side, so the test images have no part in the choice.
     """
     sides = [[kind for kind in heads if BLOCKS[kind].mixes is mixes] for mixes in (True, False)]
     if not all(sides):
         return ()
     best, rival = (max(side, key=lambda kind: heads[kind][1]) for side in sides)
-    change = contrast([_paired(one, other) for one, other in zip(heads[best][0], heads[rival][0], strict=True)])
+    change = contrast([_paired_change(one, other) for one, other in zip(heads[best][0], heads[rival][0], strict=True)])
     rate = rate_of(1)
     verdict, (low, high) = above(change, 0.0, rate), change.interval(rate)
     headline, advice = _words(verdict, best, rival)
@@ -242,19 +242,19 @@ def _words(verdict: Verdict, best: str, rival: str) -> tuple[str, str]:
             f"Take the {rival} head: it is better and cheaper.",
         ),
         Verdict.UNDECIDED: (
-            f"These test images leave open whether the {best} head or the {rival} head is the better.",
+            f"These test images leave open whether the {best} head or the {rival} head is better.",
             f"Take the {rival} head, which is cheaper, or test on more images.",
         ),
     }[verdict]
 
 
-def _paired(after: Right, before: Right) -> Estimate:
-    """The change of the accuracy image by image."""
+def _paired_change(after: Right, before: Right) -> Estimate:
+    """The change of the accuracy, paired by image."""
     apart = after - before
     return change_of(Estimate(float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(len(apart))), len(apart)))
 
 
-def _validated(several: Sequence[Tried]) -> float:
+def _mean_validation(several: Sequence[Tried]) -> float:
     return float(np.mean([one.validation for one in several]))
 
 

@@ -1,4 +1,4 @@
-"""What convex heads are trained and tested on: token features of two sets of images that do not meet."""
+"""What convex heads are trained and tested on: token features of two disjoint sets of images."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,12 +20,12 @@ from vitscope.models.subject import Subject
 from vitscope.runs.spec import Spec
 
 HELD_OUT = 0.2
-"""Share of the images that is tested on where the data have no split for it."""
+"""Share of the images held out for the test if the data have no split for it."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeadImages:
-    """The images of both sides. ``held_out``: the test images were taken from those given, by a seed."""
+    """The images to train and to test on. ``held_out``: the test images were drawn from those given, by a seed."""
 
     training: Images
     test: Images
@@ -44,22 +44,22 @@ class HeadData:
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """Height and width of the tokens; None where prefix tokens stand before them."""
+        """Height and width of the tokens; None if prefix tokens come before them."""
         return None if self.training.prefix else self.training.grid
 
     @property
     def labels(self) -> Int[np.ndarray, " images"]:
-        """Of the training images."""
+        """The labels of the training images."""
         return self.training.targets
 
     @cached_property
     def test_labels(self) -> Int[np.ndarray, " images"]:
-        """Of the test images, in the training images' classes."""
+        """The labels of the test images, in the training images' classes."""
         return in_classes(self.test.targets, self.test.classes, self.training.classes, self.images.test.name)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of the images."""
+        """What a reader must know about the images."""
         notes = [*self.subject.notes, *self.images.training.notes, *self.images.test.notes]
         if self.images.held_out:
             notes.append(
@@ -69,13 +69,13 @@ class HeadData:
         unseen = sorted(set(self.test_labels.tolist()) - set(self.labels.tolist()))
         if unseen:
             notes.append(
-                f"{len(unseen)} of the test images' classes have no training image, and no head can name them."
+                f"{len(unseen)} of the test images' classes have no training image, so no head can predict them."
             )
         broken = (*self.training.broken, *self.test.broken)
         return (*dict.fromkeys(notes), *(f"{one.name} was left out: {one.reason}" for one in broken))
 
     def make_spec(self, verb: str, settings: Mapping[str, object]) -> Spec:
-        """A question about heads on these features."""
+        """The spec of a question about heads on these features."""
         test = self.images.test
         tested = {"name": test.name, "count": len(test), "fingerprint": test.fingerprint}
         tokens = {**asdict(self.recipe), "grid": list(self.training.grid), "tokens": self.training.tokens.shape[1]}
@@ -84,14 +84,14 @@ class HeadData:
         )
 
 
-def divided(images: Images, test: Images | None, seed: int) -> HeadImages:
-    """The images to train and to test on: a stratified fifth is held out by ``seed`` where there are none to test on.
+def divide_images(images: Images, test: Images | None, seed: int) -> HeadImages:
+    """The images to train and to test on: without test images, ``seed`` draws a stratified fifth to hold out.
 
-    Raises ``UserError`` where images are unlabelled, or too few to hold some out.
+    Raises ``UserError`` if images are unlabelled, or too few to hold some out.
     """
     for one in (images, test):
         if one is not None and one.labels is None:
-            raise UserError(f"{one.name} has no labels, which a head is trained and tested by; name them with --label.")
+            raise UserError(f"{one.name} has no labels, which a head needs; name them with --label.")
     if test is not None:
         return HeadImages(images, test, False)
     labels = images.labels
@@ -118,7 +118,7 @@ def head_data(
     progress: Progress = silent,
     executor: AbstractExecutor | None = None,
 ) -> HeadData:
-    """The features of both sides, from ``folder`` or computed and kept there, one side after the other."""
+    """The features of both sides, from ``folder`` or computed and stored there, one side after the other."""
     recipe = fit_recipe(subject, recipe)
     take = partial(extract, folder=folder, batch_size=batch_size, seed=seed, progress=progress, executor=executor)
     training = take(subject, images.training, recipe)
@@ -138,9 +138,9 @@ def fit_recipe(subject: Subject, recipe: TokenRecipe) -> TokenRecipe:
 def in_classes(
     labels: Int[np.ndarray, " images"], names: tuple[str, ...] | None, wanted: tuple[str, ...] | None, source: str
 ) -> Int[np.ndarray, " images"]:
-    """Labels that number ``names`` as numbers of ``wanted``; as they are where either is unknown.
+    """Labels that number ``names``, as numbers of ``wanted``; unchanged if either is unknown.
 
-    Raises ``UserError`` for a class that is not wanted.
+    Raises ``UserError`` for a class that is not in ``wanted``.
     """
     if names is None or wanted is None or names == wanted:
         return labels

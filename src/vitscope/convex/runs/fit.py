@@ -16,9 +16,9 @@ from vitscope.convex.runs.data import HeadData
 from vitscope.convex.runs.group import (
     BURER_MONTEIRO,
     UNRAVELING,
-    Words,
+    GroupWords,
     accuracy,
-    certified,
+    certificate_claim,
     effective_rank,
     exact,
     group,
@@ -38,6 +38,7 @@ from vitscope.runs.run import Run
 from vitscope.runs.spec import Spec
 
 _NEGLIGIBLE = 1e-6
+"""Heads up to this share of the largest are remains of dead ones, as the solvers drop them."""
 
 TOP1 = Quantity(
     "top1", "Test top-1 accuracy", "1", "Share of the test images whose class is predicted.", "Larger is better."
@@ -77,25 +78,25 @@ HEADS = Quantity(
     "heads",
     "Heads",
     "heads",
-    "Rank of the lifted variables: as many heads has the smallest network that is the optimum.",
+    "Rank of the lifted variables: the number of heads of the smallest optimal network.",
     "Neither; fewer are cheaper.",
 )
 BETA = Quantity(
-    "penalty", "Beta", "nats", "Weight of the penalty, half the sum of all squared weights.", "Neither by itself."
+    "penalty", "Beta", "nats", "Weight of the penalty, half the sum of all squared weights.", "Neither on its own."
 )
-SECONDS = Quantity("fit_seconds", "Time of the fit", "s", "Wall time of the fit, features not counted.", "Smaller.")
+SECONDS = Quantity("fit_seconds", "Time of the fit", "s", "Wall time of the fit, without the features.", "Smaller.")
 _GAP_SO_FAR = Quantity(
     "gap_so_far",
     "Relative gap so far",
     "%",
-    "Best objective so far over the lower bound or the estimate of one, less 1, in the working precision.",
+    "Best objective so far over the lower bound or the estimate of one, minus 1, in the working precision.",
     "Smaller is better; 0 is the optimum. Only the last one is certified.",
 )
 _BOUND_SO_FAR = Quantity(
     "bound_so_far",
     "Lower bound so far",
     "nats",
-    "The best lower bound, or what one would probably be where computing it costs more than a step.",
+    "The best lower bound, or what one would probably be if computing it costs more than a step.",
     "Larger is better. Estimates are too large rather than too small.",
 )
 _HEADS_SO_FAR = Quantity("heads_so_far", "Heads so far", "heads", "Heads of the best point so far.", "Neither.")
@@ -110,11 +111,11 @@ SINGULAR = Quantity(
     "singular_value",
     "Singular value",
     "1",
-    "Of the lifted variable: the squared weights of one head in the optimal network, half of them on either side.",
+    "Singular value of the lifted variable: half the squared weights of one head in the optimal network.",
     "Neither.",
 )
 
-HEAD_WORDS = Words(
+HEAD_WORDS = GroupWords(
     "Convex head",
     "How good is the head?",
     r"""A head trained to certified global optimality on tokens of the frozen model.
@@ -123,31 +124,31 @@ HEAD_WORDS = Words(
 
     with the cross-entropy :math:`\ell` in nats and outputs that are means over tokens. The certificate is in float64:
     the loss's gradient, scaled until it is feasible, gives a lower bound of the optimum. The error of an accuracy is
-    the standard deviation over 1000 bootstrap samples of the images. Of an ensemble the objective is the first
-    member's and the gap the largest; heads are added up.""",
+    the standard deviation over 1000 bootstrap samples of the images. For an ensemble the objective is the first
+    member's, the gap the largest, and the heads are summed.""",
     (UNRAVELING, BURER_MONTEIRO),
 )
-TRAINING_WORDS = Words(
+TRAINING_WORDS = GroupWords(
     "Way to the optimum",
     "How far is it from the optimum?",
     """Relative gap, objective and lower bound so far, over the time since the fit began, in working precision. On the
-    way the bound is often an estimate: what has not been looked at may lower it, and then the gap rises. Of an
-    ensemble the first member's; where beta was chosen, of the last fit, which starts from the chosen one.""",
+    way the bound is often an estimate: what has not been searched may lower it, and then the gap rises. For an ensemble
+    this is the first member; if beta was chosen, it is the last fit, which starts from the chosen one.""",
     (BURER_MONTEIRO,),
 )
-SPECTRUM_WORDS = Words(
+SPECTRUM_WORDS = GroupWords(
     "Singular values",
     "How many heads does it need?",
     """Singular values of each lifted variable, one for each gate (and group of a block FNO), largest first. Each is one
-    head; the others are zero, or below a millionth of the largest, so their number is the rank. Of an ensemble the
-    first member's. The effective rank is the exponential of the entropy of all of them as shares of their sum (Roy and
-    Vetterli 2007).""",
+    head; the others are zero, or below a millionth of the largest, so their number is the rank. For an ensemble they
+    are the first member's. The effective rank is the exponential of the entropy of all of them as shares of their sum
+    (Roy and Vetterli 2007).""",
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted head, and how long that took; ``resumed``: it went on where it was interrupted before."""
+    """A fitted head, and how long that took; ``resumed``: the fit continued one that was interrupted."""
 
     head: AbstractConvexClassifier
     seconds: float
@@ -162,16 +163,16 @@ class Fitted:
     def count(self) -> int:
         """Heads of all members, as :func:`sizes_of` counts them."""
         trained = self.head.trained_
-        return sum(len(sizes) for member in trained.members for sizes in sizes_of(balanced(trained, member).heads))
+        return sum(len(sizes) for member in trained.members for sizes in sizes_of(balance_heads(trained, member).heads))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of the fit."""
+        """What a reader must know about the fit."""
         certificate, notes = self.head.certificate_, list[str]()
         if self.head.interrupted_:
             notes.append("The fit was interrupted: this is its best point.")
         if self.resumed:
-            notes.append("The fit was interrupted and went on from its best point; its time is that since then.")
+            notes.append("The fit was interrupted and continued from its best point; its time is that since then.")
         if certificate.heads == 0:
             notes.append(no_heads(certificate.slack * self.head.beta_, self.head.beta_))
         return tuple(notes)
@@ -193,7 +194,7 @@ def right(head: AbstractConvexClassifier, data: HeadData) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FitQuestion(AbstractHeadQuestion):
-    """One head of a kind, fitted and tested; the head itself lies beside its run."""
+    """One head of a kind, fitted and tested; the head itself is stored beside its run."""
 
     kind: str
     beta: Beta
@@ -216,24 +217,24 @@ class FitQuestion(AbstractHeadQuestion):
         head = {"kind": self.kind, "beta": self.beta, "seed": self.seed, **asdict(self.settings)}
         return self.data.make_spec("head fit", {"head": head})
 
-    def kept(self, plan: Plan) -> int:
-        """1 if a fit was finished and its run was not, else 0."""
+    def kept_amount(self, plan: Plan) -> int:
+        """1 if a fit was finished but its run was not, else 0."""
         head = self._read_head(plan)
         return int(head is not None and not head.interrupted_)
 
     def describe_kept(self, plan: Plan) -> str:
-        """How far from the optimum the head is that an interrupted fit left."""
+        """What an interrupted fit left, and at most how far from the optimum it is."""
         head = self._read_head(plan)
         if head is None or plan.store is None:
-            return "nothing of the fit is kept"
+            return "nothing of the fit is saved"
         if not head.interrupted_:
-            return "the fitted head is kept"
+            return "the fitted head is saved"
         gap = Fitted(head, 0.0).gap
         far = f"at most {100 * gap:.2g} %" if isfinite(gap) else "by an unknown share"
         return f"{Path(plan.store.url) / HEAD_FILE} holds its best point, {far} above the optimum"
 
     def make_unfinished(self, plan: Plan) -> Run | None:
-        """The run of an interrupted fit's best point, which is not kept as a run."""
+        """The run of an interrupted fit's best point, which is not stored as a run."""
         head = self._read_head(plan)
         if head is None or not head.interrupted_:
             return None
@@ -242,12 +243,12 @@ class FitQuestion(AbstractHeadQuestion):
     def answer(self, plan: Plan) -> Answer:
         """The head and its run.
 
-        An interrupt is raised again once the best point so far is kept: as a part, which a plan that resumes begins
-        with, and as the folder's ``head.safetensors``. A finished head is kept as a part until its run is.
+        An interrupt is raised again once the best point so far is stored: as a part, from which a plan that resumes
+        continues, and as the folder's ``head.safetensors``. A finished head is stored as a part until its run is.
         """
         if plan.store is not None and not plan.store.is_local:
             where = plan.store.url
-            raise UserError(f"A head is saved into a folder of this machine, and {where} is not; give another --out.")
+            raise UserError(f"A head is saved into a local folder, but {where} is not one; give another --out.")
         fit = self.fit(self._read_head(plan) if plan.resume else None, plan)
         content = to_bytes(fit.head)
         if plan.store is not None:
@@ -259,7 +260,7 @@ class FitQuestion(AbstractHeadQuestion):
         return Answer(self.run(fit, plan), {HEAD_FILE: content})
 
     def fit(self, before: AbstractConvexClassifier | None, plan: Plan) -> Fitted:
-        """The head: ``before``, this very head, goes on if it was interrupted, and is the answer if it was not."""
+        """The fitted head: ``before`` if it was finished, else a fit that continues from it or starts anew."""
         if before is not None and not before.interrupted_:
             return Fitted(before, before.history_[-1].seconds)
         grid = self.data.grid
@@ -272,7 +273,7 @@ class FitQuestion(AbstractHeadQuestion):
     def run(self, made: Fitted, plan: Plan) -> Run:
         """The run of a fitted head."""
         head, data = made.head, self.data
-        first = balanced(head.trained_, head.trained_.members[0])
+        first = balance_heads(head.trained_, head.trained_.members[0])
         groups = {
             "convex-head": self._head(made),
             "convex-training": training_group(made),
@@ -283,7 +284,9 @@ class FitQuestion(AbstractHeadQuestion):
         kinds = [one.kind for one in head.certificates_]
         worst = max(head.certificates_, key=lambda one: one.relative_gap)
         gaps = [one.relative_gap for one in head.certificates_]
-        claim = certified(gaps, kinds, self.settings.tol, "The head is", worst.advice, "convex-training/objective")
+        claim = certificate_claim(
+            gaps, kinds, self.settings.tol, "The head is", worst.advice, "convex-training/objective"
+        )
         return self.make_run(groups, (claim,), made.notes, made.seconds, plan)
 
     def _read_head(self, plan: Plan) -> AbstractConvexClassifier | None:
@@ -313,13 +316,13 @@ class FitQuestion(AbstractHeadQuestion):
         )
 
 
-def balanced(trained: Trained, member: Member) -> Member:
+def balance_heads(trained: Trained, member: Member) -> Member:
     """A member with heads that are orthogonal and balanced, largest first in every term; ReLU heads as they are."""
-    return member if trained.relu else replace(member, heads=member.heads.compressed())
+    return member if trained.relu else replace(member, heads=member.heads.compress())
 
 
 def term_names(head: AbstractConvexClassifier) -> list[str]:
-    """What the terms are called: the gate's number, and the group's where there are several."""
+    """The terms' names: the gate's number, and the group's if there are several."""
     groups = head.trained_.block.groups()
     numbers = range(len(head.trained_.members[0].terms))
     return [f"gate {t // groups + 1}" + (f", group {t % groups + 1}" if groups > 1 else "") for t in numbers]
@@ -355,7 +358,7 @@ def spectrum_group(made: Fitted, member: Member) -> xr.Dataset:
 def sizes_of(heads: Heads) -> list[np.ndarray]:
     """The sizes of each term's heads, largest first: for balanced heads the singular values of its lifted variable.
 
-    Heads below a millionth of the largest of all terms are what is left of dead ones, and are not counted.
+    Heads up to a millionth of the largest of all terms are remains of dead ones and are not counted.
     """
     sizes = [
         np.sort((factors.left.double().norm(dim=1) * factors.right.double().flatten(1).norm(dim=1)).cpu().numpy())[::-1]

@@ -25,8 +25,8 @@ UNRAVELING = (
 
 
 @dataclass(frozen=True)
-class Words:
-    """What stands above a group on the page."""
+class GroupWords:
+    """The heading of a group on the page, and its definition."""
 
     title: str
     question: str
@@ -34,7 +34,7 @@ class Words:
     references: tuple[str, ...] = (UNRAVELING,)
 
 
-def group(words: Words, parts: Sequence[xr.Dataset]) -> xr.Dataset:
+def group(words: GroupWords, parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """Quantities as one group, the first of them its headline."""
     merged = xr.merge(parts, combine_attrs="override", join="outer", compat="no_conflicts")
     ordered = [str(name) for part in parts for name in part.data_vars]
@@ -46,17 +46,17 @@ def group(words: Words, parts: Sequence[xr.Dataset]) -> xr.Dataset:
 def exact(
     quantity: Quantity, values: Float[np.ndarray, "..."] | float, dims: tuple[str, ...], coords: Mapping[str, object]
 ) -> xr.Dataset:
-    """A quantity that is computed and not estimated: its error is 0 and it is over no samples."""
+    """A quantity that is computed, not estimated: its error is 0, and so is its number of samples."""
     mean = np.where(np.isfinite(values), np.asarray(values, dtype=np.float64), np.nan)
     return label_quantity(quantity, dims, mean, np.zeros(mean.shape), np.zeros(mean.shape, np.int64), coords)
 
 
 def number(quantity: Quantity, value: float) -> xr.Dataset:
-    """The same without an axis."""
+    """A computed quantity without an axis."""
     return exact(quantity, value, (), {})
 
 
-def resampled(values: Float64[np.ndarray, " images"], seed: int) -> Float64[np.ndarray, " resamples"]:
+def resample_means(values: Float64[np.ndarray, " images"], seed: int) -> Float64[np.ndarray, " resamples"]:
     """The means of 1000 samples of the images, drawn with replacement by ``seed``."""
     random = np.random.default_rng(seed)
     count = len(values)
@@ -69,10 +69,10 @@ def accuracy(
     """The share of images that are right, with its bootstrap error over images: a number, or over an axis.
 
     ``right`` has, for each entry of the axis, how right each image is (0 or 1, or a mean over seeds). ``axis`` is
-    nothing, or the axis' name and its entries.
+    empty, or the axis' name and its entries.
     """
     means = np.array([one.mean() for one in right])
-    errors = np.array([resampled(one, seed).std(ddof=1) for one in right])
+    errors = np.array([resample_means(one, seed).std(ddof=1) for one in right])
     counts = np.array([len(one) for one in right])
     if not axis:
         return label_quantity(quantity, (), means.squeeze(), errors.squeeze(), counts.squeeze(), {})
@@ -81,7 +81,7 @@ def accuracy(
 
 
 def effective_rank(values: NDArray[np.float64]) -> float:
-    r"""The exponential of the entropy of :math:`s_i / \sum_j s_j` (Roy and Vetterli 2007); 0 where there are none."""
+    r"""The exponential of the entropy of :math:`s_i / \sum_j s_j` (Roy and Vetterli 2007); 0 if there are none."""
     shares = values[values > 0]
     if not shares.size:
         return 0.0
@@ -89,10 +89,12 @@ def effective_rank(values: NDArray[np.float64]) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def certified(gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str, said: str, evidence: str) -> Claim:
+def certificate_claim(
+    gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str, said: str, evidence: str
+) -> Claim:
     """The claim that fits are certified: every relative gap is at most ``tol``; heuristic certificates decide nothing.
 
-    ``said`` is the advice of the certificate with the largest gap; where that is small enough its first sentence is.
+    ``said`` is the advice of the certificate with the largest gap; if that is small enough, only its first sentence.
     """
     worst = max(gaps)
     said = said if worst > tol else f"{said.split('. ')[0].rstrip('.')}."
@@ -103,7 +105,7 @@ def certified(gaps: Sequence[float], kinds: Sequence[str], tol: float, what: str
         Verdict.FAILS: (ClaimKind.PROBLEM, f"The certificate does not reach {100 * tol:g} %: a better head may exist."),
         Verdict.UNDECIDED: (
             ClaimKind.LOOK,
-            "The bound on the optimum was only searched for, so that it certifies nothing.",
+            "The bound on the optimum was only searched for, so it certifies nothing.",
         ),
     }[verdict]
     return Claim(

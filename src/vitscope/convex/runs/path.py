@@ -28,9 +28,9 @@ from vitscope.convex.runs.fit import (
 from vitscope.convex.runs.group import (
     BURER_MONTEIRO,
     UNRAVELING,
-    Words,
+    GroupWords,
     accuracy,
-    certified,
+    certificate_claim,
     effective_rank,
     exact,
     group,
@@ -38,55 +38,56 @@ from vitscope.convex.runs.group import (
 )
 from vitscope.convex.runs.piece import AbstractPiece, pack_arrays, unpack_arrays
 from vitscope.convex.runs.question import AbstractPiecewiseQuestion, stopwatch, watch
-from vitscope.convex.solver import Step, solve
+from vitscope.convex.solver import SolverStep, solve
 from vitscope.convex.tokens import TokenSource
-from vitscope.convex.trained import Trained, trained_of
+from vitscope.convex.trained import Trained, make_trained
 from vitscope.engine.plan import Plan
 from vitscope.engine.question import Answer
 from vitscope.measurement.quantity import Quantity
 from vitscope.runs.spec import Spec
 
 SPAN = 1e-3
+"""The smallest beta of the path, relative to the largest that leaves any head: a free choice."""
 LEADING = 8
-"""Singular values that are kept of each point."""
+"""Singular values shown of each point."""
 
 _LARGEST = Quantity(
     "largest_penalty",
     "Largest beta that matters",
     "nats",
-    "From this weight of the penalty on no head is worth its price; the path's axis is in units of it.",
+    "At this weight of the penalty, or above, no head is worth its price; the path's axis is in units of it.",
     "Neither.",
 )
-_WORDS = Words(
+_WORDS = GroupWords(
     "Regularisation path",
     "What does the penalty cost and save?",
-    r"""Heads under a falling penalty, each fit begun with the heads of the one before: :math:`\beta` falls
+    r"""Heads under a falling penalty, each fit starting from the heads of the one before: :math:`\beta` falls
     geometrically from the largest that leaves any head to a thousandth of it. The error of an accuracy is the standard
     deviation over 1000 bootstrap samples of the images.""",
     (UNRAVELING, BURER_MONTEIRO),
 )
-_RANK_WORDS = Words(
+_RANK_WORDS = GroupWords(
     "Rank along the path",
     "How many heads does it need?",
     """The number of heads (the rank of all lifted variables together) and the effective rank, the exponential of the
     entropy of their singular values as shares of their sum (Roy and Vetterli 2007).""",
 )
-_SPECTRUM_WORDS = Words(
+_SPECTRUM_WORDS = GroupWords(
     "Singular values along the path",
     "How many heads does it need?",
     "The 8 largest singular values of all lifted variables together: each is the size of one head, and a line begins "
     "where its head does.",
 )
-_CERTIFICATE_WORDS = Words(
+_CERTIFICATE_WORDS = GroupWords(
     "Certificates along the path",
     "How far is it from the optimum?",
-    "Objective and lower bound of every point, each certified by itself, in float64.",
+    "Objective and lower bound of every point, each certified separately, in float64.",
     (BURER_MONTEIRO,),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Point(AbstractPiece):
+class PathPoint(AbstractPiece):
     """One beta's fit: its certificate, what it predicts, and its heads as singular values."""
 
     largest: float
@@ -104,7 +105,7 @@ class Point(AbstractPiece):
     heads: Heads
 
     def to_bytes(self) -> bytes:
-        """Every number, and the heads side by side."""
+        """Every field, and both sides of the heads, as arrays."""
         plain = {name: value for name, value in vars(self).items() if name != "heads"}
         sides = {
             f"{side}{t}": getattr(one, side).cpu().numpy()
@@ -114,7 +115,7 @@ class Point(AbstractPiece):
         return pack_arrays({**plain, **sides})
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "Point":
+    def from_bytes(cls, content: bytes) -> "PathPoint":
         """The point whose :meth:`to_bytes` these are."""
         found = unpack_arrays(content)
         count = sum(name.startswith("left") for name in found)
@@ -146,8 +147,8 @@ class PathQuestion(AbstractPiecewiseQuestion):
         """A point for each beta, the largest first."""
         return tuple(f"point-{place:03d}" for place in range(self.settings.betas))
 
-    def kept(self, plan: Plan) -> int:
-        """How many points are kept before the first that is not: each begins with the heads of the one before."""
+    def kept_amount(self, plan: Plan) -> int:
+        """The number of stored points before the first missing one: each starts from the heads of the one before."""
         kept = () if plan.store is None else plan.store.parts(self.spec, wanted=self.parts)
         return next((place for place, name in enumerate(self.parts) if name not in kept), self.total)
 
@@ -162,14 +163,14 @@ class PathQuestion(AbstractPiecewiseQuestion):
         seconds, step = stopwatch(), watch(plan, self.title)
         relative = relative_betas(self.settings.betas)
 
-        def make(name: str, before: Mapping[str, Point]) -> Point:
+        def make(name: str, before: Mapping[str, PathPoint]) -> PathPoint:
             last = [*before.values()][-1:]
             largest = last[0].largest if last else largest_beta(self.problem)
             return self._point(largest, largest * float(relative[len(before)]), last[0].heads if last else None, step)
 
-        points = [*self.make_pieces(plan, Point.from_bytes, make).values()]
+        points = [*self.make_pieces(plan, PathPoint.from_bytes, make).values()]
         worst = max(points, key=lambda point: point.relative_gap)
-        claim = certified(
+        claim = certificate_claim(
             [point.relative_gap for point in points],
             [point.kind for point in points],
             self.settings.tol,
@@ -179,7 +180,9 @@ class PathQuestion(AbstractPiecewiseQuestion):
         )
         return Answer(self.make_run(path_groups(points, self.seed), (claim,), (), seconds(), plan))
 
-    def _point(self, largest: float, beta: float, start: Heads | None, watch: Callable[[Step], None]) -> Point:
+    def _point(
+        self, largest: float, beta: float, start: Heads | None, watch: Callable[[SolverStep], None]
+    ) -> PathPoint:
         problem, seconds = self.problem.with_beta(beta), stopwatch()
         tol, most = self.settings.tol, self.settings.max_passes
         solution = solve(problem, start, tol=tol, max_passes=most, watch=watch)
@@ -187,10 +190,10 @@ class PathQuestion(AbstractPiecewiseQuestion):
             raise KeyboardInterrupt
         took = seconds()
         certificate = solution.certificate
-        balanced = solution.heads if problem.relu else solution.heads.compressed()
+        balanced = solution.heads if problem.relu else solution.heads.compress()
         values = np.sort(np.concatenate(sizes_of(balanced)))[::-1]
-        data, trained = self.data, trained_of(problem, balanced)
-        return Point(
+        data, trained = self.data, make_trained(problem, balanced)
+        return PathPoint(
             largest,
             beta,
             certificate.primal,
@@ -214,11 +217,11 @@ class PathQuestion(AbstractPiecewiseQuestion):
 
 
 def relative_betas(count: int) -> Float64[np.ndarray, " betas"]:
-    """So many betas relative to the largest that leaves any head, falling geometrically to a thousandth of it."""
+    """``count`` betas, relative to the largest that leaves any head, falling geometrically to a thousandth of it."""
     return np.geomspace(1.0, SPAN, count + 1)[1:]
 
 
-def path_groups(points: Sequence[Point], seed: int) -> dict[str, xr.Dataset]:
+def path_groups(points: Sequence[PathPoint], seed: int) -> dict[str, xr.Dataset]:
     """Accuracy, rank, singular values and certificates over beta."""
     relative = relative_betas(len(points))
     beta = {"beta": ("beta", relative, {"long_name": "beta, relative to the largest that matters", "scale": "log"})}
@@ -227,7 +230,7 @@ def path_groups(points: Sequence[Point], seed: int) -> dict[str, xr.Dataset]:
     for row, point in zip(values, points, strict=True):
         row[: len(point.values)] = point.values[:LEADING]
 
-    def over(quantity: Quantity, of: Callable[[Point], float]) -> xr.Dataset:
+    def over(quantity: Quantity, of: Callable[[PathPoint], float]) -> xr.Dataset:
         return exact(quantity, np.array([of(point) for point in points]), ("beta",), beta)
 
     accuracies = (

@@ -1,4 +1,4 @@
-"""Pieces of an answer about heads: what one fit came to, as bytes in which nothing can run code."""
+"""Pieces of an answer about heads: the result of one fit, as bytes that cannot run code."""
 
 import io
 from abc import ABC, abstractmethod
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 
 class AbstractPiece(ABC):
-    """What one fit came to."""
+    """The result of one fit."""
 
     @abstractmethod
     def to_bytes(self) -> bytes:
-        """The piece as it is kept."""
+        """The piece as it is stored."""
 
 
 def pack_arrays(values: Mapping[str, Any]) -> bytes:
-    """Arrays, numbers and words by name, as the bytes of an ``.npz`` file."""
+    """Arrays, numbers and strings by name, as the bytes of an ``.npz`` file."""
     file = io.BytesIO()
     cast(Any, np.savez)(file, **{name: np.asarray(value) for name, value in values.items()})
     return file.getvalue()
 
 
 def unpack_arrays(content: bytes) -> dict[str, Any]:
-    """What :func:`pack_arrays` made into bytes; arrays without an axis come back as numbers and words."""
+    """The values that :func:`pack_arrays` packed; arrays without an axis come back as numbers and strings."""
     with np.load(io.BytesIO(content), allow_pickle=False) as kept:
         arrays = cast("Mapping[str, NDArray[Any]]", kept)
         return {name: value.item() if value.ndim == 0 else value for name, value in arrays.items()}

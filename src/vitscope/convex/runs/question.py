@@ -12,10 +12,10 @@ import xarray as xr
 from vitscope.convex.runs.data import HeadData
 from vitscope.convex.runs.piece import AbstractPiece
 from vitscope.convex.runs.settings import HeadSettings
-from vitscope.convex.solver import Step
+from vitscope.convex.solver import SolverStep
 from vitscope.engine.plan import Plan
 from vitscope.engine.question import AbstractQuestion
-from vitscope.measurement.claim import Claim, foremost
+from vitscope.measurement.claim import Claim, sort_claims
 from vitscope.runs.provenance import provenance
 from vitscope.runs.run import Run, make_run
 
@@ -41,11 +41,11 @@ class AbstractHeadQuestion(AbstractQuestion, ABC):
         origin = provenance(seconds, plan.command)
         all_notes = (*notes, *self.data.notes)
         run = make_run(self.spec, groups, len(self.data.labels), provenance=origin, notes=all_notes)
-        return run.with_claims(foremost(claims))
+        return run.with_claims(sort_claims(claims))
 
 
 class AbstractPiecewiseQuestion(AbstractHeadQuestion, ABC):
-    """A question that is answered fit by fit; each finished one is kept as a part, by its name."""
+    """A question that is answered fit by fit; each finished fit is stored as a part, by its name."""
 
     @property
     @abstractmethod
@@ -54,20 +54,20 @@ class AbstractPiecewiseQuestion(AbstractHeadQuestion, ABC):
 
     @property
     def total(self) -> int:
-        """How many pieces there are."""
+        """The number of pieces."""
         return len(self.parts)
 
-    def kept(self, plan: Plan) -> int:
+    def kept_amount(self, plan: Plan) -> int:
         """How many pieces an interrupted attempt left in the plan's folder."""
         return 0 if plan.store is None else len(plan.store.parts(self.spec, wanted=self.parts))
 
     def make_pieces(
         self, plan: Plan, read: Callable[[bytes], Piece], make: Callable[[str, Mapping[str, Piece]], Piece]
     ) -> dict[str, Piece]:
-        """All pieces: those kept if the plan resumes, and the others by ``make``, each kept as soon as it is there.
+        """All pieces: the stored ones if the plan resumes, the others by ``make``, each stored as soon as it is made.
 
-        ``make`` is given a piece's name and all that are before it. An interrupt is raised again; the piece under way
-        is then not kept.
+        ``make`` takes a piece's name and all pieces before it. An interrupt is raised again; the piece under way is
+        then lost.
         """
         kept = plan.store.parts(self.spec, read, self.parts) if plan.store is not None and plan.resume else {}
         found = dict[str, Piece]()
@@ -82,19 +82,19 @@ class AbstractPiecewiseQuestion(AbstractHeadQuestion, ABC):
         return found
 
 
-def watch(plan: Plan, text: str) -> Callable[[Step], None]:
-    """Tells the plan of every step of a solver, after this text."""
+def watch(plan: Plan, text: str) -> Callable[[SolverStep], None]:
+    """A callback that tells the plan of every step of a solver, after this text."""
     plan.tell(text)
     return lambda step: plan.tell(f"{text}: {describe_step(step)}")
 
 
-def describe_step(step: Step) -> str:
+def describe_step(step: SolverStep) -> str:
     """Objective, estimated gap and heads of the best point so far."""
     bound = f"gap about {100 * step.gap:.2g} %" if isfinite(step.gap) else "no bound yet"
     return f"objective {step.primal:.4g}, {bound}, {step.heads} heads"
 
 
 def stopwatch() -> Callable[[], float]:
-    """The seconds since this was called, whenever it is called."""
+    """A function that returns the seconds since this call."""
     began = perf_counter()
     return lambda: perf_counter() - began

@@ -1,4 +1,4 @@
-"""What a convex head's fit is asked for, and the estimator that answers it."""
+"""The settings of a convex head's fit, and the estimator that they make."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,13 +18,13 @@ class HeadSettings:
     """What all convex heads share; each field is a flag of ``vitscope head``."""
 
     activation: Literal["linear", "gated-relu", "relu"] = "gated-relu"
-    """What stands between a head's two maps: nothing, a ReLU whose gates are drawn by --seed, or the ReLU itself, whose
+    """The activation between a head's two maps: none, a ReLU whose gates are drawn by --seed, or the ReLU itself, whose
     certificate is heuristic."""
     gates: int = 4
     """Number of gates of the gated ReLU. Time and memory grow with them: an attention head on 2,000 images of 49 tokens
     of width 64 takes about 12 seconds a gate on one core (6 in all with the linear activation)."""
     tol: float = 1e-2
-    """Certified relative gap at which a fit ends: 1e-2 is below what accuracy sees."""
+    """Certified relative gap at which a fit ends: 1e-2 is too small to show in the accuracy."""
     betas: int = 20
     """Values of beta on a path, from the largest that leaves any head down to a thousandth of it; each takes a fit, the
     small ones longest."""
@@ -33,12 +33,12 @@ class HeadSettings:
     class_weight: Literal["balanced", "none"] = "none"
     """Whether every class gets the same share of the loss, however many images it has."""
     validation: float = 0.2
-    """Share of the training images held out where beta is chosen."""
+    """Share of the training images held out to choose beta."""
     max_passes: int = 2000
     """Passes over the images after which a fit ends, certified or not."""
 
     def check(self, kinds: Sequence[str], beta: Beta = "auto") -> None:
-        """Raise ``UserError`` for what no tokens could make right; done before any are extracted."""
+        """Raise ``UserError`` for settings that are wrong whatever the tokens, before any are extracted."""
         for kind in kinds:
             self.estimator(kind, beta, seed=0, grid=None, device="cpu").check()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitscope.convex.block import Term
 from vitscope.convex.runs.data import HeadData
-from vitscope.convex.runs.group import Words, exact, group
+from vitscope.convex.runs.group import GroupWords, exact, group
 from vitscope.convex.trained import Member, Trained
 from vitscope.measurement.quantity import Quantity
 from vitscope.models.subject import Preprocessing
@@ -23,10 +23,10 @@ SHOWN_HEADS = 3
 CLUSTERED_HEADS = 8
 CLUSTERS = 4
 READ = 256
-"""Training images, at most, of which a kind of head takes further readings."""
+"""A kind of head takes further readings on at most this many training images."""
 _PIXELS = 56
 _CONSTANT = 1e-9
-"""Weights whose deviation is at most this part of the largest weight do not vary but for rounding."""
+"""Weights whose deviation is at most this share of the largest weight vary only by rounding."""
 
 _LUMINANCE = Quantity(
     "luminance",
@@ -39,20 +39,20 @@ _CLUSTERS = Quantity(
     "token_cluster",
     "Cluster of patches",
     "1",
-    "Patches to which the leading heads give alike weights; cluster 1 has most patches.",
+    "Patches to which the leading heads give similar weights; cluster 1 has the most patches.",
     "Neither.",
 )
 _REST = """
 
-    Shown are the heads with the largest singular values, under whatever gate. Tokens are standardised as in the fit.
-    Clusters: k-means, seeded, of the patches of these examples by the weights of up to 8 heads, each head's brought to
-    mean 0 and variance 1 within each image. Examples are test images, drawn by the seed, of each class in
-    proportion to its size. Of an ensemble the first member's."""
+    The heads shown have the largest singular values, under any gate. Tokens are standardised as in the fit. Clusters:
+    seeded k-means of the patches of these examples by the weights of up to 8 heads, each head's scaled to mean 0 and
+    variance 1 within each image. Examples are test images, drawn by the seed, of each class in proportion to its size.
+    For an ensemble, all is of the first member."""
 
 
 @dataclass(frozen=True)
 class Leading:
-    """A head among those of all terms."""
+    """The place of a head: its term, and its place among the term's heads."""
 
     term: int
     place: int
@@ -99,7 +99,7 @@ def token_group(trained: Trained, member: Member, data: HeadData, seed: int) -> 
     tokens = torch.from_numpy(np.array(data.test.tokens[rows], dtype=np.float64))
     weights = token_weights(trained, member, heads, trained.standardisation(tokens)).numpy()[:, :, data.test.prefix :]
     grid = weights.reshape(*weights.shape[:2], *data.test.grid)
-    clusters = clustered(weights, seed).reshape(len(rows), *data.test.grid)
+    clusters = cluster_tokens(weights, seed).reshape(len(rows), *data.test.grid)
     shown = grid[:, :SHOWN_HEADS]
     weight = Quantity("token_weight", "Weight of a patch", "1", "How much a head makes of the patch.", "Neither.")
     names = {"example": ("example", _names(data, rows), {"long_name": "image"})}
@@ -110,15 +110,15 @@ def token_group(trained: Trained, member: Member, data: HeadData, seed: int) -> 
         exact(weight, shown, ("example", "convex_head", "height", "width"), {**names, **place}),
         exact(_CLUSTERS, clusters.astype(np.float64), ("example", "height", "width"), names),
     )
-    words = Words("Weights of patches", "What does it look at?", trained.block.weight + _REST)
+    words = GroupWords("Weights of patches", "What does it look at?", trained.block.weight + _REST)
     return {"convex-tokens": group(words, parts)}
 
 
-def clustered(weights: Float64[np.ndarray, "images heads tokens"], seed: int) -> Int[np.ndarray, "images tokens"]:
+def cluster_tokens(weights: Float64[np.ndarray, "images heads tokens"], seed: int) -> Int[np.ndarray, "images tokens"]:
     """Clusters of tokens by their weights under all heads, from 1, the largest cluster first.
 
-    Each head's weights are brought to mean 0 and variance 1 within each image, so that tokens are compared with those
-    of their own image, whatever an image's weights are as a whole.
+    Each head's weights are scaled to mean 0 and variance 1 within each image, so tokens are compared with those of
+    their own image, whatever an image's weights are as a whole.
     """
     images, heads, tokens = weights.shape
     centred = weights - weights.mean(2, keepdims=True)
@@ -132,13 +132,13 @@ def clustered(weights: Float64[np.ndarray, "images heads tokens"], seed: int) ->
 
 
 def _examples(data: HeadData, seed: int) -> Int[np.ndarray, " examples"]:
-    """Rows of the test features."""
+    """The rows of the examples in the test features."""
     labelled = data.images.test.take(data.test.positions).sample(EXAMPLES, seed)
     return np.flatnonzero(np.isin(data.images.test.positions[data.test.positions], labelled.positions))
 
 
 def _names(data: HeadData, rows: Int[np.ndarray, " examples"]) -> list[str]:
-    """What the examples are called: their class, and their number among the test images."""
+    """The examples' names: their class, and their number among the test images."""
     classes = data.training.classes
     words = [str(label) if classes is None else classes[label] for label in data.test_labels[rows].tolist()]
     return [f"{word} ({number})" for word, number in zip(words, data.test.positions[rows].tolist(), strict=True)]
@@ -170,7 +170,7 @@ def _in_grey(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def further_groups(trained: Trained, member: Member, data: HeadData, seed: int) -> Mapping[str, xr.Dataset]:
-    """What the kind of head reads besides, of heads under fixed gates; on 256 training images at most."""
+    """The kind of head's further readings, of heads under fixed gates; on at most 256 training images."""
     if trained.relu or member.heads.count == 0:
         return {}
     rows = np.sort(np.random.default_rng(seed).permutation(len(data.labels))[:READ])

@@ -18,14 +18,27 @@ from vitscope.convex.solvers.parts.restricted import Restricted, feature_bytes, 
 from vitscope.measurement.errors import UserError
 
 Lifted = Sequence[Float[Tensor, "_ _ _"]]
-"""Lifted variables ``terms left inner_outputs``, those of one shape that follow each other stacked."""
+"""Lifted variables ``terms left inner_outputs``; consecutive ones of one shape are stacked."""
+
+ROUNDING = 1e3
+"""Times the rounding of the loss: a quadratic term up to this is not compared with the loss.
+
+The rounding is taken as ``eps / 10``, at least 1e-15 (losses are summed in float64): 1e-5 of the loss in float32 and
+1e-12 in float64. Too small, noise would double the constant again and again; too large, steps there are not checked.
+Either only affects speed: objectives are measured, and the certificate decides.
+"""
+SHRINKING, DOUBLING = 0.9, 2
+"""Factors of the step's constant after a step and after a failed try: every step tries a slightly longer one.
+
+Free choices that only affect speed: up to rounding, a step is taken only if the loss is below its model.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class _Map:
-    """Lifted variables to outputs and back.
+    """The map from lifted variables to outputs, and its adjoint.
 
-    Of all terms at once where the block knows how, by features where the problem's memory holds them, else by passes.
+    For all terms at once if the block knows how, by features if the problem's memory holds them, else by passes.
     """
 
     problem: Problem
@@ -47,10 +60,10 @@ class _Map:
         if self.joint is not None:
             return [self.joint.images(residual)]
         if self.space is not None:
-            return self.stacked(self.space.images(residual))
-        return self.stacked([self.problem.image(residual, term) for term in range(len(self.problem.terms))])
+            return self.stack_terms(self.space.images(residual))
+        return self.stack_terms([self.problem.image(residual, term) for term in range(len(self.problem.terms))])
 
-    def stacked(self, each: Sequence[Float[Tensor, "_ _"]]) -> Lifted:
+    def stack_terms(self, each: Sequence[Float[Tensor, "_ _"]]) -> Lifted:
         starts = accumulate(self.stacks, initial=0)
         return [torch.stack(list(each[at : at + size])) for at, size in zip(starts, self.stacks, strict=False)]
 
@@ -66,7 +79,7 @@ def _map(problem: Problem) -> _Map:
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """Lifted variables, the outputs that they give, and the objective there with its smooth part."""
+    """Lifted variables, their outputs, and the objective there with its smooth part."""
 
     lifted: Lifted
     outputs: Float[Tensor, "images rows outputs"]
@@ -81,34 +94,34 @@ class LiftedFista(AbstractSolver):
 
     .. math:: Z \leftarrow \mathrm{SVT}_{\beta/L}(Y - T^*(R) / L)
 
-    ``SVT`` lowers every singular value by beta/L, at least to zero. The step is found by backtracking, and the momentum
-    starts anew where the objective rises. Its memory and an iteration's decompositions grow with the lifted variables,
-    so it is for small ones; it has no rank to find and no other choices. Source: Beck and Teboulle 2009; O'Donoghue and
-    Candes 2015 (restart); Toh and Yun 2010 (nuclear norm).
+    ``SVT`` lowers every singular value by beta/L, but not below 0. The step is found by backtracking, and the momentum
+    restarts when the objective rises. Its memory and an iteration's decompositions grow with the lifted variables, so
+    it is for small ones; it needs no rank and no other settings. Source: Beck and Teboulle 2009; O'Donoghue and Candes
+    2015 (restart); Toh and Yun 2010 (nuclear norm).
     """
 
     checked: int = 10
-    """Iterations from one bound to the next."""
+    """Iterations from one bound to the next: a bound takes the spectral norms. Only affects speed."""
 
     def improve(self, problem: Problem, progress: Progress) -> Stopped:
-        """Step by step, with a bound every few steps."""
+        """Step after step, with a bound every few steps."""
         for term in problem.terms:
             left, inner, outputs = problem.shape(term)
             if min(left, inner * outputs) > SIDE:
                 raise UserError(
-                    f"The lifted variable has {left} x {inner * outputs} entries, too many for solver 'lifted'; take "
+                    f"The lifted variable has {left} x {inner * outputs} entries, too many for solver 'lifted'; use "
                     "'greedy'."
                 )
         by = _map(problem)
-        begun = by.stacked([factors.lifted() for factors in progress.heads.terms])
+        begun = by.stack_terms([factors.lift() for factors in progress.heads.terms])
         here = _point(by, begun, progress.heads.nuclear_norm)
         there, momentum, constant = here, 1.0, _curvature(by)
-        for step in range(10**9):
+        for step in range(10**9):  # without end: the passes run out
             images = by.images(problem.gradient(there.outputs))
             if step % self.checked == 0:
                 norm = max(float(torch.linalg.matrix_norm(image, 2).max()) for image in images)
-                progress.reached(_heads(problem, here), here.objective, dual_value(problem, there.outputs, norm))
-                if (ended := progress.ended()) is not None:
+                progress.record(_heads(problem, here), here.objective, dual_value(problem, there.outputs, norm))
+                if (ended := progress.stop_reason()) is not None:
                     return ended
             new, constant, tried = _step(by, there, images, constant)
             progress.passes += 1 + tried
@@ -116,21 +129,21 @@ class LiftedFista(AbstractSolver):
                 there, momentum = here, 1.0
                 continue
             faster = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-            there, here, momentum = _beyond(problem, here, new, (momentum - 1) / faster), new, faster
+            there, here, momentum = _extrapolate(problem, here, new, (momentum - 1) / faster), new, faster
         return "passes"
 
 
 def _step(by: _Map, there: _Point, images: Lifted, constant: float) -> tuple[_Point, float, int]:
-    """The proximal step at a constant for which the loss lies below its quadratic model; the next constant; the tries.
+    """The proximal step at a constant for which the loss is below its quadratic model; the next constant; the tries.
 
-    Where rounding hides the difference of the two, the constant is kept as it is.
+    If rounding hides the difference of the two, the constant stays as it is.
     """
     problem = by.problem
-    tried, rounding = 0, 1e3 * max(torch.finfo(problem.dtype).eps / 10, 1e-15) * abs(there.loss)
+    tried, rounding = 0, ROUNDING * max(torch.finfo(problem.dtype).eps / 10, 1e-15) * abs(there.loss)
     while True:
         tried += 1
         lower = [
-            thresholded(z - image / constant, problem.beta / constant)
+            threshold_singular_values(z - image / constant, problem.beta / constant)
             for z, image in zip(there.lifted, images, strict=True)
         ]
         new = _point(by, [matrices for matrices, _ in lower], sum(float(norms) for _, norms in lower))
@@ -140,14 +153,14 @@ def _step(by: _Map, there: _Point, images: Lifted, constant: float) -> tuple[_Po
         if square <= rounding:
             return new, constant, tried
         if new.loss <= there.loss + slope + square:
-            return new, 0.9 * constant, tried
-        constant *= 2
+            return new, SHRINKING * constant, tried
+        constant *= DOUBLING
 
 
-def thresholded(
+def threshold_singular_values(
     matrices: Float[Tensor, "terms left right"], threshold: float
 ) -> tuple[Float[Tensor, "terms left right"], Float[Tensor, ""]]:
-    """Singular value thresholding: every singular value lowered, at least to 0; and the sum of the nuclear norms."""
+    """Singular value thresholding: every singular value lowered, but not below 0; and the sum of the nuclear norms."""
     if min(matrices.shape[1:]) == 1:
         norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
         lowered = (norms - threshold).clamp(min=0)
@@ -160,7 +173,8 @@ def thresholded(
 def from_lifted(lifted: Float[Tensor, "left inner_outputs"], inner: int, tolerance: float = 1e-12) -> Factors:
     """The heads of a lifted variable by its singular value decomposition: balanced, as many as its rank.
 
-    Source: Sahiner et al. 2022, the reconstruction after theorem 3.1.
+    Singular values up to ``tolerance`` times the largest count as 0; the solver passes their rounding. Source: Sahiner
+    et al. 2022, the reconstruction after theorem 3.1.
     """
     u, values, v = torch.linalg.svd(lifted, full_matrices=False)
     kept = values > tolerance * values[0].clamp(min=torch.finfo(values.dtype).tiny)
@@ -182,15 +196,18 @@ def _point(by: _Map, lifted: Lifted, norm: float) -> _Point:
     return _Point(lifted, outputs, loss, loss + by.problem.beta * norm)
 
 
-def _beyond(problem: Problem, before: _Point, now: _Point, share: float) -> _Point:
-    """Extrapolated; outputs are linear, so they are too."""
+def _extrapolate(problem: Problem, before: _Point, now: _Point, share: float) -> _Point:
+    """The point extrapolated from two; outputs are linear, so they are extrapolated too."""
     lifted = [b + share * (b - a) for a, b in zip(before.lifted, now.lifted, strict=True)]
     outputs = now.outputs + share * (now.outputs - before.outputs)
     return _Point(lifted, outputs, problem.data_loss(outputs), float("nan"))
 
 
 def _curvature(by: _Map, rounds: int = 10) -> float:
-    """An estimate of the loss's curvature in the lifted variables, by power iteration; backtracking mends it."""
+    """An estimate of the loss's curvature in the lifted variables, by power iteration.
+
+    It may be too small; backtracking corrects it, so ``rounds`` only affects speed.
+    """
     problem, generator = by.problem, torch.Generator().manual_seed(0)
     shape = (len(problem.tokens), problem.rows, problem.sizes.outputs)
     seen = torch.randn(shape, generator=generator, dtype=torch.float64).to(problem.device, problem.dtype)

@@ -12,27 +12,34 @@ from vitscope.convex.heads import Factors, Heads
 from vitscope.convex.problem import Problem
 from vitscope.convex.relu_norm import ReluNorm, relu_norms
 from vitscope.convex.solver import SOLVERS, AbstractSolver, Progress, Stopped
-from vitscope.convex.solvers.parts.growth import grown
+from vitscope.convex.solvers.parts.growth import grow_heads
 from vitscope.convex.solvers.parts.polish import polish
+
+GROWTH = 1.2
+"""Factor of the passes of a polishing from round to round. It trades searches for new heads against passes with too few
+heads: a free choice that only affects speed, because every round measures the heads it has."""
+REST = 1e-6
+"""Times the tolerance: a polishing ends if a step lowers the objective by less than this share of it. A free choice
+that only affects speed: a further round or the limit of passes follows, and the certificate decides."""
 
 
 @SOLVERS.add("relu")
 @dataclass(frozen=True)
 class Relu(AbstractSolver):
-    """Heads at the highest local maxima of the dual norm, all of them polished by L-BFGS, round after round.
+    """Adds heads at the highest local maxima of the dual norm and polishes all of them by L-BFGS, round after round.
 
-    The plain network is not smooth where a gate changes, and optimal heads are often just there. So heads that meet a
-    row of the data with 0 are kept on it, and each polishing ends with directions fixed, where the problem is convex.
+    The plain network is not smooth where a gate changes, and optimal heads often lie exactly there. So a head whose
+    activity on a row of the data is 0 keeps it 0, and each polishing ends with directions fixed: a convex problem.
     """
 
     added: int = 8
-    """Heads added to a term in a round."""
+    """The most heads added to a term in a round. Only affects speed."""
     polishing: int = 50
-    """Passes of the first polishing; it grows by a fifth every round."""
+    """Passes of the first polishing; they grow by a fifth every round. Only affects speed."""
     samples: int = 64
     """Random starts of the search for new heads."""
     seed: int = 0
-    """Of these starts."""
+    """Seed of these starts."""
 
     def improve(self, problem: Problem, progress: Progress) -> Stopped:
         """Certify, add, polish, tidy up."""
@@ -46,36 +53,40 @@ class Relu(AbstractSolver):
             ]
             primal = problem.data_loss(outputs) + problem.beta * heads.half_squares
             progress.passes += 2
-            progress.reached(heads, primal, dual_value(problem, outputs, max(top.bound for top in tops)))
-            if (ended := progress.ended()) is not None:
+            progress.record(heads, primal, dual_value(problem, outputs, max(top.bound for top in tops)))
+            if (ended := progress.stop_reason()) is not None:
                 return ended
-            heads = held(norms, grown(problem, heads, outputs, tops))
-            heads = tidy(polished_twice(problem, progress, norms, heads, int(passes)))
-            passes *= 1.2
+            heads = snap_to_faces(norms, grow_heads(problem, heads, outputs, tops))
+            heads = tidy(polish_twice(problem, progress, norms, heads, int(passes)))
+            passes *= GROWTH
 
 
-def polished_twice(problem: Problem, progress: Progress, norms: Sequence[ReluNorm], heads: Heads, passes: int) -> Heads:
-    """Polished on the faces that heads are on, then with their directions fixed; ``passes`` at most each time."""
+def polish_twice(problem: Problem, progress: Progress, norms: Sequence[ReluNorm], heads: Heads, passes: int) -> Heads:
+    """Polish heads on the faces that they are on, then with their directions fixed; each in at most ``passes``."""
     for keeps in (partial(on_faces, norms), on_rays):
         polished = polish(
-            problem.value_and_gradient, heads, min(passes, progress.left), 1e-6 * progress.tol, along=keeps(heads)
+            problem.value_and_gradient,
+            heads,
+            min(passes, progress.passes_left),
+            REST * progress.tol,
+            along=keeps(heads),
         )
         progress.passes += polished.passes
         heads = polished.heads
         if polished.interrupted:
-            progress.reached(tidy(heads), polished.value)
+            progress.record(tidy(heads), polished.value)
             raise KeyboardInterrupt
     return heads
 
 
-def held(norms: Sequence[ReluNorm], heads: Heads) -> Heads:
-    """Heads that are nearly on a face of their cones, moved onto it."""
+def snap_to_faces(norms: Sequence[ReluNorm], heads: Heads) -> Heads:
+    """Move heads that are nearly on a face of their cones onto it."""
     moved = on_faces(norms, heads)(heads)
     return Heads(tuple(Factors(new.left, old.right) for new, old in zip(moved.terms, heads.terms, strict=True)))
 
 
 def on_faces(norms: Sequence[ReluNorm], heads: Heads) -> Callable[[Heads], Heads]:
-    """Keeps heads on the faces that they are on, where the network is smooth as it is not across them."""
+    """A projection of gradients that keeps heads on their faces: along a face the network is smooth, across it not."""
     planes = [norm.planes(part.left) for norm, part in zip(norms, heads.terms, strict=True)]
 
     def along(gradient: Heads) -> Heads:
@@ -90,7 +101,7 @@ def on_faces(norms: Sequence[ReluNorm], heads: Heads) -> Callable[[Heads], Heads
 
 
 def on_rays(heads: Heads) -> Callable[[Heads], Heads]:
-    """Keeps the directions of left weights, so that what remains is convex: a group lasso over heads."""
+    """A projection of gradients that keeps left weights' directions: a group lasso over heads, which is convex."""
     units = [normalize(part.left, dim=1) for part in heads.terms]
 
     def along(gradient: Heads) -> Heads:
@@ -105,10 +116,12 @@ def on_rays(heads: Heads) -> Callable[[Heads], Heads]:
 
 
 def tidy(heads: Heads, parallel: float = 1e-8, dead: float = 1e-7) -> Heads:
-    """ReLU heads balanced, those of one direction merged, and dead ones dropped.
+    """Balance ReLU heads, merge those of one direction and drop dead ones.
 
-    Left weights are one direction where the cosine of their angle is above ``1 - parallel``; a head is dead whose
-    product of norms is below ``dead`` times the largest. Up to these, outputs stay and the penalty does not rise.
+    Left weights have one direction if the cosine of their angle is above ``1 - parallel`` (an angle of 1.4e-4); a head
+    is dead if its product of norms is at most ``dead`` times the largest. Up to these, outputs stay and the penalty
+    does not rise. Both are free choices that may cost the last digits of a gap, but never the truth of a certificate:
+    the solver measures the heads that this returns.
     """
     return Heads(tuple(_tidy(factors, parallel, dead) for factors in heads.terms))
 

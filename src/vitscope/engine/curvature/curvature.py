@@ -1,4 +1,4 @@
-"""Curvature diagnostics: what the Hessian of the loss of single mini-batches is like, folded over mini-batches."""
+"""Curvature diagnostics: properties of the Hessian of single mini-batches' losses, folded over mini-batches."""
 
 import json
 from abc import ABC, abstractmethod
@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.data import Broken
 from vitscope.data.batch import Batch
@@ -26,14 +27,14 @@ from vitscope.engine.curvature.hessian import (
 )
 from vitscope.engine.curvature.part import WeightPart, coordinates, part_count, parts_of, read_part
 from vitscope.engine.curvature.sample import LossSample
-from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.failure import report_failures
 from vitscope.engine.work.work import AbstractImagesResult, AbstractSubjectWork, Advance, Amount, Shard
 from vitscope.measurement.bounds import check_bounds
 from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.registry import Registry
 
 GRAPH, PRODUCT = 3.0, 6.0
-"""What a loss with its gradient's graph, and what a Hessian product costs, in forward passes of the mini-batch."""
+"""The cost of a loss with its gradient's graph, and of a Hessian product, in forward passes of the mini-batch."""
 
 Record = Mapping[str, Float64[Tensor, "parts ..."]]
 """What a diagnostic finds for one mini-batch, part by part."""
@@ -41,21 +42,21 @@ Record = Mapping[str, Float64[Tensor, "parts ..."]]
 
 @dataclass(frozen=True, eq=False)
 class CurvatureProblem:
-    """A loss to examine: its Hessian by all weights, the parts to look at, and where random numbers come from."""
+    """A loss to examine: its Hessian with respect to all weights, the parts to examine, and a random generator."""
 
     hessian: LossHessian
     parts: tuple[WeightPart, ...]
     generator: torch.Generator
 
     def blocks(self) -> tuple[LossHessian, ...]:
-        """The Hessian by each part's weights, all from the same graph."""
-        return tuple(self.hessian.restricted(part.weights) for part in self.parts)
+        """The Hessian's diagonal block of each part, all from the same graph."""
+        return tuple(self.hessian.restrict(part.weights) for part in self.parts)
 
 
 def problem_of(
     loss: Callable[[Mapping[str, Tensor]], Float[Tensor, ""]], weights: Mapping[str, Tensor], apart: bool = False
 ) -> CurvatureProblem:
-    """A problem of one's own: a loss as a function of named weights, as one part or each of them ``apart``."""
+    """A problem from a loss as a function of named weights; as one part, or with each weight ``apart``."""
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     groups = [(name,) for name in leaves] if apart else [tuple(leaves)]
     parts = tuple(WeightPart("+".join(names), names, "module") for names in groups)
@@ -87,15 +88,15 @@ class Records:
             raise ValueError("These records come from different models or from the same mini-batch.")
         return Records(self.parts, dict(sorted({**self.rows, **other.rows}.items())))
 
-    def stacked(self, name: str) -> NDArray[np.float64]:
+    def stack(self, name: str) -> NDArray[np.float64]:
         """One entry of all records: part x mini-batch x its own axes."""
         return torch.stack([row[name] for row in self.rows.values()], dim=1).numpy()
 
 
 class AbstractCurvature(ABC):
-    """A diagnostic of the loss as a function of the weights, mini-batch by mini-batch; a fold over these.
+    """A diagnostic of the loss as a function of the weights; a fold over mini-batches.
 
-    A frozen dataclass whose fields are the command line's flags; those below every curvature diagnostic has.
+    Subclasses are frozen dataclasses whose fields are the command line's flags.
     """
 
     name: ClassVar[str]
@@ -109,21 +110,21 @@ class AbstractCurvature(ABC):
             raise TypeError(f"{cls.__name__} has no known_answers(): problems whose answer is known by hand.")
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be."""
+        """Refuse numbers out of bounds."""
         check_bounds(self)
 
     @property
     @abstractmethod
     def sample(self) -> LossSample:
-        """On what it is measured."""
+        """The mini-batches on which it is measured."""
 
     @abstractmethod
     def products(self, parts: int) -> int:
-        """About how many Hessian products a mini-batch takes, looked at in so many parts."""
+        """About how many Hessian products a mini-batch takes, examined in this many parts."""
 
     @abstractmethod
     def examine(self, problem: CurvatureProblem) -> Record:
-        """What one mini-batch's loss is like, in float64 on the CPU, part by part."""
+        """The numbers of one mini-batch's loss, part by part, in float64 on the CPU."""
 
     @abstractmethod
     def conclude(self, records: Records) -> xr.Dataset:
@@ -162,14 +163,14 @@ CURVATURES: Registry[AbstractCurvature] = Registry("curvature diagnostic", "vits
 
 @dataclass(frozen=True)
 class CurvatureResult(AbstractImagesResult):
-    """What a mini-batch came to: a state for each diagnostic, empty for those it was not meant for."""
+    """A mini-batch's result: a state for each diagnostic, empty for those that use other mini-batches."""
 
     states: tuple[Records, ...]
     unfinite: tuple[str, ...] = ()
     """The images that were left out because their loss is not finite."""
 
     def merge(self, other: "CurvatureResult") -> "CurvatureResult":
-        """Both together."""
+        """Both sets of mini-batches together."""
         states = tuple(one.merge(two) for one, two in zip(self.states, other.states, strict=True))
         broken, unfinite = self.broken + other.broken, self.unfinite + other.unfinite
         return CurvatureResult(self.images + other.images, broken, states, unfinite)
@@ -204,19 +205,19 @@ class CurvatureResult(AbstractImagesResult):
 
 @dataclass
 class Meter:
-    """Tells of what is spent as it is spent, and in all of exactly what was expected, be it more or less."""
+    """Reports cost as it is spent; the total is exactly what was expected, whatever was really spent."""
 
     advance: Advance
     left: Amount
 
     def spend(self, cost: Amount) -> None:
-        """So much more is done; what goes beyond the expected is not told."""
+        """Report this much more; anything beyond the expected total is not reported."""
         told = min(cost, self.left)
         self.left -= told
         self.advance(told)
 
     def close(self) -> None:
-        """All is done."""
+        """Report the rest of the expected total."""
         self.spend(self.left)
 
 
@@ -244,21 +245,21 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
 
     @property
     def cost(self) -> Amount:
-        """About what it costs in all, in forward passes of one image."""
+        """About the total cost, in forward passes of one image."""
         samples = [self.diagnostics[group[0]].sample for group in self.groups]
         counts = [min(sample.count(self.images) * sample.batch, len(self.images)) for sample in samples]
         return sum(count * self._passes(group) for count, group in zip(counts, self.groups, strict=True))
 
     def passes(self, shard: Shard) -> Amount:
-        """About what each image costs."""
+        """About the cost of each image, in forward passes."""
         return self._passes(self.groups[shard.block - 1])
 
     def _passes(self, group: Sequence[int]) -> Amount:
         chosen = [self.diagnostics[number] for number in group]
         return GRAPH + PRODUCT * sum(one.products(part_count(self.subject, one.sample.per)) for one in chosen)
 
+    @override
     def read(self, content: bytes) -> CurvatureResult:
-        """The result whose ``to_bytes`` these are."""
         return CurvatureResult.from_bytes(content)
 
     def fold(self, shard: Shard, advance: Advance) -> CurvatureResult:
@@ -282,35 +283,35 @@ class CurvatureWork(AbstractSubjectWork[CurvatureResult]):
         return CurvatureResult(len(batch.indices), batch.broken, tuple(states), unfinite)
 
     def _finite(self, sample: LossSample, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
-        """The batch without the images whose loss is not finite, and the names of these."""
+        """The batch without the images whose loss is not finite, and the names of those images."""
         if not len(batch):
             return batch, ()
-        images = sample.shuffled(self.images)
-        with failures_told(self.subject, images, batch):
+        images = sample.shuffle(self.images)
+        with report_failures(self.subject, images, batch):
             finite = with_finite_loss(self.subject, batch)
         left_out = sorted({*batch.indices.tolist()} - {*finite.indices.tolist()})
         return finite, tuple(images.pictures.name(int(images.positions[index])) for index in left_out)
 
     def together(self, results: Iterable[CurvatureResult]) -> CurvatureResult:
-        """All mini-batches' results as one."""
+        """All mini-batches' results merged."""
         return reduce(
             CurvatureResult.merge, results, CurvatureResult(0, (), tuple(Records() for _ in self.diagnostics))
         )
 
-    def finished(self, result: CurvatureResult) -> dict[str, xr.Dataset]:
+    def finish(self, result: CurvatureResult) -> dict[str, xr.Dataset]:
         """The labelled results, if any, by the diagnostics' names; their attribute ``notes`` says what went wrong."""
         found = zip(self.diagnostics, result.states, strict=True)
         return {one.name: one.finish(state) for one, state in found if state.rows}
 
     def unseen(self, result: CurvatureResult) -> dict[str, str]:
-        """Why the other diagnostics have no result."""
+        """Why the other diagnostics have no result, by name."""
         many = len(set(result.unfinite))
         why = f"the loss is not finite for any of {many} images" if many else "none of the images could be read"
         found = zip(self.diagnostics, result.states, strict=True)
         return {one.name: why for one, state in found if not state.rows}
 
     def notes(self, result: CurvatureResult) -> tuple[str, ...]:
-        """What must be said of the images, if anything."""
+        """A note on the images that were left out, if any."""
         names = tuple(dict.fromkeys(result.unfinite))
         many = f"{len(names):,} image{'s' * (len(names) > 1)} (such as {names[0]})" if names else ""
         return (
@@ -338,7 +339,7 @@ def by_part(
     numbers: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]],
     coords: Mapping[str, object],
 ) -> xr.Dataset:
-    """A labelled quantity along the parts and its own axes; of the whole model, without the axis of parts."""
+    """A labelled quantity along the parts and its own axes; for the whole model, without the axis of parts."""
     if [part.kind for part in parts] == ["model"]:
         mean, error, count = numbers
         return label_quantity(quantity, dims, np.asarray(mean[0]), np.asarray(error[0]), np.asarray(count[0]), coords)

@@ -17,11 +17,11 @@ from vitscope.models.subject import Subject
 from vitscope.numerics.lanczos import extreme_eigenpairs
 
 BASIS_BYTES = 4 << 30
-"""What the basis of a Krylov space may take; a longer one is restarted."""
+"""Bytes that the basis of a Krylov space may take; a larger one is restarted."""
 
 
 def basis_rows(size: int, like: Tensor) -> int:
-    """How many vectors of this size may be kept."""
+    """How many vectors of this size fit into :data:`BASIS_BYTES`, at least 1."""
     return max(1, BASIS_BYTES // (size * like.element_size()))
 
 
@@ -39,12 +39,12 @@ def top_eigenvectors(
 ) -> list[dict[str, Tensor]]:
     """Unit eigenvectors of the Hessian of the mean loss over several mini-batches, by the weights' names.
 
-    ``which``: the algebraically ``largest`` or ``smallest`` eigenvalues, outermost first. They are told apart by
-    their residual, at most ``tolerance`` times the spectral norm; raises ``UserError`` where ``steps`` products do not
-    suffice. Memory: the graphs of all mini-batches' losses at once. The subject is untouched.
+    ``which``: the algebraically ``largest`` or ``smallest`` eigenvalues, outermost first. Iteration stops at residuals
+    of ``tolerance`` times the spectral norm; raises ``UserError`` if after ``steps`` products one is above twice that.
+    Memory: the graphs of all mini-batches' losses at once. The subject is untouched.
     """
     if which not in ("largest", "smallest"):
-        raise UserError(f"Eigenvectors of the {which!r} eigenvalues were asked for; it is 'largest' or 'smallest'.")
+        raise UserError(f"which is {which!r}; it must be 'largest' or 'smallest'.")
     refuse_without_loss(subject, images.labels is not None)
     sample = LossSample(batch, batches, "model", precision, seed)
     shown = trainable_copy(subject, precision)
@@ -52,7 +52,7 @@ def top_eigenvectors(
     found = [finite for one in read if len(one) and len(finite := with_finite_loss(subject, one))]
     total = sum(len(one) for one in found)
     if not total:
-        raise UserError(f"None of {sum(map(len, read))} images has a finite loss, so it has no curvature.")
+        raise UserError(f"None of {sum(map(len, read))} images has a finite loss, so there is no curvature.")
     shares = tuple(len(one) / total for one in found)
     hessian = MeanHessian(tuple(minibatch_hessian(shown, one) for one in found), shares)
     generator, rows = sample.generator(0), basis_rows(hessian.size, hessian.like)
@@ -66,4 +66,6 @@ def top_eigenvectors(
             f"An eigenvector has a residual of {worst:.1g} times the spectral norm after {extremes.products} products; "
             f"raise steps above {steps} or tolerance above {tolerance:g}."
         )
-    return [{name: piece.detach() for name, piece in hessian.named(vector).items()} for vector in pairs.vectors]
+    return [
+        {name: piece.detach() for name, piece in hessian.split_by_weight(vector).items()} for vector in pairs.vectors
+    ]

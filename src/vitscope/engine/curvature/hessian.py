@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from typing_extensions import override
 
 from vitscope.data.batch import Batch
 from vitscope.measurement.errors import UserError
@@ -26,12 +27,12 @@ DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.
 
 
 class AbstractHessian(ABC):
-    """A Hessian by named weights laid out as one flat vector, known by its products."""
+    """A Hessian with respect to named weights laid out as one flat vector, available through its products."""
 
     @property
     @abstractmethod
     def weights(self) -> Mapping[str, Tensor]:
-        """The weights it is differentiated by, in the order of the flat vector."""
+        """The weights of the derivatives, in the order of the flat vector."""
 
     @abstractmethod
     def product(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
@@ -51,7 +52,7 @@ class AbstractHessian(ABC):
         """A Gaussian vector; ``generator`` is the CPU's, so that every device starts alike."""
         return torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.like)
 
-    def named(self, vector: Float[Tensor, " size"]) -> dict[str, Tensor]:
+    def split_by_weight(self, vector: Float[Tensor, " size"]) -> dict[str, Tensor]:
         """The flat vector's pieces in the shapes of the weights they belong to; views."""
         pieces = vector.split([weight.numel() for weight in self.weights.values()])
         return {name: piece.view_as(weight) for (name, weight), piece in zip(self.weights.items(), pieces, strict=True)}
@@ -60,11 +61,11 @@ class AbstractHessian(ABC):
 @final
 @dataclass(frozen=True, eq=False)
 class LossHessian(AbstractHessian):
-    """The Hessian of one loss, from its gradient's graph, which is made once and kept for all products.
+    """The Hessian of one loss, from its gradient's graph, which is built once and kept for all products.
 
-    ``gradients`` are those by ``weights``, with their graph; ``told`` is called after each product. A product costs
-    about six times the multiplications of a forward pass (twice those of a forward and a backward pass, which it
-    differentiates); making the graph anew each time would make it nine. Memory: the graph of the forward and the
+    ``gradients`` are with respect to ``weights``, with their graph; ``told`` is called after each product. A product
+    costs about six times the multiplications of a forward pass (twice those of a forward and a backward pass, which it
+    differentiates); rebuilding the graph each time would make it nine. Memory: the graph of the forward and the
     backward pass.
     """
 
@@ -74,8 +75,8 @@ class LossHessian(AbstractHessian):
     told: Callable[[], None] = lambda: None
 
     @property
+    @override
     def weights(self) -> Mapping[str, Tensor]:
-        """The weights it is differentiated by."""
         return self.named_weights
 
     @property
@@ -84,8 +85,8 @@ class LossHessian(AbstractHessian):
         return torch.cat([gradient.detach().reshape(-1) for gradient in self.gradients.values()])
 
     def product(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
-        """The Hessian times a vector: the gradient of its product with the gradient."""
-        pieces = self.named(vector)
+        """The Hessian times a vector: the gradient of the vector's product with the gradient."""
+        pieces = self.split_by_weight(vector)
         curved = {name: gradient for name, gradient in self.gradients.items() if gradient.requires_grad}
         if not curved:
             return torch.zeros_like(vector)
@@ -106,12 +107,12 @@ class LossHessian(AbstractHessian):
         found = (name for name, piece in zip(self.weights, pieces, strict=True) if not bool(piece.isfinite().all()))
         if name := next(found, None):
             raise UserError(
-                f"The {what} of the loss by {name} is not finite, though the loss is, so its curvature cannot be had "
-                "(a root at zero, or a division of zero by zero, does that)."
+                f"The {what} of the loss with respect to {name} is not finite, though the loss is, so the curvature "
+                "cannot be measured (a root at zero, or zero divided by zero, causes that)."
             )
 
-    def restricted(self, names: Sequence[str]) -> "LossHessian":
-        """The diagonal block by these weights alone, from the same graph."""
+    def restrict(self, names: Sequence[str]) -> "LossHessian":
+        """The diagonal block of these weights, from the same graph."""
         return LossHessian(
             self.loss,
             {name: self.named_weights[name] for name in names},
@@ -123,7 +124,7 @@ class LossHessian(AbstractHessian):
 @final
 @dataclass(frozen=True, eq=False)
 class MeanHessian(AbstractHessian):
-    """The Hessian of the mean of several losses by the same weights, each with a share; the shares sum to 1.
+    """The Hessian of a weighted mean of several losses with the same weights; the shares sum to 1.
 
     Cost of a product: one product of each. Memory: all their graphs.
     """
@@ -132,8 +133,8 @@ class MeanHessian(AbstractHessian):
     shares: tuple[float, ...]
 
     @property
+    @override
     def weights(self) -> Mapping[str, Tensor]:
-        """The weights it is differentiated by."""
         return self.hessians[0].weights
 
     def product(self, vector: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
@@ -153,16 +154,16 @@ def hessian_of(loss: Float[Tensor, ""], weights: Mapping[str, Tensor]) -> LossHe
 
 
 def trainable_copy(subject: Subject, precision: Precision) -> Subject:
-    """The subject on a module of its own whose weights are new leaves of the graph, in this precision.
+    """A copy of the subject whose weights are new leaves of the graph, in this precision.
 
-    Where the precision is the old module's, the new weights share its memory; nothing here writes to them. The old
-    module's weights get no gradients, its ``requires_grad`` flags stay. The weights that are differentiated by are
-    those that require gradients in the old module, or all of them where none does.
+    If the precision is the old module's, the new weights share its memory; nothing here writes to them. The old
+    module's weights get no gradients, and its ``requires_grad`` flags stay. The copy is differentiated with respect to
+    the weights that require gradients in the old module, or all of them if none does.
     """
     dtype, module = DTYPES[precision], subject.module
     device = input_like(module).device
     if precision == "float64" and device.type in WITHOUT_DOUBLE:
-        raise UserError(f"{subject.name} is on {device}, which has no float64; ask for float32, or put it on the CPU.")
+        raise UserError(f"{subject.name} is on {device}, which has no float64; use float32, or put it on the CPU.")
     frozen = not any(weight.requires_grad for weight in module.parameters())
     memo: dict[int, object] = {}
     for weight in module.parameters():
@@ -172,14 +173,14 @@ def trainable_copy(subject: Subject, precision: Precision) -> Subject:
     for buffer in module.buffers():
         memo[id(buffer)] = buffer.to(dtype) if buffer.is_floating_point() else buffer
     twin = copy_module(module, memo)
-    twin.train()  # some modules keep in evaluation mode what they once made of their weights; this drops it
+    twin.train()  # some modules cache what they compute from their weights in evaluation mode; this drops it
     for before, after in zip(module.modules(), twin.modules(), strict=True):
         after.train(before.training)
     return with_module(subject, twin)
 
 
 def weights_of(subject: Subject) -> dict[str, Tensor]:
-    """The weights of a shadow that are differentiated by, by name."""
+    """A trainable copy's weights that require gradients, by name."""
     found: dict[str, Tensor] = {
         name: weight for name, weight in subject.module.named_parameters() if weight.requires_grad
     }
@@ -191,8 +192,9 @@ def weights_of(subject: Subject) -> dict[str, Tensor]:
 class ExplicitAttention(AbstractObserver):
     """Attention as the weights times the values, which can be differentiated twice; fused kernels cannot."""
 
+    @override
     def stream(self, layer: int, stream: Stream) -> None:
-        """Nothing."""
+        pass
 
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
         """The weights times the values."""
@@ -200,7 +202,7 @@ class ExplicitAttention(AbstractObserver):
 
 
 def loss_of(subject: Subject, batch: Batch, observer: AbstractObserver | None = None) -> Float[Tensor, ""]:
-    """The mean cross-entropy of a shadow over a batch, with its graph; with soft labels where the batch has them."""
+    """A trainable copy's mean cross-entropy over a batch, with its graph; with soft labels if the batch has them."""
     refuse_without_loss(subject, batch.labels is not None or batch.targets is not None)
     with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         return losses(subject, batch, observer or ExplicitAttention()).mean()
@@ -216,10 +218,10 @@ def losses(subject: Subject, batch: Batch, observer: AbstractObserver) -> Float[
 
 
 def with_finite_loss(subject: Subject, batch: Batch) -> Batch:
-    """The batch without the images whose loss is not finite: they would make all of a mini-batch's curvature so.
+    """The batch without the images whose loss is not finite: they would spoil the whole mini-batch's curvature.
 
-    Cost: a forward pass, of the subject and not of its shadow, in which some modules would keep what they make of
-    their weights without a gradient.
+    Cost: a forward pass, of the subject and not of its trainable copy, in which some modules would cache what they
+    compute from their weights without a gradient.
     """
     with torch.no_grad():
         finite = losses(subject, batch, Unwatched()).isfinite().cpu()
@@ -227,21 +229,21 @@ def with_finite_loss(subject: Subject, batch: Batch) -> Batch:
 
 
 def refuse_without_loss(subject: Subject, labelled: bool) -> None:
-    """Raise ``UserError`` where there is no loss to differentiate."""
+    """Raise ``UserError`` if there is no loss to differentiate."""
     reason = why_no_loss(subject, labelled)
     if reason:
-        raise UserError(f"The curvature of the loss cannot be had: {reason}.")
+        raise UserError(f"The curvature of the loss cannot be measured: {reason}.")
 
 
 def why_no_loss(subject: Subject, labelled: bool) -> str:
-    """Why there is no loss, or nothing."""
+    """Why there is no loss to differentiate; empty if there is one."""
     if not subject.class_count:
         return f"{subject.name} has no classifier"
     if quantised := quantised_layers(subject.module):
-        return f"{subject.name} has quantised layers ({quantised[0]}), which have no gradient; examine it before that"
+        return f"{subject.name} has quantised layers ({quantised[0]}), which have no gradient; measure it unquantised"
     return "" if labelled else "the images have no labels"
 
 
 def minibatch_hessian(subject: Subject, batch: Batch) -> LossHessian:
-    """The Hessian of a shadow's loss over a batch, by all its weights."""
+    """The Hessian of a trainable copy's loss over a batch, with respect to all its weights."""
     return hessian_of(loss_of(subject, batch), weights_of(subject))

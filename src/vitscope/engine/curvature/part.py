@@ -19,9 +19,9 @@ Per = Literal["model", "block", "unit", "module"]
 
 @dataclass(frozen=True)
 class WeightPart:
-    """Weights that belong together: the part's name, theirs, and where in the model it stands.
+    """Weights that belong together: the part's name, the weights' names, and the part's place in the model.
 
-    ``layer`` is the first unit's (0 the stem); -1 where the part is no unit: the whole model, its tail, a module.
+    ``layer`` is the first unit's (0 for the stem); -1 if the part is not a unit: the whole model, its tail, a module.
     """
 
     name: str
@@ -33,7 +33,7 @@ class WeightPart:
 
 
 def read_part(stored: Mapping[str, Any]) -> WeightPart:
-    """The part whose fields these are, as JSON gives them."""
+    """The part from its fields as JSON gives them."""
     fields: dict[str, Any] = {**stored, "weights": tuple(stored["weights"])}
     return WeightPart(**fields)
 
@@ -50,11 +50,11 @@ def coordinates(parts: Sequence[WeightPart]) -> dict[str, Any]:
 
 
 def parts_of(subject: Subject, batch: Batch, per: Per) -> tuple[WeightPart, ...]:
-    """The parts of a shadow; those without weights are left out.
+    """The parts of a trainable copy; those without weights are left out.
 
-    A weight belongs to the first unit that uses it, which the loss's graph tells, whatever the modules are called:
-    the norm before an attention module is part of the attention unit. What comes before and after the units are the
-    parts ``stem`` and ``tail``. Cost: a forward pass where ``per`` is block or unit.
+    A weight belongs to the first unit that uses it, according to the loss's graph and not to the modules' names: the
+    norm before an attention module is part of the attention unit. What comes before and after the units are the parts
+    ``stem`` and ``tail``. Cost: a forward pass if ``per`` is block or unit.
     """
     names = tuple(weights_of(subject))
     if per == "model":
@@ -69,7 +69,7 @@ def parts_of(subject: Subject, batch: Batch, per: Per) -> tuple[WeightPart, ...]
 
 
 def part_count(subject: Subject, per: Per) -> int:
-    """About how many parts there are: what no weight belongs to is counted too. Cost: none."""
+    """About how many parts there are; parts without weights are counted too. Cost: none."""
     if per == "module":
         return len({name.rpartition(".")[0] for name, _ in subject.module.named_parameters()})
     places = {(place.stage, place.block) for place in subject.places} if per == "block" else subject.places
@@ -78,7 +78,7 @@ def part_count(subject: Subject, per: Per) -> int:
 
 @dataclass
 class _Owners(ExplicitAttention):
-    """Watches which weights each unit's output is the first to depend on."""
+    """Records which weights each unit's output is the first to depend on."""
 
     names: Mapping[int, str]
     owned: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
@@ -88,7 +88,7 @@ class _Owners(ExplicitAttention):
         self.claim(layer, stream.values)
 
     def claim(self, layer: int, values: Tensor) -> None:
-        """Give the layer all weights below these values that are not given yet."""
+        """Assign to the layer all weights that these values depend on and no layer has yet."""
         found = self.owned.setdefault(layer, [])
         left = [values.grad_fn]
         while left:
@@ -137,7 +137,7 @@ def _blocks(units: Sequence[WeightPart], places: Sequence[Place]) -> list[Weight
 
 
 def _distinct(parts: Sequence[WeightPart]) -> tuple[WeightPart, ...]:
-    """The parts, those of the same name told apart by their layer."""
+    """The parts, with the layer added to names that occur more than once."""
     names = [part.name for part in parts]
     return tuple(
         part

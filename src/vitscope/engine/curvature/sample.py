@@ -1,4 +1,4 @@
-"""The mini-batches whose losses a curvature diagnostic looks at."""
+"""The mini-batches whose losses a curvature diagnostic examines."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from vitscope.models.subject import Subject
 
 @dataclass(frozen=True)
 class LossSample:
-    """Which losses are looked at: mini-batches of ``batch`` images, the first ``batches`` of a seeded shuffle."""
+    """Which losses are examined: mini-batches of ``batch`` images, the first ``batches`` of a seeded shuffle."""
 
     batch: int
     batches: int
@@ -24,7 +24,9 @@ class LossSample:
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.batches < 1:
-            raise UserError(f"{self.batches} mini-batches of {self.batch} images were asked for; give 1 or more of 1.")
+            raise UserError(
+                f"The sample has {self.batches} mini-batches of {self.batch} images; both must be 1 or more."
+            )
 
     @property
     def graph(self) -> tuple[object, ...]:
@@ -36,16 +38,16 @@ class LossSample:
         return min(self.batches, max(1, len(images) // self.batch))
 
     def generator(self, minibatch: int) -> torch.Generator:
-        """The random numbers of a mini-batch, whoever examines it."""
+        """The random numbers of a mini-batch, the same in every process."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + minibatch)
 
-    def shuffled(self, images: Images) -> Images:
-        """The images in a random order: a folder's would put a single class into a mini-batch."""
+    def shuffle(self, images: Images) -> Images:
+        """The images in a random order: that of a folder would put a single class into a mini-batch."""
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed)).numpy()
         annotation = None if images.annotation is None else images.annotation.take(order)
         return replace(images, positions=images.positions[order], annotation=annotation)
 
     def minibatch(self, subject: Subject, images: Images, number: int) -> Batch:
         """One mini-batch of the images."""
-        (batch,) = self.shuffled(images).batches(subject.preprocessing.transform, self.batch, number, number + 1)
+        (batch,) = self.shuffle(images).batches(subject.preprocessing.transform, self.batch, number, number + 1)
         return batch

@@ -16,7 +16,7 @@ from vitscope.numerics.precision import at_least_float32
 
 
 class ActivationKind(Enum):
-    """The kinds of activation there are; the value is the shape."""
+    """The kinds of activation; the value is the shape."""
 
     FEATURES = "batch cells channels"
     ATTENTION = "batch windows heads queries keys"
@@ -39,20 +39,20 @@ class FeatureMap:
 
     @classmethod
     def of(cls, stream: Stream) -> "FeatureMap":
-        """The stream's patches and their grid; half precision is widened, which is too coarse to measure in."""
+        """The stream's patches and their grid; half precision is widened, since it is too coarse to measure in."""
         return cls(at_least_float32(stream.patches), stream.grid)
 
     @cached_property
     def centred(self) -> Float[Tensor, "batch cells channels"]:
-        """The cells less their mean over the map."""
+        """The cells minus their mean over the map."""
         return self.cells - self.cells.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits and true classes; ``present`` are the classes that occur among the images, where they are not all.
+    """Logits and true classes; ``present`` are the classes that occur among the images, None if all do.
 
-    ``targets`` are the soft labels of augmented images; None where the labels say it all.
+    ``targets`` are the soft labels of augmented images; None if there are only hard ones.
     """
 
     logits: Float[Tensor, "batch classes"]
@@ -67,7 +67,7 @@ class Predictions:
 
     @cached_property
     def finite(self) -> Bool[Tensor, " batch"]:
-        """The images whose logits say something; the others are never right."""
+        """The images without NaN in their log-probabilities; the others are never right."""
         return ~self.log_probabilities.isnan().any(1)
 
     @cached_property
@@ -77,7 +77,7 @@ class Predictions:
 
     @cached_property
     def rank(self) -> Int[Tensor, " batch"]:
-        """Place of the true class by probability, 1 where it is the most probable; among equals the lower comes first.
+        """Place of the true class by probability, 1 if it is the most probable; among equals the lower comes first.
 
         An image whose logits are not finite has a rank without meaning.
         """
@@ -87,7 +87,7 @@ class Predictions:
 
     @cached_property
     def loss(self) -> Float[Tensor, " batch"]:
-        """The cross-entropy with the label, or with the soft target where there is one; NaN without finite logits."""
+        """The cross-entropy with the label, or with the soft target if there is one; NaN without finite logits."""
         if self.targets is None:
             return -self.log_probabilities.gather(1, self.labels[:, None])[:, 0]
         return -torch.where(self.targets > 0, self.log_probabilities * self.targets, 0.0).sum(1)
@@ -95,7 +95,7 @@ class Predictions:
 
 @dataclass
 class Workspace:
-    """Buffers used again from chunk to chunk: fresh memory would cost more than what is computed in it."""
+    """Buffers reused from chunk to chunk: fresh memory would cost more than what is computed in it."""
 
     buffers: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
@@ -137,9 +137,9 @@ class Geometry:
 
     @cached_property
     def query_share(self) -> Float[Tensor, "windows queries"]:
-        """Averaging weights over the queries of a window: patches alike, prefix and padding 0.
+        """Averaging weights over the queries of a window: equal for patches, 0 for prefix and padding.
 
-        Where no query is a patch (class attention), all that are no padding count alike.
+        If no query is a patch (class attention), all but padding count equally.
         """
         chosen = self.patch_queries if bool(self.patch_queries.any()) else self.query_tokens >= 0
         return chosen.to(self.dtype) / chosen.sum(-1, keepdim=True).clamp(min=1)
@@ -147,7 +147,7 @@ class Geometry:
     def spread(self, limit: int) -> Int[Tensor, " slots"]:
         """At most ``limit`` of the query slots that are averaged over, evenly spread over the window.
 
-        A lattice, ``(a row + column) mod stride = 0``: each row and column has its share of them.
+        They form a lattice, ``(a row + column) mod stride = 0``, so that each row and column has its share.
         """
         slots = (self.query_share > 0).any(0).nonzero()[:, 0]
         stride = -(-len(slots) // limit)
@@ -157,7 +157,7 @@ class Geometry:
 
     @cached_property
     def distances(self) -> Float[Tensor, "windows queries keys"]:
-        """Distance in pixels between the centres of a query's and a key's patches; 0 where one is not a patch."""
+        """Distance in pixels between the centres of a query's and a key's patches; 0 if one is not a patch."""
         distance = torch.cdist(self._pixels(self.query_tokens), self._pixels(self.key_tokens))
         return torch.where(self.patch_queries[:, :, None] & self.patch_keys[:, None], distance, 0.0)
 
@@ -172,8 +172,8 @@ class Geometry:
 class AttentionRows:
     """The attention weights of one unit for a few images, and what several diagnostics need of them.
 
-    Made from queries and keys chunk by chunk and never stored; valid until the next chunk is made. Rows of patch
-    queries are what is averaged over; a unit whose only queries are prefix tokens (class attention) is read by them.
+    Made from queries and keys chunk by chunk and never stored; valid until the next chunk is made. Averages are over
+    the rows of patch queries, or of the prefix tokens if a unit has no other queries (class attention).
     ``token_norms`` are the Euclidean norms of the tokens that enter the unit, prefix first.
     """
 
@@ -184,7 +184,7 @@ class AttentionRows:
 
     @cached_property
     def scores(self) -> Float[Tensor, "batch windows heads queries keys"]:
-        """What the softmax is taken of; masked entries are large and negative, never infinite."""
+        """The input of the softmax; masked entries are large and negative, never infinite."""
         a = self.attention
         if a.mix_scores is not None:
             return a.scores().clamp(min=-1e30)
@@ -203,12 +203,12 @@ class AttentionRows:
 
     @property
     def scratch(self) -> Float[Tensor, "batch windows heads queries keys"]:
-        """Memory of the weights' shape for a moment's use."""
+        """Temporary memory of the weights' shape."""
         return self.workspace.empty("scratch", tuple(self.weights.shape), self.weights)
 
     @property
     def context(self) -> Float[Tensor, "batch windows heads queries width"]:
-        """The weights times the values: what the unit goes on with."""
+        """The weights times the values, with which the unit continues."""
         if self.attention.mix_weights is not None:
             return self.attention.mixed_weights() @ self.attention.values
         return torch.bmm(self.weights.flatten(0, 2), self.attention.values.flatten(0, 2)).unflatten(
@@ -247,7 +247,7 @@ class AttentionRows:
         return {}
 
     def sample(self, limit: int) -> "RowSample":
-        """At most ``limit`` evenly spread rows of each window, for what is dear to do with all of them."""
+        """At most ``limit`` evenly spread rows of each window, for what would be costly with all of them."""
         if limit not in self._samples:
             slots = self.geometry.spread(limit)
             share = self.geometry.query_share[:, slots]
@@ -283,9 +283,9 @@ def rows_with(
     cell: int = 1,
     token_norms: Float[Tensor, "batch tokens"] | None = None,
 ) -> AttentionRows:
-    """Rows whose attention weights are exactly these, over all tokens of a grid: what known answers are made of.
+    """Rows whose attention weights are exactly these, over all tokens of a grid, for known answers.
 
-    Queries are the logarithms of the weights and keys the identity, so that the weights are made as a model's are.
+    Queries are the logarithms of the weights and keys the identity, so that the weights are computed as a model's are.
     """
     batch, windows, heads, count, keys = weights.shape
     eye = torch.eye(keys).expand(batch, windows, heads, keys, keys)

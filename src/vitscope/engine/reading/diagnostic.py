@@ -33,7 +33,7 @@ class Known(Generic[Activation]):
 
 
 def differences(diagnostic: "AnyDiagnostic", seen: Observations, before: Observations) -> Observations:
-    """Differences image by image, of what is seen of two subjects in the same shape, as ``diagnostic`` concludes of."""
+    """Two subjects' differences image by image, if their shapes agree; ``diagnostic.places`` stay as they are."""
     return {
         key: values if key[1] in diagnostic.places else values - before[key]
         for key, values in seen.items()
@@ -43,7 +43,7 @@ def differences(diagnostic: "AnyDiagnostic", seen: Observations, before: Observa
 
 @dataclass(frozen=True)
 class Scene:
-    """What a diagnostic may know of the model when it draws its conclusion."""
+    """What a diagnostic may know about the model when it draws its conclusion."""
 
     places: tuple[Place, ...]
 
@@ -69,7 +69,7 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     name: ClassVar[str]
     title: ClassVar[str]
     question: ClassVar[str]
-    """The question of the report under which it is shown."""
+    """The report's question under which it is shown."""
     reads: ClassVar[ActivationKind]
     every: ClassVar[Every] = Every.UNIT
     """At which layers feature maps are read."""
@@ -77,13 +77,13 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
     changes: ClassVar[Mapping[str, str]] = {}
     """Quantities whose change across a unit is measured too, image by image, and the change's name."""
     nonlinear: ClassVar[frozenset[str]] = frozenset()
-    """Quantities of its conclusion that are no means of numbers per image, such as a sum of absolute values of means:
-    what they change by is not the mean of changes image by image."""
+    """Quantities of its conclusion that are not means of numbers per image, such as a sum of absolute values of means:
+    their change is not the mean of the changes image by image."""
     places: ClassVar[frozenset[str]] = frozenset()
-    """Numbers per image that are no measurement but say where others lie; a difference of two subjects keeps them."""
+    """Numbers per image that only locate other numbers; a difference of two subjects keeps them."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be."""
+        """Refuse numbers out of bounds."""
         check_bounds(self)
 
     @abstractmethod
@@ -105,9 +105,9 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
 
     def update(self, state: Means, observations: Observations) -> Means:
         """The state after one more batch: the numbers per image, and their changes from layer to layer unless given."""
-        return state.update({**self._changed(observations), **observations})
+        return state.update({**self._layer_changes(observations), **observations})
 
-    def _changed(self, observations: Observations) -> dict[tuple[int, str], Tensor]:
+    def _layer_changes(self, observations: Observations) -> dict[tuple[int, str], Tensor]:
         found: dict[tuple[int, str], Tensor] = {}
         for quantity, change in self.changes.items():
             layers = sorted(layer for layer, name in observations if name == quantity)
@@ -131,7 +131,7 @@ class AbstractDiagnostic(ABC, Generic[Activation]):
 
 
 def over_depth(means: Means, scene: Scene, quantities: tuple[Quantity, ...]) -> xr.Dataset:
-    """Quantities over the layers at which any of them was seen, along with their own axis where they have one.
+    """Quantities over the layers at which any of them was seen, and along their own axis if they have one.
 
     What was not seen (a head that a stage does not have, a quantity without meaning at a layer) is NaN with count 0.
     """

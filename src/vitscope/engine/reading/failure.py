@@ -1,4 +1,4 @@
-"""A walk that the model breaks off: on which images it does, in one sentence."""
+"""Failures of a model's walk, reported in one sentence that names the images."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ from vitscope.models.subject import Subject, Unwatched
 
 
 @contextmanager
-def failures_told(subject: Subject, images: Images, batch: Batch) -> Generator[None]:
-    """Whatever the subject raises on the batch, as a ``UserError`` that names the images; other errors as they are.
+def report_failures(subject: Subject, images: Images, batch: Batch) -> Generator[None]:
+    """Turn what the subject raises on the batch into a ``UserError`` that names the images; other errors pass.
 
-    The subject is to blame if its walk fails on these images with nobody watching. Cost: nothing unless it fails.
+    The subject is to blame if its walk also fails on these images without an observer. Cost: none unless it fails.
     """
     try:
         yield
@@ -31,7 +31,7 @@ def failures_told(subject: Subject, images: Images, batch: Batch) -> Generator[N
         if not alone and not _fails(subject, pixels):
             raise
         shown = ", ".join((alone or names)[:3]) + (", ..." if len(alone or names) > 3 else "")
-        what = "mend it, or leave them out" if alone else "each alone is fine: give a smaller batch size, or mend it"
+        what = "fix it, or leave them out" if alone else "each alone is fine: give a smaller batch size, or fix it"
         raise UserError(f"{subject.name} does not run on {shown} ({reason(error)}); {what}.") from error
 
 
@@ -39,6 +39,6 @@ def _fails(subject: Subject, pixels: Tensor) -> bool:
     try:
         with torch.no_grad():
             subject.anatomy.walk(pixels.clone(), Unwatched())
-    except Exception:  # a module of anybody's raises whatever it likes
+    except Exception:  # a user's module may raise anything
         return True
     return False

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.data.gallery import evenly_spaced
-from vitscope.engine.reading.failure import failures_told
+from vitscope.engine.reading.failure import report_failures
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.feed import input_like
@@ -22,8 +23,8 @@ from vitscope.models.subject import AbstractObserver, Subject, Unwatched
 def wanting_weights(module: nn.Module) -> tuple[str, ...]:
     """Which weights hold numbers that are not finite, and how many. Cost: one pass over the weights.
 
-    Weights are the parameters and what is stored beside them, such as the statistics of batch norm; there minus
-    infinity is a mask.
+    Weights are the parameters and the stored buffers, such as the statistics of batch norm; in buffers minus infinity
+    is a mask.
     """
     stored, found = module.state_dict().keys(), list[str]()
     for name, weight in (*module.named_parameters(), *module.named_buffers()):
@@ -38,22 +39,22 @@ def wanting_weights(module: nn.Module) -> tuple[str, ...]:
 
 
 def refuse_if_silent(subject: Subject, images: Images, weights: Sequence[str]) -> None:
-    """Raise if weights are not finite and no logits of some images, taken here and there, say anything.
+    """Raise ``UserError`` if the logits of all of a few evenly spaced images predict nothing.
 
-    Cost: a forward pass of up to eight images.
+    ``weights`` describes the weights that are not finite. Cost: a forward pass of up to eight images.
     """
     some = images.take(np.array(evenly_spaced(len(images))))
     device, tried = input_like(subject.module).device, 0
     for batch in some.batches(subject.preprocessing.transform, len(some)):
         if len(batch.indices):
-            with torch.no_grad(), failures_told(subject, some, batch):
+            with torch.no_grad(), report_failures(subject, some, batch):
                 logits = subject.anatomy.walk(batch.pixels.to(device), Unwatched())
             if not bool(unpredicting(logits, subject.class_count).all()):
                 return
             tried += len(batch.indices)
     if tried:
-        more = f" and {len(weights) - 3} weights more" if len(weights) > 3 else ""
-        many = f"of {tried} images that were tried, none has" if tried > 1 else "the only image has no"
+        more = f" and {len(weights) - 3} more weights" if len(weights) > 3 else ""
+        many = f"none of the {tried} images tried has" if tried > 1 else "the only image has no"
         raise UserError(
             f"{subject.name} has weights that are not finite ({'; '.join(weights[:3])}{more}), and {many} finite "
             "logits; load the weights of an earlier step, or train again with a lower learning rate."
@@ -61,9 +62,9 @@ def refuse_if_silent(subject: Subject, images: Images, weights: Sequence[str]) -
 
 
 def unpredicting(logits: Float[Tensor, "batch outputs"], classes: int) -> Bool[Tensor, " batch"]:
-    """The images of which the logits say nothing: with a NaN, or without a largest number that is finite.
+    """The images whose logits predict nothing: they hold a NaN, or their largest is not finite.
 
-    A single logit of minus infinity is a class that is masked. Without a classifier every output must be finite.
+    A single logit of minus infinity is a masked class. Without a classifier every output must be finite.
     """
     values = logits.flatten(1).float()
     return ~values.logsumexp(1).isfinite() if classes else ~values.isfinite().all(1)
@@ -71,9 +72,9 @@ def unpredicting(logits: Float[Tensor, "batch outputs"], classes: int) -> Bool[T
 
 @dataclass(frozen=True)
 class Wanting:
-    """Images of which something was not finite, for the first time after the same ``layer``.
+    """Images whose first numbers that are not finite come after the same ``layer``.
 
-    Layer 0 is the stem; one past the last unit are the logits. ``silent`` says whether their logits say nothing.
+    Layer 0 is the stem; one past the last unit are the logits. ``silent`` says whether their logits predict nothing.
     """
 
     layer: int
@@ -81,21 +82,21 @@ class Wanting:
     images: int
     example: str
 
-    def told(self, subject: Subject) -> str:
-        """A sentence on them."""
+    def describe(self, subject: Subject) -> str:
+        """A sentence on these images."""
         units = [f"after layer {i} ({place.name})" for i, place in enumerate(subject.places, start=1)]
         where = ["after the stem", *units, "in the logits"][self.layer]
         many = f"{self.images:,} image{'s' * (self.images > 1)} (such as {self.example})"
         consequence = (
             "give logits that are not finite: they count as wrong, and losses leave them out"
             if self.silent
-            else "give finite logits all the same"
+            else "still give finite logits"
         )
         return f"{many} {consequence}; the first numbers that are not finite are {where}."
 
 
-def counted(found: Iterable[Wanting]) -> tuple[Wanting, ...]:
-    """Those of one kind as one, most images first."""
+def merge_wanting(found: Iterable[Wanting]) -> tuple[Wanting, ...]:
+    """Merge those of the same layer and consequence; most images first."""
     kinds: dict[tuple[int, bool], Wanting] = {}
     for one in found:
         held = kinds.get((one.layer, one.silent))
@@ -106,30 +107,30 @@ def counted(found: Iterable[Wanting]) -> tuple[Wanting, ...]:
 
 @dataclass
 class _First(AbstractObserver):
-    """Notes for each image the first layer after which a number is not finite."""
+    """Records for each image the first layer after which a number is not finite."""
 
     layers: list[int | None]
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Look at each image's values."""
+        """Check each image's values."""
         for image, fine in enumerate(stream.values.flatten(1).isfinite().all(1).tolist()):
             if not fine and self.layers[image] is None:
                 self.layers[image] = layer
 
+    @override
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
-        """Nothing is noted."""
         return attention.context()
 
 
 def wanting(subject: Subject, images: Images, batch: Batch) -> tuple[Wanting, ...]:
-    """Which images of a batch meet numbers that are not finite, and where first. Cost: a further walk."""
+    """Which images of a batch give numbers that are not finite, and after which layer first. Cost: a further walk."""
     device = input_like(subject.module).device
     names = [images.pictures.name(int(images.positions[index])) for index in batch.indices.tolist()]
     first = _First([None] * len(names))
     with torch.no_grad():
         silent = unpredicting(subject.anatomy.walk(batch.pixels.to(device), first), subject.class_count).tolist()
     last = len(subject.places) + 1
-    return counted(
+    return merge_wanting(
         Wanting(last if layer is None else layer, quiet, 1, name)
         for layer, quiet, name in zip(first.layers, silent, names, strict=True)
         if quiet or layer is not None

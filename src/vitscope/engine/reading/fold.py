@@ -1,4 +1,4 @@
-"""The fold that every diagnostic of per-image numbers is: means over images, layer by layer."""
+"""The fold behind every diagnostic of per-image numbers: means over images, layer by layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class Means:
     moments: Moments | None = None
 
     def update(self, observations: Observations) -> "Means":
-        """With one more batch of images."""
-        return self if not observations else self.merge(_of(observations))
+        """The means with one more batch of images."""
+        return self if not observations else self.merge(_means_of(observations))
 
     def merge(self, other: "Means") -> "Means":
         """Both sets of images together."""
@@ -84,7 +84,7 @@ class Means:
         return values[slot.start : slot.stop].numpy().reshape(slot.shape)
 
 
-def _of(observations: Observations) -> Means:
+def _means_of(observations: Observations) -> Means:
     slots: list[Slot] = []
     for (layer, quantity), values in observations.items():
         slots.append(Slot(layer, quantity, tuple(values.shape[1:]), slots[-1].stop if slots else 0))

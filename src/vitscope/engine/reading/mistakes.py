@@ -16,13 +16,13 @@ from vitscope.measurement.quantity import Quantity, label_quantity
 from vitscope.runs.run import APART
 
 MISTAKES = "mistakes"
-"""The group of a run that holds them."""
+"""The group of a run that holds the mistakes."""
 PAIRS = 12
-"""Pairs of classes that are kept, the most frequent."""
+"""Pairs of confused classes that are stored, the most frequent ones."""
 SHOWN = 8
-"""Pictures that are kept of either kind: the most confident mistakes, and the largest losses."""
+"""Pictures that are stored of each kind: the most confident mistakes, and the largest losses."""
 SIDE = 96
-"""Pixels of a kept picture's longer side."""
+"""Pixels of a stored picture's longer side."""
 
 _ACCURACY = Quantity(
     "class_accuracy",
@@ -37,10 +37,10 @@ _CLASSES = "class of the images"
 def mistakes(scores: Scores, images: Images, classes: Sequence[str] | None) -> xr.Dataset:
     """Accuracy along ``classes``, mistakes by pair along ``mistake``, pictures along ``example``.
 
-    Of pairs the most frequent come first; a pair's share is of the true class's images. Of pictures first come those
-    on which the model is wrong and surest, ``by_confidence`` in order, then those with the largest loss, ``by_loss`` in
-    order; -1 where a picture is not among them. Their thumbnails are of the pictures as they are, before the model's
-    preprocessing. Cost: reading these pictures once more.
+    The most frequent pairs come first; a pair's share is of the true class's images. The pictures are the most
+    confident mistakes, ranked by ``by_confidence``, then the mistakes with the largest loss, ranked by ``by_loss``; the
+    rank is -1 if a picture is not among them. Thumbnails show the pictures before the model's preprocessing. Cost:
+    reading these pictures once more.
     """
     parts = [_by_class(scores, classes), _pairs(scores, classes), _examples(scores, images, classes)]
     words = {"title": "What it gets wrong", "definition": (mistakes.__doc__ or "").strip(), APART: 1}
@@ -114,13 +114,13 @@ def _examples(scores: Scores, images: Images, classes: Sequence[str] | None) -> 
 
 
 def _largest(values: np.ndarray) -> list[int]:
-    """Where the largest numbers stand, NaNs apart, the first ones first."""
+    """The positions of the largest numbers, without NaNs, the largest first."""
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:SHOWN]
     return [int(row) for row in order if not np.isnan(values[row])]
 
 
 def _thumbnail(images: Images, number: int) -> UInt8[np.ndarray, "side side colours"] | None:
-    """The picture in a square, grey where it does not reach; None where it cannot be read again."""
+    """The picture in a square with grey margins; None if it cannot be read again."""
     try:
         picture = images.read(number).convert("RGB")
     except BrokenImage:
@@ -136,10 +136,10 @@ def _thumbnail(images: Images, number: int) -> UInt8[np.ndarray, "side side colo
 def _names(
     name: str, numbers: Int[np.ndarray, " several"], classes: Sequence[str] | None, axis: str
 ) -> dict[str, tuple[str, list[str]]]:
-    """A coordinate of class names, of numbers where the classes have no names."""
+    """A coordinate of class names, or of numbers if the classes have no names."""
     known = dict(enumerate(classes or ()))
-    return {name: (axis, [known.get(one) or _unnamed(one) for one in numbers.tolist()])}
+    return {name: (axis, [known.get(one) or _name_number(one) for one in numbers.tolist()])}
 
 
-def _unnamed(number: int) -> str:
+def _name_number(number: int) -> str:
     return "nothing (not finite)" if number == NOTHING else str(number)

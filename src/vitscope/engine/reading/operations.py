@@ -13,18 +13,18 @@ from torch.utils.flop_counter import flop_registry
 
 @dataclass
 class Operations:
-    """What was counted so far."""
+    """The operations counted so far."""
 
     total: int = 0
 
 
 @contextmanager
-def counted_operations() -> Generator[Operations]:
-    """Counts what is done inside, without gradients, by PyTorch's own formulas.
+def count_operations() -> Generator[Operations]:
+    """Count the operations in the block, without gradients, by PyTorch's own formulas.
 
-    ``torch.utils.flop_counter`` also follows which module is at work, by hooks on gradients, and fails where a weight
-    itself enters a module in inference mode, as the query of attention pooling does; this only counts. Fused attention
-    is taken apart, for its products are not all known.
+    ``torch.utils.flop_counter`` also tracks which module runs, through hooks on gradients, and fails if a weight itself
+    enters a module in inference mode, as the query of attention pooling does; this only counts. Fused attention is
+    decomposed, since not all its kernels have a formula.
     """
     counter = _Counter()
     fast = torch.backends.mha.get_fastpath_enabled()

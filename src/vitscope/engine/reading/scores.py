@@ -1,4 +1,4 @@
-"""What a model says of each image, kept image by image: where it errs is found there, and models compared in pairs."""
+"""A model's prediction for each image, stored image by image, to find its errors and to compare models in pairs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,11 +18,11 @@ from vitscope.numerics.precision import to_float64
 from vitscope.runs.run import APART
 
 SCORES = "predictions"
-"""The group of a run that holds them."""
+"""The group of a run that holds the scores."""
 NOTHING = -1
-"""The label of an image without one, and what is predicted of an image whose logits are not finite."""
+"""The label of an unlabelled image, and the class predicted for an image whose logits are not finite."""
 UNKNOWN = 0
-"""The rank of a label that was not kept, or of which the logits say nothing."""
+"""The rank if it was not stored, or the logits are not finite."""
 
 
 _COMPRESSED = {"zlib": True, "complevel": 4}
@@ -40,9 +40,9 @@ _WORDS = {
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Each image's number among the images, its label, the class predicted, how sure of it, the loss, the label's rank.
+    """Each image's number among the images, its label, predicted class, confidence, loss, and rank of the label.
 
-    The rank is 1 where the prediction is right, and :data:`UNKNOWN` where it was not kept or the logits are not finite.
+    The rank is 1 if the prediction is right, and :data:`UNKNOWN` if it was not stored or the logits are not finite.
     """
 
     image: Int[Tensor, " images"]
@@ -73,7 +73,7 @@ class Scores:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Scores | None":
-        """What :attr:`tensors` became; None if there were none. Ranks that were not kept are :data:`UNKNOWN`."""
+        """The scores that :attr:`tensors` wrote; None if there are none. Ranks not stored are :data:`UNKNOWN`."""
         if "scores.image" not in tensors:
             return None
         unknown = {"scores.rank": torch.full_like(tensors["scores.image"], UNKNOWN)}
@@ -81,16 +81,16 @@ class Scores:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The same as tensors by name."""
+        """The scores as tensors by name."""
         return {f"scores.{name}": value.contiguous() for name, value in vars(self).items()}
 
     @property
     def wrong(self) -> Tensor:
-        """Which images are not given their label."""
+        """Which images are predicted wrong."""
         return self.predicted != self.label
 
     def dataset(self, images: Images) -> xr.Dataset:
-        """The scores along the axis ``image``, with the pictures' names beside it and the images' fingerprint."""
+        """The scores along the axis ``image``, with the pictures' names and the images' fingerprint."""
         numbers = self.image.numpy()
         names = [images.pictures.name(int(images.positions[number])) for number in numbers]
         coords: dict[str, Any] = {"image": ("image", numbers), "picture": ("image", np.array(names, dtype=str))}
@@ -100,7 +100,7 @@ class Scores:
         )
         for array in group.variables.values():
             array.encoding = _COMPRESSED
-        group["picture"].encoding = {**_COMPRESSED, "dtype": "S1"}  # texts of any length would not be compressed
+        group["picture"].encoding = {**_COMPRESSED, "dtype": "S1"}  # variable-length text would not be compressed
         return group
 
 

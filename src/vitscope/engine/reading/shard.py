@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load, save
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.data import Broken, Images
 from vitscope.data.batch import Batch
@@ -23,8 +24,8 @@ from vitscope.engine.reading.activation import (
     Workspace,
 )
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
-from vitscope.engine.reading.failure import failures_told
-from vitscope.engine.reading.finite import Wanting, counted, unpredicting, wanting
+from vitscope.engine.reading.failure import report_failures
+from vitscope.engine.reading.finite import Wanting, merge_wanting, unpredicting, wanting
 from vitscope.engine.reading.fold import Means, Observations, Slot
 from vitscope.engine.reading.scores import Scores
 from vitscope.engine.work.work import AbstractImagesResult, AbstractSubjectWork, Advance, Shard
@@ -37,7 +38,7 @@ from vitscope.numerics.moments import Moments
 from vitscope.numerics.precision import at_least_float32
 
 CHUNK = 1 << 20
-"""Attention weights made at a time: few enough to stay in the cache, many enough to keep two cores busy."""
+"""Attention weights computed at a time: few enough to stay in the cache, many enough to keep two cores busy."""
 
 
 BATCHES_PER_SHARD = 4
@@ -45,10 +46,10 @@ BATCHES_PER_SHARD = 4
 
 @dataclass(frozen=True)
 class ShardResult(AbstractImagesResult):
-    """What a shard came to: the images seen, those left out, and a state for each diagnostic.
+    """A shard's result: the images seen, those left out, and a state for each diagnostic.
 
-    ``scores`` are what the model said of each image, and ``wanting`` the images that met numbers that are not finite.
-    ``silent`` counts, for each of several walks, the images of which the logits say nothing.
+    ``scores`` are the model's predictions for each image, and ``wanting`` the images with numbers that are not finite.
+    ``silent`` counts, for each of several walks, the images whose logits predict nothing.
     """
 
     states: tuple[Means, ...]
@@ -65,12 +66,12 @@ class ShardResult(AbstractImagesResult):
             self.broken + other.broken,
             states,
             Scores.together(scores) if scores else None,
-            counted((*self.wanting, *other.wanting)),
+            merge_wanting((*self.wanting, *other.wanting)),
             tuple(map(sum, zip_longest(self.silent, other.silent, fillvalue=0))),
         )
 
     def to_bytes(self) -> bytes:
-        """Safetensors, the slots and counts in its metadata."""
+        """Safetensors, with the slots and counts as JSON in the tensor ``head``."""
         tensors: dict[str, Tensor] = {} if self.scores is None else self.scores.tensors
         for index, state in enumerate(self.states):
             if state.moments is not None:
@@ -109,12 +110,12 @@ class Pass(AbstractSubjectWork[ShardResult]):
         """A few batches each."""
         return batch_shards(self.images.batch_count(self.batch_size))
 
+    @override
     def read(self, content: bytes) -> ShardResult:
-        """The result whose ``to_bytes`` these are."""
         return ShardResult.from_bytes(content)
 
     def fold(self, shard: Shard, advance: Advance) -> ShardResult:
-        """One shard's states; ``advance`` is told the number of images after each batch."""
+        """One shard's states; ``advance`` is called with the number of images after each batch."""
         device = input_like(self.subject.module).device
         states = [diagnostic.init() for diagnostic in self.diagnostics]
         present = present_classes(self.images, self.subject.class_count, device)
@@ -132,13 +133,13 @@ class Pass(AbstractSubjectWork[ShardResult]):
                 seen += len(batch.indices)
             advance(len(batch.indices) + len(batch.broken))
         return ShardResult(
-            seen, tuple(broken), tuple(states), Scores.together(scores) if scores else None, counted(wanted)
+            seen, tuple(broken), tuple(states), Scores.together(scores) if scores else None, merge_wanting(wanted)
         )
 
 
 @dataclass(frozen=True, eq=False)
 class BatchReading:
-    """What was seen of a batch: each diagnostic's numbers per image, the scores, and images with unfinite numbers."""
+    """What was seen of a batch: each diagnostic's numbers per image, the scores, and images with non-finite ones."""
 
     observations: Sequence[Observations]
     scores: tuple[Scores, ...]
@@ -153,10 +154,10 @@ def read_batch(
     present: Tensor | None,
     workspace: Workspace,
 ) -> BatchReading:
-    """One walk of the subject over a batch that is not empty; ``present`` are the classes that occur, if not all."""
+    """Walk the subject once over a batch that is not empty; ``present`` is from :func:`present_classes`."""
     reading = Reading(diagnostics, subject.places, (batch.pixels.shape[2], batch.pixels.shape[3]), workspace)
     scores: tuple[Scores, ...] = ()
-    with torch.no_grad(), failures_told(subject, images, batch):
+    with torch.no_grad(), report_failures(subject, images, batch):
         logits = subject.anatomy.walk(batch.pixels.to(input_like(subject.module).device), reading)
         if batch.labels is not None and subject.class_count:
             said = predictions(batch, logits, present)
@@ -167,20 +168,20 @@ def read_batch(
 
 
 def predictions(batch: Batch, logits: Float[Tensor, "batch classes"], present: Tensor | None) -> Predictions:
-    """The logits beside a batch's labels."""
-    assert batch.labels is not None, "predictions are read where there are labels"
+    """The logits together with the batch's labels."""
+    assert batch.labels is not None, "predictions are read only with labels"
     targets = None if batch.targets is None else batch.targets.to(logits.device)
     return Predictions(logits, batch.labels.to(logits.device), present, targets)
 
 
 def batch_shards(batches: int, block: int = 0) -> tuple[Shard, ...]:
-    """The batches, a few together."""
+    """The batches in shards of a few each."""
     starts = range(0, batches, BATCHES_PER_SHARD)
     return tuple(Shard(start, min(start + BATCHES_PER_SHARD, batches), block) for start in starts)
 
 
 def present_classes(images: Images, class_count: int, device: torch.device) -> Int[Tensor, " present"] | None:
-    """The classes that occur among the images, where they are not all there are."""
+    """The classes that occur among the images; None if all do, or fewer than two."""
     classes = torch.tensor(sorted(set([] if images.labels is None else images.labels.tolist())))
     return classes.long().to(device) if 1 < len(classes) < class_count else None
 
@@ -198,13 +199,13 @@ class Reading(AbstractObserver):
     _sums: list[Tensor] = field(default_factory=list)
 
     def fork(self) -> "Reading":
-        """A reading that goes on from here by itself."""
+        """A copy that continues independently from here."""
         return replace(self, _seen={key: list(pieces) for key, pieces in self._seen.items()})
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Feed the feature map to those who read feature maps; a mere rearrangement makes no new one.
+        """Feed the feature map to the diagnostics that read one; a mere rearrangement makes no new one.
 
-        Where tokens were removed the patches no longer fill the grid, and nothing is fed of them or their attention.
+        If tokens were removed, the patches no longer fill the grid, and neither they nor their attention are fed.
         """
         self._stream = stream
         self._sums.append(stream.values.sum(dtype=torch.float32))
@@ -221,7 +222,7 @@ class Reading(AbstractObserver):
             self._forget_changes(layer)
 
     def _forget_changes(self, layer: int) -> None:
-        """Say of every change across the unit that it was not observed: more lies before it than the unit."""
+        """Mark every change across the unit as not observed, since it spans more than the unit."""
         for index, diagnostic in enumerate(self.diagnostics):
             for quantity, change in diagnostic.changes.items():
                 seen = self._seen.get((index, layer, quantity))
@@ -233,9 +234,9 @@ class Reading(AbstractObserver):
         return layer == 0 or not after or (here.stage, here.block) != (after[0].stage, after[0].block)
 
     def attention(self, layer: int, attention: Attention) -> Float[Tensor, "batch windows heads queries width"]:
-        """Feed the attention weights, a few images at a time, to those who read them; the context they give.
+        """Feed the attention weights, a few images at a time, to the diagnostics that read them; returns the context.
 
-        Where nobody does, or heads are mixed after the softmax, the context is the fused kernel's or the unit's own.
+        If no diagnostic reads them, or tokens were removed, the context is the fused kernel's.
         """
         assert self._stream is not None, "a walk shows the stem's stream before any attention"
         readers = any(diagnostic.reads is ActivationKind.ATTENTION for diagnostic in self.diagnostics)
@@ -259,7 +260,7 @@ class Reading(AbstractObserver):
         return bool(self._sums) and not bool(torch.stack(self._sums).isfinite().all())
 
     def predictions(self, predictions: Predictions) -> None:
-        """Feed the predictions; they stand at layer 0, there being one of them."""
+        """Feed the predictions, at layer 0 since a model has them only once."""
         self._feed(ActivationKind.PREDICTIONS, 0, predictions)
 
     def results(self) -> list[dict[tuple[int, str], Tensor]]:

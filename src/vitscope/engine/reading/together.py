@@ -14,11 +14,11 @@ from vitscope.models.subject import AbstractAnatomy, Composition, Subject, after
 from vitscope.models.unit import AbstractUnit
 
 IMAGES_TOGETHER = 64
-"""Branches go through a common unit in one batch of at most so many images, where only predictions are read."""
+"""Most images in one batch of branches that share a unit, if only predictions are read."""
 IMAGES_TOGETHER_ON_CPU = 4
-"""The same on a CPU, where it pays for single images only.
+"""The same on a CPU, where it pays only for single images.
 
-Of a ViT-Tiny's lesion study, up to 64 images together saved 13 % of the time in batches of 1, and cost 5 % more in
+In a ViT-Tiny's lesion study, up to 64 images together saved 13 % of the time in batches of 1, and cost 5 % more in
 batches of 4 and 13 % in batches of 16.
 """
 
@@ -37,13 +37,13 @@ def walk_together(
     images: Float[Tensor, "batch channels height width"],
     reading: Callable[[], Reading],
 ) -> tuple[tuple[Tensor, Reading], ...]:
-    """Every walk's logits and what was read on it, equal to those of the walks by themselves.
+    """Every walk's logits and what was read on it, equal to those of separate walks.
 
-    Two walks share a unit's work where their units were equal from the stem on: units are compared as values, modules
-    by identity. All anatomies have the same number of units. Branches that part and meet equal units again go through
-    them in one batch, where nothing but predictions is read and memory allows (:data:`IMAGES_TOGETHER`). Cost: of
-    ``n`` walks that each differ in one of ``d`` units, ``d + (d - 1) + ...`` units instead of ``n d``. Memory: two
-    streams at a time where each walk leaves a common trunk by itself, and the branches of one batch.
+    Two walks share a unit's work as long as their units are equal from the stem on: units are compared as values,
+    modules by identity. All anatomies have the same number of units. Branches that split and meet equal units again go
+    through them in one batch, if only predictions are read and memory allows (:data:`IMAGES_TOGETHER`). Cost: for ``n``
+    walks that each differ in one of ``d`` units, ``d + (d - 1) + ...`` units instead of ``n d``. Memory: two streams at
+    a time if each walk leaves a common trunk separately, and the branches of one batch.
     """
     found: dict[int, tuple[Tensor, Reading]] = {}
     for walks in _alike([anatomy.stem for anatomy in anatomies], range(len(anatomies))):
@@ -54,9 +54,9 @@ def walk_together(
 
 
 def cost_together(subjects: Sequence[Subject]) -> float:
-    """What :func:`walk_together` costs an image, in forward passes: one, and of each further subject what differs.
+    """The cost of :func:`walk_together` per image, in forward passes: one, plus what differs in each further subject.
 
-    Units count alike. Subjects that are not taken apart into units share nothing.
+    All units count the same. Subjects that are not divided into units share nothing.
     """
     first, *others = (subject.anatomy for subject in subjects)
     return 1.0 + sum(1 - _in_common(first, other) for other in others)
@@ -90,7 +90,7 @@ def _walk(root: _Branch, anatomies: Sequence[Composition], images: Tensor) -> di
 
 
 def _advance(bundle: Sequence[_Branch], position: int, anatomies: Sequence[Composition]) -> list[_Branch]:
-    """The branches one unit further, parted where their walks' units differ."""
+    """The branches one unit further, split where their walks' units differ."""
     parted: list[_Branch] = []
     units: list[AbstractUnit] = []
     for branch in bundle:
@@ -108,7 +108,7 @@ def _advance(bundle: Sequence[_Branch], position: int, anatomies: Sequence[Compo
 
 
 def _through(unit: AbstractUnit, layer: int, branches: Sequence[_Branch]) -> list[Stream]:
-    """The branches' streams after a unit they have in common, in one batch where they can be."""
+    """The branches' streams after a unit they have in common, in one batch if possible."""
     streams = [branch.stream for branch in branches]
     if len(streams) > 1 and _can_join(streams):
         out = unit(streams[0].with_values(torch.cat([stream.values for stream in streams])))
@@ -118,7 +118,7 @@ def _through(unit: AbstractUnit, layer: int, branches: Sequence[_Branch]) -> lis
 
 
 def _can_join(streams: Sequence[Stream]) -> bool:
-    """Whether nothing but their values tells these streams apart, and nothing travels along that is of an image."""
+    """Whether these streams differ only in their values, and carry nothing that belongs to single images."""
     first = streams[0].values
     if any(_travels(stream) or stream.values.shape != first.shape for stream in streams):
         return False
@@ -130,7 +130,7 @@ def _travels(stream: Stream) -> bool:
 
 
 def _bundles(branches: Sequence[_Branch], images: Tensor) -> list[list[_Branch]]:
-    """The branches that go on together, the one of most walks first: it is taken up again last."""
+    """The branches in bundles that continue together; the branch of most walks is first, and so continues last."""
     ordered = sorted(branches, key=lambda branch: len(branch.walks), reverse=True)
     watched = any(one.reads is not ActivationKind.PREDICTIONS for one in ordered[0].reading.diagnostics)
     allowed = IMAGES_TOGETHER_ON_CPU if images.device.type == "cpu" else IMAGES_TOGETHER

@@ -1,4 +1,4 @@
-"""Worker processes of this machine that fold shards: each takes one at a time, and its death costs that one alone."""
+"""Worker processes on this machine that fold shards, one at a time; the death of one costs only its shard."""
 
 import json
 import multiprocessing
@@ -20,10 +20,10 @@ from vitscope.engine.work.parcel import pack_error, unpack, unpack_error
 from vitscope.engine.work.work import Shard
 
 CONTEXT: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
-"""How workers begin: afresh, for a fork of this process would hold the locks that its threads happen to hold."""
+"""Workers start afresh: a fork of this process would inherit the locks that its threads happen to hold."""
 
 _PATIENCE = 5.0
-"""Seconds that a worker has to end as it is told to."""
+"""Seconds that a terminated worker has to end before it is killed."""
 
 
 class Died(Exception):
@@ -33,7 +33,7 @@ class Died(Exception):
 @final
 @dataclass(eq=False)
 class Worker:
-    """A worker process, and the shard that it has in hand; none before it is ready, and between two of them."""
+    """A worker process and its current shard; None before it is ready and between two shards."""
 
     process: BaseProcess
     line: Connection
@@ -42,21 +42,21 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether it has its work, and nothing in hand."""
+        """Whether it has its work but no shard."""
         return self.begun and self.shard is None
 
     @classmethod
     def hire(cls, threads: int) -> "Worker":
-        """A new one, which imports what it needs and then says that it is ready."""
+        """Start a worker, which imports what it needs and then reports that it is ready."""
         ours, theirs = CONTEXT.Pipe()
         process = CONTEXT.Process(target=_serve, args=(theirs, threads), daemon=True)
         with _deaf_to_interrupts():
             process.start()
-        theirs.close()  # so that its death is the end of the line
+        theirs.close()  # so that its death closes the pipe
         return cls(process, ours)
 
     def begin(self, parcel: bytes) -> None:
-        """Send it the work, once it is there to read it: a pipe to a process that has not begun would block."""
+        """Send it the work, once it is ready to read it: a pipe to a process that has not started would block."""
         self.begun = True
         self._send(parcel)
 
@@ -66,9 +66,9 @@ class Worker:
         self._send(json.dumps(asdict(shard)).encode())
 
     def answer(self) -> bytes | None:
-        """What the shard came to, which is then done; None if it says that it is ready.
+        """The bytes of the finished shard's result; None if the worker reports that it is ready.
 
-        Raises :class:`Died`, and what was raised while the shard was folded.
+        Raises :class:`Died` if the process has ended, and whatever folding the shard raised.
         """
         try:
             kind, content = self.line.recv_bytes(1), self.line.recv_bytes()
@@ -92,12 +92,12 @@ class Worker:
         self.process.close()
 
     def _send(self, content: bytes) -> None:
-        with suppress(OSError):  # it is dead, which its line says next
+        with suppress(OSError):  # it is dead, and its pipe will report so
             self.line.send_bytes(content)
 
 
 def first_of(workers: Mapping[Connection, Worker]) -> Worker:
-    """The first worker that has something to say, or has died."""
+    """The first worker that has answered or died."""
     return workers[wait(list(workers))[0]]  # pyright: ignore[reportArgumentType] - a Connection, as was given
 
 
@@ -105,10 +105,10 @@ _READY, _DONE, _FAILED = b"r", b"d", b"f"
 
 
 def _serve(line: Connection, threads: int) -> None:
-    """Fold shards until there are no more of them. Results go as bytes: tensors would take a file handle each."""
+    """Fold shards until the pipe closes. Results travel as bytes: tensors would take a file handle each."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    with suppress(EOFError, OSError):  # nobody is there any more
+    with suppress(EOFError, OSError):  # the parent is gone
         _say(line, _READY, b"")
         work = unpack(line.recv_bytes())
         while True:
@@ -116,7 +116,7 @@ def _serve(line: Connection, threads: int) -> None:
             try:
                 kind, content = _DONE, work.fold(shard, lambda _: None).to_bytes()
             except MemoryError:
-                os._exit(1)  # what it has taken is free again, and the shard is tried once more
+                os._exit(1)  # frees its memory, and the shard is tried again
             except Exception as error:
                 kind, content = _FAILED, pack_error(error)
             _say(line, kind, content)
@@ -128,7 +128,7 @@ def _say(line: Connection, kind: bytes, content: bytes) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed ends, whatever it is doing."""
+    """End this worker, whatever it is doing, when its parent is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -137,8 +137,8 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _deaf_to_interrupts() -> Generator[None]:
-    """Processes begun meanwhile never see control-C, which a terminal sends to all: their parent ends them."""
-    resource_tracker.ensure_running()  # beginning it would make this thread hear them again
+    """Processes started in the block never see Ctrl-C, which a terminal sends to all: their parent ends them."""
+    resource_tracker.ensure_running()  # starting it in the block would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

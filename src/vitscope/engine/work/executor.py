@@ -16,7 +16,7 @@ from vitscope.engine.work.work import AbstractWork, Advance, Finished, Result, S
 from vitscope.measurement.errors import UserError
 
 ATTEMPTS = 3
-"""How often a shard is tried before its workers' deaths are taken to be its own fault."""
+"""How often a shard is tried before it is blamed for its workers' deaths."""
 
 
 class AbstractExecutor(ABC):
@@ -24,7 +24,7 @@ class AbstractExecutor(ABC):
 
     @abstractmethod
     def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
-        """The shards' results, begun in their order; ``advance`` is told of what is done."""
+        """The shards' results, started in order; ``advance`` is called with the work done."""
 
 
 @final
@@ -41,15 +41,15 @@ class InProcess(AbstractExecutor):
 @final
 @dataclass(frozen=True)
 class Processes(AbstractExecutor):
-    """``count`` worker processes on this machine, its cores shared out among them."""
+    """``count`` worker processes on this machine, which share its cores."""
 
     count: int
 
     def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
-        """The shards' results; the shard of a worker that died is done again by a new one.
+        """The shards' results; if a worker dies, a new one repeats its shard.
 
-        Workers end with this process, however it ends, and leave nothing behind. Raises what was raised while a shard
-        was folded, and ``UserError`` if workers die of the same shard again and again, or as they begin.
+        Workers end with this process, however it ends, and leave nothing behind. Raises whatever folding a shard
+        raised, and ``UserError`` if workers die repeatedly on the same shard, or as they start.
         """
         _refuse_unguarded()
         waiting = deque(shards)
@@ -93,9 +93,9 @@ class Processes(AbstractExecutor):
 
 
 def _refuse_unguarded() -> None:
-    """A worker imports the script that started it; one that starts workers as it is imported would wait for ever."""
+    """Raise ``UserError`` in a worker whose imported script starts workers itself: it would wait for ever."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise UserError("Worker processes import the script: put what it does under if __name__ == '__main__'.")
+        raise UserError("Worker processes import the script: put its code under if __name__ == '__main__'.")
 
 
 def _refuse_deadly(shard: Shard | None, deaths: int) -> None:
@@ -103,10 +103,10 @@ def _refuse_deadly(shard: Shard | None, deaths: int) -> None:
         return
     if shard is None:
         raise UserError(
-            f"{deaths} worker processes one after the other ended as they began; what is finished is kept. Try fewer "
-            "--workers, then --resume; a script of one's own needs if __name__ == '__main__'."
+            f"{deaths} worker processes in a row ended as they started; finished work is saved. Try fewer --workers, "
+            "with --resume; a script of your own needs if __name__ == '__main__'."
         )
     raise UserError(
-        f"Workers died {deaths} times at batches {shard.start} to {shard.stop}; what is finished is kept. Try fewer "
-        "--workers or a smaller --batch-size, then --resume."
+        f"Workers died {deaths} times at batches {shard.start} to {shard.stop}; finished work is saved. Try fewer "
+        "--workers or a smaller --batch-size, with --resume."
     )

@@ -1,6 +1,6 @@
 """Work as bytes, for worker processes of this very program.
 
-A module travels; its anatomy, which is made of functions bound to it, is found again where it arrives.
+A module travels; its anatomy, which is made of functions bound to it, is rebuilt on arrival.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ from vitscope.models.subject import Composition, Subject
 
 
 def pack(work: AbstractWork[Result]) -> bytes:
-    """The work as bytes. Cost: a model's weights and, of images held in memory, their pixels."""
+    """The work as bytes. Cost: the size of the model's weights, and of the pixels of images held in memory."""
     if not isinstance(work, AbstractSubjectWork):
         return cloudpickle.dumps(work)
-    fields = {field.name: _taken_apart(getattr(work, field.name)) for field in dataclasses.fields(work)}
+    fields = {field.name: _take_apart(getattr(work, field.name)) for field in dataclasses.fields(work)}
     return cloudpickle.dumps((type(work), fields))
 
 
 def unpack(content: bytes) -> AbstractWork[Any]:
-    """The work that :func:`pack` made into bytes. Only for bytes of this program's own: unpickling runs code."""
+    """The work that :func:`pack` made into bytes. Only for this program's own bytes: unpickling runs code."""
     found = cloudpickle.loads(content)
     if isinstance(found, AbstractWork):
         return found
@@ -35,22 +35,22 @@ def unpack(content: bytes) -> AbstractWork[Any]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Parts:
-    """A subject's fields, without its anatomy if that is found again."""
+    """A subject's fields, without its anatomy if that can be rebuilt."""
 
     fields: dict[str, Any]
 
 
-def _taken_apart(value: object) -> object:
-    """A subject as its parts, and several as theirs; anything else as it is."""
+def _take_apart(value: object) -> object:
+    """A subject, or each of a tuple of subjects, as its parts; anything else as it is."""
     if isinstance(value, tuple) and any(isinstance(one, Subject) for one in value):
-        return tuple(map(_taken_apart, value))
+        return tuple(map(_take_apart, value))
     if not isinstance(value, Subject):
         return value
     return _Parts({**vars(value), **({"anatomy": None} if isinstance(value.anatomy, Composition) else {})})
 
 
 def _put_together(value: object) -> object:
-    """What :func:`_taken_apart` was given."""
+    """The value that :func:`_taken_apart` was given."""
     if isinstance(value, tuple) and any(isinstance(one, _Parts) for one in value):
         return tuple(map(_put_together, value))
     if not isinstance(value, _Parts):
@@ -64,7 +64,7 @@ def _put_together(value: object) -> object:
 
 
 def pack_error(error: Exception) -> bytes:
-    """An error as bytes, with where it happened; one that cannot travel becomes one that tells it in words."""
+    """An error as bytes, with its traceback; one that cannot be pickled becomes a ``RuntimeError`` with that text."""
     where = "".join(traceback.format_exception(error))
     error.add_note(f"In a worker process:\n{where}")
     with suppress(Exception):
@@ -75,5 +75,5 @@ def pack_error(error: Exception) -> bytes:
 
 
 def unpack_error(content: bytes) -> Exception:
-    """The error that :func:`pack_error` made into bytes. Only for bytes of this program's own."""
+    """The error that :func:`pack_error` made into bytes. Only for this program's own bytes."""
     return cloudpickle.loads(content)

@@ -22,7 +22,7 @@ class RayCluster(AbstractExecutor):
     address: str
 
     def fold(self, work: AbstractWork[Result], shards: Iterable[Shard], advance: Advance) -> Finished[Result]:
-        """The shards' results; Ray starts the shard of a worker that died again elsewhere."""
+        """The shards' results; if a worker dies, Ray restarts its shard elsewhere."""
         ray = _ray()
         started_here = not ray.is_initialized()
         if started_here:
@@ -52,25 +52,25 @@ class RayCluster(AbstractExecutor):
 
 
 def _got(ray: ModuleType, reference: object, shard: Shard) -> bytes:
-    """What a shard came to; an error of its own as it is, and its workers' deaths as a sentence."""
+    """A shard's result as bytes. Raises the shard's own error as it is, and ``UserError`` if its workers died."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError:
-        raise  # which is the shard's own error, too
+        raise  # it is an instance of the shard's own error, too
     except ray.exceptions.RayError as error:
         raise UserError(
             f"Ray's workers died {ATTEMPTS} times at batches {shard.start} to {shard.stop} "
-            f"({type(error).__name__}); what is finished is kept. Try a smaller --batch-size, then --resume."
+            f"({type(error).__name__}); finished work is saved. Try a smaller --batch-size, with --resume."
         ) from error
 
 
 def _fold_remotely(content: bytes, shard: Shard) -> bytes:
-    return _unpacked_once(content).fold(shard, lambda _: None).to_bytes()
+    return _unpack_once(content).fold(shard, lambda _: None).to_bytes()
 
 
 @lru_cache(maxsize=1)
-def _unpacked_once(content: bytes) -> AbstractWork[Any]:
-    """The work, which keeps between the shards of this process what it has at hand."""
+def _unpack_once(content: bytes) -> AbstractWork[Any]:
+    """The work, unpacked once so that what it caches lasts from shard to shard in this process."""
     return unpack(content)
 
 
@@ -78,5 +78,5 @@ def _ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise UserError("A Ray cluster was asked for and ray is not installed: pip install 'vitscope[ray]'.") from error
+        raise UserError("A Ray cluster needs ray, which is not installed: pip install 'vitscope[ray]'.") from error
     return ray

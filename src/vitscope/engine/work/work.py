@@ -9,14 +9,14 @@ from vitscope.data import Broken, Images
 from vitscope.models.subject import Subject
 
 Amount = float | int
-"""How much there is to do: forward passes of one image through the model, or trials."""
+"""An amount of work: forward passes of one image through the model, or trials."""
 Advance = Callable[[Amount], None]
-"""Told how much is done as it is done."""
+"""Called with each amount of work as it is done."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The batches (or trials) ``start`` to ``stop``, for the ``block`` of settings where there are several."""
+    """The batches (or trials) ``start`` to ``stop``, for the ``block`` of settings if there are several."""
 
     start: int
     stop: int
@@ -31,21 +31,21 @@ class Shard:
 
 @dataclass(frozen=True)
 class AbstractResult(ABC):
-    """What a shard came to."""
+    """A shard's result."""
 
     @property
     @abstractmethod
     def done(self) -> int:
-        """How much it stands for, in what the work counts."""
+        """How much of the shard it covers, in the units that the work counts."""
 
     @abstractmethod
     def to_bytes(self) -> bytes:
-        """The result as it is kept and sent."""
+        """The result as it is saved and sent."""
 
 
 @dataclass(frozen=True)
 class AbstractImagesResult(AbstractResult):
-    """What a shard of images came to; results of the same settings can be merged, in any grouping."""
+    """The result of a shard of images; results of the same settings can be merged, in any grouping."""
 
     images: int
     broken: tuple[Broken, ...]
@@ -67,23 +67,23 @@ class AbstractWork(ABC, Generic[Result]):
 
     @abstractmethod
     def shards(self) -> tuple[Shard, ...]:
-        """The fixed shards, in the order they are begun in; they do not depend on who folds them."""
+        """The fixed shards, in the order they are started in; they do not depend on the executor."""
 
     def passes(self, shard: Shard) -> Amount:
-        """What each image of the shard costs, in forward passes through the model; what each trial costs."""
+        """The cost of each image of the shard, in forward passes through the model; or of each trial."""
         del shard
         return 1
 
     @abstractmethod
     def fold(self, shard: Shard, advance: Advance) -> Result:
-        """One shard's result; ``advance`` is told of what is done, in all ``passes`` for each of its images."""
+        """One shard's result; ``advance`` is called with the work done, in total ``passes`` for each image."""
 
     @abstractmethod
     def read(self, content: bytes) -> Result:
-        """The result whose ``to_bytes`` these are."""
+        """The result from the bytes that its ``to_bytes`` wrote."""
 
     def fits(self, shard: Shard, result: Result) -> bool:
-        """Whether a kept result can be the shard's, and was not cut in another way by another version."""
+        """Whether a saved result can be the shard's, and was not sharded differently by another version."""
         del shard, result
         return True
 

@@ -10,7 +10,7 @@ from vitscope.interventions.common_corruptions.picture import Levels, Parameters
 
 
 def defocus_blur(picture: Picture, parameters: Parameters, generator: np.random.Generator) -> Levels:
-    """A lens out of focus: the mean over a disc of a radius, its edge softened by a Gaussian of a deviation."""
+    """A lens out of focus: the mean over a disc of given radius, its edge softened by a Gaussian of given deviation."""
     del generator
     kernel = softened_disc(*parameters)
     reach = len(kernel) // 2
@@ -35,7 +35,7 @@ def glass_blur(picture: Picture, parameters: Parameters, generator: np.random.Ge
     """Frosted glass: a Gaussian blur, pixels taken from near by, the blur again.
 
     From the last pixel to the first, each takes the value that a random neighbour has by then. The published program
-    means to swap the two, but its swap of two views of one array copies, and so the published pictures are made.
+    means to swap the two, but its swap of two views of one array copies, and the published pictures were made that way.
     """
     deviation, reach, rounds = parameters[0], int(parameters[1]), int(parameters[2])
     height, width, channels = picture.shape

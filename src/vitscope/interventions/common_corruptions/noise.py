@@ -1,4 +1,4 @@
-"""Corruptions by noise, each pixel and channel by itself."""
+"""Corruptions by noise, independent for each pixel and channel."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What a corruption is a function of."""
+"""The types of a corruption's arguments and result."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,6 @@ from jaxtyping import Float, UInt8
 Picture = UInt8[np.ndarray, "height width channels"]
 """A picture of 1 (grey) or 3 (RGB) channels, 0 to 255."""
 Levels = Float[np.ndarray, "height width channels"]
-"""What becomes of it, on the same scale; the caller clips and rounds down, as the published sets do."""
+"""A corrupted picture, on the same scale; the caller clips and rounds down, as the published sets do."""
 Parameters = tuple[float | int, ...]
 CorruptionFunction = Callable[[Picture, Parameters, np.random.Generator], Levels]

@@ -65,9 +65,9 @@ def _disturb(sums: Field, amplitude: float, generator: np.random.Generator) -> F
 def frost(picture: Picture, parameters: Parameters, generator: np.random.Generator) -> Levels:
     """Frost on a window: the picture darkened and a layer of frost added, at the published weights.
 
-    The published sets add photographs of frost, which are not free to pass on; here the layer is drawn (see
-    :func:`ice`), like them in brightness, deviation and the fall of their spectra. Figures for frost can be compared
-    with one another, not with published ones.
+    The published sets add photographs of frost, which may not be redistributed; here the layer is drawn (see
+    :func:`ice`), matching them in brightness, deviation and the fall of their spectra. Figures for frost can be
+    compared with one another, not with published ones.
     """
     kept, added, size = parameters
     layer = ice(picture.shape[0], picture.shape[1], size, generator)

@@ -1,4 +1,4 @@
-"""Studies, one file each; imported when one of them is looked for."""
+"""Studies, one file each; imported on first use."""
 
 from vitscope.engine.grid import STUDIES, AbstractStudy
 

@@ -6,7 +6,7 @@ from typing import Literal, final
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid, unit_axis
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, StudyGrid, unit_axis
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.attention_shape import AttentionShape, Shape
@@ -22,10 +22,10 @@ from vitscope.models.subject import Subject
 class AttentionShapeStudy(AbstractStudy):
     """What is lost when attention becomes a mean, the identity, or keeps to a neighbourhood of its query.
 
-    ``shapes`` are ``uniform``, ``diagonal``, or both with a comma between; ``sizes`` the sides of square
+    ``shapes`` are ``uniform``, ``diagonal``, or both, separated by a comma; ``sizes`` the sides of square
     neighbourhoods, odd numbers, a list or start:stop:count; either may be empty. ``at`` says whether this is done to
-    ``all`` attention units at once, or to ``each`` by itself. Cost: a forward pass for each shape, or of what follows
-    each unit for each shape and unit.
+    ``all`` attention units at once, or to ``each`` separately. Cost: a forward pass for each shape; with ``each``, the
+    rest of the model after the unit, for each shape and unit.
     """
 
     name = "attention-shape"
@@ -37,32 +37,34 @@ class AttentionShapeStudy(AbstractStudy):
     )
 
     shapes: str = "uniform,diagonal"
-    """uniform, diagonal, or both with a comma between; may be empty."""
+    """uniform, diagonal, or both, separated by a comma; may be empty."""
     sizes: str = "3,5,7"
     """Sides of square neighbourhoods, odd: a list or start:stop:count; may be empty."""
     at: Literal["all", "each"] = "all"
-    """To all attention units at once, or to each by itself."""
+    """Whether all attention units are changed at once, or each separately."""
 
-    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
         """A setting for each shape, or for each shape and attention unit."""
         del images, plan
         layers = tuple(head_counts(subject))
         if not layers:
-            raise UserError(f"{subject.name} has no attention that can be read, so none of another shape.")
+            raise UserError(f"{subject.name} has no attention that can be read, so its shape cannot change.")
         found = self._shapes()
         axis = Axis("shape", tuple(found), "Attention replaced by")
         if self.at == "all":
-            return Grid((axis,), tuple((AttentionShape(shape, size),) for shape, size in found.values()))
+            return StudyGrid((axis,), tuple((AttentionShape(shape, size),) for shape, size in found.values()))
         units = unit_axis("lesion", layers, subject.places, "Attention unit replaced")
         pairs = product(found.values(), layers)
-        return Grid((axis, units), tuple((AttentionShape(shape, size, (layer,)),) for (shape, size), layer in pairs))
+        return StudyGrid(
+            (axis, units), tuple((AttentionShape(shape, size, (layer,)),) for (shape, size), layer in pairs)
+        )
 
     def _shapes(self) -> dict[str, tuple[Shape, int]]:
         """Shape and size by label."""
         found: dict[str, tuple[Shape, int]] = {}
         for name in filter(None, (part.strip() for part in self.shapes.split(","))):
             if name not in ("uniform", "diagonal"):
-                raise UserError(f"{name!r} is no shape; there are uniform and diagonal, and neighbourhoods by sizes.")
+                raise UserError(f"{name!r} is not a shape; give uniform or diagonal, and neighbourhoods as sizes.")
             found[name] = (name, 1)
         for size in parse_numbers(self.sizes) if self.sizes.strip() else ():
             if size != int(size) or size < 1 or size % 2 == 0:

@@ -6,7 +6,7 @@ from typing import cast, final
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, StudyGrid
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.common_corruptions.severity import KINDS, Scale, scale_for
@@ -24,10 +24,10 @@ _SETS = {"cifar": "CIFAR-10-C", "tiny-imagenet": "Tiny-ImageNet-C", "imagenet": 
 class CorruptionStudy(AbstractStudy):
     """What is lost under each common corruption of Hendrycks and Dietterich, at each level of severity.
 
-    ``kinds`` are names with commas between them, or ``all`` fifteen; ``severities`` levels from 1 to 5
-    (start:stop:count or a list). The mean corruption error, not divided by a baseline model's, is one minus the mean
-    of the top-1 accuracy over both axes. Cost: a forward pass of each image for each of the (75) points, and 0.1 to
-    50 ms for its corruption; five kinds at severities 1,3,5 are a fifth of it.
+    ``kinds`` are comma-separated names, or ``all`` fifteen; ``severities`` are levels from 1 to 5 (start:stop:count or
+    a list). The mean corruption error, not divided by a baseline model's, is one minus the mean of the top-1 accuracy
+    over both axes. Cost: a forward pass of each image for each of the (75) points, and 0.1 to 50 ms for its corruption;
+    five kinds at severities 1,3,5 cost a fifth of it.
     """
 
     name = "corruption"
@@ -39,16 +39,16 @@ class CorruptionStudy(AbstractStudy):
     )
 
     kinds: str = "all"
-    """Names with commas between, or all fifteen."""
+    """Names separated by commas, or all fifteen."""
     severities: str = "1:5:5"
     """Levels from 1 to 5: start:stop:count, or a list."""
     scale: Scale = "auto"
-    """The strengths published for which size of images; auto goes by the size."""
+    """The published set whose strengths are used; auto chooses by the size of the images."""
     seed: int = 0
-    """Of what is random in a corruption."""
+    """Seed of what is random in a corruption."""
 
-    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
-        """A point for each kind and level. Raises ``UserError`` naming what is no kind or no level."""
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
+        """A point for each kind and level. Raises ``UserError`` naming an unknown kind or level."""
         del subject, images, plan
         kinds = KINDS if self.kinds == "all" else tuple(kind.strip() for kind in self.kinds.split(","))
         if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -62,14 +62,14 @@ class CorruptionStudy(AbstractStudy):
             (Corruption(cast(Kind, kind), severity, self.scale, self.seed),)
             for kind, severity in product(kinds, severities)
         )
-        return Grid(axes, settings)
+        return StudyGrid(axes, settings)
 
     def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
-        """Accuracy."""
+        """Accuracy and the losses."""
         return (Accuracy(),)
 
     def notes(self, subject: Subject) -> tuple[str, ...]:
-        """By whose parameters, and how far it is from the published sets."""
+        """Whose parameters are used, and how the results differ from the published sets."""
         side = min(subject.preprocessing.shape[1:])
         chosen = scale_for(side) if self.scale == "auto" else self.scale
         return (

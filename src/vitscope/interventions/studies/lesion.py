@@ -7,7 +7,7 @@ from typing import Literal, final
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid, unit_axis
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, StudyGrid, unit_axis
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.bypass import irremovable_layers, refuse_unknown
@@ -25,10 +25,10 @@ class LesionStudy(AbstractStudy):
     """What is lost when a residual unit is replaced by the identity, or by its branch's mean over the images.
 
     ``of`` says what is left out at a time: every ``unit``, every whole ``block``, or every ``head``. ``layers``
-    (numbers with commas between) are left out together, as one setting; of heads, those of these layers are left out
-    one at a time. Downsampling and units whose shortcut is not the identity stay. ``mode="mean"`` takes the mean over
-    the very images of the study, one pass more. Cost: of ``d`` units left out one at a time, about ``d (d + 1) / 2``
-    units instead of ``d (d - 1)``, for what precedes a lesion runs once.
+    (comma-separated numbers) are left out together, as one setting; with heads, those of these layers are left out one
+    at a time. Downsampling and units whose shortcut is not the identity stay. ``mode="mean"`` takes the mean over the
+    study's own images, in one more pass. Cost: for ``d`` units left out one at a time, about ``d (d + 1) / 2`` units
+    instead of ``d (d - 1)``, since what precedes a lesion runs once.
     """
 
     name = "lesion"
@@ -44,11 +44,11 @@ class LesionStudy(AbstractStudy):
     of: Literal["unit", "block", "head"] = "unit"
     """What is left out at a time: a unit, a whole block, or a head."""
     mode: Literal["identity", "mean"] = "identity"
-    """Replaced by the identity, or by the mean of what it adds over the images."""
+    """What replaces it: the identity, or the mean of what it adds over the images."""
     layers: str | None = None
-    """These layers together (numbers with commas between); of heads, those of these layers."""
+    """Layers to leave out together (comma-separated numbers); with heads, the layers whose heads are left out."""
 
-    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
         """A setting for each unit, block or head, or one for all ``layers``."""
         if self.of == "head":
             return self._heads(subject, images, plan)
@@ -66,9 +66,11 @@ class LesionStudy(AbstractStudy):
             raise UserError(f"{subject.name} has no residual unit that can be left out{reasons and ': '}{reasons}.")
         every = tuple(sorted({layer for layers in groups.values() for layer in layers}))
         lesion = mean_branches(subject, images, every, plan.batch_size) if self.mode == "mean" else Lesion(every)
-        return Grid((_axis(subject, tuple(groups.values())),), tuple((lesion.only(one),) for one in groups.values()))
+        return StudyGrid(
+            (_axis(subject, tuple(groups.values())),), tuple((lesion.only(one),) for one in groups.values())
+        )
 
-    def _heads(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+    def _heads(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
         counts = head_counts(subject)
         if self.layers is not None:
             refuse_unknown(parse_layers(self.layers), subject)
@@ -80,7 +82,9 @@ class LesionStudy(AbstractStudy):
         places = tuple(product(counts, range(max(counts.values()))))
         settings = tuple((lesion.only(layer, head),) if head < counts[layer] else None for layer, head in places)
         axis = Axis("lesion_head", tuple(range(max(counts.values()))), "Head left out")
-        return Grid((unit_axis("lesion", tuple(counts), subject.places, "Unit whose head is left out"), axis), settings)
+        return StudyGrid(
+            (unit_axis("lesion", tuple(counts), subject.places, "Unit whose head is left out"), axis), settings
+        )
 
     def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
         """Accuracy and the losses."""
@@ -96,7 +100,7 @@ class LesionStudy(AbstractStudy):
         stay = tuple(f"Never left out, because {reason}: {', '.join(names)}." for reason, names in reasons.items())
         if isinstance(subject.anatomy, Composition):
             return stay
-        return (*stay, "The other blocks gave back their input when their weights were set to zero: they are residual.")
+        return (*stay, "The other blocks returned their input when their weights were set to zero: they are residual.")
 
 
 def _axis(subject: Subject, groups: Sequence[tuple[int, ...]]) -> Axis:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from vitscope.data import Images
 from vitscope.data.batch import Batch
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid, points
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, StudyGrid, points
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.direction import (
@@ -50,17 +50,17 @@ class LossLandscape(AbstractStudy):
     Every point is measured on the same images, with the same pixels and targets if they are augmented. Both directions
     are Gaussian and scaled to the weights once: to the norm of each filter (Li et al.), or over the first axis as in
     Park and Kim's code; or they are the two outermost eigenvectors of the Hessian, as long as the weights. With
-    ``towards`` the first leads to another checkpoint, at distance 1. Biases, norms and buffers stay where they are, but
-    for the last two kinds.
+    ``towards`` the first leads to another checkpoint, at distance 1. Buffers stay where they are, and biases and norms
+    too, except with the last two kinds.
 
     ``l2`` is the term that weight decay adds to the loss under plain gradient descent (AdamW adds none).
     ``l2_park_kim`` is what the code of Park and Kim adds instead, :math:`\lambda \sum_p \lVert \theta_p \rVert`, which
     makes up most of their figure. Neither is part of ``nll``.
 
-    With ``error``, a pilot of images at corners, edges and centre tells how many images bring the standard error of
-    the mean loss, as an estimate of that of all the images given, to ``error`` nats at the worst of these points; that
-    many, drawn at random, the pilot's first, are measured at every point. Cost: a forward pass of each of them for each
-    point.
+    With ``error``, a pilot of images at corners, edges and centre determines how many images bring the standard error
+    of the mean loss, as an estimate of that of all the images given, to ``error`` nats at the worst of these points;
+    that many, drawn at random and including the pilot's, are measured at every point. Cost: a forward pass of each of
+    them for each point.
     """
 
     name = "loss-landscape"
@@ -77,17 +77,17 @@ class LossLandscape(AbstractStudy):
     extent: float = bounded_field(1.0, Bounds(above=0, most=1e6))
     """Largest distance along each direction, to either side."""
     directions: Literal["filter-normalised", "park-kim", "hessian"] = "filter-normalised"
-    """Scaled to the norm of each filter (Li et al.), over the first axis (Park and Kim), or eigenvectors."""
+    """Random, scaled to the norm of each filter (Li et al.) or over the first axis (Park and Kim); or eigenvectors."""
     towards: str | None = None
     """A checkpoint of the same model to which the first direction leads."""
     weight_decay: float = bounded_field(0.05, SIZE)
-    """Of the L2 term, which is shown apart."""
+    """Weight decay of the L2 term, which is shown separately."""
     error: float | None = bounded_field(None, Bounds(above=0, most=1e6))
-    """Largest standard error of the mean loss, in nats; all images are used where it is not given."""
+    """Largest standard error of the mean loss, in nats; all images are used if it is not given."""
     pilot: int = bounded_field(64, Bounds(8, LARGEST))
-    """Images that tell how many are needed."""
+    """Images that determine how many are needed."""
     seed: int = 0
-    """Of the directions and the choice of images."""
+    """Seed of the directions and of the choice of images."""
 
     def __post_init__(self) -> None:
         if self.grid_size < 2:
@@ -97,33 +97,33 @@ class LossLandscape(AbstractStudy):
         if self.error is not None and not self.error > 0:
             raise UserError(f"The error is {self.error} nats; it must be above 0, or left out to use all images.")
         if self.pilot < 8:
-            raise UserError(f"The pilot has {self.pilot} images; it takes at least 8 to tell a spread.")
+            raise UserError(f"The pilot has {self.pilot} images; it takes at least 8 to estimate a spread.")
         super().__post_init__()
 
-    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
         """The weights displaced to every point."""
         del plan
         return self._grid(subject, *self._directions(subject, images))
 
-    def lay_out(self, subject: Subject, images: Images, plan: Plan) -> tuple[Grid, Images]:
-        """The weights displaced to every point, and all images or as many at random as the error asks for."""
+    def lay_out(self, subject: Subject, images: Images, plan: Plan) -> tuple[StudyGrid, Images]:
+        """The weights displaced to every point, and all images or as many at random as the error requires."""
         if images.labels is None:
             raise UserError(
                 f"{images.name} has no labels, and a loss needs them; give class folders or a label column."
             )
         first, second = self._directions(subject, images)
-        return self._grid(subject, first, second), self._sampled(subject, images, plan, first, second)
+        return self._grid(subject, first, second), self._sample_images(subject, images, plan, first, second)
 
-    def _grid(self, subject: Subject, first: GivenDirection, second: GivenDirection) -> Grid:
+    def _grid(self, subject: Subject, first: GivenDirection, second: GivenDirection) -> StudyGrid:
         axes = self._axes(first, second)
         places = [(float(alpha), float(beta)) for alpha, beta in points(axes)]
         settings = tuple((WeightDisplacement(first, second, alpha, beta),) for alpha, beta in places)
-        return Grid(axes, settings, _norms(subject, first, second, places, self.weight_decay))
+        return StudyGrid(axes, settings, _norms(subject, first, second, places, self.weight_decay))
 
-    def _sampled(
+    def _sample_images(
         self, subject: Subject, images: Images, plan: Plan, first: GivenDirection, second: GivenDirection
     ) -> Images:
-        """All images, or as many at random as the error asks for; the pilot's are the first of them."""
+        """All images, or as many at random as the error requires, including the pilot's."""
         if self.error is None or len(images) <= self.pilot:
             return images
         shown = _at_random(images, self.pilot, self.seed)
@@ -136,7 +136,7 @@ class LossLandscape(AbstractStudy):
         return (Accuracy(),)
 
     def notes(self, subject: Subject) -> tuple[str, ...]:
-        """What was moved, what was shown, and why so many images."""
+        """What was moved, and how the number of images was chosen."""
         small = [p for p in parameters_of(subject).values() if p.ndim < 2]
         found = [
             f"Directions: {self.directions}, seed {self.seed}"
@@ -146,10 +146,10 @@ class LossLandscape(AbstractStudy):
         ]
         if self.error is not None:
             found.append(
-                f"So many images that the mean loss is within a standard error of {self.error:g} nats of that of all "
-                f"the images given, at the worst of nine points, judged by {self.pilot} of them ({_LEVEL:.0%} upper "
-                "limit of the spread). The errors shown are of the mean as an estimate for images at large; times the "
-                "root of the share of images that were not measured, they are from the mean of all given."
+                f"Enough images are measured that the mean loss is within a standard error of {self.error:g} nats of "
+                f"that of all the images given, at the worst of nine points, judged by {self.pilot} of them "
+                f"({_LEVEL:.0%} upper limit of the spread). The errors shown are of the mean as an estimate for images "
+                "in general; times the root of the share of images not measured, they are for the mean of all given."
             )
         return tuple(found)
 
@@ -183,10 +183,10 @@ class LossLandscape(AbstractStudy):
     def _deviation(
         self, subject: Subject, shown: Images, plan: Plan, first: GivenDirection, second: GivenDirection
     ) -> float:
-        """Largest standard deviation of the loss over the pilot's images, of nine points of the plane.
+        """Largest standard deviation of the loss over the pilot's images, among nine points of the plane.
 
         These images are the first to be measured, as in Stein's two stages (Annals of Mathematical Statistics 1945):
-        the error that is reported is of all that are measured, and the pilot tells their number by its spread alone.
+        the reported error is over all measured images, and the pilot determines their number by its spread alone.
         """
         batches = list(shown.batches(subject.preprocessing.transform, plan.batch_size))
         steps = (-self.extent, 0.0, self.extent)
@@ -198,7 +198,7 @@ class LossLandscape(AbstractStudy):
 
 
 def _at_random(images: Images, count: int, seed: int) -> Images:
-    """So many of the images, each as likely as any other, whatever its class; fewer are the first of more."""
+    """``count`` of the images, each equally likely whatever its class; a smaller choice is a subset of a larger one."""
     chosen = np.random.default_rng([seed, 0, len(images)]).permutation(len(images))[:count]
     return images.take(np.sort(chosen))
 
@@ -243,7 +243,7 @@ def _norms(
 def _inner_products(
     name: str, weights: torch.Tensor, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
 ) -> Float[np.ndarray, "3 3"]:
-    """Of a parameter and its part of both directions with one another, in float64."""
+    """The inner products of a parameter and its parts of both directions with one another, in float64."""
     zero = torch.zeros_like(weights)
     rows = torch.stack(
         [to_float64(one).reshape(-1) for one in (weights, first.get(name, zero), second.get(name, zero))]

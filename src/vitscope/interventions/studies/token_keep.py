@@ -1,4 +1,4 @@
-"""Accuracy against the share of the patch tokens that goes on, by one ranking or several."""
+"""Accuracy against the share of the patch tokens that continues, by one ranking or several."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import torch
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, Grid
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Fact, StudyGrid
 from vitscope.engine.intervention import AbstractIntervention
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
-from vitscope.engine.reading.operations import counted_operations
+from vitscope.engine.reading.operations import count_operations
 from vitscope.interventions.token_keep import TokenKeep, kept_count
 from vitscope.interventions.token_merge import TokenMerge
 from vitscope.interventions.token_ranking import AbstractRanking, AtRandom, ByAttention, ByNorm, Worst
@@ -34,7 +34,7 @@ RANKINGS: Mapping[str, Callable[[int], AbstractRanking]] = MappingProxyType(
         "worst": lambda seed: Worst(ByAttention()),
     }
 )
-"""The rankings by their names in the study's field ``by``, of a seed; ``merge`` stands beside them."""
+"""The rankings by their names in the study's field ``by``, as functions of a seed; ``merge`` is a further name."""
 MERGE = "merge"
 
 OPERATIONS = Quantity(
@@ -50,16 +50,16 @@ OPERATIONS = Quantity(
 @final
 @dataclass(frozen=True)
 class TokenKeepStudy(AbstractStudy):
-    """What is lost when only a share of the patch tokens goes on from a unit on, the others being removed.
+    """What is lost when only a share of the patch tokens continues from a unit on and the others are removed.
 
-    ``keep`` are the shares (start:stop:count, or a list). ``by`` says which patches are kept; several names with commas
-    between make an axis of their own: ``attention`` (the most attended by the class token, or on average by all patches
-    where there is none), ``norm`` (the largest), ``random`` (with ``seed``), ``worst`` (the least attended: a control),
-    and ``merge`` (no patch is dropped, the most similar are merged after the first attention unit from there on).
-    ``layer`` is the unit from which on (unless given, the first attention unit past a third of the units).
+    ``keep`` are the shares (start:stop:count, or a list). ``by`` says which patches are kept; several comma-separated
+    names make an axis of their own: ``attention`` (the most attended by the class token, or on average by all patches
+    if there is none), ``norm`` (the largest), ``random`` (with ``seed``), ``worst`` (the least attended: a control),
+    and ``merge`` (no patch is dropped, the most similar are merged in the first attention unit from there on).
+    ``layer`` is the unit to start at (by default the first attention unit past a third of the units).
 
-    Cost: a forward pass of each image for each share and name, with as many tokens as are left; what precedes the unit
-    runs once, and twice where ``random`` is among them. ``forward_operations`` stand beside the results.
+    Cost: a forward pass of each image for each share and name, with the remaining tokens; what precedes the unit runs
+    once, and twice if ``random`` is among them. The results include ``forward_operations``.
     """
 
     name = "token-keep"
@@ -70,14 +70,14 @@ class TokenKeepStudy(AbstractStudy):
     keep: str = "1.0:0.1:10"
     """Shares of the patch tokens: start:stop:count, or a list."""
     by: str = "attention"
-    """attention, norm, random, worst, merge; several with commas between."""
+    """attention, norm, random, worst or merge; several separated by commas."""
     layer: int | None = bounded_field(None, COUNT)
-    """From which unit on; the first attention unit past a third of the units unless given."""
+    """The unit to start at; by default the first attention unit past a third of the units."""
     seed: int = 0
-    """Of the random ranking."""
+    """Seed of the random ranking."""
 
-    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
-        """A point for each share, and each ranking where there are several."""
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
+        """A point for each share, and for each ranking if there are several."""
         del images, plan
         shares, names, layer = parse_numbers(self.keep), self._names(), self._layer(subject)
         entering, merging = _patches(subject, layer), _attention_from(subject, layer) if MERGE in names else None
@@ -89,9 +89,9 @@ class TokenKeepStudy(AbstractStudy):
         if len(names) > 1:
             axes = (*axes, Axis("ranking", names, "By what they are ranked"))
         if quantised_layers(subject.module):
-            return Grid(axes, settings)  # PyTorch has no formulas for their operations
+            return StudyGrid(axes, settings)  # PyTorch has no formulas for their operations
         operations = tuple(_operations(setting[0](subject)) for setting in settings)
-        return Grid(axes, settings, (Fact(OPERATIONS, operations, _operations(subject)),))
+        return StudyGrid(axes, settings, (Fact(OPERATIONS, operations, _operations(subject)),))
 
     def _names(self) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(name.strip() for name in self.by.split(",")))
@@ -103,7 +103,7 @@ class TokenKeepStudy(AbstractStudy):
     def _intervention(
         self, share: float, name: str, layer: int, entering: int, merging: int | None
     ) -> AbstractIntervention:
-        """The share of the ``entering`` patches that is kept, or merged in the unit ``merging``."""
+        """Keep the share of the ``entering`` patches, or merge the others in the unit ``merging``."""
         if name == MERGE and merging is not None:
             return TokenMerge(entering - kept_count(share, entering), (merging,))
         return TokenKeep(share, layer, RANKINGS[name](self.seed))
@@ -117,11 +117,11 @@ class TokenKeepStudy(AbstractStudy):
         return self.layer
 
     def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
-        """Accuracy."""
+        """Accuracy and the losses."""
         return (Accuracy(),)
 
     def notes(self, subject: Subject) -> tuple[str, ...]:
-        """From which unit on, and how many of how many."""
+        """The unit it starts at, and how many of the patches are kept."""
         layer, shares = self._layer(subject), parse_numbers(self.keep)
         entering, place = _patches(subject, layer), subject.places[layer - 1].name
         fewest, most = (kept_count(share, entering) for share in (min(shares), max(shares)))
@@ -144,13 +144,13 @@ def _attention_from(subject: Subject, layer: int) -> int:
 
 @dataclass
 class _Watch(Unwatched):
-    """How many patches there are after a layer."""
+    """Counts the patches after a layer."""
 
     layer: int
     patches: int = 0
 
     def stream(self, layer: int, stream: Stream) -> None:
-        """Count them."""
+        """Count the patches after the layer."""
         if layer == self.layer:
             self.patches = stream.patches.shape[1]
 
@@ -164,8 +164,8 @@ def _patches(subject: Subject, layer: int) -> int:
 
 
 def _operations(subject: Subject) -> float:
-    """Of one image's forward pass, in 1e9."""
+    """Operations of one image's forward pass, in 1e9."""
     image = zero_image(subject.module, subject.preprocessing.shape)
-    with counted_operations() as operations:
+    with count_operations() as operations:
         subject.anatomy.walk(image, Unwatched())
     return operations.total / 1e9

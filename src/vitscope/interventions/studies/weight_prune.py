@@ -5,7 +5,7 @@ from typing import Literal, final
 
 from vitscope.data import Images
 from vitscope.diagnostics.accuracy import Accuracy
-from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, Grid
+from vitscope.engine.grid import STUDIES, AbstractStudy, Axis, StudyGrid
 from vitscope.engine.plan import Plan
 from vitscope.engine.reading.diagnostic import AnyDiagnostic
 from vitscope.interventions.weight_prune import WeightPrune
@@ -21,7 +21,7 @@ class WeightPruneStudy(AbstractStudy):
     """What is lost when the weights of least magnitude are set to zero, without training again.
 
     ``sparsity`` is the share of the entries of all matrices and kernels that is zero (start:stop:count, or a list);
-    they are chosen among all of them together (``scope`` global) or in each by itself (``layer``). Cost: a forward
+    they are chosen among all of them together (``scope`` global) or in each separately (``layer``). Cost: a forward
     pass of each image for each sparsity.
     """
 
@@ -35,18 +35,18 @@ class WeightPruneStudy(AbstractStudy):
     scope: Literal["global", "layer"] = "global"
     """Whether the smallest of all weights go, or the smallest of each matrix and kernel."""
 
-    def grid(self, subject: Subject, images: Images, plan: Plan) -> Grid:
+    def grid(self, subject: Subject, images: Images, plan: Plan) -> StudyGrid:
         """A subject with fewer weights for each sparsity."""
         del images, plan
         refuse_computed_kernels(subject)
         shares = parse_numbers(self.sparsity)
-        return Grid(
+        return StudyGrid(
             (Axis("sparsity", shares, "Share of the weights that is zero"),),
             tuple((WeightPrune(share, self.scope),) for share in shares),
         )
 
     def diagnostics(self) -> tuple[AnyDiagnostic, ...]:
-        """How often it is right."""
+        """Accuracy and the losses."""
         return (Accuracy(),)
 
     def notes(self, subject: Subject) -> tuple[str, ...]:

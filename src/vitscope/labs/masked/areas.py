@@ -1,4 +1,4 @@
-"""What the masked labs share: areas written as text, axes over them and over steps, and readings as arrays."""
+"""Shared by the masked labs: areas written as text, axes over areas and steps, and readings as arrays."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -19,10 +19,10 @@ HUANG = (
 
 
 def pairs_of(text: str, what: str) -> tuple[tuple[int, int], ...]:
-    """The pairs of whole numbers that ``80/4,20/8`` names, in their order. Raises ``UserError`` quoting the text."""
+    """The pairs of whole numbers that ``80/4,20/8`` names, in order. Raises ``UserError`` quoting the text."""
     pairs = [part.strip().split("/") for part in text.split(",")]
     if not all(len(pair) == 2 and all(one.strip().isdecimal() for one in pair) for pair in pairs):
-        raise UserError(f"{text!r} names no {what}: write pairs with commas between, as in 80/4,20/8.")
+        raise UserError(f"{text!r} names no {what}: write pairs separated by commas, as in 80/4,20/8.")
     return tuple((int(first), int(second)) for first, second in pairs)
 
 
@@ -42,7 +42,7 @@ def areas_axis(settings: Sequence[ClusteredPatches]) -> Along:
 
 
 def by_setting(values: Values, settings: int) -> list[Values]:
-    """For each setting, its values with the trials, which come first, last."""
+    """The values of each setting, with the axis of trials moved from first to last."""
     return [
         {name: np.moveaxis(np.split(one, settings)[place], 0, -1) for name, one in values.items()}
         for place in range(settings)

@@ -12,7 +12,7 @@ from vitscope.measurement.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class MaskedSamples:
-    """Images with hidden patches: all that a sample is, without its features."""
+    """Images with hidden patches, without the features themselves."""
 
     clusters: Int[Tensor, "trials samples"]
     """Cluster of each image."""
@@ -22,7 +22,7 @@ class MaskedSamples:
     """Which patches are not hidden."""
 
     def to(self, dtype: torch.dtype, device: torch.device) -> "MaskedSamples":
-        """The same with strengths of this precision, on this device."""
+        """The samples on this device, with strengths in this precision."""
         return MaskedSamples(self.clusters.to(device), self.strengths.to(device, dtype), self.visible.to(device))
 
 
@@ -31,34 +31,35 @@ class ClusteredPatches:
     r"""The spatial distribution of masked pretraining (Huang et al., arXiv 2403.02233, its data model).
 
     An image belongs to one of ``clusters``, uniformly. A cluster partitions the ``patches`` into one global area of
-    ``global_size`` patches and local areas of ``local_size``. Area m of cluster k has a feature :math:`v_{k,m}`, all
-    of them orthonormal, and in each image a strength :math:`z_m`, uniform on [``low``, ``high``] and independent; a
-    patch of it is :math:`z_m v_{k,m}`. Hidden, that is set to zero, is a uniformly random subset of ``masked`` patches.
+    ``global_size`` patches and local areas of ``local_size``. Area m of cluster k has a feature :math:`v_{k,m}`, all of
+    them orthonormal, and in each image a strength :math:`z_m`, uniform on [``low``, ``high``] and independent; a patch
+    of it is :math:`z_m v_{k,m}`. A uniformly random subset of ``masked`` patches is hidden, that is, set to zero.
 
-    Refused are sizes that do not partition the patches, a range that is not one, and a share that hides none or all.
+    Raises ``UserError`` for sizes that do not partition the patches, an invalid range, and a share that hides none or
+    all.
     """
 
     patches: int = 100
-    """P."""
+    """Patches of an image, P."""
     clusters: int = 3
-    """K."""
+    """Clusters of images, K."""
     global_size: int = 80
     """Patches of the global area, C_1."""
     local_size: int = 4
     """Patches of a local area, C_s."""
     low: float = 1.0
-    """Least strength, Lo; 0 at least."""
+    """Smallest strength, Lo; at least 0."""
     high: float = 1.0
     """Largest strength, U."""
     masked_share: float = 0.75
-    """Share of hidden patches, gamma; what is hidden is the nearest whole number."""
+    """Share of hidden patches, gamma, rounded to a whole number of patches."""
 
     def __post_init__(self) -> None:
         rest = self.patches - self.global_size
         if min(self.clusters, self.global_size, self.local_size, rest) < 1 or rest % self.local_size:
             raise UserError(
                 f"a global area of {self.global_size} and local areas of {self.local_size} do not partition "
-                f"{self.patches} patches; choose sizes with patches - global size a multiple of the local size."
+                f"{self.patches} patches; make patches minus global size a multiple of the local size."
             )
         if not 0 <= self.low <= self.high or self.high == 0:
             raise UserError(f"strengths from {self.low} to {self.high} are no range; take 0 <= low <= high, high > 0.")
@@ -102,13 +103,13 @@ class ClusteredPatches:
         return sum(self.high**i * self.low ** (power - i) for i in range(power + 1)) / (power + 1)
 
     def partition(self, generator: torch.Generator) -> Int[Tensor, "clusters patches"]:
-        """Area of every patch in every cluster; 0 is the global area. Each cluster's is uniform and independent."""
+        """Area of every patch in every cluster; 0 is the global area. Partitions are uniform and independent."""
         local = torch.arange(1, self.areas).repeat_interleave(self.local_size)
         areas = torch.cat([local.new_zeros(self.global_size), local])
         return torch.stack([areas[torch.randperm(self.patches, generator=generator)] for _ in range(self.clusters)])
 
     def draw(self, count: int, generator: torch.Generator) -> MaskedSamples:
-        """So many images, as one trial, in float64 on the CPU."""
+        """``count`` images as one trial, in float64 on the CPU."""
         clusters = torch.randint(self.clusters, (1, count), generator=generator)
         unit = torch.rand(1, count, self.areas, generator=generator, dtype=torch.float64)
         strengths = self.low + (self.high - self.low) * unit

@@ -1,4 +1,4 @@
-"""What the labs on masked pretraining share: their settings, and the trials these stand for."""
+"""Shared by the labs on masked pretraining: their settings, and the trials that these describe."""
 
 from abc import abstractmethod
 from collections.abc import Hashable
@@ -15,7 +15,7 @@ from vitscope.measurement.trials import log_spaced
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractMaskedLab(AbstractLab[MaskedTrial]):
-    """A lab whose trials are trainings of one attention layer on masked patches."""
+    """A lab whose trials train one attention layer on masked patches."""
 
     references: ClassVar[tuple[str, ...]] = (HUANG,)
     at_once: ClassVar[int] = 4
@@ -25,7 +25,7 @@ class AbstractMaskedLab(AbstractLab[MaskedTrial]):
     masked_share: float = bounded_field(0.75, SHARE)
     """Share of the patches that is hidden, gamma."""
     low: float = 1.0
-    """Least strength of an area, Lo."""
+    """Smallest strength of an area, Lo."""
     high: float = 1.0
     """Largest strength of an area, U."""
     rate: float = 6.0
@@ -35,9 +35,9 @@ class AbstractMaskedLab(AbstractLab[MaskedTrial]):
     batch_size: int = 48
     """Fresh samples of a step."""
     evaluated: int = 256
-    """Samples on which a model is read."""
+    """Samples on which a model is evaluated."""
     trials: int = 4
-    """Trials of each setting, by further seeds."""
+    """Trials of each setting, with consecutive seeds."""
     seed: int = 0
     """Seed of the first trial."""
 
@@ -47,25 +47,25 @@ class AbstractMaskedLab(AbstractLab[MaskedTrial]):
         """The distribution of each setting."""
 
     def areas_of(self, patches: int, whole: int, local: int) -> ClusteredPatches:
-        """A distribution with so many patches in all, in the global area and in a local one."""
+        """The distribution with these numbers of patches in an image, in the global area and in a local one."""
         return ClusteredPatches(patches, self.clusters, whole, local, self.low, self.high, self.masked_share)
 
     def plan_trials(self) -> tuple[MaskedTrial, ...]:
-        """Settings by seeds."""
+        """A trial for each setting and seed, seeds fastest."""
         seeds = range(self.seed, self.seed + self.trials)
         return tuple(MaskedTrial(data, seed, self.rate) for data in self.data for seed in seeds)
 
     def cost(self, trial: MaskedTrial) -> float:
-        """Pairs of patches that its steps go through."""
+        """Pairs of patches that its steps process."""
         return float(self.steps * self.batch_size * trial.setting.patches**2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractAreasLab(AbstractMaskedLab):
-    """Such a lab over settings of the areas of one number of patches, read along the steps."""
+    """A masked lab over settings of the areas, for one number of patches, with readings along the steps."""
 
     areas: str = "80/4,20/8"
-    """Patches of the global area / of a local area; several with commas between."""
+    """Patches of the global area / of a local area; several separated by commas."""
     patches: int = 100
     """Patches of an image, P."""
 
@@ -76,7 +76,7 @@ class AbstractAreasLab(AbstractMaskedLab):
 
     @property
     def recorded(self) -> tuple[int, ...]:
-        """Steps at which a model is read, evenly by their logarithm."""
+        """Steps at which a model is evaluated, evenly spaced in their logarithm."""
         return log_spaced(self.steps, 24)[1:]
 
     def form(self, trial: MaskedTrial) -> Hashable:

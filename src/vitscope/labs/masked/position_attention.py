@@ -7,8 +7,8 @@ patches zero but still keys. The score is
 .. math:: z_{a(q)} \, \Phi_{p \to v_{k, a(q)}} \, 1\{q \text{ visible}\} + \Upsilon_{p \to q}, \qquad
    \Phi_{p \to v} = e_p^\top Q v, \quad \Upsilon_{p \to q} = e_p^\top Q e_q,
 
-and gradient descent on Q from zero is gradient descent on :math:`(\Phi, \Upsilon)`, since the vectors that they are
-taken against are orthonormal. Within an area the visible keys share a feature and a strength, so that
+and gradient descent on Q from zero is gradient descent on :math:`(\Phi, \Upsilon)`, since they are coordinates of Q
+in orthonormal vectors. Within an area the visible keys share a feature and a strength, so that
 
 .. math:: e^{\mathrm{score}} = w_{p, s(q)} \, e^{\Upsilon_{pq}}, \qquad w_{p, m} = e^{z_m \Phi_{p \to v_m}},
 
@@ -29,7 +29,7 @@ from vitscope.labs.masked.clusters import MaskedSamples
 
 @dataclass(frozen=True, eq=False)
 class Correlations:
-    """What Q is, in the coordinates that learn: the model's own, or the gradient of a loss in them."""
+    """Q in the coordinates that learn: the model's own, or the gradient of a loss in them."""
 
     feature: Float[Tensor, "trials patches clusters areas"]
     """Phi: query patch with the feature of an area of a cluster."""
@@ -54,7 +54,7 @@ class SlotAttention:
 
     samples: MaskedSamples
     clusters: int
-    """How many clusters there are."""
+    """The number of clusters."""
     strengths: Float[Tensor, "trials samples slots"]
     """Strength z of the keys of a slot; 0 for hidden ones."""
     keys: Float[Tensor, "trials samples slots patches"]
@@ -120,15 +120,15 @@ class PositionAttention:
         weight, mass = weight.mul_(normaliser), mass.mul_(normaliser)
         return SlotAttention(samples, feature.shape[2], strengths, keys, queries, exponential, weight, mass)
 
-    def moved(self, gradient: Correlations, rate: float | Tensor) -> "PositionAttention":
-        """After a step of gradient descent of this rate, or of one rate for each trial."""
+    def descend(self, gradient: Correlations, rate: float | Tensor) -> "PositionAttention":
+        """The model after a step of gradient descent at this rate, or at one rate for each trial."""
         return PositionAttention(self.correlations.plus(gradient, -rate), self.partition)
 
 
 def at_zero(
     partition: Int[Tensor, "trials clusters patches"], areas: int, dtype: torch.dtype = torch.float64
 ) -> PositionAttention:
-    """The model of Q = 0: attention is uniform."""
+    """The model with Q = 0, whose attention is uniform."""
     trials, clusters, patches = partition.shape
     zero = torch.zeros(trials, patches, clusters, areas, dtype=dtype, device=partition.device)
     return PositionAttention(Correlations(zero, zero.new_zeros(trials, patches, patches)), partition)
@@ -141,9 +141,9 @@ def reconstruction_loss(attention: SlotAttention) -> Float[Tensor, "trials sampl
 
 
 def unavoidable_loss(attention: SlotAttention) -> Float[Tensor, "trials samples"]:
-    r"""The least of :func:`reconstruction_loss` over all attention: :math:`\tfrac12 \sum z_a^2` of blind patches.
+    r"""The infimum of :func:`reconstruction_loss` over all attention: :math:`\tfrac12 \sum z_a^2` of blind patches.
 
-    Blind is a hidden patch of an area without a visible patch. All others can be met as closely as wanted.
+    A patch is blind if its whole area is hidden. All other hidden patches can be rebuilt as closely as wanted.
     """
     squares = (attention.strengths.square()[..., None] * attention.queries).sum(-2)
     return (squares * attention.hidden * (1 - attention.own_is_visible)).sum(-1) / 2
@@ -152,7 +152,7 @@ def unavoidable_loss(attention: SlotAttention) -> Float[Tensor, "trials samples"
 def reconstruction_gradient(attention: SlotAttention) -> Correlations:
     r"""Gradient of the mean of :func:`reconstruction_loss` over the samples.
 
-    With a the area of the hidden query p and :math:`A_m` its attention to area m, minus it is
+    With a the area of the hidden query p and :math:`A_m` its attention to area m, minus the gradient is
 
     .. math:: E[z_a A_a (z_a^2 (1 - A_a)^2 + \sum_{m \ne a} z_m^2 A_m^2)] \ge 0 \quad \text{for } \Phi_{p \to v_a},
 
@@ -161,7 +161,7 @@ def reconstruction_gradient(attention: SlotAttention) -> Correlations:
 
     .. math:: -E[\mathrm{attn}_q (g_q - \bar g)] \quad \text{for } \Upsilon_{p \to q},
 
-    with :math:`g_q` of :math:`-z_a^2 (1 - A_a)` for a visible key of area a, :math:`z_m^2 A_m` of area m, 0 for a
+    with :math:`g_q` of :math:`-z_a^2 (1 - A_a)` for a visible key of area a, :math:`z_m^2 A_m` for area m, 0 for a
     hidden key, and :math:`\bar g = \sum_q \mathrm{attn}_q g_q`. All three are one formula, :func:`slot_gradient`.
     """
     push = (attention.mass - attention.queries).mul_(attention.strengths.square()[..., None])
@@ -173,7 +173,7 @@ def slot_gradient(
     push: Float[Tensor, "trials samples slots patches"],
     counted: Float[Tensor, "trials samples patches"],
 ) -> Correlations:
-    r"""Gradient of a mean over samples, from ``push``, a sample's derivative in the attention to one key of a slot.
+    r"""Gradient of a mean over samples, from ``push``, a sample's derivative by the attention to one key of a slot.
 
     .. math:: \partial \Phi_{p \to v_{k,m}} = E[1_k \, c_p \, z_m A_m (g_m - \bar g)], \qquad
        \partial \Upsilon_{pq} = E[c_p \, \mathrm{attn}_{pq} (g_{s(q)} - \bar g)]

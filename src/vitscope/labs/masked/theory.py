@@ -1,6 +1,6 @@
-"""What theory predicts of masked pretraining: each a pure function that begins with what it assumes.
+"""What theory predicts for masked pretraining: pure functions whose docstrings begin with their assumptions.
 
-Huang, Wen, Chi, Liang, arXiv 2403.02233, where a docstring does not say that the formula is derived here.
+Formulas are from Huang, Wen, Chi, Liang, arXiv 2403.02233, unless a docstring says that they are derived here.
 """
 
 import math
@@ -13,7 +13,7 @@ def plateau(masked_share: float, size: int) -> float:
     r"""Assumes patches hidden independently, or P to infinity: :math:`1 - \gamma^{C - 1}`.
 
     The probability that another patch of a hidden patch's area, of ``size`` C, is visible: what attention to the own
-    area converges to where the reading is not conditional on such a patch. 0 to 1.
+    area converges to if it is not conditional on such a patch. 0 to 1.
     """
     return 1 - masked_share ** (size - 1)
 
@@ -27,12 +27,12 @@ def subset_plateau(setting: ClusteredPatches, size: int) -> float:
 
 
 def phase_one_level(information_gap: float, low: float, patches: int) -> float:
-    r"""Assumes strengths of at least ``low`` > 0 and many patches: where local-to-global Phi stands after phase I.
+    r"""Assumes strengths of at least ``low`` > 0 and many patches: local-to-global Phi after phase I.
 
     .. math:: -\frac{\max(\Delta, 0)}{2} \frac{1}{Lo} \log P
 
     There the own feature takes over; without a positive gap there is no such phase. As recalled from the paper; lower
-    orders of P are not in it.
+    orders of P are left out.
     """
     if low <= 0:
         raise UserError(f"the level of phase I has no bound for strengths from {low}; take low above 0.")
@@ -51,7 +51,7 @@ def mean_field_time(setting: ClusteredPatches, rate: float, level: float = 0.5) 
     .. math:: \frac{KP}{\eta M z^4} \bigl[F(x)\bigr]_{x_0}^{x_1}, \qquad F(x) = -\frac1x + 3 \log x + 3x + \frac{x^2}{2}
 
     The first term is the time's :math:`P^{1 - \kappa_s}`, with its constant :math:`K / (\eta \gamma (1 - \gamma) z^4)`.
-    Derived here. NaN where the area has but one patch.
+    Derived here. NaN if the area has only one patch.
     """
     if setting.low != setting.high:
         raise UserError(f"the mean-field time needs one strength, not strengths from {setting.low} to {setting.high}.")

@@ -1,4 +1,4 @@
-"""Gradient descent on fresh samples, many trials at once, and what is read off the model on the way."""
+"""Gradient descent on fresh samples, many trials at once, with readings of the model on the way."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.labs.masked.clusters import ClusteredPatches, MaskedSamples, concatenate
 from vitscope.labs.masked.position_attention import (
@@ -21,13 +22,13 @@ from vitscope.labs.masked.position_attention import (
 from vitscope.measurement.errors import UserError
 
 
-class AbstractObjective(ABC):
-    """What a model is trained for."""
+class AbstractMaskedObjective(ABC):
+    """The objective that a model is trained for."""
 
     @property
     @abstractmethod
     def views(self) -> int:
-        """How many masks of each image it needs."""
+        """The number of masks of each image that it needs."""
 
     @abstractmethod
     def gradient(self, model: PositionAttention, views: Sequence[MaskedSamples]) -> Correlations:
@@ -35,22 +36,22 @@ class AbstractObjective(ABC):
 
 
 @dataclass(frozen=True)
-class Reconstruction(AbstractObjective):
+class Reconstruction(AbstractMaskedObjective):
     """Masked reconstruction: half the squared distance of hidden patches (the paper's MAE objective)."""
 
     @property
+    @override
     def views(self) -> int:
-        """1."""
         return 1
 
     def gradient(self, model: PositionAttention, views: Sequence[MaskedSamples]) -> Correlations:
-        """In closed form."""
+        """The gradient in closed form."""
         return reconstruction_gradient(model.attend(views[0]))
 
 
 @dataclass(frozen=True)
 class MaskedTrial:
-    """One run: a setting, a seed that decides its partition and all of its samples, and a learning rate."""
+    """One run: a setting, a seed that determines its partition and all of its samples, and a learning rate."""
 
     setting: ClusteredPatches
     seed: int
@@ -60,34 +61,37 @@ class MaskedTrial:
 
 @dataclass(frozen=True)
 class MaskedTraining:
-    """How long, on how much, and where it is looked at."""
+    """When a model is evaluated, on how many samples, and in which precision and device it is trained."""
 
     recorded: tuple[int, ...]
-    """Steps at which the model is read, ascending; training ends at the last. 0 is before the first step."""
+    """Steps at which the model is evaluated, ascending; training ends at the last. 0 is before the first step."""
     batch: int = 48
     """Fresh samples of a step, in place of the expectation."""
     evaluated: int = 256
-    """Samples on which the model is read, the same at every step."""
+    """Samples on which the model is evaluated, the same at every step."""
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         steps = self.recorded
         if not steps or list(steps) != sorted(set(steps)) or min(*steps, self.batch - 1, self.evaluated - 1) < 0:
-            raise UserError(f"recorded steps {steps} are not ascending, or a batch is empty; see log_spaced.")
+            raise UserError(
+                f"recorded steps are {steps}, batch {self.batch} and evaluated {self.evaluated}: "
+                "give ascending steps, 0 or more, and at least 1 of the others."
+            )
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedReading:
-    """What a model is at one step, or at each of several: correlations, attention of hidden patches, and loss.
+    """Readings of a model at one step, or at several: correlations, attention of hidden patches, and loss.
 
-    NaN is a mean over nothing, as over local queries with a visible patch where a local area is one patch.
+    A mean over nothing is NaN, such as over local queries with a visible patch if a local area is one patch.
     """
 
     own_global: Float[Tensor, "trials *steps"]
     """Mean Phi of a query in a global area with that area's feature."""
     own_local: Float[Tensor, "trials *steps"]
-    """The same of a query in a local area."""
+    """The same for a query in a local area."""
     local_to_global: Float[Tensor, "trials *steps"]
     """Mean Phi of a query in a local area with the global feature of the same cluster."""
     others: Float[Tensor, "trials *steps"]
@@ -95,24 +99,24 @@ class MaskedReading:
     position: Float[Tensor, "trials *steps"]
     """Largest modulus of Upsilon."""
     global_attention: Float[Tensor, "trials *steps"]
-    """Attention to its own area of a hidden query in the global area, where a patch of the area is visible."""
+    """Attention to its own area of a hidden query in the global area, if a patch of the area is visible."""
     local_attention: Float[Tensor, "trials *steps"]
-    """The same of a hidden query in a local area."""
+    """The same for a hidden query in a local area."""
     global_attention_always: Float[Tensor, "trials *steps"]
     """Attention to its own area of a hidden query in the global area, whether or not a patch of it is visible."""
     local_attention_always: Float[Tensor, "trials *steps"]
-    """The same of a hidden query in a local area; it cannot pass the share of queries with a visible patch."""
+    """The same for a hidden query in a local area; it cannot exceed the share of queries with a visible patch."""
     stray_attention: Float[Tensor, "trials *steps"]
     """Attention of a hidden query in a local area to the global area."""
     loss: Float[Tensor, "trials *steps"]
     """Mean reconstruction loss."""
     excess: Float[Tensor, "trials *steps"]
-    """That above the unavoidable loss of the same samples; 0 at least."""
+    """The loss above the unavoidable loss of the same samples; at least 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A finished training: the steps that were read, the readings, and the last model."""
+    """A finished training: the recorded steps, the readings, and the last model."""
 
     steps: Int[Tensor, " steps"]
     reading: MaskedReading
@@ -120,15 +124,15 @@ class Trajectory:
 
 
 def train(
-    trials: Sequence[MaskedTrial], training: MaskedTraining, objective: AbstractObjective | None = None
+    trials: Sequence[MaskedTrial], training: MaskedTraining, objective: AbstractMaskedObjective | None = None
 ) -> Trajectory:
-    """Gradient descent from Q = 0, all trials in one computation; each is what it would be alone, to rounding.
+    """Gradient descent from Q = 0, all trials in one computation; each ends as it would alone, up to rounding.
 
-    Trials may differ in everything but numbers of patches, clusters and areas. Masked reconstruction where no
-    ``objective`` is named. Memory: some ten arrays of trials x batch x areas x patches.
+    Trials may differ in everything but numbers of patches, clusters and areas. The default ``objective`` is masked
+    reconstruction. Memory: about ten arrays of trials x batch x areas x patches.
     """
     if len({(t.setting.patches, t.setting.clusters, t.setting.areas) for t in trials}) != 1:
-        raise UserError("trials differ in patches, clusters or areas, or there are none; train such groups apart.")
+        raise UserError("trials differ in patches, clusters or areas, or there are none: train each group separately.")
     objective = objective or Reconstruction()
     draws = [_TrialDraws(trial, training, objective.views) for trial in trials]
     device = torch.device(training.device)
@@ -143,7 +147,7 @@ def train(
         if step < training.recorded[-1]:
             drawn = zip(*(draw.views() for draw in draws), strict=True)
             views = [concatenate(list(view)).to(training.dtype, device) for view in drawn]
-            model = model.moved(objective.gradient(model, views), rates)
+            model = model.descend(objective.gradient(model, views), rates)
     return Trajectory(torch.tensor(training.recorded), _stack(readings), model)
 
 
@@ -176,7 +180,7 @@ def read(model: PositionAttention, samples: MaskedSamples) -> MaskedReading:
 def first_reached(
     steps: Int[Tensor, " steps"], curve: Float[Tensor, "trials steps"], level: float
 ) -> Float[Tensor, " trials"]:
-    """The step at which a curve first reaches a level, linear between steps that were read; NaN if it never does."""
+    """The step at which a curve first reaches a level, linear between recorded steps; NaN if it never does."""
     over = curve >= level
     after = over.to(torch.int64).argmax(1).clamp(min=1)
     low, high = (curve.gather(1, index[:, None])[:, 0] for index in (after - 1, after))
@@ -187,7 +191,7 @@ def first_reached(
 
 
 class _TrialDraws:
-    """All that is random in a trial, from its seed alone."""
+    """Everything random in a trial, from its seed alone."""
 
     def __init__(self, trial: MaskedTrial, training: MaskedTraining, views: int) -> None:
         self._setting, self._batch, self._views = trial.setting, training.batch, views
@@ -197,7 +201,7 @@ class _TrialDraws:
         self.evaluation = trial.setting.draw(training.evaluated, read_on)
 
     def views(self) -> list[MaskedSamples]:
-        """The next step's images, each under so many masks."""
+        """The next step's images, once under each of their masks."""
         samples = self._setting.draw(self._batch, self._generator)
         others = [self._setting.mask_again(samples, self._generator) for _ in range(self._views - 1)]
         return [samples, *others]

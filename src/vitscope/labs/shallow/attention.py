@@ -1,4 +1,4 @@
-"""What the attention of a shallow vision transformer attends to, by the roles of tokens."""
+"""The attention of a shallow vision transformer, by the roles of queries and keys."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from vitscope.numerics.attention import entropy
 
 @dataclass(frozen=True, eq=False)
 class AttentionProfile:
-    """Attention by class of query: a mean over the queries of that role in all images, NaN where there is none."""
+    """Attention by class of query: a mean over the queries of that role in all images, NaN if there is none."""
 
     mass: Float[Tensor, "trials query_roles key_roles"]
     """Attention on keys of each role, in the order of `Role`; a row sums to 1."""
@@ -25,7 +25,7 @@ class AttentionProfile:
 
     @property
     def overall(self) -> Float[Tensor, "trials key_roles"]:
-        """The mass over all queries alike."""
+        """The mean mass over all queries, whatever their role."""
         share = self.queries / self.queries.sum(1, keepdim=True)
         return (self.mass.nan_to_num() * share.unsqueeze(2).to(self.mass)).sum(1)
 

@@ -1,4 +1,4 @@
-"""The trials that one thread trains at once: entering, stepping together, evaluated together, leaving one by one."""
+"""The trials that one thread trains at once: they step and are evaluated together, and enter and leave one by one."""
 
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from vitscope.labs.shallow.weights import Weights, stack_trials
 @final
 @dataclass(frozen=True, eq=False)
 class _Running:
-    """A trial in progress: its place among the trials, its slot in the pools, its images, chance and values so far."""
+    """A trial in progress: its place among the trials, its slot in the pools, images, generator and values so far."""
 
     place: int
     trial: ShallowTrial
@@ -40,7 +40,7 @@ class _Running:
 
 @final
 class BatchTrainer:
-    """Slots for trials of one form, with up to ``samples`` images each."""
+    """Trains trials of one form in slots, with up to ``samples`` images each."""
 
     def __init__(self, slots: int, samples: int, dtype: torch.dtype, device: torch.device) -> None:
         self._free = list(range(slots))
@@ -52,7 +52,7 @@ class BatchTrainer:
         _keep_freed_memory()
 
     def train(self, waiting: deque[tuple[int, ShallowTrial]], finished: Callable[[int, TrialOutcome], None]) -> None:
-        """Train trials until none waits and none is left."""
+        """Train until no trial is waiting or in progress."""
         while True:
             entered = self._enter(waiting)
             if self._weights is None or not self._running:
@@ -64,7 +64,7 @@ class BatchTrainer:
                 self._advance()
 
     def _enter(self, waiting: deque[tuple[int, ShallowTrial]]) -> set[int]:
-        """Fill the free slots; the slots that were filled."""
+        """Fill the free slots, and return those that were filled."""
         entering: list[_Running] = []
         weights = [] if self._weights is None else [self._weights]
         while self._free and (following := _next(waiting)) is not None:
@@ -88,7 +88,7 @@ class BatchTrainer:
         return {one.slot for one in entering}
 
     def _choose_tokens(self, entered: set[int]) -> None:
-        """Write the images of trials that entered, and of those whose kept tokens follow their attention."""
+        """Write to the pools the images of trials that entered, and of those whose kept tokens depend on attention."""
         for number, running in enumerate(self._running):
             if running.slot in entered or running.trial.keep.attends:
                 self._put(running, self._of(number))
@@ -99,7 +99,7 @@ class BatchTrainer:
             tokens = sample.tokens.to(self._device, self._dtype).unsqueeze(0)
             attended = attention_received(trial.model, weights, tokens)[0].cpu() if trial.keep.attends else None
             kept = trial.keep.keep_mask(sample, attended, chance)
-            seen = trial.model.mixing.seen(tokens, kept.to(self._device).unsqueeze(0), weights.top)
+            seen = trial.model.mixing.prepare(tokens, kept.to(self._device).unsqueeze(0), weights.top)
             if self._pools is None:
                 self._pools = Pool(self._slots, self._samples, seen), Pool(self._slots, trial.tests, seen)
             labels = sample.labels.to(self._device, self._dtype)
@@ -133,7 +133,7 @@ class BatchTrainer:
         return profile(running.trial.model, weights, *(part.unsqueeze(0) for part in (tokens, roles, kept)))
 
     def _leave(self, finished: Callable[[int, TrialOutcome], None]) -> None:
-        """Hand over the trials that have come to their end, and close the ranks."""
+        """Hand over the trials that have ended, and remove them."""
         staying: list[int] = []
         for number, running in enumerate(self._running):
             if not running.trial.criterion.stops(running.hinge, running.error):
@@ -147,7 +147,7 @@ class BatchTrainer:
             self._running = [self._running[number] for number in staying]
 
     def _advance(self) -> None:
-        """Steps up to the next evaluation, of all trials together."""
+        """Take the steps up to the next evaluation, all trials together."""
         assert self._weights is not None, "there are trials"
         assert self._pools is not None, "their images were put in place"
         images, weights = self._pools[0], self._weights
@@ -165,7 +165,7 @@ class BatchTrainer:
 
 
 def _next(waiting: deque[tuple[int, ShallowTrial]]) -> tuple[int, ShallowTrial] | None:
-    """The next trial; other threads take theirs from the same queue."""
+    """The next trial of the queue, which threads share; None if it is empty."""
     try:
         return waiting.popleft()
     except IndexError:
@@ -173,9 +173,9 @@ def _next(waiting: deque[tuple[int, ShallowTrial]]) -> tuple[int, ShallowTrial] 
 
 
 def _keep_freed_memory() -> None:
-    """Teach glibc's malloc to keep what a step frees for the next one.
+    """Make glibc's malloc keep what a step frees for the next one.
 
-    It sets its thresholds by the largest block of up to 32 MiB that was freed; without, every step asks the system for
-    fresh pages, which costs as much as the arithmetic. The block is not touched, so this takes no memory.
+    It sets its thresholds by the largest block of up to 32 MiB that was freed; without this, every step requests fresh
+    pages from the system, which costs as much as the arithmetic. The block is not touched, so it takes no memory.
     """
     torch.empty(31 << 20, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""When a trial has learned, and when it stops: by hinge loss or by 0-1 error on test images, told apart."""
+"""When a trial has learned, and when it stops: by hinge loss and, separately, by 0-1 error on test images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from vitscope.measurement.errors import UserError
 class Criterion:
     """A trial is evaluated before its first step and after every ``every`` steps, until its goal or ``steps``.
 
-    ``hinge`` is reached where the mean hinge loss on test images is below ``loss``: the paper's zero generalization
-    error is a margin of at least 1 almost surely. ``error`` is reached where every test image is on its right side;
+    ``hinge`` is reached when the mean hinge loss on test images is below ``loss``: the paper's zero generalization
+    error is a margin of at least 1 almost surely. ``error`` is reached when every test image is classified correctly;
     that takes far fewer samples. The goal ``both`` waits for both, ``none`` for neither.
     """
 
@@ -28,7 +28,7 @@ class Criterion:
             raise UserError(f"steps is {self.steps} and every is {self.every}; steps must be a multiple of every.")
 
     def stops(self, hinge: Sequence[float], error: Sequence[float]) -> bool:
-        """Whether a trial with these evaluations so far has come to its end."""
+        """Whether a trial with these evaluations so far has ended."""
         met = {"hinge": self.hinge_step(hinge) is not None, "error": self.error_step(error) is not None}
         met |= {"both": met["hinge"] and met["error"], "none": False}
         return met[self.goal] or (len(hinge) - 1) * self.every >= self.steps
@@ -38,7 +38,7 @@ class Criterion:
         return self._first(value < self.loss for value in hinge)
 
     def error_step(self, error: Sequence[float]) -> int | None:
-        """The first step at which no test image was misjudged; None if there was none."""
+        """The first step at which no test image was misclassified; None if there was none."""
         return self._first(value == 0 for value in error)
 
     def _first(self, met: Iterable[bool]) -> int | None:

@@ -1,4 +1,4 @@
-"""Ensembles: many trials trained as one batched computation, each with its own chance, settings and end."""
+"""Ensembles: many trials trained as one batched computation, each with its own randomness, settings and end."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -11,17 +11,17 @@ from vitscope.labs.shallow.batch_trainer import BatchTrainer
 from vitscope.labs.shallow.trial import ShallowTrial, TrialOutcome
 
 Finished = Callable[[int, TrialOutcome], None]
-"""Told the place of a trial and its outcome as it ends, from whatever thread."""
+"""Called with the place of a trial and its outcome when it ends, from any thread."""
 
 MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What an ensemble may use.
+    """The resources that an ensemble may use.
 
     ``memory`` bounds the images of all trials in progress, in bytes. ``cache`` bounds the intermediate results of a
-    step, for each thread; on a CPU steps are fastest where those stay in its cache. Neither changes any result by more
+    step, for each thread; on a CPU steps are fastest if those stay in its cache. Neither changes any result by more
     than rounding. At least one trial is always in progress.
     """
 
@@ -48,9 +48,9 @@ def train(
     """The outcomes of the trials, in their order.
 
     Trials that differ in seed, rate, samples, distribution, initial errors, rule of keeping or end are trained
-    together; those of other shapes, attention or batch one group after the other. A trial that has ended leaves its
-    place to the next one. An outcome is the same, to rounding, whatever the budget and the other trials. With several
-    ``threads`` each trains its own trials, and torch's own threads are set to one meanwhile.
+    together; those of other shapes, attention or batch size one group after the other. A trial that has ended leaves
+    its place to the next one. An outcome is the same, to rounding, whatever the budget and the other trials. With
+    several ``threads`` each trains its own trials, and torch's own threads are set to one meanwhile.
     """
     budget = Budget() if budget is None else budget
     groups: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)

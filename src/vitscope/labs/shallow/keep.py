@@ -1,4 +1,4 @@
-"""Which tokens of an image are kept: token sparsification, by what is known of the tokens or of the model."""
+"""Token sparsification: which tokens of an image are kept, by properties of the tokens or by the model's attention."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,22 +8,23 @@ from typing import ClassVar, final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import override
 
 from vitscope.labs.shallow.token_model import Role, TokenSample
 from vitscope.measurement.errors import UserError
 
 
 class AbstractKeep(ABC):
-    """A rule by which tokens are kept, in training and in testing alike; it keeps at least one of each image."""
+    """A rule for keeping tokens, in training and testing alike; it keeps at least one token of each image."""
 
     attends: ClassVar[bool] = False
-    """Whether it asks for the attention of the model as it is trained."""
+    """Whether it needs the attention of the model as it is trained."""
 
     @abstractmethod
     def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
-        """The tokens that are kept; ``received`` is the mean attention on each where the rule attends."""
+        """The tokens that are kept; ``received`` is the mean attention on each token if the rule attends."""
 
 
 @final
@@ -31,34 +32,34 @@ class AbstractKeep(ABC):
 class KeepAll(AbstractKeep):
     """Every token."""
 
+    @override
     def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
-        """All of them."""
         del received, generator
         return torch.ones_like(sample.roles, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class AbstractKeepShare(AbstractKeep):
-    """The tokens of the largest scores, as many as make a share ``rate`` of them, rounded up."""
+    """Keeps the tokens of the largest scores, a share ``rate`` of them, rounded up."""
 
     rate: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
-            raise UserError(f"rate is {self.rate:g}; it is the share of tokens that is kept, above 0 and at most 1.")
+            raise UserError(f"rate is {self.rate:g}; it must be the share of tokens to keep, above 0 and at most 1.")
 
     @abstractmethod
     def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Float[Tensor, "images tokens"]:
-        """What decides: the largest are kept."""
+        """A score for each token; the largest are kept."""
 
+    @override
     def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
-        """The first of them."""
         scores = self.scores(sample, received, generator)
         chosen = scores.topk(math.ceil(self.rate * scores.shape[1] - 1e-6), dim=1).indices
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
@@ -72,7 +73,7 @@ class KeepByRole(AbstractKeepShare):
     def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Float[Tensor, "images tokens"]:
-        """Relevant and confusion tokens before others."""
+        """Random scores, higher for relevant and confusion tokens than for others."""
         del received
         discriminative = (sample.roles == Role.RELEVANT) | (sample.roles == Role.CONFUSION)
         return discriminative + torch.rand(sample.roles.shape, generator=generator)
@@ -81,12 +82,12 @@ class KeepByRole(AbstractKeepShare):
 @final
 @dataclass(frozen=True)
 class KeepAtRandom(AbstractKeepShare):
-    """A random share, the same of an image at every step."""
+    """A random share, the same for an image at every step."""
 
+    @override
     def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Float[Tensor, "images tokens"]:
-        """Chance."""
         del received
         return torch.rand(sample.roles.shape, generator=generator)
 
@@ -94,7 +95,7 @@ class KeepAtRandom(AbstractKeepShare):
 @final
 @dataclass(frozen=True)
 class KeepInProportion(AbstractKeepShare):
-    """An oracle: a random share of each role alike, so that neither shares nor majorities change, but for rounding."""
+    """An oracle: a random share of each role alike, so that neither shares nor majorities change, up to rounding."""
 
     def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
@@ -112,10 +113,10 @@ class KeepInProportion(AbstractKeepShare):
 class KeepLeastNoisy(AbstractKeepShare):
     """An oracle: the tokens nearest to their patterns; lowers the noise."""
 
+    @override
     def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Float[Tensor, "images tokens"]:
-        """Small distances."""
         del received, generator
         return -sample.distances
 
@@ -125,10 +126,10 @@ class KeepLeastNoisy(AbstractKeepShare):
 class KeepByMagnitude(AbstractKeepShare):
     """The tokens of the largest norms."""
 
+    @override
     def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Float[Tensor, "images tokens"]:
-        """Norms."""
         del received, generator
         return sample.tokens.norm(dim=2)
 
@@ -140,10 +141,10 @@ class KeepByAttention(AbstractKeepShare):
 
     attends: ClassVar[bool] = True
 
+    @override
     def scores(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Float[Tensor, "images tokens"]:
-        """What they receive."""
         del sample, generator
         assert received is not None, "it is given to rules that attend"
         return received
@@ -154,9 +155,9 @@ class KeepByAttention(AbstractKeepShare):
 class DropSpurious(AbstractKeep):
     """An oracle: every token but those of a spurious pattern."""
 
+    @override
     def keep_mask(
         self, sample: TokenSample, received: Float[Tensor, "images tokens"] | None, generator: torch.Generator
     ) -> Bool[Tensor, "images tokens"]:
-        """What is not spurious."""
         del received, generator
         return sample.roles != Role.SPURIOUS

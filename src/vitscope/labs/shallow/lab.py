@@ -1,4 +1,4 @@
-"""What the labs on shallow transformers share: their settings, and the tokens, models and trials these stand for."""
+"""Shared by the labs on shallow transformers: their settings, and the tokens, models and trials that these describe."""
 
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
@@ -25,10 +25,10 @@ EVERY = 20
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractShallowLab(AbstractLab[ShallowTrial]):
-    """A lab whose trials are trainings of a `ShallowVit`.
+    """A lab whose trials train a `ShallowVit`.
 
-    Its tokens are those of a `TokenModel` or, where ``planted`` is given, patches of real objects among patches of
-    noise; ``token_count``, ``shuffled`` and the law of the noise then say nothing.
+    Its tokens are those of a `TokenModel` or, if ``planted`` is given, patches of real objects among patches of noise;
+    ``token_count``, ``shuffled`` and the law of the noise then have no effect.
     """
 
     references: ClassVar[tuple[str, ...]] = (LI,)
@@ -38,11 +38,11 @@ class AbstractShallowLab(AbstractLab[ShallowTrial]):
     token_count: int = 40
     """Tokens of an image."""
     patterns: int = 10
-    """Patterns, and entries of a token; of planted images the leading directions that the initial model knows."""
+    """Patterns, and entries of a token; for planted images the leading directions that the initial model knows."""
     confusion: float = bounded_field(0.05, SHARE)
     """Share of tokens with the pattern of the other label."""
     noise: float = 0.2
-    """Largest distance of a token from its pattern, tau; of planted images the root of its mean square."""
+    """Largest distance of a token from its pattern, tau; for planted images the root of its mean square."""
     sigma: float = 0.2
     """Error of the initial values."""
     delta: float = 0.2
@@ -62,30 +62,30 @@ class AbstractShallowLab(AbstractLab[ShallowTrial]):
     tests: int = 256
     """Test images."""
     trials: int = 8
-    """Trials of each setting, by further seeds."""
+    """Trials of each setting, with consecutive seeds."""
     seed: int = 0
     """Seed of the first trial."""
     planted: Planting | None = field(default=None, metadata={"flag": ""})
-    """Real objects of which the tokens are made; None is the token model."""
+    """Real objects that the tokens are made of; None for the token model."""
 
     @property
     def seeds(self) -> range:
-        """One for each trial of a setting."""
+        """The seeds of a setting's trials."""
         return range(self.seed, self.seed + self.trials)
 
     @property
     def images(self) -> Mapping[str, object]:
-        """The planted ones."""
+        """The planted objects as a run names them, if any."""
         return {} if self.planted is None else self.planted.described_objects
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Of what objects tokens are made."""
+        """Which objects the tokens are made of, if any are planted."""
         return () if self.planted is None else (self.planted.note,)
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """The fields; of planted images without those that say nothing of them, and with how they are planted."""
+        """The fields; for planted images without ``token_count`` and ``law``, and with how they are planted."""
         if self.planted is None:
             return super().settings
         said = {name: value for name, value in super().settings.items() if name not in ("token_count", "law")}
@@ -107,17 +107,17 @@ class AbstractShallowLab(AbstractLab[ShallowTrial]):
         return TokenModel(*sizes, alpha, self.confusion, noise, law, spurious, agreement, self.shuffled), None
 
     def model(self, sigma: float | None = None, attention: bool = True) -> ShallowVit:
-        """The network with its initial model."""
+        """The network, with the errors of its initial model."""
         sizes = (self.neurons, self.patterns, self.patterns)
         errors = (self.sigma if sigma is None else sigma, self.delta)
         return ShallowVit(*sizes, *errors, attention=attention, shared_top=self.shared_top)
 
     def form(self, trial: ShallowTrial) -> Hashable:
-        """What can be trained together."""
+        """The trial's own form."""
         return trial.form
 
     def cost(self, trial: ShallowTrial) -> float:
-        """Numbers that its steps go through, if it takes all of them."""
+        """Numbers that its steps process, if it takes all of them."""
         scratch = trial.model.mixing.scratch(trial.data.places, trial.dim, trial.model.neurons)
         return float(trial.criterion.steps * trial.batch * scratch)
 
@@ -138,7 +138,7 @@ class AbstractNeededLab(AbstractShallowLab):
 
     @abstractmethod
     def plan_trials(self) -> tuple[ShallowTrial, ...]:
-        """What is varied first, then numbers of images, then seeds."""
+        """Trials ordered by what is varied, then number of images, then seed."""
 
     def over_sizes(
         self, tokens: tuple[AbstractTokens, AbstractTokens | None], model: ShallowVit, keep: AbstractKeep | None = None
@@ -149,9 +149,9 @@ class AbstractNeededLab(AbstractShallowLab):
         return tuple(ShallowTrial(seed, tokens[0], model, size, *shared) for size in self.sizes for seed in self.seeds)
 
     def run_trials(self, trials: Sequence[ShallowTrial]) -> Values:
-        """The step at which either criterion was first met, NaN where it was not; of planted images the end as well.
+        """The step at which each criterion was first met, NaN if never; for planted images also final loss and error.
 
-        A few real images are rarely learned to either criterion, so that what is left over tells more.
+        A few real images are rarely learned to either criterion, so the remaining loss and error say more.
         """
         outcomes = train(trials)
         ends = {"last hinge": [one.hinge[-1] for one in outcomes], "last error": [one.error[-1] for one in outcomes]}

@@ -1,18 +1,18 @@
 r"""Outputs and gradients of shallow vision transformers in closed form, many trials at a time.
 
-Written for time, which small matrices spend on memory and on overhead rather than on arithmetic:
+Optimised for time, which small matrices spend on memory and overhead rather than on arithmetic:
 
-* Queries and keys act only by :math:`J = W_Q^T W_K` and values only by :math:`M = W_O W_V`: each is one product.
+* Queries and keys act only through :math:`J = W_Q^T W_K`, values only through :math:`M = W_O W_V`: each is one product.
 * Tokens are columns. A product with a few rows and many columns is about four times as fast as its transpose.
 * Softmax is ``exp2`` without a shift, since :math:`|s_{li}| \le \lVert J\rVert_F \max\lVert x\rVert^2` is far from
-  overflow; where it is not, the largest score is taken off. On a CPU torch's ``exp2`` is up to nine times as fast as
+  overflow; if it is not, the largest score is subtracted. On a CPU torch's ``exp2`` is up to nine times as fast as
   its ``exp``.
-* A row of ones below the tokens makes the product with the exponentials yield their sum, too, and a token that is
-  dropped is a column of zeros: it is in neither, and nothing is masked.
+* A row of ones below the tokens makes the product with the exponentials yield their sum, too. A dropped token is a
+  column of zeros: it is in neither, and nothing is masked.
 * ReLU is homogeneous: with :math:`V = A \odot 1[H > 0]` the output is :math:`\sum_l v_l^T M z_l`, so that one product
   :math:`M^T V` gives the output and the gradient with respect to :math:`Z`.
 * With :math:`D_l = dz_l \cdot z_l` the gradient of the scores is :math:`P \odot (dZ^T X - D)`: no second matrix of
-  scores is kept, and :math:`P` is never normalised (Dao, *FlashAttention*, 2022).
+  scores is stored, and :math:`P` is never normalised (Dao, *FlashAttention*, 2022).
 """
 
 from abc import ABC, abstractmethod
@@ -30,17 +30,17 @@ Gradient = tuple[Float[Tensor, "trials _ _"], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What a kind of mixing needs of images: columns of features, and what reads their outputs."""
+class PreparedImages:
+    """Images prepared for a kind of mixing: columns of features, and the weights that read their outputs."""
 
     columns: Float[Tensor, "trials images features places"]
     readout: Float[Tensor, "trials images size"]
     square: float
-    """At least the squared length of every column's tokens."""
+    """An upper bound on the squared length of the tokens in the columns."""
 
-    def take(self, start: int, stop: int) -> "Seen":
-        """Some of the images of all trials."""
-        return Seen(self.columns[:, start:stop], self.readout[:, start:stop], self.square)
+    def take(self, start: int, stop: int) -> "PreparedImages":
+        """The images from ``start`` to ``stop`` of all trials."""
+        return PreparedImages(self.columns[:, start:stop], self.readout[:, start:stop], self.square)
 
 
 class AbstractMixing(ABC):
@@ -48,29 +48,29 @@ class AbstractMixing(ABC):
 
     @abstractmethod
     def scratch(self, tokens: int, dim: int, neurons: int) -> int:
-        """Numbers that a step's largest intermediate results hold, for one image."""
+        """How many numbers a step's largest intermediate results hold, for one image."""
 
     @abstractmethod
-    def seen(
+    def prepare(
         self,
         tokens: Float[Tensor, "trials images tokens dim"],
         keep: Bool[Tensor, "trials images tokens"] | None,
         top: Float[Tensor, "trials neurons tokens"],
-    ) -> Seen:
-        """Images made ready, once for all steps; an image keeps at least one token."""
+    ) -> PreparedImages:
+        """Images prepared once for all steps; an image keeps at least one token."""
 
     @abstractmethod
-    def outputs(self, weights: Weights, seen: Seen) -> Float[Tensor, "trials images"]:
+    def outputs(self, weights: Weights, seen: PreparedImages) -> Float[Tensor, "trials images"]:
         """``F`` of every image."""
 
     @abstractmethod
-    def gradient(self, weights: Weights, seen: Seen, labels: Float[Tensor, "trials images"]) -> Gradient:
+    def gradient(self, weights: Weights, seen: PreparedImages, labels: Float[Tensor, "trials images"]) -> Gradient:
         """The gradient of each trial's mean hinge loss, in the order of `Weights.trained`."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Mixed:
-    """A forward pass: what the backward pass needs of it."""
+    """The results of a forward pass that the backward pass needs."""
 
     tokens: Float[Tensor, "all_images dim tokens"]
     powers: Float[Tensor, "all_images tokens tokens"]
@@ -93,12 +93,12 @@ class SoftmaxMixing(AbstractMixing):
         """Two matrices of scores, the neurons, and a few copies of the tokens."""
         return tokens * (2 * tokens + neurons + 6 * dim)
 
-    def seen(
+    def prepare(
         self,
         tokens: Float[Tensor, "trials images tokens dim"],
         keep: Bool[Tensor, "trials images tokens"] | None,
         top: Float[Tensor, "trials neurons tokens"],
-    ) -> Seen:
+    ) -> PreparedImages:
         """Tokens as columns with a one below each, zero where a key is dropped; 1/|S| for each query of S."""
         del top
         kept = _keep(tokens, keep)
@@ -106,14 +106,14 @@ class SoftmaxMixing(AbstractMixing):
         if self.drops_keys:
             columns = columns * kept.unsqueeze(2)
         square = float(tokens.square().sum(3).max())
-        return Seen(columns.contiguous(), kept / kept.sum(2, keepdim=True), square)
+        return PreparedImages(columns.contiguous(), kept / kept.sum(2, keepdim=True), square)
 
-    def outputs(self, weights: Weights, seen: Seen) -> Float[Tensor, "trials images"]:
+    def outputs(self, weights: Weights, seen: PreparedImages) -> Float[Tensor, "trials images"]:
         """The sum over queries of their share of the output."""
         return (self._forward(weights, seen).each * seen.readout).sum(2)
 
-    def gradient(self, weights: Weights, seen: Seen, labels: Float[Tensor, "trials images"]) -> Gradient:
-        """Back through the perceptron, then through the attention."""
+    def gradient(self, weights: Weights, seen: PreparedImages, labels: Float[Tensor, "trials images"]) -> Gradient:
+        """Backpropagation through the perceptron, then through the attention."""
         run = self._forward(weights, seen)
         slope = hinge_slope((run.each * seen.readout).sum(2), labels).unsqueeze(2) * seen.readout
         sloped = run.mixed * slope.flatten(0, 1).unsqueeze(1)
@@ -126,7 +126,7 @@ class SoftmaxMixing(AbstractMixing):
             torch.bmm(product, weights.value.mT),
         )
 
-    def _forward(self, weights: Weights, seen: Seen) -> _Mixed:
+    def _forward(self, weights: Weights, seen: PreparedImages) -> _Mixed:
         trials, images = seen.columns.shape[:2]
         columns = seen.columns.flatten(0, 1)
         tokens = columns[:, :-1]
@@ -147,7 +147,7 @@ class SoftmaxMixing(AbstractMixing):
     def _powers(
         self, weights: Weights, columns: Float[Tensor, "all_images features tokens"], images: int, square: float
     ) -> Float[Tensor, "all_images tokens tokens"]:
-        """Exponentials of the scores, but for a factor for each query."""
+        """Exponentials of the scores, up to a factor for each query."""
         tokens = columns[:, :-1]
         joint = torch.bmm(weights.key.mT, weights.query).mul_(self.scale * log2(e))
         queries = torch.bmm(_for_each(joint, images), tokens)
@@ -161,7 +161,7 @@ class SoftmaxMixing(AbstractMixing):
     def _attention_gradient(
         self, run: _Mixed, slope: Float[Tensor, "trials images tokens"]
     ) -> Float[Tensor, "trials dim dim"]:
-        """With respect to ``W_Q^T W_K``, before the scale."""
+        """The gradient with respect to ``W_Q^T W_K``, before the scale."""
         back = run.back * (slope.flatten(0, 1).unsqueeze(1) * run.inverse)
         scores = torch.bmm(back.mT, run.tokens).mul_(run.powers)
         queries = torch.bmm(run.tokens, scores.mT)
@@ -177,28 +177,28 @@ class UniformMixing(AbstractMixing):
     drops_keys: bool = True
 
     def scratch(self, tokens: int, dim: int, neurons: int) -> int:
-        """The neurons."""
+        """A few copies of the neurons and of the mean token."""
         del tokens
         return 3 * neurons + 6 * dim
 
-    def seen(
+    def prepare(
         self,
         tokens: Float[Tensor, "trials images tokens dim"],
         keep: Bool[Tensor, "trials images tokens"] | None,
         top: Float[Tensor, "trials neurons tokens"],
-    ) -> Seen:
+    ) -> PreparedImages:
         """The mean of the keys, and that of the top weights over the queries."""
         kept = _keep(tokens, keep)
         share = kept / kept.sum(2, keepdim=True)
         mean = (tokens * share.unsqueeze(3)).sum(2) if self.drops_keys else tokens.mean(2)
-        return Seen(mean.unsqueeze(3), torch.bmm(share, top.mT), float(mean.square().sum(2).max()))
+        return PreparedImages(mean.unsqueeze(3), torch.bmm(share, top.mT), float(mean.square().sum(2).max()))
 
-    def outputs(self, weights: Weights, seen: Seen) -> Float[Tensor, "trials images"]:
+    def outputs(self, weights: Weights, seen: PreparedImages) -> Float[Tensor, "trials images"]:
         """A two-layer perceptron on the mean token."""
         return self._forward(weights, seen)[1]
 
-    def gradient(self, weights: Weights, seen: Seen, labels: Float[Tensor, "trials images"]) -> Gradient:
-        """None for queries and keys."""
+    def gradient(self, weights: Weights, seen: PreparedImages, labels: Float[Tensor, "trials images"]) -> Gradient:
+        """The gradient, zero for queries and keys."""
         active, outputs = self._forward(weights, seen)
         sloped = seen.columns.squeeze(3) * hinge_slope(outputs, labels).unsqueeze(2)
         product = torch.bmm(active.mT, sloped)
@@ -210,7 +210,7 @@ class UniformMixing(AbstractMixing):
         )
 
     def _forward(
-        self, weights: Weights, seen: Seen
+        self, weights: Weights, seen: PreparedImages
     ) -> tuple[Float[Tensor, "trials images neurons"], Float[Tensor, "trials images"]]:
         product = torch.bmm(weights.output, weights.value)
         hidden = torch.bmm(seen.columns.squeeze(3), product.mT)
@@ -221,7 +221,7 @@ class UniformMixing(AbstractMixing):
 def hinge_slope(
     outputs: Float[Tensor, "trials images"], labels: Float[Tensor, "trials images"]
 ) -> Float[Tensor, "trials images"]:
-    """Derivative of the mean hinge loss by each output: -y / images where the margin is below 1, else 0."""
+    """Derivative of the mean hinge loss in each output: -y / images where the margin is below 1, else 0."""
     return torch.where(labels * outputs < 1, -labels / labels.shape[1], 0)
 
 

@@ -20,9 +20,9 @@ LI = (
     "sample complexity, ICLR 2023."
 )
 SHARE = 0.5
-"""Success rate at which samples are enough."""
+"""Success rate from which samples count as enough."""
 MISSING = "not reached"
-"""What a page says where no number of samples is enough."""
+"""What a page says if no number of samples is enough."""
 RESAMPLED = 400
 """Bootstrap samples of the seeds."""
 
@@ -37,15 +37,15 @@ SUCCESS_01 = Quantity(
     "success_01",
     "Success rate by 0-1 error",
     "1",
-    "Share of the trials that misjudged no test image at some evaluation; that takes far fewer samples.",
+    "Share of the trials that misclassified no test image at some evaluation; that takes far fewer samples.",
     "Larger is better.",
 )
 NEEDED = Quantity(
     "needed",
     "Samples needed",
     "samples",
-    "Samples at which half of the trials succeed, between those tried; at the edge of the grid it can be less. Errors "
-    "are by bootstrap over seeds, with that of the place between the numbers tried.",
+    "Samples at which half of the trials succeed, interpolated between those tried; at the lower edge of the grid it "
+    "can be less. Errors are by bootstrap over seeds, with that of the place between the numbers tried.",
     "Smaller is better.",
 )
 
@@ -54,20 +54,20 @@ NEEDED = Quantity(
 class Needed:
     """Samples at which the success rate passes `SHARE`, for each setting.
 
-    NaN where the most samples do not do; the fewest samples where these do already.
+    NaN if the most samples do not suffice; the fewest samples if these already do.
     """
 
     middle: Float[np.ndarray, " settings"]
     resampled: Float[np.ndarray, "draws settings"]
-    """The same of each bootstrap sample of the seeds, which takes all trials of a seed together."""
+    """The same for each bootstrap sample of the seeds, which takes all trials of a seed together."""
     grain: Float[np.ndarray, " settings"]
-    """Standard deviation of the logarithm if it is anywhere between the numbers of samples that were tried."""
+    """Standard deviation of the logarithm, uniform between the numbers of samples tried on either side."""
     fewest: int
     trials: int
 
     @property
     def error(self) -> Float[np.ndarray, " settings"]:
-        """Of the samples, by bootstrap and by the grid; NaN where some draws have no value."""
+        """Standard error of the samples, by bootstrap and grid; NaN if some draws have no value."""
         complete = ~np.isnan(self.resampled).any(0) & (self.trials > 1)
         few = np.sqrt(self.trials / max(self.trials - 1, 1))
         spread = np.hypot(few * self.resampled.std(0, ddof=1), self.grain * self.middle)
@@ -75,7 +75,7 @@ class Needed:
 
     @property
     def inside(self) -> "Needed":
-        """Only what lies within the grid: NaN, too, where the fewest samples do."""
+        """Only values within the grid: NaN also if the fewest samples suffice."""
         middle, resampled = (np.where(one > self.fewest, one, np.nan) for one in (self.middle, self.resampled))
         return replace(self, middle=middle, resampled=resampled)
 
@@ -87,7 +87,7 @@ class Needed:
     def power_above(self, other: "Needed", x: Numbers) -> Coefficient:
         """The slope of log samples over log x less that of the other, through settings within the grid of both.
 
-        Bootstrap samples are of the same seeds for both, so that what trials of one seed share falls out.
+        Bootstrap samples take the same seeds for both, so what trials of one seed share cancels.
         """
         one, two = self.inside, other.inside
         grain = np.hypot(self.grain, other.grain)
@@ -97,12 +97,12 @@ class Needed:
 def samples_needed_at(
     samples: Sequence[int], reached: Bool[np.ndarray, "settings samples trials"], seed: int = 0
 ) -> Needed:
-    """Where success rates over samples pass `SHARE`, between samples on a logarithmic axis.
+    """Where success rates over samples pass `SHARE`, interpolated on a logarithmic axis.
 
-    Rates are first made monotone by isotonic regression, as more samples cannot harm but by chance. Trials of one
-    seed share their initial weights, so that seeds are drawn for the bootstrap and not trials. If all trials of a
-    setting change from failure to success between the same two numbers, they do not spread, and yet the place between
-    these is not known: ``grain`` is its error.
+    Rates are first made monotone by isotonic regression, as more samples harm only by chance. Trials of one seed share
+    their initial weights, so the bootstrap draws seeds, not trials. If all trials of a setting change from failure to
+    success between the same two numbers, they have no spread, and yet the place between these is unknown: ``grain`` is
+    its error.
     """
     generator, trials = np.random.default_rng(seed), reached.shape[2]
     drawn = generator.integers(trials, size=(RESAMPLED, trials))
@@ -114,7 +114,7 @@ def samples_needed_at(
 def curves_of_needed(
     quantity: Quantity, axis: Along, measured: Mapping[str, Needed], theory: Mapping[str, Numbers]
 ) -> xr.Dataset:
-    """Needed samples over an axis, a curve for each kind, with bootstrap errors; predictions beside them."""
+    """Needed samples over an axis, a curve for each kind, with bootstrap errors, and predictions."""
     kinds = Along("curve", [*measured, *theory], "Curve")
     known = [(one.middle, one.error, np.full(len(one.middle), one.trials)) for one in measured.values()]
     beside = [(one, np.full(len(one), np.nan), np.zeros(len(one), dtype=np.int64)) for one in theory.values()]
@@ -131,13 +131,13 @@ def axis_of_needed(quantity: Quantity, axis: Along, found: Needed) -> xr.Dataset
 
 
 def steps_of(outcomes: Sequence[TrialOutcome]) -> Mapping[str, Numbers]:
-    """The step at which each trial first met either criterion; NaN where it did not."""
+    """The step at which each trial first met each criterion; NaN if it did not."""
     found = {"hinge": [one.hinge_step for one in outcomes], "0-1": [one.error_step for one in outcomes]}
     return {name: np.array([np.nan if one is None else float(one) for one in steps]) for name, steps in found.items()}
 
 
 def through(middle: Numbers, shape: Numbers) -> Numbers:
-    """A curve known up to a constant, through the geometric mean of what was measured and is not 0."""
+    """A curve known up to a constant, scaled through the geometric mean of the measured values above 0."""
     known = np.isfinite(middle) & np.isfinite(shape) & (middle > 0)
     factor = np.exp(np.mean(np.log(middle[known] / shape[known]))) if known.any() else np.nan
     return factor * shape
@@ -147,7 +147,8 @@ def sample_sizes(text: str) -> tuple[int, ...]:
     """The whole numbers that ``8,32,128`` names, ascending, or ``8:1024``, which doubles from the first on."""
     first, colon, last = text.partition(":")
     if not colon:
-        return tuple(sorted({int(one) for one in parse_numbers(text) if one >= 1 and one == int(one)})) or _refuse(text)
+        sizes = parse_numbers(text)
+        return tuple(sorted(map(int, sizes))) if all(one >= 1 and one == int(one) for one in sizes) else _refuse(text)
     if not (first.strip().isdecimal() and last.strip().isdecimal() and 0 < int(first) <= int(last)):
         return _refuse(text)
     sizes = [int(first)]
@@ -172,6 +173,6 @@ def _crossing(logs: Numbers, rates: Numbers) -> tuple[float, float]:
         return np.nan, np.nan
     after = int(np.argmax(rates >= SHARE))
     if after == 0:
-        return float(round(np.exp(logs[0]))), np.nan  # exactly the fewest, which is how it is told apart
+        return float(round(np.exp(logs[0]))), np.nan  # exactly the fewest, by which `inside` recognises it
     low, high, width = rates[after - 1], rates[after], float(logs[after] - logs[after - 1])
     return float(np.exp(logs[after - 1] + (SHARE - low) / (high - low) * width)), width

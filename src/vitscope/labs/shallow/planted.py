@@ -1,4 +1,4 @@
-"""The token model made of real images: patches of an object among patches of noise, with the share as a knob."""
+"""The token model made from real images: patches of an object among patches of noise, in a given share."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Objects:
 
 @dataclass(frozen=True, eq=False)
 class PlantedSample:
-    """Planted images, in pixels that may leave [0, 1] by the noise, with the role of every patch, row by row."""
+    """Planted images, whose noisy pixels may leave [0, 1], with the role of every patch, row by row."""
 
     images: Float32[Tensor, "images channels height width"]
     labels: Int64[Tensor, " images"]
@@ -36,7 +36,7 @@ class PlantedSample:
 
 
 def read_objects(images: Images, classes: tuple[int, ...] | None = None) -> Objects:
-    """Labelled square images of one size, read whole; of some ``classes``, then numbered in the order given."""
+    """Read labelled square images of one size; given ``classes``, only of these, numbered in that order."""
     if images.labels is None:
         raise UserError(f"{images.name} has no labels: objects need them.")
     labels = torch.from_numpy(images.labels).long()
@@ -61,14 +61,14 @@ class Planted:
     """Objects planted into backgrounds of noise.
 
     An image has ``grid`` x ``grid`` patches of ``patch`` x ``patch`` pixels. The object lies at a random place of the
-    grid, and of its patches so many are shown, at random, that ``relevant`` of all patches are the object's. Further
-    ``confusion`` of all patches, at any other places, are any patches of an object of another class. Shares that are
-    not whole are met on average. Pixels of both have Gaussian noise of standard deviation ``noise`` added. All other
-    patches are background: grey with Gaussian noise of standard deviation ``background``.
+    grid; random patches of it are shown, so that a share ``relevant`` of all patches is the object's. A further share
+    ``confusion``, at any other places, shows random patches of an object of another class. Shares that are not whole
+    are met on average. Pixels of both have Gaussian noise of standard deviation ``noise`` added. All other patches are
+    background: grey with Gaussian noise of standard deviation ``background``.
 
-    With a share of ``spurious`` patches the objects of the last two classes are not planted themselves: those patches
-    show, with the same noise, any patches of one of them, by the number of its class that of the image's label with
-    probability ``agreement``, else of the other.
+    With a ``spurious`` share, the objects of the last two classes are not planted: the spurious patches of an image
+    show, with the same noise, random patches of an object of one of them, the class that belongs to the image's label
+    with probability ``agreement``, else the other.
     """
 
     grid: int = 8
@@ -89,23 +89,23 @@ class Planted:
                 "must be larger than confusion, and their sum at most 1."
             )
         if not 0 <= self.agreement <= 1:
-            raise UserError(f"agreement is {self.agreement:g}; it is a probability.")
+            raise UserError(f"agreement is {self.agreement:g}; it must be a probability, from 0 to 1.")
 
     def draw(self, objects: Objects, count: int, generator: torch.Generator) -> PlantedSample:
-        """So many images, each of an object drawn with replacement. Cost: about 20 ns a pixel, on one core."""
-        inside, (objects, biased) = self._inside(objects), self._divided(objects)
+        """``count`` images, each of an object drawn with replacement. Cost: about 20 ns a pixel, on one core."""
+        inside, (objects, biased) = self._inside(objects), self._divide_objects(objects)
         chosen = torch.randint(len(objects.labels), (count,), generator=generator)
         offsets = torch.randint(self.grid - inside + 1, (count, 2), generator=generator)
-        covered = self._covered(offsets, inside)
-        relevant = _choose(covered, self._wanted(self.relevant, count, generator), generator)
-        confusion = _choose(~relevant, self._wanted(self.confusion, count, generator), generator)
-        shown = self._placed(objects.pixels[chosen], offsets).flatten(1, 2)
+        covered = self._covered_patches(offsets, inside)
+        relevant = _choose(covered, self._draw_counts(self.relevant, count, generator), generator)
+        confusion = _choose(~relevant, self._draw_counts(self.confusion, count, generator), generator)
+        shown = self._place_objects(objects.pixels[chosen], offsets).flatten(1, 2)
         other = self._any_patches(objects.pixels[_of_another(objects.labels, chosen, generator)], generator)
         clean = torch.where(relevant.unsqueeze(2), shown, other)
         roles = torch.full(relevant.shape, int(Role.IRRELEVANT))
         roles[relevant], roles[confusion] = int(Role.RELEVANT), int(Role.CONFUSION)
         if biased is not None:
-            free = _choose(~(relevant | confusion), self._wanted(self.spurious, count, generator), generator)
+            free = _choose(~(relevant | confusion), self._draw_counts(self.spurious, count, generator), generator)
             agrees = torch.rand(count, generator=generator) < self.agreement
             wanted = torch.where(agrees, objects.labels[chosen], 1 - objects.labels[chosen])
             of = biased.pixels[_of_class(biased.labels, wanted, generator)]
@@ -129,8 +129,8 @@ class Planted:
         rows = self.tokens(objects.pixels).flatten(0, 1)
         return torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1).T.contiguous()
 
-    def _divided(self, objects: Objects) -> tuple[Objects, Objects | None]:
-        """Those that are planted, and those of the spurious patterns, numbered from 0, where there are any."""
+    def _divide_objects(self, objects: Objects) -> tuple[Objects, Objects | None]:
+        """The objects to plant, and those of the spurious patterns, if any, numbered from 0."""
         if not self.spurious:
             return objects, None
         if objects.labels.unique().tolist() != [0, 1, 2, 3]:
@@ -159,19 +159,19 @@ class Planted:
             )
         return inside
 
-    def _wanted(self, share: float, count: int, generator: torch.Generator) -> Int64[Tensor, " images"]:
+    def _draw_counts(self, share: float, count: int, generator: torch.Generator) -> Int64[Tensor, " images"]:
         exact = round(share * self.grid**2, 6)
         return (exact + torch.rand(count, generator=generator)).floor().long().clamp(max=math.ceil(exact))
 
-    def _covered(self, offsets: Int64[Tensor, "images 2"], inside: int) -> Bool[Tensor, "images patches"]:
+    def _covered_patches(self, offsets: Int64[Tensor, "images 2"], inside: int) -> Bool[Tensor, "images patches"]:
         place = torch.arange(self.grid)
         rows, columns = ((place >= start) & (place < start + inside) for start in offsets.T.unsqueeze(2))
         return (rows.unsqueeze(2) & columns.unsqueeze(1)).flatten(1)
 
-    def _placed(
+    def _place_objects(
         self, pixels: Float32[Tensor, "images channels side side"], offsets: Int64[Tensor, "images 2"]
     ) -> Float32[Tensor, "images grid grid size"]:
-        """Each object at its place of an empty grid."""
+        """Each object at its place in an empty grid."""
         inside = pixels.shape[2] // self.patch
         rows = torch.nn.functional.unfold(pixels, self.patch, stride=self.patch).mT.unflatten(1, (inside, inside))
         found = rows.new_zeros(len(rows), self.grid, self.grid, rows.shape[3])
@@ -182,7 +182,7 @@ class Planted:
     def _any_patches(
         self, pixels: Float32[Tensor, "images channels side side"], generator: torch.Generator
     ) -> Float32[Tensor, "images patches size"]:
-        """For every place of the grid any patch of the image's object."""
+        """A random patch of the image's object for every place of the grid."""
         rows = torch.nn.functional.unfold(pixels, self.patch, stride=self.patch).mT
         chosen = torch.randint(rows.shape[1], (len(rows), self.grid**2), generator=generator)
         return rows.gather(1, chosen.unsqueeze(2).expand(-1, -1, rows.shape[2]))
@@ -193,9 +193,9 @@ class Planted:
 class PlantedTokens(AbstractTokens):
     """Planted objects of two classes as tokens for a `ShallowVit`: the first class is +1, the second -1.
 
-    Two further classes are needed where there is a spurious share. The initial model's patterns are the ``patterns``
-    leading ones of ``known`` directions, those of the objects' patches if None. Noise may make a token that is nearer
-    to another pattern: the theorems' distribution is a `TokenModel`.
+    Two further classes are needed if there is a spurious share. The initial model's patterns are the ``patterns``
+    leading ``known`` directions, by default those of the objects' patches. Noise may bring a token nearer to another
+    pattern: the theorems' distribution is a `TokenModel`.
     """
 
     planted: Planted
@@ -208,7 +208,7 @@ class PlantedTokens(AbstractTokens):
         if self.objects.labels.unique().tolist() != list(range(classes)):
             raise UserError(
                 f"tokens with labels of +1 and -1 need objects of {'four' if classes == 4 else 'two'} classes"
-                f"{' with a spurious share' if classes == 4 else ''}: name as many."
+                f"{' with a spurious share' if classes == 4 else ''}: give that many."
             )
 
     @property
@@ -227,7 +227,7 @@ class PlantedTokens(AbstractTokens):
         return known[: self.patterns]
 
     def draw(self, count: int, generator: torch.Generator) -> TokenSample:
-        """So many images, independent and alike."""
+        """``count`` independent images of this distribution."""
         sample = self.planted.draw(self.objects, count, generator)
         scaled = sample.distances * (2 / self.vectors.shape[1] ** 0.5)
         return TokenSample(self.planted.tokens(sample.images), 1.0 - 2.0 * sample.labels, sample.roles, scaled)
@@ -240,7 +240,7 @@ def _pixels(picture: Image.Image) -> Tensor:
 def _choose(
     allowed: Bool[Tensor, "images patches"], wanted: Int64[Tensor, " images"], generator: torch.Generator
 ) -> Bool[Tensor, "images patches"]:
-    """So many of the allowed patches of each image, at random."""
+    """``wanted`` of the allowed patches of each image, at random."""
     order = (torch.rand(allowed.shape, generator=generator) - 2.0 * allowed).argsort(1).argsort(1)
     return (order < wanted.unsqueeze(1)) & allowed
 
@@ -248,7 +248,7 @@ def _choose(
 def _of_class(
     labels: Int64[Tensor, " objects"], wanted: Int64[Tensor, " images"], generator: torch.Generator
 ) -> Int64[Tensor, " images"]:
-    """For each wanted class any object of it."""
+    """A random object of each wanted class."""
     order, sizes = labels.argsort(), torch.bincount(labels)
     place = (torch.rand(len(wanted), generator=generator) * sizes[wanted]).long()
     return order[(sizes.cumsum(0) - sizes)[wanted] + place]
@@ -257,7 +257,7 @@ def _of_class(
 def _of_another(
     labels: Int64[Tensor, " objects"], chosen: Int64[Tensor, " images"], generator: torch.Generator
 ) -> Int64[Tensor, " images"]:
-    """For each chosen object one of another class; of any class where there is but one."""
+    """A random object of another class for each chosen one; of any class if there is only one."""
     order, sizes = labels.argsort(), torch.bincount(labels)
     own = sizes[labels[chosen]] * (sizes.count_nonzero() > 1)
     before = (sizes.cumsum(0) - sizes)[labels[chosen]]

@@ -1,4 +1,4 @@
-"""Real objects in a lab's place of the token model: read once, half of them to train on and half to test on."""
+"""Real objects that replace a lab's token model: read once, half of them to train on and half to test on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Planting:
 
     Objects of even number are for training, those of odd number for testing, so that no object is in both. An image
     has ``side`` x ``side`` patches of ``patch`` x ``patch`` pixels; background patches are grey with Gaussian noise of
-    standard deviation ``background``. A third and a fourth class are needed where there is a spurious pattern: any of
-    their patches are the spurious tokens of +1 and of -1.
+    standard deviation ``background``. A third and a fourth class are needed if there is a spurious pattern: random
+    patches of them are the spurious tokens of +1 and of -1.
     """
 
     objects: Objects
@@ -31,11 +31,11 @@ class Planting:
     background: float = 0.25
     name: str = "objects"
     fingerprint: str = ""
-    """Says which objects they are, in place of a path."""
+    """Identifies the objects, as a path would."""
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """What decides the images beside the objects."""
+        """What determines the images besides the objects."""
         return {"side": self.side, "patch": self.patch, "background": self.background}
 
     @property
@@ -45,7 +45,7 @@ class Planting:
 
     @property
     def note(self) -> str:
-        """The same as a sentence."""
+        """A sentence on the objects."""
         return (
             f"Tokens are patches of {len(self.objects.labels):,} objects of {self.name}, half of which are for testing."
         )

@@ -18,17 +18,17 @@ class ShallowVit:
     .. math:: F(X) = \frac1{|S|} \sum_{l \in S} a_l^T
         \mathrm{ReLU}\bigl(W_O W_V X \,\mathrm{softmax}(s\, X^T W_K^T W_Q x_l)\bigr)
 
-    :math:`S` are the tokens that are kept. The sum is over them; with ``drops_keys`` the softmax is, too, so that a
-    token that is not kept is not there at all (the paper's proofs have alpha as the share among the kept tokens);
-    without, only queries are dropped. The scale :math:`s` is 1 in the paper. ``attention=False`` is
-    :math:`W_Q = W_K = 0`, where all tokens are attended alike and no gradient reaches either.
+    :math:`S` are the tokens that are kept. The sum runs over them; with ``drops_keys`` so does the softmax, and a
+    dropped token is absent altogether (in the paper's proofs alpha is the share among the kept tokens); without, only
+    queries are dropped. The scale :math:`s` is 1 in the paper. ``attention=False`` is :math:`W_Q = W_K = 0`, where all
+    tokens are attended alike and no gradient reaches either.
 
     Initial model, for orthonormal patterns :math:`\mu_j` and unit vectors :math:`p_j`, :math:`q_j`:
     :math:`\lVert W_V \mu_j - p_j\rVert =` ``sigma``, :math:`\lVert W_K \mu_j - q_j\rVert =
     \lVert W_Q \mu_j - q_j\rVert =` ``delta``, in random directions; :math:`W_O` has entries of :math:`N(0, \xi^2)`
     and :math:`A` of :math:`\pm 1/\sqrt m`, each with probability 1/2. The paper bounds the errors by these numbers;
     here they are equal to them. ``zero_query`` starts with :math:`W_Q = 0`: uniform attention that can learn.
-    ``shared_top`` gives all places one vector :math:`a`, so that it does not matter at which of them a token is.
+    ``shared_top`` gives all places one vector :math:`a`, so that the place of a token does not matter.
     """
 
     neurons: int = 50
@@ -85,8 +85,8 @@ class ShallowVit:
         tokens: Float[Tensor, "trials images tokens dim"],
         keep: Bool[Tensor, "trials images tokens"] | None = None,
     ) -> Float[Tensor, "trials images"]:
-        """``F`` of every image; ``keep`` marks the tokens of ``S``, all of them where it is None."""
-        return self.mixing.outputs(weights, self.mixing.seen(tokens, keep, weights.top))
+        """``F`` of every image; ``keep`` marks the tokens of ``S``, all tokens if it is None."""
+        return self.mixing.outputs(weights, self.mixing.prepare(tokens, keep, weights.top))
 
     def gradient(
         self,
@@ -96,7 +96,7 @@ class ShallowVit:
         keep: Bool[Tensor, "trials images tokens"] | None = None,
     ) -> tuple[Float[Tensor, "trials _ _"], ...]:
         """The gradient of each trial's mean hinge loss, in the order of `Weights.trained`."""
-        return self.mixing.gradient(weights, self.mixing.seen(tokens, keep, weights.top), labels)
+        return self.mixing.gradient(weights, self.mixing.prepare(tokens, keep, weights.top), labels)
 
 
 def mean_hinge(
@@ -116,6 +116,6 @@ def mean_error(
 def _near_orthonormal(
     width: int, patterns: Float32[Tensor, "patterns dim"], error: float, generator: torch.Generator
 ) -> Float32[Tensor, "width dim"]:
-    """A matrix that takes pattern ``j`` to the ``j``-th unit vector plus a vector of length ``error``."""
+    """A matrix that maps pattern ``j`` to the ``j``-th unit vector plus a vector of length ``error``."""
     off = torch.randn(width, len(patterns), generator=generator)
     return (torch.eye(width, len(patterns)) + error * off / off.norm(dim=0)) @ patterns

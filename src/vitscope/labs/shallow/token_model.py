@@ -14,14 +14,14 @@ from vitscope.measurement.errors import UserError
 
 
 class Role(IntEnum):
-    """What a token is to its image's label."""
+    """How a token relates to its image's label."""
 
     RELEVANT = 0
     """Carries the pattern of the label."""
     CONFUSION = 1
     """Carries the pattern of the other label."""
     IRRELEVANT = 2
-    """Carries a pattern that says nothing of the label."""
+    """Carries a pattern that says nothing about the label."""
     SPURIOUS = 3
     """Carries a pattern that agrees with the label by chance or by bias, not by definition."""
 
@@ -54,7 +54,7 @@ class AbstractTokens(ABC):
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> TokenSample:
-        """So many images, independent and alike."""
+        """``count`` independent images of this distribution."""
 
 
 @final
@@ -62,21 +62,21 @@ class AbstractTokens(ABC):
 class TokenModel(AbstractTokens):
     r"""Tokens :math:`x_l = \mu_{j(l)} + \epsilon_l` with orthonormal patterns; the label is that of the majority.
 
-    Patterns are the first ``patterns`` unit vectors of :math:`R^d`, so their least distance is
+    Patterns are the first ``patterns`` unit vectors of :math:`R^d`, so their smallest distance is
     :math:`\kappa = \sqrt 2`. :math:`\mu_1` is the pattern of label +1 and :math:`\mu_2` that of -1; labels are fair
     coins. An image has ``relevant`` (:math:`\alpha_*`) of its tokens with its label's pattern and ``confusion``
-    (:math:`\alpha_\#`) with the other one; where a share of the tokens is not whole, an image has the whole number
+    (:math:`\alpha_\#`) with the other one; if a share of the tokens is not whole, an image has the whole number
     below or above it, so that the mean is exact. The label's pattern has the majority in every image.
 
     ``spurious`` is the share with :math:`\mu_3` or :math:`\mu_4`, one of them throughout an image: with probability
-    ``agreement`` the label's (:math:`\mu_3` for +1), else the other; 1/2 is no relation. All other tokens carry one of
-    the remaining patterns, each as often. Places are shuffled; without ``shuffled`` relevant tokens come first in every
-    image, then confusion, spurious and irrelevant ones, so that a place tells the role.
+    ``agreement`` the label's (:math:`\mu_3` for +1), else the other; 1/2 means no relation. All other tokens carry one
+    of the remaining patterns, each as often. Places are shuffled; without ``shuffled`` relevant tokens come first in
+    every image, then confusion, spurious and irrelevant ones, so that a place reveals the role.
 
-    ``noise`` is :math:`\tau`. ``law`` "ball" draws :math:`\epsilon` uniformly from the ball of radius :math:`\tau`,
-    the paper's assumption, which also asks :math:`\tau < \kappa / 4`. "gaussian" has entries
-    :math:`N(0, \tau^2 / d)`, mean square length :math:`\tau^2`, without a bound: outside of the theorems, as in
-    simulations. Li, Wang, Liu, Chen, ICLR 2023, section on the data model.
+    ``noise`` is :math:`\tau`. ``law`` "ball" draws :math:`\epsilon` uniformly from the ball of radius :math:`\tau`, the
+    paper's assumption, which also requires :math:`\tau < \kappa / 4`. "gaussian" has entries :math:`N(0, \tau^2 / d)`,
+    mean square length :math:`\tau^2`, without a bound: outside of the theorems, as in simulations. Li, Wang, Liu, Chen,
+    ICLR 2023, section on the data model.
     """
 
     patterns: int = 10
@@ -97,7 +97,7 @@ class TokenModel(AbstractTokens):
                 f"{self.patterns} patterns in {self.dim} dimensions: take at most as many patterns as dimensions, and "
                 "at least 3 (5 with a spurious share)."
             )
-        if min(self.relevant, self.confusion, self.spurious) < 0 or self._counted > self.tokens:
+        if min(self.relevant, self.confusion, self.spurious) < 0 or self._most_role_tokens > self.tokens:
             raise UserError(
                 f"shares of relevant {self.relevant:g}, confusion {self.confusion:g} and spurious {self.spurious:g} "
                 f"do not fit in {self.tokens} tokens: make none negative and their sum at most 1."
@@ -115,7 +115,7 @@ class TokenModel(AbstractTokens):
                 "two patterns, and not negative (law 'gaussian' has no upper limit)."
             )
         if not 0 <= self.agreement <= 1:
-            raise UserError(f"agreement is {self.agreement:g}; it is a probability.")
+            raise UserError(f"agreement is {self.agreement:g}; it must be a probability, from 0 to 1.")
 
     @property
     def places(self) -> int:
@@ -124,7 +124,7 @@ class TokenModel(AbstractTokens):
 
     @property
     def separation(self) -> float:
-        r"""The least distance :math:`\kappa` of two patterns."""
+        r"""The smallest distance :math:`\kappa` of two patterns."""
         return math.sqrt(2)
 
     @property
@@ -133,15 +133,15 @@ class TokenModel(AbstractTokens):
         return torch.eye(self.patterns, self.dim)
 
     @property
-    def _counted(self) -> int:
+    def _most_role_tokens(self) -> int:
         """The most tokens that have a role other than irrelevant."""
         return sum(math.ceil(_count(share, self.tokens)) for share in (self.relevant, self.confusion, self.spurious))
 
     def draw(self, count: int, generator: torch.Generator) -> TokenSample:
-        """So many images, independent and alike. Cost: about 15 ns a number, on one core."""
+        """``count`` independent images of this distribution. Cost: about 15 ns a number, on one core."""
         positive = torch.rand(count, generator=generator) < 0.5
         roles = self._roles(count, generator)
-        carried = self._carried(roles, positive, generator)
+        carried = self._draw_patterns(roles, positive, generator)
         tokens = self._noise((count, self.tokens, self.dim), generator)
         distances = tokens.norm(dim=-1)
         tokens.scatter_add_(2, carried.unsqueeze(2), torch.ones(1, 1, 1).expand(count, self.tokens, 1))
@@ -163,7 +163,7 @@ class TokenModel(AbstractTokens):
             taken += many
         return roles
 
-    def _carried(
+    def _draw_patterns(
         self, roles: Int64[Tensor, "images tokens"], positive: Bool[Tensor, " images"], generator: torch.Generator
     ) -> Int64[Tensor, "images tokens"]:
         """The number of each token's pattern, from 0."""
@@ -185,6 +185,6 @@ class TokenModel(AbstractTokens):
 
 
 def _count(share: float, tokens: int) -> float:
-    """A share of the tokens, a whole number where it is one but for rounding."""
+    """A share of the tokens, rounded if it is whole up to rounding errors."""
     exact = share * tokens
     return float(round(exact)) if abs(exact - round(exact)) < 1e-6 else exact

@@ -1,4 +1,4 @@
-"""One training of one shallow vision transformer: everything that determines it, and what came of it."""
+"""One training of one shallow vision transformer: everything that determines it, and its outcome."""
 
 from dataclasses import dataclass, field
 
@@ -14,12 +14,12 @@ from vitscope.labs.shallow.weights import Weights
 from vitscope.measurement.errors import UserError
 
 DATA, TESTS, INITIAL, BATCHES, KEEP = range(5)
-"""What a trial draws from generators of its own, so that a change of one setting leaves the other draws as they are."""
+"""A trial's random draws, each with its own generator, so that changing one setting leaves the other draws alone."""
 
 
 @dataclass(frozen=True)
 class ShallowTrial:
-    """Mini-batch SGD with a constant rate on ``samples`` images; all weights but the top layer's take every step.
+    """Mini-batch SGD with a constant rate on ``samples`` images; every step changes all weights but the top layer's.
 
     A batch is drawn with replacement from the trial's own images, so that a batch may exceed them. ``test_data`` are
     other tokens to test on (a shift); None is the same distribution. ``watched`` test images have their attention
@@ -60,14 +60,14 @@ class ShallowTrial:
         return (self.data.places, self.dim, *widths, model.mixing, self.batch, self.tests, self.criterion.every)
 
     def generator(self, use: int) -> torch.Generator:
-        """A fresh generator for one of the trial's uses of chance."""
+        """A fresh generator for one of the trial's random draws."""
         state = np.random.SeedSequence([self.seed, use]).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
 @dataclass(frozen=True, eq=False)
 class TrialOutcome:
-    """What a trial came to; values are those of the evaluations, the first of them before training.
+    """The outcome of a trial; its values are those of the evaluations, the first of them before training.
 
     ``hinge`` and ``error`` are the mean hinge loss and the 0-1 error on the test images.
     """
@@ -85,10 +85,10 @@ class TrialOutcome:
 
     @property
     def hinge_step(self) -> int | None:
-        """When the hinge loss was first below its threshold."""
+        """The step at which the hinge loss was first below its threshold, if any."""
         return self.trial.criterion.hinge_step(self.hinge)
 
     @property
     def error_step(self) -> int | None:
-        """When the 0-1 error was first zero."""
+        """The step at which the 0-1 error was first zero, if any."""
         return self.trial.criterion.error_step(self.error)

@@ -33,10 +33,10 @@ class Weights:
         return Weights(*(part.index_select(0, trials) for part in self.all))
 
     def to(self, dtype: torch.dtype, device: torch.device) -> "Weights":
-        """In another precision or on another device."""
+        """The weights in this precision, on this device."""
         return Weights(*(part.to(device, dtype) for part in self.all))
 
 
 def stack_trials(weights: Sequence[Weights]) -> Weights:
-    """The trials of all of them, one after the other."""
+    """The weights of all trials, one after the other."""
     return Weights(*(torch.cat(parts) for parts in zip(*(one.all for one in weights), strict=True)))

@@ -1,1 +1,1 @@
-"""The project's own vision transformer: the model, how it is read, and the sizes it comes in."""
+"""The project's own vision transformer: the model, its adapter, and its sizes."""

@@ -1,4 +1,4 @@
-"""The project's own vision transformer, read."""
+"""The adapter of the project's own vision transformer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The project's own models as a library: the sizes of its vision transformer, and one that is trained."""
+"""The project's own models as a library: the sizes of its vision transformer, and a trained one."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any, cast, final
 
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
@@ -31,7 +32,7 @@ DIGITS = Path(__file__).with_name("digits.safetensors")
 def make_vit(name: str, fields: Mapping[str, object], class_names: tuple[str, ...] | None) -> Vit:
     """A vision transformer of one of :data:`SIZES`, with other values for some of :class:`VitConfig`'s fields."""
     if name not in SIZES:
-        raise UserError(f"There is no model of the project's own named {name!r}; there are: {', '.join(SIZES)}.")
+        raise UserError(f"vitscope has no model of its own named {name!r}; it has: {', '.join(SIZES)}.")
     known = [field.name for field in dataclasses.fields(VitConfig)]
     refuse_unknown_options(name, fields, known)
     values = {field: tuple(cast("list[float]", value)) if isinstance(value, list) else value
@@ -54,7 +55,7 @@ class Own(AbstractLibrary):
     def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
         """A size with random weights, or ``digits``, which is always trained; ``options`` are fields of its size."""
         if name == "digits":
-            refuse_options("digits, which is trained,", options)
+            refuse_options("digits, which comes trained,", options)
             found = read_checkpoint(DIGITS)
             return load_strictly(make_vit("vit-micro", found.arguments, found.classes), dict(found.weights))
         if pretrained and name in SIZES:
@@ -90,13 +91,13 @@ class Own(AbstractLibrary):
         return Outputs(model.config.classes, model.class_names)
 
     @classmethod
+    @override
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-        """Loaded strictly."""
         return load_strictly(module, state)
 
     @classmethod
-    def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
-        """Positions resampled (bicubic, antialiased) to the grid of a square of ``image`` pixels; all else as it is."""
+    def resample_weights(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
+        """The weights with positions resampled (bicubic, antialiased) to the grid of a square of ``image`` pixels."""
         model = cast(Vit, module)
         before, after = (side // model.config.patch for side in (model.config.image, image[0]))
         state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -106,7 +107,7 @@ class Own(AbstractLibrary):
 
     @classmethod
     def layers(cls, module: nn.Module) -> dict[str, int]:
-        """The stem is layer 0, each block one more (the last norm is of the last block), the head the last."""
+        """The stem is layer 0; each block adds one (the final norm belongs to the last block); the head is last."""
         depth = cast(Vit, module).config.depth
         found: dict[str, int] = {}
         for name, _ in module.named_parameters():

@@ -19,7 +19,7 @@ class VitConfig:
 
     ``pool`` says what the classifier sees: the class token, or the mean of the patch tokens (then there is no class
     token). ``registers`` are learned tokens without a position that carry no output (Darcet et al. 2024).
-    ``drop_path`` is the rate at which the last branch is left out of a sample in training, growing linearly from 0.
+    ``drop_path`` is the rate at which training drops the last branch for a sample; it grows linearly from 0.
     """
 
     image: int = 32
@@ -54,7 +54,7 @@ class VitConfig:
 
     @property
     def input(self) -> PixelInput:
-        """What the model is given for a picture."""
+        """The model's input for a picture."""
         return PixelInput(self.image, self.channels, self.mean, self.std)
 
 
@@ -119,7 +119,7 @@ class Block(nn.Module):
 
 
 class Vit(nn.Module):
-    """The model; ``class_names`` are its outputs' names where they are known."""
+    """The model; ``class_names`` are its outputs' names if they are known."""
 
     def __init__(self, config: VitConfig, class_names: tuple[str, ...] | None = None) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Vit(nn.Module):
         if images.shape[1:] != (expected := (self.config.channels, self.config.image, self.config.image)):
             raise UserError(f"The images are {tuple(images.shape[1:])}; this model was made for {expected}.")
         patches = self.patches(images).flatten(2).transpose(1, 2) + self.positions  # batch patches dim
-        return torch.cat([self.prefix.expand(len(images), -1, -1), patches], dim=1)
+        return torch.cat([self.prefix.expand(images.shape[0], -1, -1), patches], dim=1)
 
     def classify(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch classes"]:
         """Norm, class token or mean patch, linear classifier."""
@@ -162,9 +162,9 @@ def _initialise(module: nn.Module) -> None:
 
 
 def _waves(side: int, dim: int) -> Float[Tensor, "patches dim"]:
-    """Where learned positions begin: sines and cosines of row and column, from 1 to 1/side radians a patch.
+    """Initial values of learned positions: sines and cosines of row and column, from 1 to 1/side radians a patch.
 
-    Beyer et al. 2022 keep such positions fixed, down to 1/10000 radians, which on a small grid tells nothing apart.
+    Beyer et al. 2022 keep such positions fixed, down to 1/10000 radians, which distinguishes nothing on a small grid.
     """
     frequencies = side ** -torch.linspace(0, 1, dim // 4)
     angles = torch.arange(side)[:, None] * frequencies  # side dim/4

@@ -1,4 +1,4 @@
-"""timm's plain multi-head attention module, read."""
+"""timm's plain multi-head attention module, split into its projections."""
 
 from dataclasses import dataclass
 

@@ -44,7 +44,7 @@ def query_value_bias(
 
 
 def layer_scale(factor: Tensor | None) -> tuple[Callable[[Tensor], Tensor], ...]:
-    """Multiplication by LayerScale's factor where there is one."""
+    """Multiplication by LayerScale's factor if there is one."""
     return () if factor is None else (Times(factor),)
 
 

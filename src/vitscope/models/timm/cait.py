@@ -136,7 +136,7 @@ def _place(part: str, name: str, index: int) -> Place:
 
 def _unreadable(name: str, block: nn.Module, readable: str) -> UserError:
     found = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
-    return UserError(f"{name} is a {found}; what can be read is a {readable}.")
+    return UserError(f"{name} is a {found}; only a {readable} can be read.")
 
 
 @dataclass(frozen=True)

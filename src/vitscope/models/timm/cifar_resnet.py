@@ -1,4 +1,4 @@
-"""ResNet-18 for 32 x 32 images, as a name of timm's: ``timm.create_model("resnet18_cifar")``."""
+"""ResNet-18 for 32 x 32 images, registered with timm: ``timm.create_model("resnet18_cifar")``."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def resnet18_cifar(pretrained: bool = False, **kwargs: Any) -> ResNet:  # noqa: ANN401 (the signature timm asks of its models)
+def resnet18_cifar(pretrained: bool = False, **kwargs: Any) -> ResNet:  # noqa: ANN401 (the signature timm requires of its models)
     """ResNet-18 with a 3 x 3 stem of stride 1 and no max-pooling: 32 x 32 images keep their resolution in stage 1.
 
     11,173,962 parameters for ten classes and three channels.

@@ -1,4 +1,4 @@
-"""timm models with other sizes of input and output than their own."""
+"""timm models built with other sizes of input and output than their defaults."""
 
 import inspect
 import warnings
@@ -18,20 +18,20 @@ from vitscope.models.timm import cifar_resnet as cifar_resnet  # registers its n
 from vitscope.models.timm.folder import check_value
 
 _FETCHING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only")
-"""Arguments of ``timm.create_model`` that read files or addresses, or make no classifier: none of a model's own."""
+"""Arguments of ``timm.create_model`` that read files or addresses, or make no classifier; none is a model's own."""
 
 
 def timm_model(name: str, arguments: Mapping[str, object], pretrained: bool = False) -> nn.Module:
     """The timm model of this name with these arguments of its constructor.
 
     ``img_size`` is left out for models that take images of any size (most convolutional networks), and is written into
-    the module's configuration of its input either way. Raises ``UserError`` for an argument that it does not take.
+    the module's input configuration either way. Raises ``UserError`` for an argument that the model does not accept.
     """
     if not timm.is_model(name):
         raise UserError(f"timm has no model named {name!r}{nearest(name, timm.list_models())}; see timm.list_models().")
     if refused := [key for key in arguments if key in _FETCHING]:
         raise UserError(
-            f"timm/{name} takes no argument {refused[0]!r} here: it says where weights are, not what it is."
+            f"timm/{name} takes no argument {refused[0]!r} here: it is not an argument of the model itself."
         )
     values: dict[str, Any] = dict(arguments)
     try:
@@ -54,11 +54,10 @@ def timm_model(name: str, arguments: Mapping[str, object], pretrained: bool = Fa
     return module
 
 
-def known_name(name: str) -> str | None:
-    """The name under which timm makes a model today, with its tag if timm has one; None if it is none of timm's.
+def find_name(name: str) -> str | None:
+    """The current name of a model in timm, with its tag if timm has that; None if timm does not have the model.
 
-    A tag that is not timm's is left out. Cost: a name that timm has replaced is made
-    once without memory.
+    A tag that is not timm's is left out. Cost: a name that timm has replaced is built once without memory.
     """
     bare, _, tag = name.partition(".")
     if bare in timm.list_models():
@@ -66,7 +65,7 @@ def known_name(name: str) -> str | None:
     if not timm.is_model(bare):
         return None
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the name was replaced
+        warnings.simplefilter("ignore")  # about the replaced name
         told: dict[str, str] = cast(Any, timm.create_model(bare)).pretrained_cfg
     return ".".join(filter(None, (told["architecture"], told.get("tag"))))
 
@@ -85,22 +84,22 @@ def _constructor_arguments(name: str) -> set[str]:
 
 
 def show_as(module: nn.Module, told: Mapping[str, object]) -> None:
-    """Have pictures normalised and cropped as the module's trainer was told (mean, std, crop_pct, interpolation).
+    """Normalise and crop the module's pictures as its trainer did (mean, std, crop_pct, interpolation).
 
-    One number stands for all channels. Raises ``UserError`` for values that no input has.
+    One number applies to all channels. Raises ``UserError`` for values that no input can have.
     """
     configured: Any = module
-    configured.pretrained_cfg = dict(configured.pretrained_cfg) | {key: _told(key, told[key]) for key in told}
+    configured.pretrained_cfg = dict(configured.pretrained_cfg) | {key: _check_setting(key, told[key]) for key in told}
 
 
-def _told(key: str, value: object) -> object:
+def _check_setting(key: str, value: object) -> object:
     plain: Any = value.tolist() if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value
     if key in ("mean", "std"):
         plain = list(plain) if isinstance(plain, list | tuple) else [plain]
     found = check_value(key, plain)
     if found is None:
         raise UserError(
-            f"The checkpoint says that pictures were shown with {key} = {value!r:.60}, which no input of a model has: "
+            f"The checkpoint sets {key} = {value!r:.60} for its pictures, which no input of a model can have: "
             "give the input as input=vitscope.PixelInput(...)."
         )
     return found
@@ -112,6 +111,6 @@ def configured_side(module: nn.Module) -> int:
 
 
 def registered_name(module: nn.Module) -> str | None:
-    """The name under which timm knows the architecture of a module it made; None where the module does not say."""
+    """The name in timm for the architecture of a module it made; None if the module does not say."""
     found: Any = getattr(module, "pretrained_cfg", None) or {}
     return found.get("architecture")

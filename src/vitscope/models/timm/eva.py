@@ -30,8 +30,8 @@ Layers = tuple[Callable[[Tensor], Tensor], ...]
 class RotaryHeads(AbstractAttentionHeads):
     """``EvaAttention`` or ``AttentionRope``: packed or separate projections, query-key norm, rotary positions, gate.
 
-    ``layer`` is the row of the carried angles where every block has its own (mixed rotary positions); with fewer
-    key than query heads (grouped queries) each key and value head is repeated for its group.
+    ``layer`` is the row of the carried angles if every block has its own (mixed rotary positions); with fewer key than
+    query heads (grouped queries) each key and value head is repeated for its group.
     """
 
     heeds_kept = True
@@ -42,8 +42,8 @@ class RotaryHeads(AbstractAttentionHeads):
         """Queries and keys after rotation, and values, global over all tokens."""
         module = self.module
         queries, keys, value = self._projections(values)
-        queries = self._rotated(module.q_norm(queries), value, stream)
-        keys = self._rotated(module.k_norm(keys), value, stream)
+        queries = self._rotate(module.q_norm(queries), value, stream)
+        keys = self._rotate(module.k_norm(keys), value, stream)
         if keys.shape[2] < queries.shape[2]:
             group = queries.shape[2] // keys.shape[2]
             keys, value = keys.repeat_interleave(group, dim=2), value.repeat_interleave(group, dim=2)
@@ -72,7 +72,7 @@ class RotaryHeads(AbstractAttentionHeads):
             parts = module.qkv(values).chunk(3, dim=-1)
         return tuple(part.unflatten(-1, (-1, module.head_dim)).transpose(1, 2).unsqueeze(1) for part in parts)
 
-    def _rotated(self, heads: Tensor, like: Tensor, stream: Stream) -> Tensor:
+    def _rotate(self, heads: Tensor, like: Tensor, stream: Stream) -> Tensor:
         angles = stream.carried.get(ROTARY)
         if angles is None:
             return heads
@@ -105,7 +105,7 @@ def _block_units(block: nn.Module, index: int, layer: int | None) -> Iterator[Ab
     if not isinstance(block, EvaBlock | EvaBlockPostNorm) or not isinstance(attention, EvaAttention | AttentionRope):
         found = f"{type(block).__name__} with {type(attention).__name__}"
         raise UserError(
-            f"{name} is a {found}; EvaBlock and EvaBlockPostNorm with EvaAttention or AttentionRope are read."
+            f"{name} is a {found}; only EvaBlock and EvaBlockPostNorm with EvaAttention or AttentionRope can be read."
         )
     before, after, before_mlp, after_mlp = _norms(block)
     place = Place(UnitKind.ATTENTION, f"{name}.attn", 0, index)
@@ -152,7 +152,7 @@ class EvaAdapter(AbstractAdapter):
         small: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
         build = partial(timm.create_model, num_classes=7, **small)
 
-        def gated() -> nn.Module:
+        def build_gated() -> nn.Module:
             model = cast(Eva, build(eva02))
             model.blocks[0] = EvaBlock(24, 3, gated_attn=True, num_prefix_tokens=1)
             return model
@@ -166,7 +166,7 @@ class EvaAdapter(AbstractAdapter):
             Example("eva", partial(build, "eva_giant_patch14_224"), shape),
             Example("eva02", partial(build, eva02), shape),
             Example("eva02 sub-norm, separate projections", partial(build, eva02, **separate), shape),
-            Example("gated attention", gated, shape),
+            Example("gated attention", build_gated, shape),
             Example("eva02 post-norm", partial(build, "eva02_enormous_patch14_clip_224", mlp_ratio=2), shape),
             Example("rotary, one register", partial(build, "vit_medium_patch16_rope_reg1_gap_256"), shape),
             Example("mixed rotary", partial(build, "vit_small_patch16_rope_mixed_ape_224", init_values=0.3), shape),

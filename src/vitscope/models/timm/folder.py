@@ -1,4 +1,4 @@
-"""Folders in timm's layout, and timm models saved by transformers, made again from what their configuration may say."""
+"""timm models rebuilt from folders, in timm's layout or saved by transformers, by the allowed configuration."""
 
 import inspect
 import sys
@@ -18,9 +18,9 @@ _INPUT = ("input_size", "test_input_size", "min_input_size", "pool_size", "test_
 _SHARES = ("crop_pct", "test_crop_pct")
 _TEXTS = ("interpolation", "crop_mode", "tag")
 _KEPT = ("fixed_input_size", "num_classes", "label_names", "label_descriptions", "first_conv", "classifier")
-"""What a configuration may say of its weights, beside the above, ``mean`` and ``std``: nothing of where they are."""
+"""What else a configuration may say, besides the above, ``mean`` and ``std``: nothing about where weights are."""
 _ABOVE = ("num_classes", "label_names", "label_descriptions")
-"""What stands above the rest."""
+"""Keys at the top level."""
 _PLACES = ("pretrained", "checkpoint", "cache", "file", "url", "hub", "path_", "features_only", "state_dict", "device")
 """Beginnings of arguments that say where weights are or go, or that make no classifier."""
 _LARGEST, _PIXELS = 100_000, 8192
@@ -29,9 +29,9 @@ _CROPS = ("center", "squash", "border")
 
 
 def timm_from_folder(folder: Folder) -> Restored:
-    """The module that ``architecture`` and ``model_args`` make.
+    """The module that ``architecture`` and ``model_args`` describe.
 
-    Of the configuration, only what describes a model and its input is used. Raises ``UserError`` naming what is wrong.
+    Only configuration that describes a model and its input is used. Raises ``UserError`` naming what is wrong.
     """
     facts = folder.configuration
     where = folder.path / "config.json"
@@ -56,17 +56,17 @@ def timm_from_folder(folder: Folder) -> Restored:
             module = make()
     except UserError:
         raise
-    except Exception as error:  # whatever a constructor makes of what a stranger wrote
-        raise UserError(f"{where} describes no model that timm can make of {name} ({complaint(error)}).") from error
+    except Exception as error:  # a constructor may raise anything on foreign values
+        raise UserError(f"{where} describes a {name} that timm cannot make ({complaint(error)}).") from error
     told: dict[str, Any] = cast(Any, module).pretrained_cfg
     told.update({key: None for key in ("mean", "std") if key not in configuration})  # timm would take ImageNet's
     return Restored(module, folder.notes)
 
 
 def rename_weights(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names and in the shapes of today, as timm itself changes those of earlier versions.
+    """Weights under today's names and in today's shapes, as timm itself converts those of earlier versions.
 
-    They stay as they are if timm would change their sizes: resample position embeddings, or make a classifier anew.
+    They are unchanged if timm would change their sizes: resample position embeddings, or replace a classifier.
     """
     for base in type(module).__mro__:
         change = getattr(sys.modules[base.__module__], "checkpoint_filter_fn", None)
@@ -75,7 +75,7 @@ def rename_weights(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
         scaled = {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(change).parameters else {}
         try:
             found: dict[str, Tensor] = cast(Callable[..., Any], change)(dict(state), module, **scaled)
-        except Exception:  # whatever it makes of another model's weights
+        except Exception:  # it may raise anything on another model's weights
             return state
         return found if _sizes(found) <= _sizes(state) else state
     return state
@@ -86,10 +86,10 @@ def _sizes(state: dict[str, Tensor]) -> Counter[int]:
 
 
 def _arguments(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (JSON)
-    """Arguments of the constructor: of the saved ones, those that are numbers, switches and short words."""
+    """The saved arguments of the constructor, which must be numbers, switches and short words."""
     given = facts.get("model_args")
     if not isinstance(given, dict | None):
-        raise UserError(f"{where} has a {type(given).__name__} for model_args, which are names and values.")
+        raise UserError(f"{where} has a {type(given).__name__} for model_args instead of names and values.")
     given = dict(given or {})
     for key in ("num_classes", "num_labels"):
         if facts.get(key) is not None:
@@ -98,9 +98,9 @@ def _arguments(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # noqa:
         given["num_classes"] = 0
     for key, value in given.items():
         if key.startswith(_PLACES):
-            raise UserError(f"{where} has the argument {key!r}, which says where weights are; only its own are read.")
+            raise UserError(f"{where} has the argument {key!r}, but no weights from elsewhere are read; remove it.")
         if not _is_plain(value):
-            raise UserError(f"{where} has {key} = {value!r:.60}, which no model is made with.")
+            raise UserError(f"{where} has {key} = {value!r:.60}, which is not a valid argument of a model.")
         yield key, value
 
 
@@ -115,10 +115,10 @@ def _is_plain(value: object) -> bool:
 
 
 def _configuration(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (JSON)
-    """What is said of the input and the classes, checked."""
-    saved = facts.get("pretrained_cfg", facts)  # an early layout has all in one
+    """The configuration of the input and the classes, checked."""
+    saved = facts.get("pretrained_cfg", facts)  # an early layout has all in one table
     if not isinstance(saved, dict):
-        raise UserError(f"{where} has a {type(saved).__name__} for pretrained_cfg, which are names and values.")
+        raise UserError(f"{where} has a {type(saved).__name__} for pretrained_cfg instead of names and values.")
     saved = {
         **saved,
         **{key: facts[key] for key in ("num_classes", "label_names", "label_descriptions") if key in facts},
@@ -130,13 +130,13 @@ def _configuration(facts: Any, where: object) -> Iterator[tuple[str, Any]]:  # n
             known = check_value(key, value)
             if known is None:
                 raise UserError(
-                    f"{where} has {key} = {value!r:.60}, which no input of a model is; save the model again."
+                    f"{where} has {key} = {value!r:.60}, which no input of a model can have; save the model again."
                 )
             yield key, known
 
 
 def check_value(key: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
-    """The value in timm's own types; None if it is none of its kind."""
+    """The value in timm's own types; None if it is not valid for the key."""
     if key in _INPUT:
         fits = isinstance(value, list) and all(type(one) is int and 0 < one <= _PIXELS for one in value)
         return tuple(value) if fits and len(value) == (2 if "pool" in key else 3) else None

@@ -18,8 +18,8 @@ from vitscope.models.subject import Preprocessing
 def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
     """Timm's evaluation transform, at the size and for the channels that the module itself takes.
 
-    The size is that of its patch embedding, else the one it was made with, else its configuration's, which networks of
-    convolutions alone do not hold to. ``crop`` replaces the share of the shorter side that the centre crop keeps.
+    The size is that of its patch embedding, else the one it was made with, else its configuration's, which purely
+    convolutional networks do not enforce. ``crop`` replaces the share of the shorter side that the centre crop keeps.
     """
     configuration: dict[str, Any] = dict(getattr(module, "pretrained_cfg", None) or {})
     shape, notes = _shape(module, configuration)
@@ -35,7 +35,7 @@ def timm_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
     if lengths - {1, shape[0]}:
         values |= {name: (sum(values[name]) / len(values[name]),) for name in ("mean", "std")}
         notes.append(
-            f"Its configuration has mean and deviation of 3 channels, the module {shape[0]}: their averages are taken."
+            f"Its configuration has mean and deviation for 3 channels, the module {shape[0]}: their averages are taken."
         )
     transform = cast(Any, create_transform(**values, is_training=False))
     text = (
@@ -53,7 +53,7 @@ def _shape(module: nn.Module, configuration: dict[str, Any]) -> tuple[tuple[int,
     if embedded is not None:
         height, width = embedded if isinstance(embedded, tuple | list) else (embedded, embedded)
     entering = first_channels(module, known["first_conv"])
-    if entering is not None and entering % channels:  # a first layer may see a channel more than once, never a part
+    if entering is not None and entering % channels:  # a first layer may take each channel several times
         channels = entering
     shape = (int(channels), int(height), int(width))
     notes = list(_unsaid(type(module).__name__, configuration))
@@ -62,33 +62,33 @@ def _shape(module: nn.Module, configuration: dict[str, Any]) -> tuple[tuple[int,
 
 
 def _unsaid(name: str, configuration: dict[str, Any]) -> Iterator[str]:
-    """A guess of mean and deviation that a configuration of the rest leaves open."""
+    """A note if a configuration lacks mean or deviation, so that they are a guess."""
     lacking = [said for key, said in (("mean", "mean"), ("std", "deviation")) if configuration.get(key) is None]
     if lacking and configuration.get("input_size") is not None:
         yield (
             f"The configuration of {name} has no {' and '.join(lacking)}: ImageNet's is a guess; give "
-            "input=PixelInput(...) if it is another."
+            "input=PixelInput(...) if it differs."
         )
 
 
 def _embedding_size(module: nn.Module) -> Any:  # noqa: ANN401 (a side, or height and width)
-    """The size its patch embedding is made for, under whatever name it stands; None without one, or for any size."""
+    """The size that its patch embedding, of any name, is made for; None if there is none or it takes any size."""
     embeddings = (getattr(module, "patch_embed", None), *(p for p in module.modules() if isinstance(p, PatchEmbed)))
     return next((size for one in embeddings if (size := getattr(one, "img_size", None)) is not None), None)
 
 
 def _guesses(name: str, shape: tuple[int, ...], configured: tuple[int, ...] | None, sized: bool) -> Iterator[str]:
     if configured is not None and tuple(configured) != shape:
-        yield f"Its configuration says {_sides(configured)}; the module is made for {_sides(shape)}, which it is shown."
+        yield f"Its configuration says {_sides(configured)}; it is shown {_sides(shape)}, for which it is made."
     elif configured is None and not sized:
         yield (
-            f"{name} does not say how large its input is: {_sides(shape[1:])} pixels, timm's usual, and ImageNet's "
-            "mean and deviation are a guess; give input=PixelInput(...) if they are others."
+            f"{name} does not say how large its input is: {_sides(shape[1:])} pixels, timm's default, and ImageNet's "
+            "mean and deviation are a guess; give input=PixelInput(...) if they differ."
         )
     elif configured is None:
         yield (
             f"{name} has no configuration: ImageNet's mean and deviation are a guess; give input=PixelInput(...) if "
-            "they are others."
+            "they differ."
         )
 
 

@@ -46,7 +46,7 @@ class Timm(AbstractLibrary):
             folder = read_folder(Path(name))
             refuse_without_weights(folder)
             module = cls.from_folder(folder).module
-            return cls.load_weights(module, cls.renamed(module, folder.weights))
+            return cls.load_weights(module, cls.update_names(module, folder.weights))
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
             raise UserError(
@@ -59,7 +59,7 @@ class Timm(AbstractLibrary):
 
     @classmethod
     def options(cls, size: Size) -> dict[str, object]:
-        """``num_classes``, ``in_chans``, and ``img_size``, which is a number if it is square."""
+        """``num_classes``, ``in_chans``, and ``img_size``, which is one number for a square."""
         image = size.image and (size.image[0] if size.image[0] == size.image[1] else size.image)
         given = {"num_classes": size.classes, "in_chans": size.channels, "img_size": image}
         return {name: value for name, value in given.items() if value is not None}
@@ -71,7 +71,7 @@ class Timm(AbstractLibrary):
 
     @classmethod
     def from_folder(cls, folder: Folder) -> Restored:
-        """Made again by :func:`timm_from_folder`."""
+        """The model that :func:`timm_from_folder` rebuilds."""
         return timm_from_folder(folder)
 
     @classmethod
@@ -81,10 +81,9 @@ class Timm(AbstractLibrary):
 
     @classmethod
     def classes(cls, module: nn.Module) -> Outputs:
-        """The classifier's width; the names of its configuration, else ImageNet's if there are as many as in a part.
+        """The classifier's width; the names of its configuration, else ImageNet's if a subset has as many classes.
 
-        Names that are wnids are given as their descriptions. That as many classes are ImageNet's is a guess, which is
-        said.
+        Names that are wnids are replaced by their descriptions. Taking ImageNet's names is a guess, which is noted.
         """
         count = _class_count(module)
         configuration: dict[str, Any] = getattr(module, "pretrained_cfg", None) or {}
@@ -94,19 +93,19 @@ class Timm(AbstractLibrary):
         subset = infer_imagenet_subset({"num_classes": count})
         if not subset:
             return found
-        said = f"Its {count} classes are taken for those of ImageNet ({subset}), which are as many."
+        said = f"Its {count} classes are assumed to be those of ImageNet ({subset}), which has as many."
         return Outputs(count, tuple(ImageNetInfo(subset).label_descriptions()), (said,))
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-        """Loaded strictly, by timm's own names; what earlier versions kept in other shapes is in today's."""
+        """Load strictly, by timm's own names; weights in shapes of earlier versions are converted to today's."""
         own = module.state_dict()
         same = all(own[name].shape == state[name].shape for name in own.keys() & state.keys())
         return load_strictly(module, state if same else rename_weights(module, state))
 
     @classmethod
-    def resampled(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
-        """As timm's ``set_input_size`` resamples positions; as they are for models that have none of it."""
+    def resample_weights(cls, module: nn.Module, image: tuple[int, int]) -> dict[str, Tensor]:
+        """The weights with positions resampled by timm's ``set_input_size``; unchanged for models without it."""
         copied = copy.deepcopy(module)
         resize: Any = getattr(copied, "set_input_size", None)
         if resize is not None:
@@ -115,27 +114,27 @@ class Timm(AbstractLibrary):
 
     @classmethod
     def layers(cls, module: nn.Module) -> dict[str, int]:
-        """The model's own ``group_matcher``, as timm's layer-wise learning rates take it."""
+        """Layers by the model's own ``group_matcher``, as in timm's layer-wise learning rates."""
         matcher: Any = getattr(module, "group_matcher", None)
         if matcher is None:
             return super().layers(module)
         return cast("dict[str, int]", group_parameters(module, matcher(coarse=False), reverse=True))
 
     @classmethod
-    def renamed(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """As timm itself changes the weights of earlier versions, unless it would change their sizes."""
+    def update_names(cls, module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights converted as timm itself does for earlier versions, unless that would change their sizes."""
         return rename_weights(module, state)
 
 
 def _class_count(module: nn.Module) -> int:
-    """Outputs of the last linear or convolutional layer of its classifier; what it was made with if that has none."""
+    """Outputs of the last linear or convolutional layer of its classifier; ``num_classes`` if that has none."""
     classifier: object = getattr(module, "get_classifier", lambda: None)()
     width = last_width(classifier) if isinstance(classifier, nn.Module) else None
     return cast(int, getattr(module, "num_classes", 0)) if width is None else width
 
 
 def _describe_classes(outputs: Outputs, descriptions: object) -> Outputs:
-    """The outputs with what wnids stand for: as the configuration says, else as timm knows; other names as they are."""
+    """The outputs with wnids replaced by the configuration's descriptions, else timm's; other names unchanged."""
     if outputs.names is None or not all(_WNID.fullmatch(name) for name in outputs.names):
         return outputs
     own = cast("dict[str, object]", descriptions) if isinstance(descriptions, dict) else {}

@@ -31,7 +31,7 @@ from vitscope.models.window import ResidualWindowAttention, Windows, shifted_win
 
 @dataclass(frozen=True)
 class MaxVitHeads(AbstractAttentionHeads):
-    """``Attention2d`` or ``AttentionCl``; ``size`` is the window's, and the whole map's where it is absent."""
+    """``Attention2d`` or ``AttentionCl``; ``size`` is the window's; None means the whole map."""
 
     module: Attention2d | AttentionCl
     size: tuple[int, int] | None
@@ -95,7 +95,7 @@ def _transformer_units(
 
 @dataclass(frozen=True)
 class _Convolution:
-    """A convolution block; the stream goes on in the layout of what follows."""
+    """A convolution block; the stream leaves in the layout that the next unit needs."""
 
     block: nn.Module
     channels_last: bool
@@ -159,7 +159,7 @@ class MaxVitAdapter(AbstractAdapter):
         model = cast(MaxxVit, module)
         kinds = {type(part) for part in model.modules()}
         if {MaxxVitBlock, TransformerBlock2d} <= kinds:
-            raise UserError("The model has both MaxxVitBlock and TransformerBlock2d; one kind of them can be read.")
+            raise UserError("The model has both MaxxVitBlock and TransformerBlock2d; only one kind can be read.")
 
         def stem(images: Tensor) -> Stream:
             return map_stream(model.stem(images))

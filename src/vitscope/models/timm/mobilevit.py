@@ -1,4 +1,4 @@
-"""timm's MobileViT: inverted residuals, and transformers in which each pixel of a patch attends apart."""
+"""timm's MobileViT: inverted residuals, and transformers in which each pixel of a patch attends separately."""
 
 import math
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ def _mobilevit_units(block: MobileVitBlock, name: str, stage: int, index: int) -
         path = f"{name}.transformer.{number}"
         if not isinstance(layer, Block) or not isinstance(layer.attn, TimmAttention):
             found = f"{type(layer).__name__} with {type(getattr(layer, 'attn', None)).__name__}"
-            raise UserError(f"{path} is a {found}; what can be read is a Block with Attention.")
+            raise UserError(f"{path} is a {found}; only a Block with Attention can be read.")
         before, after = (layer.norm1,), (layer.ls1, layer.drop_path1)
         place = Place(UnitKind.ATTENTION, f"{path}.attn", stage, index + number)
         yield ResidualWindowAttention(place, before, PlainHeads(layer.attn), after, _SamePixel(patch_size))

@@ -23,11 +23,11 @@ def _enter_stage(stage: Transformer, patches: Tensor, prefix: Tensor) -> Stream:
 
 
 def _pooling(stage: Transformer, pool: Pooling) -> Callable[[Stream], Stream]:
-    def pooled(stream: Stream) -> Stream:
+    def pool_tokens(stream: Stream) -> Stream:
         patches, prefix = pool(stream.feature_map, stream.values[:, : stream.prefix])
         return replace(_enter_stage(stage, patches, prefix), carried=stream.carried)
 
-    return pooled
+    return pool_tokens
 
 
 def _units(stages: tuple[Transformer, ...]) -> Iterator[AbstractUnit]:

@@ -35,7 +35,7 @@ def _units(model: ResNet) -> Iterator[AbstractUnit]:
 @ADAPTERS.add("timm/resnet")
 @final
 class ResNetAdapter(AbstractAdapter):
-    """``timm.models.ResNet`` with basic or bottleneck blocks: one unit a block, its final activation included."""
+    """``timm.models.ResNet`` with basic or bottleneck blocks: one unit per block, its final activation included."""
 
     name = "timm/resnet"
 

@@ -56,7 +56,7 @@ def window_cut(block: SwinTransformerBlock | SwinTransformerV2Block) -> Callable
 
 
 def window_mask(block: SwinTransformerBlock | SwinTransformerV2Block, stream: Stream) -> Tensor | None:
-    """What keeps tokens apart that only the shift brought into one window: windows x queries x keys, 0 or -100."""
+    """The mask between tokens that only the shift brought into one window: windows x queries x keys, 0 or -100."""
     if not block.dynamic_mask:
         return cast(Tensor | None, block.attn_mask)
     (height, width), size = stream.grid, block.window_size
@@ -67,7 +67,7 @@ def window_mask(block: SwinTransformerBlock | SwinTransformerV2Block, stream: St
 def bias_and_mask(
     bias: Float[Tensor, "1 heads slots slots"], mask: Tensor | None
 ) -> Float[Tensor, "1 _ heads slots slots"]:
-    """Relative position bias and window mask in one: one for all windows, or one for each."""
+    """The sum of relative position bias and window mask: one for all windows, or one for each."""
     return bias[:, None] if mask is None else bias[:, None] + mask[None, :, None]
 
 
@@ -97,7 +97,7 @@ def _block_units(block: nn.Module, name: str, stage: int, index: int) -> Iterato
     attention = block.get_submodule("attn")
     if not isinstance(block, SwinTransformerBlock) or not isinstance(attention, WindowAttention):
         found = f"{type(block).__name__} with {type(attention).__name__}"
-        raise UserError(f"{name} is a {found}; what can be read is a SwinTransformerBlock with WindowAttention.")
+        raise UserError(f"{name} is a {found}; only a SwinTransformerBlock with WindowAttention can be read.")
     place = Place(UnitKind.ATTENTION, f"{name}.attn", stage, index)
     heads = SwinHeads(attention, block)
     yield ResidualWindowAttention(place, (block.norm1,), heads, (block.drop_path1,), window_cut(block))
@@ -118,12 +118,12 @@ class SwinAdapter(AbstractAdapter):
 
     @classmethod
     def anatomy(cls, module: nn.Module) -> Composition:
-        """Pre-norm blocks."""
+        """:func:`swin_composition` with pre-norm blocks."""
         return swin_composition(cast(SwinTransformer, module), _block_units)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        """Shifted windows; a grid that is no multiple of the window; any image size; windows wider than a stage."""
+        """Shifted windows; a grid that is not a multiple of the window; any image size; windows wider than a stage."""
 
         def build(**more: object) -> nn.Module:
             small = {"img_size": 32, "patch_size": 4, "embed_dim": 12, "depths": (2, 2), "num_heads": (2, 3)}

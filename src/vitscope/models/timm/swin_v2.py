@@ -34,7 +34,7 @@ class SwinV2Heads(AbstractAttentionHeads):
     def project(self, values: Float[Tensor, "images slots dim"], stream: Stream) -> Attention:
         """Unit queries times the logit scale, unit keys, and values within one window."""
         module = self.module
-        packed = self._packed(values).unflatten(2, (3, module.num_heads, -1)).unsqueeze(1)
+        packed = self._pack_projections(values).unflatten(2, (3, module.num_heads, -1)).unsqueeze(1)
         queries, keys, value = packed.permute(3, 0, 1, 4, 2, 5).unbind(0)
         queries = functional.normalize(queries, dim=-1) * module.logit_scale.clamp(max=_MOST_SCALE).exp()
         tokens = global_tokens(values.shape[1], values.device)
@@ -50,7 +50,7 @@ class SwinV2Heads(AbstractAttentionHeads):
             bias=bias_and_mask(self._bias(), window_mask(self.block, stream)),
         )
 
-    def _packed(self, values: Float[Tensor, "images slots dim"]) -> Float[Tensor, "images slots projected"]:
+    def _pack_projections(self, values: Float[Tensor, "images slots dim"]) -> Float[Tensor, "images slots projected"]:
         module = self.module
         if module.q_bias is None or module.k_bias is None or module.v_bias is None:
             return module.qkv(values)
@@ -73,7 +73,7 @@ def _block_units(block: nn.Module, name: str, stage: int, index: int) -> Iterato
     attention = block.get_submodule("attn")
     if not isinstance(block, SwinTransformerV2Block) or not isinstance(attention, WindowAttention):
         found = f"{type(block).__name__} with {type(attention).__name__}"
-        raise UserError(f"{name} is a {found}; what can be read is a SwinTransformerV2Block with WindowAttention.")
+        raise UserError(f"{name} is a {found}; only a SwinTransformerV2Block with WindowAttention can be read.")
     place = Place(UnitKind.ATTENTION, f"{name}.attn", stage, index)
     heads = SwinV2Heads(attention, block)
     yield ResidualWindowAttention(place, (), heads, (block.norm1, block.drop_path1), window_cut(block))
@@ -94,12 +94,12 @@ class SwinV2Adapter(AbstractAdapter):
 
     @classmethod
     def anatomy(cls, module: nn.Module) -> Composition:
-        """Post-norm blocks."""
+        """:func:`~vitscope.models.timm.swin.swin_composition` with post-norm blocks."""
         return swin_composition(cast(SwinTransformerV2, module), _block_units)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        """Shifted windows; a grid that is no multiple of the window; any image size; scale at its bound."""
+        """Shifted windows; a grid that is not a multiple of the window; any image size; scale at its bound."""
 
         def build(**more: object) -> nn.Module:
             small = {"img_size": 32, "patch_size": 4, "embed_dim": 12, "depths": (2, 2), "num_heads": (2, 3)}

@@ -39,7 +39,7 @@ def _norms(block: Block | ResPostBlock) -> tuple[Layers, Layers, Layers, Layers]
 @ADAPTERS.add("timm/vit")
 @final
 class VitAdapter(AbstractAdapter):
-    """``timm.models.VisionTransformer`` with plain pre-norm blocks."""
+    """``timm.models.VisionTransformer`` with plain pre-norm or post-norm blocks."""
 
     name = "timm/vit"
 

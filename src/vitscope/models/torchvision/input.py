@@ -15,17 +15,17 @@ from vitscope.models.input import first_channels
 from vitscope.models.subject import Preprocessing
 
 HEADS = ("fc", "classifier", "heads", "head")
-"""Where torchvision's classifiers end, by the names of their parts."""
+"""Names of the parts that hold torchvision's classifiers."""
 _OTHER = (*HEADS, "aux", "AuxLogits")
-"""Beginnings of the names of what depends on the number of classes."""
+"""Beginnings of the names of weights that depend on the number of classes."""
 
 
 def torchvision_input(module: nn.Module, crop: float | None = None) -> Preprocessing:
     """The transform of the weights published for the module's architecture; ImageNet's usual one if there are none.
 
-    The architecture is told by all but the classifier, so that a module with other classes is shown the same. A
-    transformer's own size and a replaced first layer's channels go before. ``crop`` replaces the share of the shorter
-    side that the centre crop keeps.
+    The architecture is recognised by all but the classifier, so that a module with other classes gets the same input. A
+    transformer's own size and a replaced first layer's channels take precedence. ``crop`` replaces the share of the
+    shorter side that the centre crop keeps.
     """
     fitting, own = published_weights(module), _own_size(module)
     transforms = {weights.name: cast(ImageClassification, weights.transforms()) for weights in fitting}
@@ -45,7 +45,7 @@ def torchvision_input(module: nn.Module, crop: float | None = None) -> Preproces
         for name in ("mean", "std"):
             values = cast(list[float], getattr(transform, name))
             setattr(transform, name, [sum(values) / len(values)] * channels)
-        notes.append(f"torchvision's means and deviations are of 3 channels, the module takes {channels}: averages "
+        notes.append(f"torchvision's means and deviations are for 3 channels, the module takes {channels}: averages "
                      "are taken.")  # fmt: skip
     text = (
         f"{channels} x {height} x {width}, {transform.interpolation.value}, resize {transform.resize_size[0]}, "
@@ -57,7 +57,7 @@ def torchvision_input(module: nn.Module, crop: float | None = None) -> Preproces
 
 
 def published_weights(module: nn.Module) -> tuple[WeightsEnum, ...]:
-    """The weights that torchvision publishes for the module's architecture, its default first; none for one's own.
+    """The weights that torchvision publishes for the module's architecture, its default first; empty if there are none.
 
     An architecture is the names and shapes of all weights but the classifier's, the position embedding's and the first
     layer's. Cost: one model without memory for each architecture of the source file that is tried, once.
@@ -76,12 +76,12 @@ def published_weights(module: nn.Module) -> tuple[WeightsEnum, ...]:
 
 
 def _own_size(module: nn.Module) -> tuple[int, int] | None:
-    """Height and width that the module is built for, or is to be shown; None if it takes any."""
+    """Height and width that the module is built for, or that were requested; None if it takes any."""
     if isinstance(module, models.VisionTransformer):
         return module.image_size, module.image_size
     if isinstance(module, models.MaxVit):
         height, width = cast(tuple[int, int], cast(Any, module.blocks[0]).grid_size)
-        return 4 * height, 4 * width  # the stem and the first block halve it
+        return 4 * height, 4 * width  # the stem and the first block each halve it
     return cast("tuple[int, int] | None", getattr(module, "shown_size", None))
 
 
@@ -90,18 +90,18 @@ def _guesses(name: str, taken: str, shown: tuple[int, int], known: dict[str, Ima
     inputs = sorted({f"resize {one.resize_size[0]}, crop {one.crop_size[0]}" for one in known.values()})
     if not known:
         yield (
-            f"torchvision publishes no weights of this {name}: {pixels} and ImageNet's mean and deviation are a guess; "
-            "give input=PixelInput(...) if they are others."
+            f"torchvision publishes no weights for this {name}: {pixels} and ImageNet's mean and deviation are a "
+            "guess; give input=PixelInput(...) if they differ."
         )
     elif shown != (known[taken].crop_size[0],) * 2:
         yield (
-            f"The weights that torchvision publishes for this {name} are of {known[taken].crop_size[0]} pixels a side; "
-            f"the module is made for {pixels}, which it is shown."
+            f"The weights that torchvision publishes for this {name} are for {known[taken].crop_size[0]} pixels a "
+            f"side; it is shown {pixels}, for which it is made."
         )
     elif len(inputs) > 1:
         yield (
-            f"torchvision publishes weights of this {name} for several inputs ({'; '.join(inputs)}): that of its "
-            f"default, {taken}, is taken; give crop or input=PixelInput(...) if it is another."
+            f"torchvision publishes weights for this {name} with several inputs ({'; '.join(inputs)}): that of its "
+            f"default, {taken}, is taken; give crop or input=PixelInput(...) if it differs."
         )
 
 
@@ -134,7 +134,7 @@ def _same_body(module: nn.Module, name: str) -> bool:
 
 @cache
 def _published_body(name: str) -> dict[str, torch.Size] | None:
-    """None for RegNets, which cannot be made without memory: they are told by the number of their weights."""
+    """A published body; None for RegNets, which need memory and are recognised by their number of weights."""
     try:
         with torch.device("meta"):
             return _body(models.get_model(name, weights=None))

@@ -38,7 +38,7 @@ class Torchvision(AbstractLibrary):
             near = get_close_matches(name, names, n=5) or names[:5]
             raise UserError(f"torchvision has no classification model named {name!r}; some it has: {', '.join(near)}.")
         sides = options.get("image_size")
-        if isinstance(sides, tuple):  # of any model, as :meth:`options` says it; a number is the constructor's own
+        if isinstance(sides, tuple):  # from :meth:`options`, for any model; a number is for the constructor
             return _of_size(cls.create, name, pretrained, cast("tuple[int, int]", sides), options)
         try:
             return models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
@@ -78,17 +78,17 @@ class Torchvision(AbstractLibrary):
     def classes(cls, module: nn.Module) -> Outputs:
         """The classifier's width; ImageNet's categories, which all published weights have, if they are as many.
 
-        That the module's 1,000 classes are these is a guess, which is said, unless the weights came with the name.
+        Taking these names for the module's 1,000 classes is a guess, which is noted.
         """
         count, weights = _class_count(module), published_weights(module)
         if not weights or len(weights[0].meta["categories"]) != count:
             return Outputs(count)
-        said = f"Its {count} classes are taken for those of torchvision's weights (ImageNet's), which are as many."
+        said = f"Its {count} classes are assumed to be those of torchvision's weights (ImageNet's), which have as many."
         return Outputs(count, tuple(weights[0].meta["categories"]), (said,))
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-        """Loaded strictly, by torchvision's own names."""
+        """Load strictly, by torchvision's own names."""
         return load_strictly(module, state)
 
 
@@ -110,7 +110,7 @@ def _of_size(
 
 
 def _class_count(module: nn.Module) -> int:
-    """Outputs of the last linear or convolutional layer of the head; 0 where there is none."""
+    """Outputs of the last linear or convolutional layer of the head; 0 if there is none."""
     children = dict(module.named_children())
     widths = [last_width(children[name]) for name in HEADS if name in children]
     return next((width for width in reversed(widths) if width is not None), 0)

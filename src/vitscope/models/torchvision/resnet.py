@@ -33,7 +33,7 @@ def _units(model: ResNet) -> Iterator[AbstractUnit]:
 @ADAPTERS.add("torchvision/resnet")
 @final
 class ResNetAdapter(AbstractAdapter):
-    """``torchvision.models.ResNet`` with basic or bottleneck blocks: one unit a block, its final ReLU included."""
+    """``torchvision.models.ResNet`` with basic or bottleneck blocks: one unit per block, its final ReLU included."""
 
     name = "torchvision/resnet"
 

@@ -54,26 +54,26 @@ class ShiftedGrid:
     shift: Pair
 
     @property
-    def padded(self) -> Pair:
+    def padded_size(self) -> Pair:
         """Height and width with padding."""
         height, width = (-(-side // size) * size for side, size in zip(self.grid, self.size, strict=True))
         return height, width
 
     def windows(self, device: torch.device) -> Windows:
         """The grid's tokens, window by window."""
-        (height, width), (whole_height, whole_width) = self.grid, self.padded
+        (height, width), (whole_height, whole_width) = self.grid, self.padded_size
         cells = torch.arange(height * width, device=device).view(self.grid)
         cells = functional.pad(cells, (0, whole_width - width, 0, whole_height - height), value=-1)
         cells = cells.roll((-self.shift[0], -self.shift[1]), (0, 1))
         return Windows(_cut(cells, self.size), cells.numel() - height * width)
 
     def mask(self, like: Tensor) -> Float[Tensor, "windows 1 slots slots"] | None:
-        """-100 between slots that only the roll brought together, else 0; none where nothing is rolled."""
+        """-100 between slots that only the roll brought together, else 0; None if nothing is rolled."""
         if self.shift == (0, 0):
             return None
         rows, columns = (
             torch.arange(whole, device=like.device) >= whole - shift
-            for whole, shift in zip(self.padded, self.shift, strict=True)
+            for whole, shift in zip(self.padded_size, self.shift, strict=True)
         )
         slots = _cut(2 * rows.long()[:, None] + columns.long(), self.size)
         apart = slots[:, None, :, None] != slots[:, None, None, :]
@@ -84,7 +84,7 @@ class ShiftedGrid:
 class SwinHeads(AbstractAttentionHeads):
     """``ShiftedWindowAttention`` and its V2, whose cosine attention is read as scaled unit queries and unit keys.
 
-    Padding stands in its windows like any other token, as it does upstream.
+    Padding takes part in its windows like any other token, as it does upstream.
     """
 
     module: ShiftedWindowAttention
@@ -119,7 +119,7 @@ class SwinHeads(AbstractAttentionHeads):
         )
 
     def _place(self, grid: Pair) -> ShiftedGrid:
-        """A side that fits into one window is not shifted."""
+        """The grid cut into windows; a side that fits into one window is not shifted."""
         size = (self.module.window_size[0], self.module.window_size[1])
         rows, columns = (
             0 if size >= side else shift for side, size, shift in zip(grid, size, self.module.shift_size, strict=True)
@@ -127,7 +127,7 @@ class SwinHeads(AbstractAttentionHeads):
         return ShiftedGrid(grid, size, (rows, columns))
 
     def _qkv_bias(self) -> Tensor | None:
-        """V2 has no key bias, whatever its parameter holds."""
+        """The bias of the projection; in V2 the part of the keys is zero, whatever the parameter holds."""
         bias = cast(Tensor | None, self.module.qkv.bias)
         if bias is None or not isinstance(self.module, ShiftedWindowAttentionV2):
             return bias

@@ -50,7 +50,7 @@ class PackedHeads(AbstractAttentionHeads):
 
 
 def _heads(block: nn.Module, name: str) -> PackedHeads:
-    """The block's attention, where it is plain self-attention."""
+    """The block's attention, if it is plain self-attention."""
     attention = getattr(block, "self_attention", None)
     if (
         not isinstance(attention, nn.MultiheadAttention)
@@ -60,8 +60,8 @@ def _heads(block: nn.Module, name: str) -> PackedHeads:
         or attention.add_zero_attn
     ):
         raise UserError(
-            f"{name} is a {type(block).__name__} with {attention}; what can be read is an EncoderBlock whose "
-            "MultiheadAttention has packed weights, no added keys and the batch first."
+            f"{name} is a {type(block).__name__} with {attention}; only an EncoderBlock whose MultiheadAttention has "
+            "packed weights, no added keys and the batch first can be read."
         )
     return PackedHeads(attention)
 

@@ -1,4 +1,4 @@
-"""The attention modules of transformers' vision models, read: one projection each for queries, keys and values."""
+"""The attention modules of transformers' vision models: one projection each for queries, keys and values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from vitscope.models.unit import AbstractAttentionHeads
 
 
 def split(values: Float[Tensor, "*batch tokens dim"], heads: int) -> Float[Tensor, "*batch heads tokens width"]:
-    """The heads of a projection apart; a view."""
+    """A projection split into its heads; a view."""
     return values.unflatten(-1, (heads, -1)).transpose(-2, -3)
 
 
@@ -56,7 +56,7 @@ class SeparateHeads(AbstractAttentionHeads):
 
 
 def global_heads(module: nn.Module, name: str) -> SeparateHeads:
-    """The heads of a global attention module; raises ``UserError`` where its class is not one that can be read."""
+    """The heads of a global attention module. Raises ``UserError`` if its class cannot be read."""
     match module:
         case ViTAttention() | DeiTAttention() | ViTMAEAttention() | Dinov2Attention() | Dinov2WithRegistersAttention():
             output, heads, scale = module.o_proj, module.num_attention_heads, module.scaling

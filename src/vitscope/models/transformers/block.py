@@ -21,7 +21,7 @@ def expect(module: nn.Module, kinds: tuple[type[M], ...], name: str) -> M:
         if isinstance(module, kind):
             return module
     readable = " or ".join(kind.__name__ for kind in kinds)
-    raise UserError(f"{name} is a {type(module).__name__}; what can be read there is a {readable}.")
+    raise UserError(f"{name} is a {type(module).__name__}; only a {readable} can be read there.")
 
 
 def patch_grid(images: Tensor, patch_size: Iterable[int]) -> tuple[int, int]:

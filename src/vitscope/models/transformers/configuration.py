@@ -1,4 +1,4 @@
-"""Configurations of transformers as data: what describes a model is kept, nothing that names a place or a program."""
+"""Configurations of transformers as data: only what describes a model is used, nothing that names a place or code."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ from vitscope.models.folder import complaint
 _LABELS = ("id2label", "label2id")
 _ATTENTION = ("attn_implementation", "_attn_implementation")
 _KERNELS = ("eager", "sdpa")
-"""Implementations of attention that are transformers' own and run everywhere."""
+"""transformers' own implementations of attention that run everywhere."""
 _PLACES = (
     "auto_map",
     "backbone",
@@ -39,7 +39,7 @@ _LARGEST = 1_000_000
 
 
 def read_configuration(facts: Mapping[str, Any], where: Path) -> tuple[PretrainedConfig, tuple[str, ...]]:
-    """The configuration object of a ``config.json`` and what of it was left out that a reader must know.
+    """The configuration object of a ``config.json``, and notes on parts that were left out.
 
     Custom code is never run: a ``model_type`` that transformers does not have itself is refused. Raises ``UserError``.
     """
@@ -57,15 +57,15 @@ def read_configuration(facts: Mapping[str, Any], where: Path) -> tuple[Pretraine
         return build(**dict(_describing(facts, build, where))), tuple(_notes(facts))
     except UserError:
         raise
-    except Exception as error:  # whatever its checks raise
-        raise UserError(f"{where} is no configuration of {build.__name__} ({complaint(error)}).") from error
+    except Exception as error:  # its checks may raise anything
+        raise UserError(f"{where} is not a valid {build.__name__} ({complaint(error)}).") from error
 
 
 def class_of(config: PretrainedConfig, where: Path) -> tuple[type[PreTrainedModel], tuple[str, ...]]:
-    """The class of models that a configuration names, and a note if it is a part: the vision tower of two.
+    """The class of models that a configuration names, and a note if only its vision tower is used.
 
     Without a name it is the plain model of the configuration. Raises ``UserError`` for a class that transformers does
-    not have, and for one that is no classifier or tower of single images.
+    not have, and for one that is not a classifier or tower of single images.
     """
     named: object = (config.architectures or [None])[0]
     if named is None:
@@ -82,7 +82,7 @@ def class_of(config: PretrainedConfig, where: Path) -> tuple[type[PreTrainedMode
     name = found.__name__
     tower = _tower(name)
     if tower is not None:
-        return tower, (f"{name} is of images and texts: its vision tower alone, {tower.__name__}, is examined.",)
+        return tower, (f"{name} takes images and texts: only its vision tower, {tower.__name__}, is examined.",)
     _refuse_other_tasks(found)
     return found, ()
 
@@ -102,25 +102,25 @@ def _refuse_other_tasks(found: type[PreTrainedModel]) -> None:
                    for one in ((names,) if isinstance(names, str) else names)}  # fmt: skip
     if found.main_input_name != "pixel_values":
         raise UserError(
-            f"{name} takes {found.main_input_name}, not images alone; examine a classifier or tower of images."
+            f"{name} takes {found.main_input_name}, not only images; examine an image classifier or vision tower."
         )
     task = name.partition("For")[2]
     if task and name not in (*classifiers, "ViTMAEForPreTraining"):
-        raise UserError(f"{name} is made for another task ({task}) than classes of images; examine its backbone.")
+        raise UserError(f"{name} is made for another task ({task}) than image classification; examine its backbone.")
     if name.endswith("Backbone"):
         raise UserError(
-            f"{name} returns no row of numbers for an image; examine the model or classifier it is a part of."
+            f"{name} does not return one row of numbers per image; examine the model or classifier it is a part of."
         )
 
 
 def _describing(
     facts: Mapping[str, Any], build: type[PretrainedConfig] | None, where: Path
 ) -> Iterator[tuple[str, Any]]:
-    """What of a table describes a model, tables within it included."""
-    known = _declared(build)
+    """The entries of a table that describe a model, nested tables included."""
+    known = _declared_keys(build)
     for key, value in facts.items():
         if key in _LABELS:
-            continue  # names of classes are read apart
+            continue  # names of classes are read separately
         if key in _PLACES or key.startswith("_") or key in _ATTENTION:
             continue
         if isinstance(value, dict):
@@ -129,10 +129,10 @@ def _describing(
         elif _is_plain(value):
             yield key, value
         elif key in known:
-            raise UserError(f"{where} has {key} = {value!r:.60}, which no model is made with.")
+            raise UserError(f"{where} has {key} = {value!r:.60}, which is not a valid argument of a model.")
 
 
-def _declared(build: type[PretrainedConfig] | None) -> set[str]:
+def _declared_keys(build: type[PretrainedConfig] | None) -> set[str]:
     if build is None:
         return set()
     fields = {field.name for field in dataclasses.fields(cast(Any, build))}
@@ -158,6 +158,6 @@ def _is_plain(value: object) -> bool:
 def _notes(facts: Mapping[str, Any]) -> Iterator[str]:
     asked = next((facts[key] for key in _ATTENTION if facts.get(key) is not None), None)
     if asked is not None and asked not in _KERNELS:
-        yield f"Its configuration asks for the attention of {asked!r:.60}, which is not fetched: its own is used."
+        yield f"Its configuration requests the attention {asked!r:.60}, which is not fetched: its own is used."
     if "auto_map" in facts:
         yield "The code that comes with its configuration (auto_map) is not run: transformers' own model is used."

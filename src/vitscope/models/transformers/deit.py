@@ -30,7 +30,7 @@ class DeitAdapter(AbstractAdapter):
 
     @classmethod
     def anatomy(cls, module: nn.Module) -> Composition:
-        """Embeddings; attention and MLP of every block; norm and what the module has as its head."""
+        """Embeddings; attention and MLP of every block; norm and the module's head."""
         bare = isinstance(module, DeiTModel)
         body = module if bare else cast(DeiTForImageClassification, module).deit
 

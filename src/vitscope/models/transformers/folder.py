@@ -1,4 +1,4 @@
-"""Folders written by ``save_pretrained``, made again from what their configuration may say of a model."""
+"""Models rebuilt from folders written by ``save_pretrained``, by the allowed part of their configuration."""
 
 import logging
 from collections.abc import Generator, Mapping
@@ -15,13 +15,13 @@ from vitscope.models.folder import Folder, complaint, make_without_memory, no_la
 from vitscope.models.transformers.configuration import class_of, read_configuration
 
 _MADE_ANEW = ("position_ids", "relative_position_index", "num_batches_tracked")
-"""Ends of names of what earlier versions saved and models make themselves."""
+"""Ends of names of buffers that earlier versions saved and models now make themselves."""
 
 
 def transformers_from_folder(folder: Folder) -> Restored:
     """The model whose class the configuration names, in float32.
 
-    Of a model of images and texts, the vision tower. ViTMAE is made to hide no patches. Raises ``UserError``.
+    A model of images and texts gives its vision tower. ViTMAE is made to hide no patches. Raises ``UserError``.
     """
     where = folder.path / "config.json"
     config, notes = read_configuration(folder.configuration, where)
@@ -36,8 +36,8 @@ def transformers_from_folder(folder: Folder) -> Restored:
             module = build(config)
     except UserError:
         raise
-    except Exception as error:  # whatever a constructor makes of what a stranger wrote
-        raise UserError(f"{where} describes no {build.__name__} that can be made ({complaint(error)}).") from error
+    except Exception as error:  # a constructor may raise anything on foreign values
+        raise UserError(f"{where} describes a {build.__name__} that cannot be made ({complaint(error)}).") from error
     cast(Any, module).config.name_or_path = str(folder.path.absolute())  # its image processor is there
     return Restored(module, (*folder.notes, *notes, *part))
 
@@ -47,19 +47,19 @@ def with_weights(
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """A module in float32 with these weights, by the names of this or an earlier version of transformers.
 
-    None may be missing; those of parts that the class does not have are returned. Raises ``UserError``.
+    None may be missing; the names of those for parts that the class lacks are returned. Raises ``UserError``.
     """
     model, left = load_pretrained(build, None, config=config, state_dict=dict(weights), dtype=torch.float32)
-    model.config.name_or_path = config.name_or_path or ""  # of which from_pretrained makes the word None
+    model.config.name_or_path = config.name_or_path or ""  # from_pretrained turns it into the word None
     return model, left
 
 
 def load_pretrained(
     build: type[PreTrainedModel], name: str | None, **options: object
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """``from_pretrained``, and the weights left over, of parts that the class does not have.
+    """``from_pretrained``, and the names of weights for parts that the class lacks.
 
-    Raises ``UserError`` for weights that are missing, of another shape, or left over of parts that it has.
+    Raises ``UserError`` for weights that are missing, of another shape, or unknown within parts that it has.
     """
     model, report = _from_pretrained(build, name, options)
     missing = set(report["missing_keys"])
@@ -81,18 +81,18 @@ def _part_of(model: PreTrainedModel, key: str) -> bool:
 
 
 def _own_config(build: type[PreTrainedModel], config: PretrainedConfig) -> PretrainedConfig:
-    """The part of a configuration of two towers that is of the class's own."""
+    """The class's own configuration, if need be the vision part of one for two towers."""
     own = cast("type[PretrainedConfig]", build.config_class)
     if isinstance(config, own):
         return config
     part: object = getattr(config, "vision_config", None)
     if not isinstance(part, own):
-        raise UserError(f"A {type(config).__name__} is no configuration of {build.__name__}; save the model again.")
+        raise UserError(f"A {type(config).__name__} does not configure a {build.__name__}; save the model again.")
     return part
 
 
 def _set_classes(config: PretrainedConfig, folder: Folder) -> None:
-    """As many classes as the configuration names or counts; of several numbers, that of the classifier's weights."""
+    """Set the number of classes that the configuration names or counts; of several, the one that fits the weights."""
     tables = {key: folder.configuration.get(key) for key in ("id2label", "label2id")}
     counts = [count for table in tables.values() for count in _counts(table)]
     counts += [folder.configuration[key] for key in ("num_labels", "num_classes") if key in folder.configuration]
@@ -108,11 +108,11 @@ def _set_classes(config: PretrainedConfig, folder: Folder) -> None:
     labels = tables["id2label"]
     if isinstance(labels, dict) and len(cast("dict[str, object]", labels)) < count:  # transformers counts the names
         tables["id2label"] = {**{str(number): None for number in range(count)}, **labels}
-    vars(config).update({key: table for key, table in tables.items() if table})  # past setters that count from 0
+    vars(config).update({key: table for key, table in tables.items() if table})  # bypass setters that count from 0
 
 
 def _counts(table: object) -> list[object]:
-    """How many classes a table or list of names is of: all up to its last number, or as many as it has names."""
+    """How many classes a table or list of names may have: all up to its last number, or as many as it has names."""
     if not isinstance(table, dict | list) or not table:
         return []
     numbers = [int(key) for key in cast("dict[str, object]", table) if str(key).isascii() and str(key).isdecimal()]
@@ -131,7 +131,7 @@ def _from_pretrained(
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Without transformers' own table of what fits, which is said in words."""
+    """Silence transformers' own report on what fits, which messages here replace."""
     logger = logging.getLogger("transformers.modeling_utils")
     level = logger.level
     logger.setLevel(logging.ERROR)

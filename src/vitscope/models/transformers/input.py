@@ -44,7 +44,7 @@ _NORMALISATION = {
 
 @dataclass(frozen=True)
 class ProcessorTransform:
-    """A picture through a transformers image processor."""
+    """A transform by an image processor of transformers."""
 
     processor: Any
 
@@ -54,11 +54,11 @@ class ProcessorTransform:
 
 
 def transformers_input(module: nn.Module) -> Preprocessing:
-    """What the image processor beside the weights makes of a picture, if the module takes that.
+    """The input that the image processor beside the weights makes of a picture, if the module takes that.
 
     Otherwise the module's own size and channels, centre-cropped, with the processor's normalisation or, without a
-    processor, that of the published models of its kind; both are said. Raises ``UserError`` for a processor that cannot
-    be read, or whose inputs differ in size from picture to picture.
+    processor, that of the published models of its kind; a note says so. Raises ``UserError`` for a processor that
+    cannot be read, or whose inputs differ in size from picture to picture.
     """
     config = cast(PreTrainedModel, module).config
     own, sized = _own_shape(module, config)
@@ -69,8 +69,8 @@ def transformers_input(module: nn.Module) -> Preprocessing:
     if shape is not None and (shape == own or _takes(module, shape)):
         text = f"{_text(shape)}, {type(transform.processor).__name__} of {config.name_or_path}"
         return Preprocessing(shape, transform, text, *normalisation)
-    other = "none" if shape is None else _text(shape)
-    known = normalisation if None not in normalisation else _stated(transform.processor)
+    other = "other channels" if shape is None else _text(shape)
+    known = normalisation if None not in normalisation else _read_normalisation(transform.processor)
     whose = "the processor's normalisation" if known else f"that of published {config.model_type} models, a guess"
     said = (
         f"Its image processor gives inputs of {other}, which it does not take: it is shown {_text(own)}, for which it "
@@ -79,8 +79,8 @@ def transformers_input(module: nn.Module) -> Preprocessing:
     return _at(own, cast(Any, known or _NORMALISATION.get(config.model_type, _IMAGENET)), (said,))
 
 
-def _stated(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:  # noqa: ANN401 (of any class)
-    """Mean and deviation as a processor has them, of pixels from 0 to 1; None if it shows others."""
+def _read_normalisation(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:  # noqa: ANN401 (of any class)
+    """A processor's own mean and deviation for pixels from 0 to 1; None if it uses another range."""
     mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
     if not getattr(processor, "do_rescale", False) or abs(255 * getattr(processor, "rescale_factor", 0) - 1) > 1e-3:
         return None
@@ -90,7 +90,7 @@ def _stated(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | Non
 
 
 def _own_shape(module: nn.Module, config: PretrainedConfig) -> tuple[tuple[int, int, int], bool]:
-    """Channels, height and width that the module is made for, and whether it says how large."""
+    """Channels, height and width that the module is made for, and whether it states its size."""
     vision = cast(PretrainedConfig, getattr(config, "vision_config", config))
     parts = (getattr(part, "image_size", None) for part in module.modules())
     size: Any = next((one for one in parts if isinstance(one, int | tuple | list)), getattr(vision, "image_size", None))
@@ -103,7 +103,7 @@ def _takes(module: nn.Module, shape: tuple[int, int, int]) -> bool:
     try:
         with torch.no_grad():
             module(zero_image(module, shape))
-    except Exception:  # in the words of its own, which are not shown
+    except Exception:  # the module's own error is not shown
         return False
     return True
 
@@ -111,7 +111,7 @@ def _takes(module: nn.Module, shape: tuple[int, int, int]) -> bool:
 def _at(
     shape: tuple[int, int, int], normalisation: tuple[tuple[float, ...], tuple[float, ...]], notes: tuple[str, ...]
 ) -> Preprocessing:
-    """The shorter side resized to the longer side of the input, its centre cut out, normalised."""
+    """Preprocessing: the shorter side resized to the longer side of the input, centre crop, normalisation."""
     channels, height, width = shape
     mean, std = (_average(values, channels) for values in normalisation)
     transform = v2.Compose(
@@ -136,7 +136,7 @@ def _guesses(config: PretrainedConfig, own: tuple[int, int, int], sized: bool) -
     size = f"its own {_text(own)} pixels are shown" if sized else f"{_text(own)} pixels are a guess"
     yield (
         f"It comes without an image processor ({_FILE}): {size}; bicubic, centre crop and the mean and deviation of "
-        f"published {config.model_type} models are a guess, so give input=PixelInput(...) if they are others."
+        f"published {config.model_type} models are a guess, so give input=PixelInput(...) if they differ."
     )
 
 
@@ -152,11 +152,11 @@ def _processor(config: PretrainedConfig) -> ProcessorTransform | None:
         found = AutoImageProcessor.from_pretrained(
             source, config=config, trust_remote_code=False, local_files_only=local
         )
-    except Exception as error:  # whatever its checks raise
-        raise UserError(f"{source}/{_FILE} is no image processor of transformers ({complaint(error)}).") from error
+    except Exception as error:  # its checks may raise anything
+        raise UserError(f"{source}/{_FILE} is not an image processor of transformers ({complaint(error)}).") from error
     named = str(facts.get("image_processor_type") or type(found).__name__).removesuffix("Fast")
-    if not type(found).__name__.startswith(named):  # transformers takes the one of the model's kind then
-        raise UserError(f"{source}/{_FILE} names {named!r}, which is no image processor of transformers.")
+    if not type(found).__name__.startswith(named):  # transformers then takes the one of the model's kind
+        raise UserError(f"{source}/{_FILE} names {named!r}, which is not an image processor of transformers.")
     return ProcessorTransform(found)
 
 
@@ -166,15 +166,15 @@ def _has_processor(source: str) -> bool:
     try:
         hf_hub_download(source, _FILE)
     except (LocalEntryNotFoundError, GatedRepoError) as error:
-        raise _unreached(source) from error
+        raise _hub_error(source) from error
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
-        return False  # a folder that is gone is no name on the hub either
+        return False  # a folder that is gone is not a name on the hub either
     except HfHubHTTPError as error:
-        raise _unreached(source) from error
+        raise _hub_error(source) from error
     return True
 
 
-def _unreached(source: str) -> UserError:
+def _hub_error(source: str) -> UserError:
     return UserError(
         f"The hub could not be reached for the preprocessing of {source!r}; give the model as a local folder, "
         "or its input as input=vitscope.PixelInput(...)."
@@ -182,7 +182,7 @@ def _unreached(source: str) -> UserError:
 
 
 def _refuse_values(found: object, where: str, key: str = "", sized: bool = False) -> None:
-    """Refuse sizes that are no picture's, deviations of nothing, and words that are more than a name."""
+    """Refuse sizes that no picture can have, deviations of 0 or less, and types that are not plain names."""
     sized = sized or "size" in key
     if isinstance(found, dict):
         for name, value in cast("dict[str, object]", found).items():
@@ -192,21 +192,21 @@ def _refuse_values(found: object, where: str, key: str = "", sized: bool = False
             _refuse_values(value, where, key, sized)
     elif isinstance(found, str):
         if key.endswith("_type") and not found.isidentifier():
-            raise UserError(f"{where} has {key} = {found!r:.60}, which is no name of an image processor.")
+            raise UserError(f"{where} has {key} = {found!r:.60}, which is not the name of an image processor.")
     elif isinstance(found, int | float) and not isinstance(found, bool):
         wrong = (sized and not 1 <= found <= LARGEST) or (key == "image_std" and found <= 0) or abs(found) > 1e9
         if wrong:
-            raise UserError(f"{where} has {key} = {found}, which no picture can be given; save the processor again.")
+            raise UserError(f"{where} has {key} = {found}, which no picture can have; save the processor again.")
 
 
 def _shape(
     transform: ProcessorTransform, channels: int, source: str
 ) -> tuple[tuple[int, int, int] | None, Normalisation]:
-    """What the processor makes of a wide and of a tall picture, and how it normalises; None if not of such channels."""
+    """The shape that the processor gives any picture, and its normalisation; no shape if it refuses ``channels``."""
     mode = MODES.get(channels, "RGB")
     try:
         wide, tall = (tuple(transform(Image.new(mode, size)).shape) for size in ((96, 64), (64, 96)))
-    except Exception as error:  # whatever a processor raises
+    except Exception as error:  # a processor may raise anything
         if mode != "RGB":
             return None, _normalisation(transform, "RGB")
         raise UserError(
@@ -215,7 +215,7 @@ def _shape(
     if wide != tall or len(wide) != 3:
         raise UserError(
             f"The image processor of {source} gives inputs of shape {wide} for a wide picture and {tall} for "
-            "a tall one; a size that is the same for all pictures (a crop) is needed."
+            "a tall one; set a size that is the same for all pictures (a crop)."
         )
     return wide, _normalisation(transform, mode)
 
@@ -223,9 +223,9 @@ def _shape(
 def _normalisation(
     transform: ProcessorTransform, mode: str
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and deviation by channel, from what becomes of a black and a white picture; Nones where these are not flat.
+    """Mean and deviation by channel, measured with a black and a white picture; Nones if the results are not flat.
 
-    A processor has many switches (rescale, normalise, by what factor); the pictures show what they come to.
+    A processor has many switches (rescale, normalise, by what factor); the pictures show their combined effect.
     """
     black, white = (transform(Image.new(mode, (64, 64), colour)).double().flatten(1) for colour in ("black", "white"))
     scale = (white - black).mean(1)

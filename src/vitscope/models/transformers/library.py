@@ -39,8 +39,8 @@ class Transformers(AbstractLibrary):
     def create(cls, name: str, pretrained: bool, **options: object) -> nn.Module:
         """The model of this hub name or folder, in float32; the weights that a folder holds are always loaded.
 
-        The class is the one the configuration names. ViTMAE is made to hide no patches. Raises ``UserError`` where
-        the hub or the files cannot be reached, or where weights of the model are missing from them.
+        The class is the one the configuration names. ViTMAE is made to hide no patches. Raises ``UserError`` if the
+        hub or the files cannot be reached, or if weights of the model are missing from them.
         """
         if Path(name).is_dir():
             refuse_options("A saved folder", options)
@@ -63,19 +63,19 @@ class Transformers(AbstractLibrary):
 
     @classmethod
     def options(cls, size: Size) -> dict[str, object]:
-        """``num_labels``, ``num_channels``, and ``image_size``, which is a number if it is square."""
+        """``num_labels``, ``num_channels``, and ``image_size``, which is one number for a square."""
         image = size.image and (size.image[0] if size.image[0] == size.image[1] else size.image)
         given = {"num_labels": size.classes, "num_channels": size.channels, "image_size": image}
         return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
     def owns_folder(cls, config: dict[str, object]) -> bool:
-        """Whether it is transformers' own: its ``config.json`` names a ``model_type``."""
+        """Whether its ``config.json`` names a ``model_type``, as transformers' own do."""
         return "model_type" in config
 
     @classmethod
     def from_folder(cls, folder: Folder) -> Restored:
-        """Made again by :func:`transformers_from_folder`."""
+        """The model that :func:`transformers_from_folder` rebuilds."""
         return transformers_from_folder(folder)
 
     @classmethod
@@ -97,9 +97,9 @@ class Transformers(AbstractLibrary):
 
     @classmethod
     def load_weights(cls, module: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-        """The module with these weights if they have its names; else a new one of an earlier version's names.
+        """The module with these weights if they have its names; else a new one, loaded by names of earlier versions.
 
-        Raises ``UserError`` for names of an earlier version if the module is not as its configuration makes it.
+        Raises ``UserError`` for names of an earlier version if the module was changed from its configuration.
         """
         module, left = _with_names(module, state)
         if left:
@@ -108,7 +108,7 @@ class Transformers(AbstractLibrary):
 
     @classmethod
     def load_saved(cls, module: nn.Module, state: dict[str, Tensor]) -> Restored:
-        """The same; of a model of images and texts, its vision tower has no part for the weights of texts."""
+        """As ``load_weights``, but leaves out weights without a part, as a vision tower has none for texts."""
         module, left = _with_names(module, state)
         few = f"{len(left)} of the weights ({', '.join(left[:3])})"
         said = f"{type(module).__name__} has no part for {few}, which are left out."
@@ -116,21 +116,21 @@ class Transformers(AbstractLibrary):
 
 
 def _with_names(module: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module with these weights, and those left over; made anew for names of an earlier version."""
+    """The module with these weights, and the names left over; a new module for names of an earlier version."""
     model = cast(PreTrainedModel, module)
     if state.keys() == model.state_dict().keys() or not _is_as_made(model):
         return load_strictly(model, state), ()
     again, left = with_weights(type(model), model.config, state)
-    again.config.name_or_path = model.config.name_or_path  # where its processor lies; loading from a state forgets it
+    again.config.name_or_path = model.config.name_or_path  # where its processor is; loading from a state drops it
     return again, left
 
 
 def _is_as_made(model: PreTrainedModel) -> bool:
-    """Whether the module is what its class makes of its configuration: no part replaced, no hook, no other forward."""
+    """Whether the module is as its class builds it from its configuration: no replaced part, hook or forward."""
     try:
         with torch.device("meta"):
             plain = type(model)(model.config)
-    except Exception:  # a class of one's own may take other arguments
+    except Exception:  # a user's class may take other arguments
         return False
     own, made = ({name: type(part) for name, part in one.named_modules()} for one in (model, plain))
     own, made = ({name: own[name] for name in own if not name.startswith("pooler")} for own in (own, made))

@@ -24,8 +24,8 @@ from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit, Place, Res
 class ShiftedWindowAttention(AbstractAttentionUnit):
     """The attention half of a ``SwinLayer``: norm, padding, cyclic shift, windows, and all of it back.
 
-    Windows are not shifted where one side of the grid is a single window, as upstream. Padding is projected like
-    any token and takes part as keys, as upstream; its slots are marked -1.
+    Windows are not shifted if one side of the grid is a single window, as upstream. Padding is projected like any
+    token and takes part as keys, as upstream; its slots are marked -1.
     """
 
     layer: SwinLayer
@@ -61,10 +61,10 @@ class ShiftedWindowAttention(AbstractAttentionUnit):
         return self.layer.attention.o_proj(context.transpose(2, 3).flatten(3).flatten(0, 1))
 
     def finish(self, stream: Stream, branch: Tensor) -> Stream:
-        """Windows put together, shifted back, padding cut off; the residual sum."""
+        """The residual sum, after windows are merged, shifted back and cut free of padding."""
         layer, (height, width) = self.layer, stream.grid
         windows = layer.dropout(branch).unflatten(1, (self._window, self._window))
-        padded = cast(Tensor, window_reverse(windows, self._window, *self._padded(stream.grid)))
+        padded = cast(Tensor, window_reverse(windows, self._window, *self._padded_size(stream.grid)))
         whole = layer.cyclic_shift(padded, reverse=True) if self._shifts(stream.grid) else padded
         cut = whole[:, :height, :width].flatten(1, 2)
         return stream.with_values(stream.values + layer.drop_path(cut))
@@ -83,7 +83,7 @@ class ShiftedWindowAttention(AbstractAttentionUnit):
     def _shifts(self, grid: tuple[int, int]) -> bool:
         return min(grid) > self._window
 
-    def _padded(self, grid: tuple[int, int]) -> tuple[int, int]:
+    def _padded_size(self, grid: tuple[int, int]) -> tuple[int, int]:
         return -(-grid[0] // self._window) * self._window, -(-grid[1] // self._window) * self._window
 
     def _partition(self, values: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class ShiftedWindowAttention(AbstractAttentionUnit):
         bias = self.layer.attention.relative_position_bias()[None]
         if not self._shifts(stream.grid):
             return bias
-        values, (height, width) = stream.values, self._padded(stream.grid)
+        values, (height, width) = stream.values, self._padded_size(stream.grid)
         mask = self.layer.get_attn_mask(height, width, dtype=values.dtype, device=values.device)
         return bias if mask is None else bias + mask[None, :, None]
 
@@ -140,7 +140,7 @@ class SwinAdapter(AbstractAdapter):
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        """Shifted windows, a grid that is no multiple of the window, odd merging, absolute positions, bare."""
+        """Shifted windows, a grid that is not a multiple of the window, odd merging, absolute positions, bare."""
 
         def config(image_size: int, window: int, depths: tuple[int, ...], absolute: bool) -> SwinConfig:
             return SwinConfig(
@@ -188,8 +188,8 @@ def _block_units(layer: SwinLayer, name: str, stage: int, block: int) -> Iterato
 
 
 def _merging(merge: nn.Module) -> Callable[[Stream], Stream]:
-    def merged(stream: Stream) -> Stream:
+    def merge_patches(stream: Stream) -> Stream:
         height, width = stream.grid
         return token_stream(merge(stream.values, stream.grid), ((height + 1) // 2, (width + 1) // 2))
 
-    return merged
+    return merge_patches

@@ -14,7 +14,7 @@ from vitscope.models.transformers.block import block_units, patch_grid
 
 
 def natural_order(images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The ``noise`` that leaves patches in their order: it is sorted upstream to shuffle them."""
+    """The ``noise`` that leaves patches in their order: upstream sorts it to shuffle them."""
     count = grid[0] * grid[1]
     return torch.arange(count, device=images.device, dtype=images.dtype).expand(images.shape[0], count)
 

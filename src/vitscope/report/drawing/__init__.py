@@ -1,4 +1,4 @@
-"""How a quantity is drawn, by its axes: once for the page (plotly), once for a paper (matplotlib)."""
+"""How a quantity is drawn, depending on its axes: for the page (plotly) and for a paper (matplotlib)."""
 
 from vitscope.report.drawing.choice import drawings
 from vitscope.report.drawing.drawing import AbstractDrawing

@@ -1,4 +1,4 @@
-"""Which drawing a quantity gets: its axes decide, never its name."""
+"""Choose the drawing of a quantity: its axes decide, never its name."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +37,7 @@ from vitscope.report.strip import Strip
 
 MOST_MULTIPLES = 12
 _FEW_MULTIPLES = 3
-"""With more than these, a quantity over depth has a map for each, and no curves beside it."""
+"""With more slices than these, a quantity over depth has a map for each, without curves."""
 _MOST_LINES = 8
 _DOTS = ("head", "lesion_head", *SAMPLES)
 
@@ -45,13 +45,13 @@ _DOTS = ("head", "lesion_head", *SAMPLES)
 def drawings(quantities: Sequence[MeasuredQuantity], strip: Strip) -> tuple[tuple[AbstractDrawing, ...], ...]:
     """The drawings of a diagnostic's quantities, in groups that belong together; numbers without an axis have none.
 
-    An axis over units (``layer``, or one with units' kinds beside it, such as ``lesion``) lies along the strip.
-    ``layer``: a line; another axis over units: stems. With ``head``, ``minibatch`` or ``rank``: dots over depth; with a
-    few names: lines; with numbers: a heat map and the curves. Two directions: contours and a surface. ``minibatch``
-    and ``rank``: a distribution. Rows and columns of pictures: all of them beside one another, those of an example in a
-    row. One other axis: lines, the quantities of one axis and unit in one figure, but each
-    of a study's by itself. Numbers and a few names: a line for each name. Any other two: a heat map. Three axes and
-    more: one drawing for each of the first dozen entries of one of them.
+    An axis over units (``layer``, or one with the units' kinds, such as ``lesion``) lies along the strip. ``layer``: a
+    line; another axis over units: stems. With ``head``, ``minibatch`` or ``rank``: dots over depth; with a few names:
+    lines; with numbers: a heat map and curves. Two directions: contours and a surface. ``minibatch`` and ``rank``: a
+    distribution. Rows and columns of pictures: all pictures together, those of an example in a row. One other axis:
+    lines, with all quantities of the same axis and unit in one figure, except that a study's have one each. Numbers and
+    a few names: a line for each name. Any other two axes: a heat map. Three or more axes: one drawing for each of the
+    first dozen entries of one of them.
     """
     groups: list[tuple[AbstractDrawing, ...]] = []
     drawn: set[str] = set()
@@ -128,7 +128,7 @@ def _is_distribution(quantity: MeasuredQuantity) -> bool:
 
 
 def _companions(quantity: MeasuredQuantity, quantities: Sequence[MeasuredQuantity]) -> tuple[MeasuredQuantity, ...]:
-    """Those of the same single axis and unit, or of the same distribution; each of a study's is by itself."""
+    """The quantities of the same single axis and unit, or of the same distribution; a study's are drawn alone."""
     if is_picture(quantity.mean):
         return tuple(one for one in quantities if is_picture(one.mean) and one.dims[0] == quantity.dims[0])
     if (len(quantity.dims) > 1 and not _is_distribution(quantity)) or quantity.intact is not None:
@@ -140,7 +140,7 @@ def _companions(quantity: MeasuredQuantity, quantities: Sequence[MeasuredQuantit
 
 
 def _multiples(quantity: MeasuredQuantity, strip: Strip) -> tuple[AbstractDrawing, ...]:
-    """Small multiples along one axis, or along several where four are too many, which share their scale."""
+    """Small multiples along one of three axes, or along several of four or more; they share their scale."""
     sliced = _axes_to_slice(quantity)
     chosen = _slices(quantity, sliced)
     drawn = [_draw((one,), strip) for one in chosen]
@@ -150,9 +150,9 @@ def _multiples(quantity: MeasuredQuantity, strip: Strip) -> tuple[AbstractDrawin
 
 
 def _axes_to_slice(quantity: MeasuredQuantity) -> tuple[str, ...]:
-    """The axes along which a quantity of three and more is cut, so that two are left.
+    """The axes along which a quantity of three or more axes is cut, so that two are left.
 
-    Names before numbers, short axes before long ones, ``run`` late; directions and axes over units stay.
+    Names are cut before numbers, short axes before long ones, ``run`` late; directions and axes over units stay.
     """
 
     def rank(dim: str) -> tuple[bool, bool, bool, int]:
@@ -163,7 +163,7 @@ def _axes_to_slice(quantity: MeasuredQuantity) -> tuple[str, ...]:
 
 
 def _slices(quantity: MeasuredQuantity, sliced: tuple[str, ...]) -> list[MeasuredQuantity]:
-    """One quantity of two axes for each of the first dozen of their entries."""
+    """One quantity over the other axes for each of the first dozen entries of the sliced axes."""
     numbers = product(*(range(quantity.mean.sizes[dim]) for dim in sliced))
     low, high = _limits(quantity)
     found: list[MeasuredQuantity] = []
@@ -187,7 +187,7 @@ def _slices(quantity: MeasuredQuantity, sliced: tuple[str, ...]) -> list[Measure
 
 
 def _intact(quantity: MeasuredQuantity, at: dict[str, int]) -> MeasuredQuantity | None:
-    """The intact model's quantity at the same entries, as far as it has these axes."""
+    """The intact model's quantity at the same entries of the axes that it has."""
     intact = quantity.intact
     if intact is None:
         return None

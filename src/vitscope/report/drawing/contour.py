@@ -1,4 +1,4 @@
-"""A landscape seen from above: contours over two directions, the model as it is in the middle."""
+"""A landscape seen from above: contours over two directions, with the unchanged model in the middle."""
 
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, axis_title, places
 from vitscope.report.colour import LIGHT, STOPS, scale, token
@@ -17,7 +18,7 @@ from vitscope.report.drawing.drawing import (
     AbstractDrawing,
     axis_words,
     below_bar,
-    beside,
+    break_axis_words,
     colours_of,
     figure,
     hover,
@@ -28,14 +29,14 @@ from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.number import plain, with_unit
 
 _SIDE = 390
-"""Pixels: the height of a map and of a surface."""
+"""Height of the map in pixels."""
 _LEVELS = 14
 _LONGEST_NAME = 28
 
 
 @dataclass(frozen=True)
 class HeightGrid:
-    """A quantity over two directions: rows go up along the second; ``heights`` are what colours show."""
+    """A quantity over two directions; rows run along the second. Colours show the ``heights``."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -45,12 +46,12 @@ class HeightGrid:
 
     @property
     def heights(self) -> NDArray[np.float64]:
-        """The values, or their decimal logarithms where they span decades."""
+        """The values, or their decimal logarithms if they span decades."""
         return np.log10(self.mean) if self.decades else self.mean
 
     @property
     def ticks(self) -> dict[str, object]:
-        """Of a colour bar or vertical axis over :attr:`heights`."""
+        """Ticks of a colour bar or vertical axis over :attr:`heights`."""
         if not self.decades:
             return {"nticks": 5}
         low, high = np.nanmin(self.heights), np.nanmax(self.heights)
@@ -75,56 +76,56 @@ def grid(quantity: MeasuredQuantity) -> HeightGrid:
 
 
 def direction(quantity: MeasuredQuantity, dim: str) -> str:
-    """A direction's name, short enough to stand beside the map."""
+    """A direction's name, short enough for an axis of the map."""
     name = axis_title(quantity.mean, dim)
     return name if len(name) <= _LONGEST_NAME else f"{dim} direction"
 
 
 def uncertainty(quantity: MeasuredQuantity) -> str:
-    """How large the standard errors are, in a sentence; empty where there are none."""
+    """How large the standard errors are, in a sentence; empty if there are none."""
     errors = quantity.error.values[np.isfinite(quantity.error.values)]
     if not errors.size or not errors.max() > 0:
         return ""
     low, high = (with_unit(plain(float(value)), quantity.unit) for value in (errors.min(), errors.max()))
-    return f" Standard errors: from {low} to {high}; pointing at a place tells its own."
+    return f" Standard errors: from {low} to {high}; point at a place to see its own."
 
 
 @final
 @dataclass(frozen=True)
 class Contour(AbstractDrawing):
-    """Axes: two directions, ``first`` across and ``second`` up."""
+    """Axes: two directions, ``first`` horizontal and ``second`` vertical."""
 
     @property
+    @override
     def name(self) -> str:
-        """There is a surface of the same quantity."""
         return "contour"
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is not."""
         return False
 
     @property
+    @override
     def height(self) -> int:
-        """Nearly square."""
         return _SIDE
 
     @property
+    @override
     def square(self) -> bool:
-        """It is."""
         return True
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Contours, cross, colours, errors."""
         quantity = self.quantities[0]
         decades = " on a logarithmic scale" if grid(quantity).decades else ""
         across, up = (axis_name(quantity.mean, dim) for dim in quantity.dims)
-        axes = f"Across: {across}. Up: {up}. Cross: the model as it is."
+        axes = f"Horizontal: {across}. Vertical: {up}. Cross: the unchanged model."
         return f"{axes} Colour: the mean{decades}.{uncertainty(quantity)}"
 
     def interactive(self) -> go.Figure:
-        """The map, its centre and its colour bar."""
+        """The contour map with its centre and its colour bar."""
         quantity, seen = self.quantities[0], grid(self.quantities[0])
         across, up = quantity.dims
         name = _name(quantity, seen)
@@ -149,8 +150,8 @@ class Contour(AbstractDrawing):
         shown = figure([contours, _centre()], horizontal, vertical, axis_words(self.quantities))
         return shown.update_layout(hovermode="closest", **({} if quantity.repeats else below_bar(shown)))
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         quantity, seen = self.quantities[0], grid(self.quantities[0])
         name = _name(quantity, seen)
         colours = LinearSegmentedColormap.from_list(name, [LIGHT[f"{name}-{stop}"] for stop in STOPS])
@@ -160,7 +161,7 @@ class Contour(AbstractDrawing):
         axes.contour(seen.x, seen.y, seen.heights, _LEVELS, colors=LIGHT["soft"], linewidths=0.3, linestyles="solid")
         axes.plot([0], [0], marker="+", color=LIGHT["ink"], markersize=6)
         if axes.figure:
-            bar = axes.figure.colorbar(filled, ax=axes, pad=0.02, aspect=30, label=beside(self.quantities))
+            bar = axes.figure.colorbar(filled, ax=axes, pad=0.02, aspect=30, label=break_axis_words(self.quantities))
             bar.outline.set_linewidth(0)  # pyright: ignore[reportCallIssue]
             if "tickvals" in seen.ticks:
                 bar.set_ticks(seen.ticks["tickvals"], labels=seen.ticks["ticktext"])  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Quantities over one axis that is not depth: lines with their errors; a distribution over the axis as bars."""
+"""Quantities over one axis that is not depth: lines with errors, and bars for a distribution over the axis."""
 
 from dataclasses import dataclass
 from html import escape
@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, entries, is_categorical, is_logarithmic, places
 from vitscope.report.colour import LIGHT, token
@@ -27,38 +28,38 @@ from vitscope.report.drawing.series import legend_layout
 from vitscope.report.measured import MeasuredQuantity
 
 _PROBABILITIES = ("confidence_bin",)
-"""Axes that are themselves probabilities: a pure number over them is compared with the diagonal."""
+"""Axes of probabilities: a pure number over them is compared with the diagonal."""
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 _MARKERS = ("o", "s", "D", "^")
 _MOST_MARKERS = 40
 _LOWEST = 1e-6
-"""Of the largest value of a long curve: what is below is cut, so that a logarithmic axis shows the rest."""
+"""Share of a long curve's peak below which the curve is cut, so that a logarithmic axis shows the rest."""
 _DECADES = 1e3
 
 
 @final
 @dataclass(frozen=True)
 class CoordinateLines(AbstractDrawing):
-    """Axes: any one but depth, the same for all the quantities, which have the same unit."""
+    """Axes: any one except depth. All quantities have the same axis and unit."""
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantities."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is not."""
         return False
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Lines, bars, diagonal, predictions."""
         bars = " Bars: shares, which add up to 1." if any(map(_is_distribution, self.quantities)) else ""
-        diagonal = " Dashed: where value and axis agree." if self._has_diagonal else ""
+        diagonal = " Dashed: the diagonal, on which value and axis agree." if self._has_diagonal else ""
         against = " Dashed: the intact model." if self._against else ""
         if self._long:
-            cut = f" Below {_LOWEST:g} of its peak a curve is cut." if self._cut else ""
+            cut = f" A curve is cut off below {_LOWEST:g} of its peak." if self._cut else ""
             return f"A curve: the mean.{cut}{bars}{diagonal}{against}"
         drawn = "Hollow" if self._mode == "markers" else "Dashed, without markers"
         theory = f" {drawn}: predicted." if any(one.is_predicted for one in self.quantities) else ""
@@ -78,12 +79,12 @@ class CoordinateLines(AbstractDrawing):
 
     @property
     def _long(self) -> bool:
-        """Whether the points are too many for markers."""
+        """Whether there are too many points for markers."""
         return self.quantities[0].mean.size > _MOST_MARKERS
 
     @property
     def _cut(self) -> bool:
-        """Whether long curves that are nowhere negative fall over decades, so that they need a logarithmic axis."""
+        """Whether long, non-negative curves fall over decades and need a logarithmic axis."""
         values = np.concatenate([quantity.mean.values for quantity in self.quantities])
         finite = values[np.isfinite(values)]
         falls = finite.max() > _DECADES * max(float(np.median(finite)), 1e-300)
@@ -145,24 +146,24 @@ class CoordinateLines(AbstractDrawing):
         }
 
     def _bare(self, quantity: MeasuredQuantity) -> bool:
-        """Whether it is a prediction between whose points a line can be drawn, which then needs no markers."""
+        """Whether it is a prediction drawn as a line, which needs no markers."""
         return quantity.is_predicted and quantity.mean.size > 1 and self._mode != "markers"
 
     @property
     def _mode(self) -> str:
-        """Names have nothing between them; many points are a curve."""
+        """Markers only between names, which have nothing between them; a line only for many points; else both."""
         values = self.quantities[0].mean
         if is_categorical(values, self._axis) and not values[self._axis].attrs.get("ordered", False):
             return "markers"
         return "lines" if self._long else "lines+markers"
 
     def _gaps(self) -> list[tuple[float, str]]:
-        """Where a value is missing of which it is known why, and why."""
+        """The places of values that are missing for a known reason, and the reason."""
         lacking = [one for one in self.quantities if one.missing]
         return [(float(at), one.missing) for one in lacking for at in _places(one)[np.isnan(one.mean.values)]]
 
     def _notes(self) -> list[dict[str, object]]:
-        """The same as notes at the top of the figure, a word a line."""
+        """The gaps as notes at the top of the figure, one word per line."""
         log = is_logarithmic(self.quantities[0].mean, self._axis)
         top = {"y": 1, "yref": "paper", "yanchor": "top", "showarrow": False, "font": {"size": 11}}
         return [
@@ -183,8 +184,8 @@ class CoordinateLines(AbstractDrawing):
             for at, mean, error, count in zip(*parts, strict=True)
         ]
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         lines = [quantity for quantity in self.quantities if not _is_distribution(quantity)]
         for quantity in self.quantities:
             if _is_distribution(quantity):
@@ -217,7 +218,7 @@ class CoordinateLines(AbstractDrawing):
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0.1, labelspacing=0.25)
 
     def _paint(self, quantity: MeasuredQuantity, place: int) -> dict[str, Any]:
-        """Marker and line for matplotlib."""
+        """Marker and line style for matplotlib."""
         marker = "" if self._long or self._bare(quantity) else _MARKERS[place % 4]
         line = "none" if self._mode == "markers" else "--" if quantity.is_predicted else "-"
         return {"marker": marker, "linestyle": line, "markerfacecolor": "white" if quantity.is_predicted else None}

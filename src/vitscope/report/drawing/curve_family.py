@@ -1,4 +1,4 @@
-"""One curve a layer over another axis, the colour telling the depth."""
+"""One curve per layer over another axis, coloured by depth."""
 
 from dataclasses import dataclass
 from typing import final
@@ -6,6 +6,7 @@ from typing import final
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, entries, places
 from vitscope.report.colour import LIGHT, token
@@ -22,33 +23,33 @@ from vitscope.report.drawing.drawing import (
 from vitscope.report.strip import Strip
 
 _FAINTEST = 25
-"""Of the ramp's percent: the first curve must still be seen."""
+"""Place of the first curve on the colour ramp, in percent: it must still be visible."""
 
 
 @final
 @dataclass(frozen=True)
 class CurveFamily(AbstractDrawing):
-    """Axes: ``layer`` and one more with an order, such as ``frequency``."""
+    """Axes: ``layer`` and another one with an order, such as ``frequency``."""
 
     strip: Strip
 
     @property
+    @override
     def name(self) -> str:
-        """There is a map of the same quantity."""
         return "curves"
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """Depth is its colour."""
         return False
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Curves."""
-        return "A curve: one unit; the fainter it is, the nearer to the stem."
+        return "A curve: one unit; fainter curves are nearer to the stem."
 
     def interactive(self) -> go.Figure:
-        """The curves; each carries its layer, by which the page marks the unit elsewhere."""
+        """The curves; each carries its layer, so that the page can mark the unit elsewhere."""
         quantity = self.quantities[0]
         other = next(dim for dim in quantity.dims if dim != "layer")
         mean, error, count = (p.transpose("layer", other) for p in (quantity.mean, quantity.error, quantity.count))
@@ -74,8 +75,8 @@ class CurveFamily(AbstractDrawing):
         shown = figure(curves, below, upright, axis_words(self.quantities))
         return shown.update_layout(hovermode="closest")
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         quantity = self.quantities[0]
         other = next(dim for dim in quantity.dims if dim != "layer")
         mean = quantity.mean.transpose("layer", other)

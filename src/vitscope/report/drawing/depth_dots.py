@@ -1,4 +1,4 @@
-"""Several values a unit, such as one a head: a dot for each over depth, and a line through each unit's mean."""
+"""Several values per unit, such as one per head: a dot for each over depth, and a line through the units' means."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import LIGHT, kind_tokens, token
@@ -28,29 +29,29 @@ from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.strip import Strip
 
 _SPREAD = 0.6
-"""How much of a unit's width its heads are spread over, so that equal values do not hide one another."""
+"""Share of a unit's width over which its dots are spread, so that equal values do not hide one another."""
 
 
 @final
 @dataclass(frozen=True)
 class DepthDots(AbstractDrawing):
-    """Axes: ``layer`` and ``head``, or ``minibatch`` and ``rank``; what a unit does not have is NaN, and has no dot."""
+    """Axes: ``layer`` with ``head``, or with ``minibatch`` and ``rank``; NaN, for what a unit lacks, has no dot."""
 
     strip: Strip
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantity."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is."""
         return True
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Dots, line."""
         others = [axis_name(self._values[0], dim) for dim in self.quantities[0].dims if dim != "layer"]
         what = " and ".join(f"one {other}" for other in others)
         against = " Dashed: the intact model." if reference(self.quantities[0]) else ""
@@ -62,8 +63,8 @@ class DepthDots(AbstractDrawing):
         quantity = self.quantities[0]
         return tuple(part.transpose("layer", ...) for part in (quantity.mean, quantity.error, quantity.count))
 
+    @override
     def interactive(self) -> go.Figure:
-        """Dots and line."""
         quantity = self.quantities[0]
         layers = self._values[0]["layer"].values.astype(np.float64)
         means = _flat(self._values[0])
@@ -118,8 +119,8 @@ class DepthDots(AbstractDrawing):
             "hovertemplate": "%{text}<extra></extra>",
         }
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         layers, means = self._values[0]["layer"].values.astype(np.float64), _flat(self._values[0])
         against = reference(self.quantities[0])
         if against:
@@ -138,21 +139,21 @@ def _flat(values: xr.DataArray) -> NDArray[np.float64]:
 
 
 def _names(values: xr.DataArray) -> list[str]:
-    """What each column of :func:`_flat` is."""
+    """The names of the columns of :func:`_flat`."""
     others = [str(dim) for dim in values.dims if dim != "layer"]
     axis_words = ([f"{axis_name(values, dim)} {entry}" for entry in entries(values, dim)] for dim in others)
     return [", ".join(parts) for parts in product(*axis_words)]
 
 
 def _across(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of each row's known entries, NaN for a row without any."""
+    """The mean of each row's known entries; NaN for a row without any."""
     known = np.isfinite(means)
     counts = known.sum(axis=1)
     return np.where(counts > 0, np.where(known, means, 0.0).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 def _places(layers: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where the known entries' dots stand: a unit's heads side by side within its width."""
+    """The horizontal positions of the known entries: a unit's heads side by side within its width."""
     known = np.isfinite(means)
     counts = known.sum(axis=1, keepdims=True)
     rank = np.cumsum(known, axis=1) - 0.5

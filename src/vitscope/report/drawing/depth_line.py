@@ -1,4 +1,4 @@
-"""One value a layer: a line over depth with its standard-error band, the points coloured by the unit's kind."""
+"""One value per layer: a line over depth with a standard-error band and points in the colours of the units."""
 
 from dataclasses import dataclass
 from typing import final
@@ -6,6 +6,7 @@ from typing import final
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
+from typing_extensions import override
 
 from vitscope.report.colour import LIGHT, kind_tokens, token
 from vitscope.report.drawing.drawing import (
@@ -31,22 +32,22 @@ class DepthLine(AbstractDrawing):
     strip: Strip
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantity."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is."""
         return True
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Points, line, band."""
         return "A point: the mean at a unit, in the unit's colour. Band: ± 1 standard error."
 
+    @override
     def interactive(self) -> go.Figure:
-        """Band, line and points."""
         quantity = self.quantities[0]
         x = quantity.mean["layer"].values.astype(np.float64)
         mean, error, count = (
@@ -77,8 +78,8 @@ class DepthLine(AbstractDrawing):
         shown.update_layout(hovermode="x", shapes=self.strip.shapes())
         return shown.add_annotation(axis_note(self.strip.division))
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         quantity = self.quantities[0]
         x, mean, error = quantity.mean["layer"].values, quantity.mean.values, np.nan_to_num(quantity.error.values)
         known = np.isfinite(mean)

@@ -6,6 +6,7 @@ from typing import final
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name
 from vitscope.report.drawing.drawing import (
@@ -25,18 +26,18 @@ from vitscope.report.strip import Strip
 @final
 @dataclass(frozen=True)
 class DepthLines(AbstractDrawing):
-    """Axes: ``layer`` and one more of names, such as ``ranking`` or ``run``."""
+    """Axes: ``layer`` and one of names, such as ``ranking`` or ``run``."""
 
     strip: Strip
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantity."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is."""
         return True
 
     @property
@@ -44,8 +45,8 @@ class DepthLines(AbstractDrawing):
         return next(dim for dim in self.quantities[0].dims if dim != "layer")
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Lines, errors."""
         return f"Lines: {axis_name(self.quantities[0].mean, self._category)}. Errors: ± 1 standard error."
 
     @property
@@ -54,8 +55,8 @@ class DepthLines(AbstractDrawing):
         layers = quantity.mean["layer"].values.astype(np.float64)
         return split(quantity, self._category, "layer", layers, [self.strip.describe(int(i)) for i in layers])
 
+    @override
     def interactive(self) -> go.Figure:
-        """Bands and lines."""
         quantity, series = self.quantities[0], self._series
         against = reference(quantity)
         lowest = np.concatenate([one.mean - one.spread for one in series])
@@ -72,8 +73,8 @@ class DepthLines(AbstractDrawing):
         )
         return shown.add_annotation(axis_note(self.strip.division))
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         series, against = self._series, reference(self.quantities[0])
         if against:
             against.paint(axes)

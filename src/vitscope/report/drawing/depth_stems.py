@@ -1,4 +1,4 @@
-"""One value for each unit that was touched by itself: a stem over depth, from what is to be compared with."""
+"""One value for each unit that was changed on its own: a stem over depth, from the reference value."""
 
 from dataclasses import dataclass
 from typing import final
@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name
 from vitscope.report.colour import LIGHT, kind_tokens, token
@@ -28,32 +29,32 @@ from vitscope.report.strip import Strip
 @final
 @dataclass(frozen=True)
 class DepthStems(AbstractDrawing):
-    """Axes: one over units that is not ``layer``, such as ``lesion``. A unit that was not touched has no stem.
+    """Axes: one over units that is not ``layer``, such as ``lesion``. A unit that was not changed has no stem.
 
-    The entries are not a course through the model, so no line joins them.
+    The entries are not a path through the model, so no line joins them.
     """
 
     strip: Strip
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantity."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is."""
         return True
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Points, whiskers, stems."""
         quantity = self.quantities[0]
         what = "change" if quantity.is_change else "mean"
         stems = " Dashed: the intact model." if reference(quantity) else ""
         return (
-            f"A point: the {what} for one {axis_name(quantity.mean, 'layer')}, in the unit's colour, at its place; "
-            f"none where nothing was done. Whisker: ± 1 standard error.{stems}"
+            f"A point: the {what} for one {axis_name(quantity.mean, 'layer')}, in the unit's colour; units that were "
+            f"not changed have none. Whisker: ± 1 standard error.{stems}"
         )
 
     @property
@@ -63,7 +64,7 @@ class DepthStems(AbstractDrawing):
         return tuple(part.values.astype(np.float64)[np.isfinite(quantity.mean.values)] for part in parts)
 
     def interactive(self) -> go.Figure:
-        """The reference, the stems from it, the points."""
+        """The reference line, the stems from it, and the points."""
         quantity = self.quantities[0]
         x, mean, error, count = self._parts
         against = reference(quantity)
@@ -101,8 +102,8 @@ class DepthStems(AbstractDrawing):
         return {"type": "scatter", "x": numbers(at), "y": numbers(up), "mode": "lines", "line": line,
                 "hoverinfo": "skip", "cliponaxis": False}  # fmt: skip
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         x, mean, error, _ = self._parts
         against = reference(self.quantities[0])
         if against:

@@ -1,4 +1,4 @@
-"""Many values of one kind pooled: how they are spread, each of them a stroke, negative and positive told apart."""
+"""Many values of one kind: their distribution, with a stroke for each, in two colours for the two signs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import LIGHT, token
@@ -18,33 +19,33 @@ from vitscope.report.number import amount, plain
 
 _BINS = 36
 _ROW, _MARGINS = 118, 84
-"""Pixels: a quantity's strip, and what is above and below all strips."""
+"""Heights in pixels: a quantity's strip, and the margins above and below all strips."""
 _TALLEST, _RUG = 0.58, -0.08
-"""Of a row: the highest bar, and where the strokes are."""
+"""In units of a strip's height: the highest bar, and the place of the strokes."""
 _SPAN = 50.0
 _SIGNS = (("negative", "series-1"), ("positive", "series-0"))
 
 
 @dataclass(frozen=True)
 class Warp:
-    """The horizontal axis: plain, or logarithmic on both sides beyond ``threshold`` and linear within it."""
+    """The horizontal axis: linear, or linear within ``threshold`` of zero and logarithmic beyond, on both sides."""
 
     threshold: float | None
 
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where values stand."""
+        """The positions of values."""
         if self.threshold is None:
             return values
         return np.sign(values) * np.log10(1 + np.abs(values) / self.threshold)
 
     def back(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The values that stand there."""
+        """The values at positions."""
         if self.threshold is None:
             return at
         return np.sign(at) * self.threshold * (10.0 ** np.abs(at) - 1)
 
     def ticks(self, values: NDArray[np.float64]) -> list[float]:
-        """Powers of ten on either side of zero, at most some nine."""
+        """Powers of ten on either side of zero, about nine at most."""
         if self.threshold is None:
             return []
         top = int(np.floor(np.log10(np.abs(values).max())))
@@ -56,7 +57,7 @@ class Warp:
 
 
 def warp(values: NDArray[np.float64]) -> Warp:
-    """Plain unless the larger half of the values spans more than a factor of 50."""
+    """The axis for these values: linear unless the upper 90 % of their sizes span more than a factor of 50."""
     sizes = np.abs(values[values != 0])
     if sizes.size < 2 or sizes.max() <= _SPAN * np.quantile(sizes, 0.1):
         return Warp(None)
@@ -67,33 +68,33 @@ def warp(values: NDArray[np.float64]) -> Warp:
 @final
 @dataclass(frozen=True)
 class Distribution(AbstractDrawing):
-    """Axes: ``minibatch``, and ``rank`` perhaps. One strip for each quantity, above one another on one axis."""
+    """Axes: ``minibatch``, and perhaps ``rank``. One strip per quantity, above one another on a shared axis."""
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantities."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is not."""
         return False
 
     @property
+    @override
     def height(self) -> int:
-        """So much for each strip."""
         return _ROW * len(self.quantities) + _MARGINS
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Bars, strokes, signs."""
         axis = "" if self._warp.threshold is None else " The axis is logarithmic on both sides of zero."
         labels = _labels(self.quantities)
         axis_words = labels if len(labels) > 1 else [""]
         shares = ", ".join(_signs(quantity, name) for quantity, name in zip(self.quantities, axis_words, strict=True))
         beside = {str(quantity.error.attrs.get("long_name", "standard error")) for quantity in self.quantities}
-        error = f" Behind ±: its {' or '.join(sorted(beside))}." if any(map(_has_errors, self.quantities)) else ""
-        return f"A stroke: one value.{error} Bars: how many lie there. Negative: {shares}.{axis}"
+        error = f" After ±: its {' or '.join(sorted(beside))}." if any(map(_has_errors, self.quantities)) else ""
+        return f"A stroke: one value.{error} Bars: how many values lie there. Negative: {shares}.{axis}"
 
     @property
     def _warp(self) -> Warp:
@@ -104,17 +105,17 @@ class Distribution(AbstractDrawing):
         return np.concatenate([_known_values(quantity.mean.values) for quantity in self.quantities])
 
     def _edges(self) -> NDArray[np.float64]:
-        """Of the bars, on the warped axis; one of them at zero, so that no bar holds both signs."""
+        """The edges of the bars on the warped axis; one edge is at zero, so that no bar holds both signs."""
         at = self._warp(self._all)
         low, high = min(float(at.min()), 0.0), max(float(at.max()), 0.0)
         if float(at.min()) > 0.5 * high or float(at.max()) < 0.5 * low:
-            low, high = float(at.min()), float(at.max())  # zero is far off
+            low, high = float(at.min()), float(at.max())  # zero is far away
         width = (high - low) / _BINS or 1.0
         start, stop = int(np.floor(low / width + 1e-9)), int(np.ceil(high / width - 1e-9))
         return np.arange(start, max(stop, start + 1) + 1, dtype=np.float64) * width
 
     def interactive(self) -> go.Figure:
-        """The strips from top to bottom."""
+        """The strips, the first quantity on top."""
         edges, change = self._edges(), self._warp
         rows = list(enumerate(reversed(self.quantities)))
         traces = [trace for row, quantity in rows for trace in self._strip(row, quantity, edges)]
@@ -157,8 +158,8 @@ class Distribution(AbstractDrawing):
             ]  # fmt: skip
         return traces
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         edges, change = self._edges(), self._warp
         for row, quantity in enumerate(reversed(self.quantities)):
             values, _ = _describe_values(quantity)
@@ -190,7 +191,7 @@ def _known_values(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _describe_values(quantity: MeasuredQuantity) -> tuple[NDArray[np.float64], list[str]]:
-    """The known values, and what is said of each."""
+    """The known values, and a hover text for each."""
     labels = [f"{axis_name(quantity.mean, dim)} %s" for dim in quantity.dims]
     axis_words = [entries(quantity.mean, dim) for dim in quantity.dims]
     values, texts = [], []
@@ -214,7 +215,7 @@ def _signs(quantity: MeasuredQuantity, name: str) -> str:
 
 
 def _labels(quantities: Sequence[MeasuredQuantity]) -> list[str]:
-    """The strips' names, without what all of them begin and end with."""
+    """The strips' names, without the parts that all of them begin or end with."""
     parts = [(one.entry or one.label).split(", ") for one in quantities]
     while len(parts) > 1 and all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
         parts = [part[1:] for part in parts]

@@ -1,4 +1,4 @@
-"""What a drawing is, and what all of them share: margins, type, hover text."""
+"""What a drawing is, and what all drawings share: margins, fonts, hover text."""
 
 import textwrap
 from abc import ABC, abstractmethod
@@ -22,19 +22,19 @@ from vitscope.report.measured import MeasuredQuantity
 MARGIN_LEFT = 52
 MARGIN_RIGHT = 14
 MARGIN_TOP = 26
-"""Of every figure over depth, and of the strip, so that their units stand under one another."""
+"""Margins of every figure over depth and of the strip, so that their units line up."""
 MARGIN_BAR = 22
-"""What a colour bar above a map takes besides."""
+"""Extra top margin for a colour bar above a map."""
 _LINE = 15
-"""Pixels of a line of text above a figure."""
+"""Height in pixels of a line of text above a figure."""
 _LONGEST_HEADING, _LONGEST_LINE = 50, 26
-"""Characters of a line above a figure of the page, and beside the vertical axis of one for a paper."""
+"""Most characters of a line above a figure on the page, and beside the vertical axis of one for a paper."""
 _SMALL_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "per", "the", "to", "/", "-")
 _LOG_SPAN = 50.0
 _FEW_DECADES = 2.2
 _MOST_INTEGERS = 12
 _MOST_FACTORS = 12
-"""Entries of a logarithmic axis that are all written; of more, powers of ten."""
+"""Up to so many entries of a logarithmic axis are all labelled; with more, powers of ten are."""
 
 COLOUR_BAR = {
     "orientation": "h",
@@ -48,7 +48,7 @@ COLOUR_BAR = {
     "outlinewidth": 0,
     "nticks": 4,
 }
-"""Above the map, so that the map keeps the width of the strip."""
+"""The bar is above the map, so that the map keeps the width of the strip."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class AbstractDrawing(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What sets its file apart from another drawing of the same quantity; empty for the only one."""
+        """What distinguishes its file from other drawings of the same quantity; empty for the only one."""
 
     @property
     def file(self) -> str:
-        """The name of its file, without an ending: the diagnostic, all the quantities that it shows, and how."""
+        """The name of its file, without suffix: the diagnostic, all the quantities it shows, and :attr:`name`."""
         names = [quantity.name for quantity in self.quantities]
         return "-".join(filter(None, (self.quantities[0].diagnostic, *names, self.name)))
 
@@ -75,31 +75,31 @@ class AbstractDrawing(ABC):
 
     @property
     def height(self) -> int:
-        """The pixels that it needs on the page; 0 where the page decides."""
+        """Its height on the page in pixels; 0 if the page decides."""
         return 0
 
     @property
     def square(self) -> bool:
-        """Whether it is as wide as high, so that two may stand beside one another."""
+        """Whether it is about as wide as high, so that two fit side by side."""
         return False
 
     @property
     def on_paper(self) -> bool:
-        """Whether it is drawn for a paper too."""
+        """Whether it is also drawn for a paper."""
         return True
 
     @property
     @abstractmethod
     def how_to_read(self) -> str:
-        """What lines, dots and colours stand for, in a sentence or two."""
+        """What lines, dots and colours mean, in a sentence or two."""
 
     @abstractmethod
     def interactive(self) -> go.Figure:
-        """For the page. Colours are CSS variables, all text is escaped."""
+        """The figure for the page. Colours are CSS variables, all text is escaped."""
 
     @abstractmethod
     def paint(self, axes: Axes) -> None:
-        """For a paper, on matplotlib axes."""
+        """Draw the figure for a paper on matplotlib axes."""
 
 
 def figure(
@@ -111,8 +111,8 @@ def figure(
 ) -> go.Figure:
     """A plotly figure in the page's style.
 
-    ``above`` is what the vertical axis shows, with its unit, and stands above it; a note ``aside`` has a line of its
-    own below that, at the right.
+    ``above`` is the title of the vertical axis, with its unit, and is set above it; a note ``aside`` gets its own line
+    below that, at the right.
     """
     lines = [escape(line) for line in break_lines(above, _LONGEST_HEADING)]
     more = _LINE * (max(len(lines) - 1, 0) + (aside is not None))
@@ -143,7 +143,7 @@ def figure(
 
 
 def below_bar(shown: go.Figure) -> dict[str, Any]:
-    """The layout with which a figure's heading stands above its colour bar."""
+    """The layout that puts a figure's heading above its colour bar."""
     heading = shown.layout.annotations[0]
     return {
         "margin": {"t": int(shown.layout.margin.t) + MARGIN_BAR},
@@ -164,7 +164,7 @@ def depth_axis(ticks: Sequence[tuple[float, str]], bounds: tuple[float, float]) 
 
 
 def coordinate_axis(values: xr.DataArray, dim: str) -> dict[str, object]:
-    """A horizontal axis that is not depth: its title with its unit, and its entries where they are names."""
+    """A horizontal axis that is not depth: its title with its unit, and its entries if they are names."""
     axis: dict[str, object] = {"title": {"text": escape(axis_title(values, dim)), "standoff": 6}}
     if is_categorical(values, dim):
         names = [escape(shorten(name)) for name in entries(values, dim)]
@@ -190,7 +190,7 @@ def _factors(values: xr.DataArray, dim: str) -> dict[str, object]:
 
 
 def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
-    """The same on matplotlib axes."""
+    """Set up such an axis on matplotlib axes."""
     axes.set_xlabel(axis_title(values, dim))
     if is_logarithmic(values, dim):
         axes.set_xscale("log")
@@ -206,7 +206,7 @@ def set_coordinate_axis(axes: Axes, values: xr.DataArray, dim: str) -> None:
 
 
 def axis_note(text: str) -> dict[str, object]:
-    """The horizontal axis' name, in the left margin beside its labels."""
+    """The name of the horizontal axis, in the left margin beside its labels."""
     return _note(escape(text), 0, 0, "right", "top", -13, -8)
 
 
@@ -216,21 +216,21 @@ def _note(text: str, x: int, y: int, xanchor: str, yanchor: str, up: int, right:
 
 
 def axis_words(quantities: Sequence[MeasuredQuantity]) -> str:
-    """What an axis shows, with its unit; of several quantities the words that their names share."""
+    """What an axis shows, with its unit; for several quantities, the words that their names share."""
     labels = [quantity.label for quantity in quantities]
     name, unit = _shared_words(labels) if len(labels) > 1 else labels[0], quantities[0].unit
     return name if unit == "1" else f"{name} ({unit})"
 
 
 def _shared_words(labels: Sequence[str]) -> str:
-    """The words with which all of the names begin, or with which they end."""
+    """The words with which all names begin, or else end."""
     words = [[word.strip(",") for word in label.split()] for label in labels]
     name = " ".join(_common(words) or _common([one[::-1] for one in words])[::-1]) or "value"
     return name[:1].upper() + name[1:]
 
 
 def _common(words: Sequence[Sequence[str]]) -> list[str]:
-    """The words with which all begin, without the small ones at the end."""
+    """The words with which all begin, without small words at the end."""
     first = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))]
     while first and first[-1] in _SMALL_WORDS:
         first.pop()
@@ -238,21 +238,21 @@ def _common(words: Sequence[Sequence[str]]) -> list[str]:
 
 
 def break_lines(text: str, longest: int) -> list[str]:
-    """The text in the fewest lines of so many characters, as even as can be."""
+    """The text in the fewest lines of at most ``longest`` characters, as even as possible."""
     fitting = [textwrap.wrap(text, width, break_on_hyphens=False) for width in range(1, longest + 1)]
     return next(lines for lines in fitting if len(lines) == len(fitting[-1]))
 
 
 def scale_type(values: NDArray[np.float64]) -> str:
-    """``log`` where all values are positive and span more than a factor of 50, ``linear`` otherwise."""
+    """``log`` if all values are positive and span more than a factor of 50, otherwise ``linear``."""
     finite = values[np.isfinite(values)]
     return "log" if finite.size and finite.min() > 0 and finite.max() > _LOG_SPAN * finite.min() else "linear"
 
 
 def vertical(values: NDArray[np.float64], limits: tuple[float, float] | None = None) -> dict[str, object]:
-    """The vertical axis for these values: logarithmic where they span more than a factor of 50.
+    """The vertical axis for these values: logarithmic if they span more than a factor of 50.
 
-    ``limits``: the ends of an axis that several figures share.
+    ``limits`` are the ends of an axis that several figures share.
     """
     if limits is not None:
         log = scale_type(np.asarray(limits)) == "log" and scale_type(np.append(values, limits)) == "log"
@@ -268,7 +268,7 @@ def vertical(values: NDArray[np.float64], limits: tuple[float, float] | None = N
 
 
 def set_vertical(axes: Axes, values: NDArray[np.float64]) -> None:
-    """The same on matplotlib axes, numbers written out."""
+    """Set the vertical scale for these values on matplotlib axes, with plain numbers."""
     if scale_type(values) == "log":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -276,18 +276,18 @@ def set_vertical(axes: Axes, values: NDArray[np.float64]) -> None:
 
 
 def colours_of(quantity: MeasuredQuantity, values: NDArray[np.float64]) -> tuple[str, float | None]:
-    """The colour scale: two-sided about 0 for changes, and where values lie on both sides of it."""
+    """The colour scale: two-sided about 0 for changes, and if values lie on both sides of 0."""
     low, high = quantity.limits or (float(np.nanmin(values)), float(np.nanmax(values)))
     return ("both", 0.0) if quantity.is_change or low < 0 < high else ("ramp", None)
 
 
-def beside(quantities: Sequence[MeasuredQuantity]) -> str:
-    """The same for a vertical axis of a figure for a paper, broken if it is long."""
+def break_axis_words(quantities: Sequence[MeasuredQuantity]) -> str:
+    """The words of :func:`axis_words` for the vertical axis of a figure for a paper, broken if they are long."""
     return "\n".join(break_lines(axis_words(quantities), _LONGEST_LINE))
 
 
 def numbers(values: NDArray[np.float64]) -> list[float | None]:
-    """For JSON: eight significant digits, None where there is none."""
+    """Values for JSON: eight significant digits, None for a value that is not finite."""
     return [float(f"{value:.8g}") if np.isfinite(value) else None for value in values]
 
 
@@ -298,7 +298,7 @@ def hover(title: str, quantity: MeasuredQuantity, mean: float, error: float, cou
 
 
 def band(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> dict[str, object]:
-    """A trace that fills what lies between two curves."""
+    """A trace that fills the area between two curves."""
     known = np.isfinite(low) & np.isfinite(high)
     around = np.concatenate([x[known], x[known][::-1]])
     edge = np.concatenate([high[known], low[known][::-1]])

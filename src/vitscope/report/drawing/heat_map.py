@@ -1,4 +1,4 @@
-"""Two axes as a heat map, over depth wherever one of them is depth."""
+"""Two axes as a heat map, over depth if one of them is depth."""
 
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, axis_title, entries, is_categorical, is_logarithmic, places, shorten
 from vitscope.report.colour import LIGHT, STOPS, scale
@@ -18,7 +19,7 @@ from vitscope.report.drawing.drawing import (
     axis_note,
     axis_words,
     below_bar,
-    beside,
+    break_axis_words,
     colours_of,
     coordinate_axis,
     depth_axis,
@@ -31,44 +32,46 @@ from vitscope.report.measured import MeasuredQuantity
 from vitscope.report.strip import Strip
 
 _NAME = 20
-"""Pixels: a row that has a name."""
+"""Height in pixels of a row with a name."""
 
 
 @final
 @dataclass(frozen=True)
 class HeatMap(AbstractDrawing):
-    """Axes: any two. ``layer`` lies along the strip, otherwise the first is across; the other goes up, as names do."""
+    """Axes: any two. ``layer``, or else the first, is horizontal; the other is vertical, as are names."""
 
     strip: Strip
 
     @property
+    @override
     def name(self) -> str:
-        """There are curves of the same quantity."""
         return "map"
 
     @property
     def over_depth(self) -> bool:
-        """Where it has depth and the model's anatomy is known."""
+        """Whether it has depth and the model's anatomy is known."""
         return "layer" in self.quantities[0].dims and bool(self.strip.cells)
 
     @property
     def height(self) -> int:
-        """Room for each name that goes up."""
+        """Room for each name on the vertical axis; otherwise the page decides."""
         values = self.quantities[0].mean
         _, up = self._axes(self.quantities[0])
         return _NAME * values.sizes[up] + 110 if is_categorical(values, up) else 0
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Colour, axes."""
         across, up = self._axes(self.quantities[0])
         values = self.quantities[0].mean
         across = "the units" if self.over_depth else axis_name(values, across)
         up = f"{axis_name(values, up)}{', by its layer' if f'{up}_unit' in values.coords else ''}"
-        return f"Across: {across}. Up: {up}. Colour: the {'change' if self.quantities[0].is_change else 'mean'}."
+        return (
+            f"Horizontal: {across}. Vertical: {up}. Colour: the {'change' if self.quantities[0].is_change else 'mean'}."
+        )
 
     def interactive(self) -> go.Figure:
-        """The map, its colour bar above it."""
+        """The map, with its colour bar above it."""
         quantity = self.quantities[0]
         across, up = self._axes(quantity)
         x, y, means, errors, counts = self._grid(quantity, across, up)
@@ -102,8 +105,8 @@ class HeatMap(AbstractDrawing):
             shown.add_annotation(axis_note(self.strip.division))
         return shown
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         quantity = self.quantities[0]
         across, up = self._axes(quantity)
         x, y, means, _, _ = self._grid(quantity, across, up)
@@ -115,7 +118,7 @@ class HeatMap(AbstractDrawing):
         edges = [_edges(at, is_logarithmic(quantity.mean, dim)) for at, dim in ((x, across), (y, up))]
         mesh = axes.pcolormesh(*edges, means, cmap=colours, vmin=low, vmax=high, rasterized=True)
         if axes.figure:
-            bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30, label=beside(self.quantities))
+            bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30, label=break_axis_words(self.quantities))
             bar.outline.set_linewidth(0)  # pyright: ignore[reportCallIssue]
         axes.set_ylabel(axis_title(quantity.mean, up))
         if is_categorical(quantity.mean, up):
@@ -131,7 +134,7 @@ class HeatMap(AbstractDrawing):
             set_coordinate_axis(axes, quantity.mean, across)
 
     def _vertical(self, up: str, at: NDArray[np.float64]) -> dict[str, object]:
-        """The axis that goes up: names and logarithmic entries are written at their places."""
+        """The vertical axis, with names and logarithmic entries as tick labels."""
         values = self.quantities[0].mean
         axis: dict[str, object] = {"showgrid": False, "title": {"text": escape(axis_title(values, up)), "standoff": 4}}
         if is_categorical(values, up) or is_logarithmic(values, up):
@@ -162,7 +165,7 @@ class HeatMap(AbstractDrawing):
 
 
 def _edges(at: NDArray[np.float64], logarithmic: bool) -> NDArray[np.float64]:
-    """Where the cells around these places begin and end: halfway between, by factors on a logarithmic axis."""
+    """The edges of the cells around these places: halfway between them, geometrically on a logarithmic axis."""
     middles = np.log(at) if logarithmic else at
     steps = np.diff(middles) / 2 if len(at) > 1 else np.full(1, 0.5)
     between = middles[: len(steps)] + steps if len(at) > 1 else middles[:0]
@@ -171,7 +174,7 @@ def _edges(at: NDArray[np.float64], logarithmic: bool) -> NDArray[np.float64]:
 
 
 def _shared_ends(quantity: MeasuredQuantity, middle: float | None) -> dict[str, object]:
-    """The ends of a colour scale that several maps share."""
+    """The ends of the colour scale, if several maps share it."""
     if quantity.limits is None:
         return {}
     low, high = quantity.limits

@@ -1,4 +1,4 @@
-"""Pictures and what lies over them, beside one another: a row for each example, a column for each quantity."""
+"""Pictures and maps over them, side by side: a row for each example, a column for each quantity."""
 
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import PIXELS, axis_name, entries
 from vitscope.report.colour import LIGHT, STOPS, scale
@@ -20,7 +21,7 @@ from vitscope.report.number import with_unit
 
 _ROW, _HEAD, _GAP = 104, 44, 0.03
 _GREY = ("#000000", "#ffffff")
-"""Of pictures: black and white in light and dark."""
+"""Colour scale of pictures: black to white, in light and dark mode."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class _ExampleColumn:
 
     @property
     def is_pixels(self) -> bool:
-        """Whether it is the picture itself."""
+        """Whether the column shows the pictures themselves."""
         return self.quantity.dims[-2:] == PIXELS
 
     @property
     def colours(self) -> tuple[str, float, float]:
-        """The colour scale and its ends, which all rows share."""
+        """The colour scale and its ends, shared by all rows."""
         low, high = float(np.nanmin(self.values)), float(np.nanmax(self.values))
         name, middle = colours_of(self.quantity, self.values)
         reach = max(abs(low), abs(high))
@@ -48,28 +49,28 @@ class _ExampleColumn:
 @final
 @dataclass(frozen=True)
 class Pictures(AbstractDrawing):
-    """Axes: examples first, rows and columns last; what lies between has a column for each entry."""
+    """Axes: examples first, rows and columns last; axes in between have a column for each entry."""
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantities."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is not."""
         return False
 
     @property
+    @override
     def height(self) -> int:
-        """Room for each example."""
         return _ROW * self.quantities[0].mean.shape[0] + _HEAD
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Rows, columns, colours."""
         across = axis_name(self.quantities[0].mean, self.quantities[0].dims[0])
-        return f"A row: one {across}. Colours are shared down a column; two-sided ones are pale at 0."
+        return f"A row: one {across}. Each column has its own colour scale; two-sided scales are pale at 0."
 
     @property
     def _columns(self) -> list[_ExampleColumn]:
@@ -91,7 +92,7 @@ class Pictures(AbstractDrawing):
         return entries(values, self.quantities[0].dims[0])
 
     def interactive(self) -> go.Figure:
-        """Small maps, each with axes of its own that are not drawn."""
+        """Small maps, each with its own hidden axes."""
         columns, rows = self._columns, self._rows
         width, height = 1 / len(columns), 1 / len(rows)
         traces: list[dict[str, object]] = []
@@ -114,8 +115,8 @@ class Pictures(AbstractDrawing):
             shown.add_annotation(_text(escape(name), 0.5 * width, 1 - (at + 0.84) * height, "center", "top", 0))
         return shown
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same on matplotlib axes."""
         columns, rows = self._columns, self._rows
         axes.set_axis_off()
         for (row, name), (column, chosen) in product(enumerate(rows), enumerate(columns)):
@@ -149,7 +150,7 @@ def _text(words: str, x: float, y: float, xanchor: str, yanchor: str, up: int) -
 
 
 def _break_title(title: str) -> str:
-    """A title over at most two lines."""
+    """A title on at most two lines."""
     words = escape(title).split()
     half = len(words) // 2 + len(words) % 2
     return " ".join(words) if len(title) <= 12 else f"{' '.join(words[:half])}<br>{' '.join(words[half:])}"

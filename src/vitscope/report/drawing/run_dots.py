@@ -1,4 +1,4 @@
-"""One number a run: a row for each, the number by its position."""
+"""One number per run: a row for each, with the number as a position."""
 
 from dataclasses import dataclass
 from html import escape
@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, entries
 from vitscope.report.colour import token
@@ -15,32 +16,32 @@ from vitscope.report.drawing.drawing import AbstractDrawing, axis_words, figure,
 from vitscope.report.drawing.series import Style, styles
 
 _ROW, _MARGINS = 30, 70
-"""Pixels: a run's row, and what is above and below all rows."""
+"""Heights in pixels: a run's row, and the margins above and below all rows."""
 
 
 @final
 @dataclass(frozen=True)
 class RunDots(AbstractDrawing):
-    """Axes: ``run``, where runs have no order."""
+    """Axes: ``run``, if runs have no order."""
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantity."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is not."""
         return False
 
     @property
+    @override
     def height(self) -> int:
-        """So much for each row."""
         return _ROW * self.quantities[0].mean.size + _MARGINS
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Dots, whiskers."""
         return f"A dot: the mean of one {axis_name(self.quantities[0].mean, 'run')}. Whisker: ± 1 standard error."
 
     @property
@@ -77,11 +78,11 @@ class RunDots(AbstractDrawing):
         shown = figure(dots, horizontal, vertical)
         return shown.update_layout(hovermode="closest")
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         rows = self._rows
         for row, (_, style, part) in enumerate(rows):
-            colour, _, marker = style.painted
+            colour, _, marker = style.matplotlib_style
             axes.errorbar(part[:1], [row], xerr=np.nan_to_num(part[1:2]), color=colour, marker=marker, markersize=3)
         axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
         axes.set_xlabel(axis_words(self.quantities))

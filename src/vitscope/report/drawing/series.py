@@ -1,4 +1,4 @@
-"""Several lines in one figure, told apart by colour, dash and marker together; and lines to compare values with."""
+"""Several lines in one figure, distinguished by colour, dash and marker together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,14 +41,14 @@ MARKS: Mapping[str, str] = MappingProxyType(
 _DASHES = ("solid", "dash")
 _PAINTED_DASHES = ("-", "--")
 _MOST_BANDS = 4
-"""More bands than these cover one another; then errors are whiskers."""
+"""Most lines with error bands; more bands would hide one another, so errors are whiskers."""
 _MOST_MARKERS = 40
 _FAINTEST = 30
-"""Of the ramp's percent, where lines have an order: the first one must still be seen."""
+"""Place of the first of ordered lines on the colour ramp, in percent: it must still be visible."""
 
 
 def css(name: str) -> str:
-    """A colour's name as CSS: a place of the ramp between its stops is a mixture of them."""
+    """A colour's name as CSS; a place on the ramp between two stops is a mixture of them."""
     start, _, end = name.rpartition("-")
     if start != "ramp" or int(end) % 25 == 0:
         return token(name)
@@ -58,7 +58,7 @@ def css(name: str) -> str:
 
 @dataclass(frozen=True)
 class Style:
-    """How one line of several looks; ``shade`` is its place on the ramp in percent where the lines have an order."""
+    """How one line of several looks; ``shade`` is its place on the ramp in percent, if the lines have an order."""
 
     place: int
     shade: int | None = None
@@ -79,7 +79,7 @@ class Style:
         return _SYMBOLS[self.place % len(_SYMBOLS)]
 
     @property
-    def painted(self) -> tuple[str, str, str]:
+    def matplotlib_style(self) -> tuple[str, str, str]:
         """Colour, dash and marker for matplotlib."""
         ramp = LinearSegmentedColormap.from_list("ramp", [LIGHT[f"ramp-{stop}"] for stop in (0, 25, 50, 75, 100)])
         colour = LIGHT[self.colour] if self.shade is None else to_hex(ramp(self.shade / 100))
@@ -88,14 +88,14 @@ class Style:
 
 
 def styles(count: int, ordered: bool) -> tuple[Style, ...]:
-    """Styles for so many lines; where they have an order, from faint to strong."""
+    """Styles for ``count`` lines, from faint to strong if they have an order."""
     steps = np.linspace(_FAINTEST, 100, count).round().astype(int) if ordered else [None] * count
     return tuple(Style(place, None if step is None else int(step)) for place, step in enumerate(steps))
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: where its points stand, their values, and what is said of them."""
+    """One line: the positions of its points, their values, and their hover texts."""
 
     label: str
     style: Style
@@ -104,25 +104,25 @@ class Series:
     error: NDArray[np.float64]
     texts: tuple[str, ...]
     open: tuple[bool, ...] = ()
-    """Which points are drawn hollow; none where it is empty."""
+    """Which points are drawn hollow; none if empty."""
     predicted: bool = False
-    """Whether it is theory's: dashed, without markers."""
+    """Whether it comes from theory: dashed, without markers."""
 
     @property
     def spread(self) -> NDArray[np.float64]:
-        """The errors, 0 where there are none."""
+        """The errors; 0 if there are none."""
         return np.nan_to_num(self.error)
 
     @property
     def marked(self) -> bool:
-        """Whether its points have markers; a single one always has."""
+        """Whether its points have markers; a single point always has one."""
         return self.x.size == 1 or (self.x.size <= _MOST_MARKERS and not self.predicted)
 
 
 def split(
     quantity: MeasuredQuantity, category: str, across: str, at: NDArray[np.float64], said: Sequence[str]
 ) -> list[Series]:
-    """A quantity of two axes as one series for each entry of ``category``; ``at`` and ``said`` are of the other."""
+    """A quantity of two axes as a series for each entry of ``category``; ``at`` and ``said`` are of the other axis."""
     parts = [part.transpose(category, across).values for part in (quantity.mean, quantity.error, quantity.count)]
     ordered = bool(quantity.mean[category].attrs.get("ordered", False))
     names = entries(quantity.mean, category)
@@ -135,19 +135,19 @@ def split(
         hollow = tuple(kind != "attention" for kind, one in zip(kinds[i], known, strict=True) if one) if kinds else ()
         mine = tuple(text for text, one in zip(texts, known, strict=True) if one)
         values = (at[known], parts[0][i][known], parts[1][i][known])
-        found.append(Series(name, style, *values, mine, hollow, name in quantity.predicted))
+        found.append(Series(name, style, *values, mine, hollow, name in quantity.predicted_labels))
     return [one for one in found if one.x.size]
 
 
 def _kinds(quantity: MeasuredQuantity, category: str, across: str) -> list[list[str]] | None:
-    """What units the points are, where that differs from line to line."""
+    """The kinds of unit of the points, if they differ from line to line."""
     if "kind" not in quantity.mean.coords or set(quantity.mean["kind"].dims) != {category, across}:
         return None
     return quantity.mean["kind"].transpose(category, across).values.tolist()
 
 
 def series_traces(series: Sequence[Series], layers: bool = False) -> list[dict[str, object]]:
-    """Bands at the back, then the lines. ``layers``: each point carries its place, by which the page marks units."""
+    """Bands at the back, then the lines. If ``layers``, each point carries its layer, so the page can mark units."""
     measured = [one for one in series if not one.predicted]
     bands = [_band(one) for one in measured] if len(measured) <= _MOST_BANDS else []
     return [*bands, *(_line(one, not bands and not one.predicted, layers) for one in series)]
@@ -193,10 +193,10 @@ def _line(series: Series, whiskers: bool, layers: bool) -> dict[str, object]:
 
 
 def paint_series(axes: Axes, series: Sequence[Series]) -> None:
-    """The same on matplotlib axes."""
+    """Draw the lines with their errors on matplotlib axes."""
     bands = sum(not one.predicted for one in series) <= _MOST_BANDS
     for one in series:
-        colour, dash, marker = one.style.painted
+        colour, dash, marker = one.style.matplotlib_style
         dash, size = "--" if one.predicted else dash, 2.5 if one.marked else 0.0
         fill = [colour if not hollow else "white" for hollow in one.open] or None
         axes.plot(one.x, one.mean, color=colour, linestyle=dash, linewidth=0.9, zorder=2)
@@ -213,7 +213,7 @@ def paint_series(axes: Axes, series: Sequence[Series]) -> None:
 
 
 def legend_layout(shown: go.Figure, labels: Sequence[str], against: Reference | None, repeats: bool) -> dict[str, Any]:
-    """A legend above a figure and its heading, with room for its rows; none if the figure above has the same."""
+    """A legend above a figure and its heading, with room for its rows; none if it would repeat the one above."""
     top = int(shown.layout.margin.t)
     named = [*labels, *([against.label] if against else [])]
     if repeats or len(named) < 2:

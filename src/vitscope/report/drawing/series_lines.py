@@ -6,6 +6,7 @@ from typing import final
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
+from typing_extensions import override
 
 from vitscope.report.axis import axis_name, entries, is_categorical, places
 from vitscope.report.drawing.drawing import (
@@ -24,21 +25,21 @@ from vitscope.report.drawing.series import Series, legend_layout, paint_series, 
 @final
 @dataclass(frozen=True)
 class SeriesLines(AbstractDrawing):
-    """Axes: one of numbers, such as ``keep``, and one of names, such as ``ranking``; of two of names, ``run``."""
+    """Axes: one of numbers, such as ``keep``, and one of names, such as ``ranking``; or ``run`` and names."""
 
     @property
+    @override
     def name(self) -> str:
-        """The only drawing of its quantity."""
         return ""
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is not."""
         return False
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """Lines, errors, what hollow markers and dashes are, and what is missing."""
         values = self.quantities[0].mean
         hollow = (
             " Filled markers: attention; hollow ones: other units." if any(one.open for one in self._series) else ""
@@ -65,8 +66,8 @@ class SeriesLines(AbstractDrawing):
         said = [f"{axis_name(quantity.mean, across)} {entry}" for entry in entries(quantity.mean, across)]
         return split(quantity, self._category, across, places(quantity.mean, across), said)
 
+    @override
     def interactive(self) -> go.Figure:
-        """Bands and lines."""
         quantity, series = self.quantities[0], self._series
         against, x = reference(quantity), places(quantity.mean, self._across)
         lowest = np.concatenate([one.mean - one.spread for one in series])
@@ -84,8 +85,8 @@ class SeriesLines(AbstractDrawing):
             hovermode="closest", **legend_layout(shown, [one.label for one in series], against, quantity.repeats)
         )
 
+    @override
     def paint(self, axes: Axes) -> None:
-        """The same."""
         quantity, series = self.quantities[0], self._series
         against = reference(quantity)
         if against:

@@ -6,6 +6,7 @@ from typing import final
 
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
+from typing_extensions import override
 
 from vitscope.report.colour import scale, token
 from vitscope.report.drawing.contour import direction, grid
@@ -15,40 +16,40 @@ from vitscope.report.drawing.drawing import AbstractDrawing, axis_words, break_l
 @final
 @dataclass(frozen=True)
 class Surface(AbstractDrawing):
-    """Axes: two directions. Positions cannot be compared on it, so the contour map stands before it."""
+    """Axes: two directions. Positions cannot be compared on a surface, so the contour map comes first."""
 
     @property
+    @override
     def name(self) -> str:
-        """There is a contour map of the same quantity."""
         return "surface"
 
     @property
+    @override
     def over_depth(self) -> bool:
-        """It is not."""
         return False
 
     @property
     def height(self) -> int:
-        """As tall as the map."""
+        """The height of the contour map."""
         return 390
 
     @property
+    @override
     def square(self) -> bool:
-        """It is."""
         return True
 
     @property
     def on_paper(self) -> bool:
-        """The contour map is."""
+        """False: the contour map is on paper."""
         return False
 
     @property
+    @override
     def how_to_read(self) -> str:
-        """How to turn it."""
-        return "The same as a surface: drag to turn it."
+        return "The same values as a surface: drag to turn it."
 
+    @override
     def interactive(self) -> go.Figure:
-        """The surface."""
         quantity, seen = self.quantities[0], grid(self.quantities[0])
         surface = {
             "type": "surface",
@@ -77,4 +78,4 @@ class Surface(AbstractDrawing):
         return shown.update_layout(scene=scene, margin={"l": 0, "r": 0, "t": 0, "b": 0}, dragmode=None)
 
     def paint(self, axes: Axes) -> None:
-        """Nothing: it is not for paper."""
+        """Draw nothing: it is not for paper."""

@@ -1,1 +1,1 @@
-"""The hooks of trainings, one in a file."""
+"""The hooks of trainings, one per file."""

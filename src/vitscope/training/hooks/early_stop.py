@@ -1,4 +1,4 @@
-"""Early stop: a training ends when it no longer gets better."""
+"""Early stop: a training ends when it no longer improves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from vitscope.training.hook import HOOKS, AbstractHook
 @final
 @dataclass(frozen=True)
 class EarlyStop(AbstractHook):
-    """The training ends when ``patience`` epochs in a row brought no better figure of the validation images.
+    """Ends the training after ``patience`` epochs in a row without a better validation figure.
 
-    The figure is the one that chooses the epoch. The learning rate follows the epochs of the recipe all the same.
+    The figure is the one that chooses the epoch. The learning rate still follows the recipe's number of epochs.
     """
 
     patience: int = bounded_field(3, COUNT)
@@ -27,7 +27,7 @@ class EarlyStop(AbstractHook):
         check_bounds(self)
 
     def ends(self, rows: Sequence[Mapping[str, float]], figure: str, larger: bool) -> bool:
-        """Whether the best row lies ``patience`` rows back."""
+        """Whether the best row is at least ``patience`` rows back."""
         if figure not in rows[0]:
             raise UserError("early-stop needs validation images; set validation, the share of the images, above 0.")
         values = [row[figure] if larger else -row[figure] for row in rows]

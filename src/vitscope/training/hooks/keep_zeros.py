@@ -16,14 +16,14 @@ from vitscope.training.hook import HOOKS, AbstractHook
 @final
 @dataclass(frozen=True)
 class KeepZeros(AbstractHook):
-    """Weights that are exactly zero as the training begins are zero after each of its steps.
+    """Weights that are exactly zero when the training begins are zero after each of its steps.
 
-    That is the mask of a pruned subject (Han et al. 2015). Only matrices and kernels are looked at, of which no weight
-    is zero by its initialisation. Raises ``UserError`` if none of them has a zero. Cost: one product a step.
+    This keeps the mask of a pruned subject (Han et al. 2015). It covers only matrices and kernels, whose weights are
+    never initialised to zero. Raises ``UserError`` if none of them has a zero. Cost: one product per step.
     """
 
     weights: tuple[str, ...] = ("*weight",)
-    """Patterns of the names of the weights that are looked at."""
+    """Patterns of the names of the weights that it covers."""
 
     name = "keep-zeros"
 

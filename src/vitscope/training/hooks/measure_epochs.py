@@ -14,13 +14,13 @@ from vitscope.training.hook import HOOKS, AbstractHook, Epoch
 @final
 @dataclass(frozen=True)
 class MeasureEpochs(AbstractHook):
-    """After every ``every`` epochs the diagnostics are measured, into ``epoch-NNN`` of the training's folder.
+    """Measures the diagnostics after every ``every`` epochs, into ``epoch-NNN`` of the training's folder.
 
     Cost: that of :func:`~vitscope.engine.measure.measure` each time.
     """
 
     images: Images
-    """On what they are measured; never on the test images, unless they may be seen more than once."""
+    """The images to measure on; not the test images, unless they may be seen more than once."""
     diagnostics: tuple[AsMeasurable, ...]
     """As ``measure`` takes them: names or values."""
     every: int = bounded_field(1, COUNT)
@@ -37,7 +37,7 @@ class MeasureEpochs(AbstractHook):
         return {"name": self.name, "images": self.images.fingerprint, "diagnostics": named, "every": self.every}
 
     def finish_epoch(self, epoch: Epoch) -> None:
-        """Measure, if it is due; a run that is there already is left as it is."""
+        """Measure if it is due; a run that exists already stays as it is."""
         if epoch.number % self.every == 0:
             asked = Measurement.of(epoch.subject(), self.images, self.diagnostics)
             folder = epoch.folder / f"epoch-{epoch.number:03d}"

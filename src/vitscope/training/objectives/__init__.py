@@ -1,1 +1,1 @@
-"""The objectives of trainings, one in a file."""
+"""The objectives of trainings, one per file."""

@@ -22,7 +22,7 @@ NLL = Quantity(
 
 
 def class_figures(logits: Float[Tensor, "batch classes"], labels: Tensor) -> dict[str, Float[Tensor, " batch"]]:
-    """Whether each image's class is predicted, and the cross-entropy of it."""
+    """Whether each image's class is predicted, and its cross-entropy."""
     right = (logits.argmax(1) == labels).to(logits)
     return {"accuracy": right, "nll": functional.cross_entropy(logits, labels, reduction="none")}
 
@@ -44,10 +44,10 @@ class Classification(AbstractObjective):
 
     def loss(self, forward: Forward, batch: TrainingBatch) -> Float[Tensor, ""]:
         """The mean cross-entropy of the targets."""
-        assert batch.targets is not None, "images without labels are refused before"
+        assert batch.targets is not None, "images without labels are refused earlier"
         return functional.cross_entropy(forward(batch.images), batch.targets)
 
     def evaluate(self, forward: Forward, batch: TrainingBatch) -> Mapping[str, Float[Tensor, " batch"]]:
         """Accuracy and negative log-likelihood."""
-        assert batch.labels is not None, "images without labels are refused before"
+        assert batch.labels is not None, "images without labels are refused earlier"
         return class_figures(forward(batch.images).float(), batch.labels)

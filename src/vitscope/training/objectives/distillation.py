@@ -1,4 +1,4 @@
-"""Distillation: a model learns what another model says of the images."""
+"""Distillation: a model learns another model's predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ AGREEMENT = Quantity(
     "agreement",
     "agreement with the teacher",
     "1",
-    "Share of the images of which both predict the same class.",
+    "Share of the images for which both models predict the same class.",
     "Larger is better.",
 )
 DIVERGENCE = Quantity(
@@ -42,19 +42,19 @@ DIVERGENCE = Quantity(
 @final
 @dataclass(frozen=True)
 class Distillation(AbstractObjective):
-    r"""The teacher's probabilities as targets (Hinton et al. 2015), beside the labels if there are any.
+    r"""The teacher's probabilities as targets (Hinton et al. 2015), along with the labels if there are any.
 
     .. math:: L = w\,T^2\,\mathrm{KL}\bigl(p^{teacher}_T \,\|\, p_T\bigr) + (1 - w)\,\mathrm{CE}(t, p)
 
-    with :math:`p_T = \mathrm{softmax}(z / T)`. The teacher sees the very images of the step, augmented and mixed,
-    in its own size and normalisation. Its classes must be those of the labels, in any order; without
+    with :math:`p_T = \mathrm{softmax}(z / T)`. The teacher sees the same augmented and mixed images as the student,
+    at its own size and normalisation. Its classes must be those of the labels, in any order; without
     labels, they are the student's classes, and the weight is 1. Cost: a forward pass of the teacher for each step.
     """
 
     teacher: Subject
     """Any subject with a classifier, its edits included; it is not changed."""
     temperature: float = bounded_field(2.0, Bounds(above=0, most=1000))
-    """T: larger ones weigh the classes more alike."""
+    """T: larger values weigh the classes more equally."""
     weight: float = bounded_field(0.5, SHARE)
     """w: the teacher's share of the loss; the labels have the rest."""
 
@@ -68,7 +68,7 @@ class Distillation(AbstractObjective):
             raise UserError(f"{self.teacher.name} has no classifier, so it cannot be a teacher.")
         if self.teacher.preprocessing.mean is None or self.teacher.preprocessing.std is None:
             raise UserError(
-                f"The normalisation of {self.teacher.name} is not known, so it cannot be shown a student's images; "
+                f"The normalisation of {self.teacher.name} is not known, so it cannot take a student's images; "
                 "load it with input=vitscope.PixelInput(...)."
             )
 
@@ -82,16 +82,16 @@ class Distillation(AbstractObjective):
         return self.teacher.classes or tuple(str(label) for label in range(self.teacher.class_count))
 
     def classes(self, images: Images) -> tuple[str, ...]:
-        """Those of the images, which must be the teacher's; without labels, the teacher's."""
+        """The images' classes, which must be the teacher's; without labels, the teacher's."""
         own = self._names
         if images.labels is None:
             return own
         wanted = super().classes(images)
         if sorted(wanted) != sorted(own):
             raise UserError(
-                f"The teacher, {self.teacher.name}, tells {len(own)} classes apart ({', '.join(own[:3])}, ...), and "
-                f"{images.name} has {len(wanted)} ({', '.join(wanted[:3])}, ...); a student that is to learn the "
-                "teacher's classes needs images without labels (--label none)."
+                f"The teacher, {self.teacher.name}, distinguishes {len(own)} classes ({', '.join(own[:3])}, ...), but "
+                f"{images.name} has {len(wanted)} ({', '.join(wanted[:3])}, ...); to learn the teacher's classes, "
+                "give images without labels (--label none)."
             )
         return wanted
 
@@ -103,7 +103,7 @@ class Distillation(AbstractObjective):
         return {"name": self.name, "teacher": {**teacher, **edits}, **settings, **code_version(self)}
 
     def loss(self, forward: Forward, batch: TrainingBatch) -> Float[Tensor, ""]:
-        """The weighted sum."""
+        """The weighted sum of the teacher's and the labels' part."""
         wanted = (self._logits(batch) / self.temperature).log_softmax(1)
         logits = forward(batch.images)
         found = (logits / self.temperature).log_softmax(1)
@@ -128,7 +128,7 @@ class Distillation(AbstractObjective):
             for pair in ((batch.input.mean, batch.input.std), (own.mean, own.std))
         )
         if images.shape[1] != own.shape[0]:
-            raise UserError(f"{self.teacher.name} takes {own.shape[0]} channels, and the student {images.shape[1]}.")
+            raise UserError(f"{self.teacher.name} takes {own.shape[0]} channels, but the student {images.shape[1]}.")
         if own.shape[1:] != tuple(images.shape[2:]):
             images = functional.interpolate(images, own.shape[1:], mode="bicubic", antialias=True)
         module = self._module.to(images.device)
@@ -137,13 +137,13 @@ class Distillation(AbstractObjective):
         return logits[:, [self._names.index(name) for name in batch.classes]]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to another device's process: the teacher without its anatomy, which is made of functions."""
+        """The state sent to another device's process: the teacher without its anatomy, which holds functions."""
         return {**vars(self), "_module": self._module, "teacher": dict(vars(self.teacher)) | {"anatomy": None}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """What travelled; the teacher's anatomy is found again."""
+        """Restore the state that was sent, and find the teacher's anatomy again."""
         teacher: dict[str, Any] = state["teacher"]
         anatomy = composition_of(teacher["module"])
-        assert anatomy is not None, "a teacher that travels is of a known family"
+        assert anatomy is not None, "a teacher that is sent is of a known family"
         whole: dict[str, Any] = {**teacher, "anatomy": with_edits(anatomy, teacher["edits"])}
         vars(self).update({**state, "teacher": Subject(**whole)})

@@ -15,8 +15,8 @@ from vitscope.training.watch.scalar import Scalar, plain_values
 from vitscope.training.watch.sink import AbstractSink
 
 
-def _callback_class() -> Any:  # noqa: ANN401 - of a library that may not be there
-    """``Callback`` of the Lightning that is in use, or else of one that is installed."""
+def _callback_class() -> Any:  # noqa: ANN401 - from an optional library
+    """``Callback`` of the Lightning package that is in use, or else of one that is installed."""
     packages = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
     found = [root for root in packages if importlib.util.find_spec(root) is not None]
     if not found:
@@ -31,28 +31,28 @@ _Callback = _callback_class()
 @final
 @dataclass(frozen=True)
 class Loggers(AbstractSink):
-    """The loggers of a Lightning trainer: whatever the user has there, TensorBoard, MLflow, Weights & Biases, CSV."""
+    """The loggers that a Lightning trainer has, such as TensorBoard, MLflow, Weights & Biases or CSV."""
 
     loggers: Sequence[Any]
 
     def log(self, step: int, scalars: Sequence[Scalar]) -> None:
-        """Hand over names and values."""
+        """Log names and values to each logger."""
         for logger in self.loggers:
             logger.log_metrics(plain_values(scalars), step=step)
 
     def note(self, step: int, text: str) -> None:
-        """Nothing: loggers take numbers. The log and the run store have the text."""
+        """Do nothing: loggers take numbers only. The log and the run store have the text."""
 
     def close(self) -> None:
-        """Nothing: they are the trainer's to close."""
+        """Do nothing: the trainer closes its loggers."""
 
 
 @final
 class WatchCallback(_Callback):
-    """``Trainer(callbacks=[WatchCallback(monitor)])``: the monitor is told the trainer's global step.
+    """``Trainer(callbacks=[WatchCallback(monitor)])``: the monitor follows the trainer's global step.
 
-    ``submodule`` is the attribute of the LightningModule that is the vision model ("" for itself). Scalars go to the
-    trainer's loggers too. Raises ``UserError`` before the training where there is no such submodule.
+    ``submodule`` is the attribute of the LightningModule that is the vision model ("" for the module itself). Scalars
+    go to the trainer's loggers too. Raises ``UserError`` before the training if there is no such submodule.
     """
 
     def __init__(self, monitor: Monitor, submodule: str = "model") -> None:
@@ -60,11 +60,11 @@ class WatchCallback(_Callback):
         self.monitor, self.submodule = monitor, submodule
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - of either Lightning
-        """Refuse a submodule that is not there."""
+        """Refuse a missing submodule."""
         self._model(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
-        """Measure where the training begins, if that is due."""
+        """Measure before the first step, if that is due."""
         self._tell(trainer, pl_module)
 
     def on_train_batch_end(

@@ -9,18 +9,18 @@ from vitscope.training.watch.scalar import Scalar, plain_values, units
 from vitscope.training.watch.sink import AbstractSink, refuse_if_missing
 
 _AT_ONCE = 900
-"""Metrics of a request; MLflow takes at most 1000."""
+"""Metrics per request; MLflow takes at most 1000."""
 _TAG_LENGTH = 5000
-"""Characters of a tag that every MLflow store keeps."""
+"""Characters of a tag that every MLflow store accepts."""
 
 
 @final
 @dataclass(eq=False)
 class MLflow(AbstractSink):
-    """Metrics of the MLflow run ``run_id``, or of the active run, which MLflow begins where there is none.
+    """Logs metrics to the MLflow run ``run_id``, or to the active run; MLflow starts one if there is none.
 
     Units are tags ``vitscope.unit.DIAGNOSTIC.QUANTITY``, notes tags ``vitscope.note.step-000200``. Raises ``UserError``
-    where ``mlflow`` is not installed.
+    if ``mlflow`` is not installed.
     """
 
     run_id: str | None = None
@@ -30,7 +30,7 @@ class MLflow(AbstractSink):
         refuse_if_missing("mlflow")
 
     def log(self, step: int, scalars: Sequence[Scalar]) -> None:
-        """Log the metrics, and the units where there are new ones."""
+        """Log the metrics, and any new units."""
         values = list(plain_values(scalars).items())
         for start in range(0, len(values), _AT_ONCE):
             self._mlflow.log_metrics(dict(values[start : start + _AT_ONCE]), step=step, run_id=self._run)
@@ -44,13 +44,13 @@ class MLflow(AbstractSink):
         self._tag(f"vitscope.note.step-{step:06d}", text[:_TAG_LENGTH])
 
     def close(self) -> None:
-        """Nothing: the run is the user's to end."""
+        """Do nothing: the user ends the run."""
 
     def _tag(self, name: str, text: str) -> None:
         self._mlflow.tracking.MlflowClient().set_tag(self._run, name, text)
 
     @property
-    def _mlflow(self) -> Any:  # noqa: ANN401 - a library that may not be there
+    def _mlflow(self) -> Any:  # noqa: ANN401 - an optional library
         return importlib.import_module("mlflow")
 
     @property

@@ -1,4 +1,4 @@
-"""``Monitor``: chosen diagnostics of a model while it is trained, in any loop."""
+"""``Monitor``: chosen diagnostics of a model during its training, in any loop."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ from vitscope.runs.run import Run
 from vitscope.training.watch.pace import Pace, Turn
 from vitscope.training.watch.scalar import Scalar, scalars
 from vitscope.training.watch.sink import AbstractSink
-from vitscope.training.watch.snapshot import AsSubject, SubjectMaker, device_of, random_states_kept, snapshot
+from vitscope.training.watch.snapshot import AsSubject, SubjectMaker, device_of, keep_random_states, snapshot
 from vitscope.training.watch.store import StepStore
 
 _LOG = logging.getLogger(__name__)
@@ -31,36 +31,35 @@ _LOG = logging.getLogger(__name__)
 @final
 @dataclass(eq=False)
 class Monitor:
-    """Takes diagnostics of a live module every so many steps, and leaves the training bitwise as it would have been.
+    """Measures diagnostics of a live module at regular steps, and leaves the training bitwise unchanged.
 
     ``step(module, number)``, called after every step of the optimiser, measures a copy of the module in evaluation
     mode at the multiples of ``every``; random states, mode, hooks, gradients and batch statistics are untouched. Each
-    measurement is a run of its own in ``folder`` (``step-000200/run.nc``), and its scalars go to ``sinks`` too. A
-    measurement that fails is noted there, in ``step-000200/failure.txt`` and in the log, and the training goes on; so
-    is a sink that fails. Of several processes the first measures.
+    measurement is a separate run in ``folder`` (``step-000200/run.nc``), and its scalars go to ``sinks`` too. A
+    measurement that fails is noted there, in ``step-000200/failure.txt`` and in the log, and the training goes on; a
+    sink that fails is noted in the log. With several processes, only the first measures.
 
-    Cost: a copy of the weights in memory, and the seconds that each measurement logs as ``watch/seconds``, of which
-    ``budget`` bounds the share (:class:`~vitscope.training.watch.pace.Pace`). Raises ``UserError`` for settings that
-    cannot be.
+    Cost: a copy of the weights in memory, and the seconds that each measurement logs as ``watch/seconds``; ``budget``
+    bounds their share (:class:`~vitscope.training.watch.pace.Pace`). Raises ``UserError`` for invalid settings.
     """
 
     images: Images
-    """The fixed, small set of images on which it is measured: the same at every step."""
+    """The small, fixed set of images to measure on, the same at every step."""
     diagnostics: AsMeasurable | Iterable[AsMeasurable]
-    """What is taken, as for :func:`vitscope.measure`: values, or names of ``vitscope list``."""
+    """What to measure, as for :func:`vitscope.measure`: values, or names from ``vitscope list``."""
     folder: str | os.PathLike[str]
-    """Where the runs are kept: a folder or any fsspec URL."""
+    """Where the runs are saved: a folder or any fsspec URL."""
     every: int = 200
-    """Steps between measurements; multiples of it are measured, 0 among them."""
+    """Steps between measurements; its multiples are measured, including 0."""
     budget: float = 0.05
     """Largest share of wall time that measuring may take; a measurement that would exceed it is postponed."""
     sinks: Sequence[AbstractSink] = ()
     subject: SubjectMaker = field(default_factory=AsSubject)
-    """From a copy of the module to a subject."""
+    """Makes a subject from a copy of the module."""
     batch_size: int = 32
-    """Images at a time."""
+    """Images per forward pass."""
     clock: Callable[[], float] = time.perf_counter
-    """Seconds, for the budget."""
+    """The clock of the budget, in seconds."""
     pace: Pace = field(init=False)
     _said: set[str] = field(default_factory=set[str], init=False)
 
@@ -73,9 +72,9 @@ class Monitor:
             raise UserError(f"The batch size is {self.batch_size}; it must be at least 1.")
 
     def step(self, module: nn.Module, number: int, sinks: Sequence[AbstractSink] = ()) -> Run | None:
-        """Told after every step of the optimiser; the run, where one was taken and did not fail.
+        """Measure if this step is due; call it after every step of the optimiser. Returns the run, if one succeeded.
 
-        ``sinks`` are told beside the monitor's own. A step that is told twice is measured once.
+        ``sinks`` are used besides the monitor's own. A step that is passed twice is measured once.
         """
         if not _is_first_process():
             return None
@@ -85,7 +84,7 @@ class Monitor:
         return self.measure(module, number, sinks) if turn is Turn.MEASURE else None
 
     def measure(self, module: nn.Module, number: int, sinks: Sequence[AbstractSink] = ()) -> Run | None:
-        """Measure now, whatever the pace; the run, or None where it failed."""
+        """Measure now, whatever the pace; return the run, or None if it failed."""
         sinks = (*self.sinks, *sinks)
         _wait_for_device(module)
         began = self.clock()
@@ -94,7 +93,7 @@ class Monitor:
         if found is not None:
             told = (*found.scalars, *self._costs(began, measured))
             self._tell(sinks, number, lambda sink: sink.log(number, told))
-        self.pace.measured(began, self.clock())
+        self.pace.record_measurement(began, self.clock())
         return None if found is None else found.run
 
     def close(self) -> None:
@@ -104,7 +103,7 @@ class Monitor:
     def _attempt(self, module: nn.Module, number: int, sinks: Sequence[AbstractSink]) -> "_Measured | None":
         store = StepStore(os.fspath(self.folder))
         try:
-            with random_states_kept():
+            with keep_random_states():
                 run = self._run(module, number, store)
                 return _Measured(run, scalars(run))
         except Exception as error:
@@ -113,7 +112,7 @@ class Monitor:
         try:
             store.write_failure(number, f"{text}\n{trace}")
         except Exception as error:
-            self._say(f"Nor could that be noted in {store.url}: {_sentence(error)}")
+            self._say(f"This failure could not be noted in {store.url} either: {_sentence(error)}")
         self._tell(sinks, number, lambda sink: sink.note(number, f"could not be measured: {text}"))
         return None
 
@@ -129,7 +128,7 @@ class Monitor:
         run = Run(tree)
         folder.write(run)
         for name, reason in run.skipped.items():
-            self._say(f"{name} is not taken: {reason}.")
+            self._say(f"{name} is not measured: {reason}.")
         return run
 
     def _costs(self, began: float, ended: float) -> tuple[Scalar, ...]:
@@ -139,9 +138,9 @@ class Monitor:
 
     def _say_postponed(self, number: int, sinks: Sequence[AbstractSink]) -> None:
         text = (
-            f"The last measurement took {self.pace.cost:.3g} s, too much for a share of {self.budget:g} at step "
+            f"The last measurement took {self.pace.cost:.3g} s, too much for a time share of {self.budget:g} at step "
             f"{number}; measurements wait for later multiples of {self.every} until they fit. Raise every or budget, "
-            "or take fewer images or diagnostics."
+            "or use fewer images or diagnostics."
         )
         if "postponed" not in self._said:
             self._said.add("postponed")
@@ -149,7 +148,7 @@ class Monitor:
             self._tell(sinks, number, lambda sink: sink.note(number, text))
 
     def _tell(self, sinks: Sequence[AbstractSink], number: int, say: Callable[[AbstractSink], None]) -> None:
-        with random_states_kept():  # libraries name their runs at random
+        with keep_random_states():  # libraries name their runs at random
             for sink in sinks:
                 try:
                     say(sink)
@@ -174,7 +173,7 @@ def _is_first_process() -> bool:
 
 
 def _wait_for_device(module: nn.Module) -> None:
-    """Let the training's own work end, which would be counted as the measurement's."""
+    """Wait for the training's own work, which would otherwise count as the measurement's."""
     device = device_of(module)
     if device.type == "cuda":
         torch.cuda.synchronize(device)

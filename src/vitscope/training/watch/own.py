@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import final
 
 from torch import nn
+from typing_extensions import override
 
 from vitscope.models.pixels import PixelInput
 from vitscope.training.observer import AbstractTrainingObserver, Step
@@ -14,10 +15,10 @@ from vitscope.training.watch.snapshot import AsSubject
 
 @final
 class WatchObserver(AbstractTrainingObserver):
-    """Tells ``monitor`` every step of :func:`vitscope.training.train.train`.
+    """Calls ``monitor`` at every step of :func:`vitscope.training.train.train`.
 
-    What is measured is what the training tests and saves: the model, or the moving average of its weights where the
-    recipe has one. Where the monitor's ``subject`` is the default, input and class names are the training's own.
+    It measures what the training tests and saves: the model, or the moving average of its weights if the recipe has
+    one. If the monitor's ``subject`` is the default, input and class names are the training's own.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -25,21 +26,22 @@ class WatchObserver(AbstractTrainingObserver):
         self._module: nn.Module | None = None
 
     def model(self, name: str, module: nn.Module, input: PixelInput, classes: tuple[str, ...]) -> None:
-        """Keep the live module."""
+        """Remember the live module, and let a default ``subject`` use its input and classes."""
         self._module = module
         if self._monitor.subject == AsSubject():
             self._monitor = replace(self._monitor, subject=AsSubject(input, classes, name=name))
 
     def begin(self, steps: int, done: int) -> None:
-        """Measure where the training begins, if that is due."""
+        """Measure before the first step, if that is due."""
         self._tell(done)
 
     def step(self, step: Step) -> None:
         """Measure if it is due."""
         self._tell(step.number)
 
+    @override
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
-        """Nothing."""
+        pass
 
     def end(self) -> None:
         """Close the monitor's sinks."""

@@ -1,4 +1,4 @@
-"""When to measure: every so many steps, as long as it takes no more than its share of the time."""
+"""When to measure: at regular steps, as long as measuring takes no more than its share of the time."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,15 +18,15 @@ class Turn(Enum):
 @final
 @dataclass(eq=False)
 class Pace:
-    r"""The steps at which to measure, and the share of wall time that it may take.
+    r"""The steps at which to measure, and the share of wall time that measuring may take.
 
     A multiple of ``every`` is due once it is reached or passed. With c the seconds of the last measurement and t
-    those since it ended, the next is taken where
+    the seconds since it ended, the next is taken if
 
     .. math:: c / (t + c) \le \text{budget}
 
-    and waits for the next multiple elsewhere. So all measurements but the latest have together taken at most
-    ``budget`` of the time from the first one to the latest. The first, whose cost nobody knows, is always taken.
+    and otherwise waits for the next multiple. So all measurements but the latest have together taken at most
+    ``budget`` of the time from the first one to the latest. The first, whose cost is unknown, is always taken.
     """
 
     every: int
@@ -46,8 +46,8 @@ class Pace:
             raise UserError(f"budget is {self.budget}; it is a share of the time, above 0 and at most 1.")
 
     def turn(self, step: int, now: float) -> Turn:
-        """What this step calls for; the same step again (gradients are being gathered) calls for nothing."""
-        first = self._seen is None or self._seen > step  # a count that falls is another training's
+        """What this step calls for; the same step again (gradient accumulation) calls for nothing."""
+        first = self._seen is None or self._seen > step  # a count that falls belongs to another training
         before = step - 1 if first else self._seen
         assert before is not None
         self._seen = step
@@ -57,15 +57,15 @@ class Pace:
             return Turn.MEASURE
         return Turn.MEASURE if self.cost <= self.budget * (now - self._ended + self.cost) else Turn.POSTPONE
 
-    def measured(self, began: float, ended: float) -> None:
-        """Told when a measurement began and ended."""
+    def record_measurement(self, began: float, ended: float) -> None:
+        """Record when a measurement began and ended."""
         if self.cost is None:
             self._began = began
         self.cost, self._ended = ended - began, ended
         self.spent += self.cost
 
     def share(self, now: float) -> float | None:
-        """Share of the time since the first measurement began that measuring has taken; None before there is one."""
+        """Share of the time since the first measurement began that was spent measuring; None before the first."""
         if self.cost is None or now <= self._began:
             return None
         return self.spent / (now - self._began)

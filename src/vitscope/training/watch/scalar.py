@@ -1,4 +1,4 @@
-"""What of a run fits on a line over the steps: scalars with their unit and standard error."""
+"""The scalars of a run, with unit and standard error, which form curves over the steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _REDUCED: Mapping[str, str] = MappingProxyType({"head": _MEAN, "rank": _FIRST})
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number at a step. ``error`` is its standard error, or the largest it can be where it is a mean of others."""
+    """A number at a step. ``error`` is its standard error, or an upper bound of it if the number is a mean."""
 
     name: str
     value: float
@@ -27,17 +27,17 @@ class Scalar:
 def scalars(run: Run) -> tuple[Scalar, ...]:
     """The scalars of a run, in its order.
 
-    A quantity without axes is ``diagnostic/quantity``. One over depth is ``.../mean``, the mean of its layers,
-    ``.../last``, its last layer, and ``.../layer_03`` for each; one of the weights' parts is ``.../PART`` unless the
-    only part is the whole model. Of heads the mean is taken, of eigenvalues the outermost. Quantities with other axes
-    (spectra, curves, single mini-batches) and layers without a value are left to the run. Where numbers are averaged,
-    the error is the mean of theirs: that of the mean can be no larger, however the numbers depend on each other.
+    A quantity without axes is ``diagnostic/quantity``. One over depth gives ``.../mean``, the mean of its layers,
+    ``.../last``, its last layer, and ``.../layer_03`` for each; one over parts of the weights gives ``.../PART`` unless
+    the only part is the whole model. Heads are averaged; eigenvalues give the outermost. Quantities with other axes
+    (spectra, curves, single mini-batches) and layers without a value stay in the run only. The error of an average is
+    the mean of the numbers' errors: its own can be no larger, however the numbers depend on each other.
     """
     return tuple(scalar for name, dataset in run.measured.items() for scalar in _of_dataset(name, dataset))
 
 
 def plain_values(found: Sequence[Scalar]) -> dict[str, float]:
-    """Values by name, each error as ``standard-error/NAME``: for places that keep nothing but names and numbers."""
+    """Values by name, each error as ``standard-error/NAME``: for sinks that store only names and numbers."""
     errors = {f"standard-error/{one.name}": one.error for one in found if one.error is not None}
     return {one.name: one.value for one in found} | errors
 
@@ -52,8 +52,8 @@ def _of_dataset(group: str, dataset: xr.Dataset) -> Iterator[Scalar]:
     for name in names:
         if any(name == f"{other}{end}" for other in names for end in ("_error", "_count")):
             continue
-        values = _reduced(dataset[name])
-        errors = _reduced(dataset[f"{name}_error"]) if f"{name}_error" in names else None
+        values = _reduce_axes(dataset[name])
+        errors = _reduce_axes(dataset[f"{name}_error"]) if f"{name}_error" in names else None
         if values is None or values.dtype.kind not in "fiu":
             continue
         unit = str(dataset[name].attrs.get("units", "1"))
@@ -84,7 +84,7 @@ def _by_part(name: str, values: xr.DataArray, errors: xr.DataArray | None, unit:
         yield from _scalar(name if names == ["model"] else f"{name}/{part}", values.values[row], unit, error)
 
 
-def _reduced(values: xr.DataArray) -> xr.DataArray | None:
+def _reduce_axes(values: xr.DataArray) -> xr.DataArray | None:
     for axis in [str(dim) for dim in values.dims if dim not in ("layer", "part")]:
         if axis not in _REDUCED or not values.sizes[axis]:
             return None

@@ -1,4 +1,4 @@
-"""Where the scalars of a watched training go beside the run store."""
+"""Where the scalars of a watched training go besides the run store."""
 
 import importlib.util
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from vitscope.training.watch.scalar import Scalar
 
 
 class AbstractSink(ABC):
-    """A place for scalars over the steps. What it raises is noted; the training goes on."""
+    """A destination of scalars over the steps. What it raises is logged, and the training goes on."""
 
     @abstractmethod
     def log(self, step: int, scalars: Sequence[Scalar]) -> None:
@@ -17,14 +17,14 @@ class AbstractSink(ABC):
 
     @abstractmethod
     def note(self, step: int, text: str) -> None:
-        """Take what must be known beside the numbers: a measurement that failed, or was postponed."""
+        """Take a note for the reader of the numbers: a measurement that failed or was postponed."""
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is not yet written; the user's own run there stays open."""
+        """Write what is not yet written; a run of the user's own stays open."""
 
 
 def refuse_if_missing(library: str) -> None:
-    """Raise ``UserError`` where an optional library is not installed, saying how to get it."""
+    """Raise ``UserError`` if an optional library is not installed, saying how to install it."""
     if importlib.util.find_spec(library) is None:
         raise UserError(f"{library} is not installed; install it with: pip install 'vitscope[{library}]'.")

@@ -22,16 +22,16 @@ _SHARDED = frozenset({"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine
 """Classes of modules whose weights are spread over processes, so that one process alone cannot run them."""
 
 SubjectMaker = Callable[[nn.Module], Subject]
-"""From a copy of the live module, in evaluation mode, to a subject."""
+"""Makes a subject from a copy of the live module in evaluation mode."""
 
 
 @final
 @dataclass(frozen=True)
 class AsSubject:
-    """What :func:`vitscope.models.load.load` makes of a copied module, on the device that the module is on.
+    """Makes a copied module a subject with :func:`vitscope.models.load.load`, on the module's device.
 
-    ``input`` is what the training gives the model for a picture, ``classes`` its outputs' names; ``units`` and
-    ``name`` as for ``load``. What is None follows from the module where its library is known.
+    ``input`` says how the training turns a picture into the model's input, ``classes`` names the outputs; ``units``
+    and ``name`` are as for ``load``. Fields that are None follow from the module if its library is known.
     """
 
     input: PixelInput | None = None
@@ -46,13 +46,13 @@ class AsSubject:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the module's first weight is."""
+    """The device of the module's first weight."""
     return next(iter(module.parameters()), torch.empty(0)).device
 
 
 @contextmanager
-def random_states_kept() -> Generator[None]:
-    """The random states of Python, NumPy and torch, of the CPU and every CUDA device, are after it as before."""
+def keep_random_states() -> Generator[None]:
+    """Restore the random states of Python, NumPy and torch afterwards, on the CPU and every CUDA device."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
@@ -63,8 +63,8 @@ def random_states_kept() -> Generator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, taken out of what ``torch.compile`` and data parallelism wrap around it."""
+def strip_wrappers(module: nn.Module) -> nn.Module:
+    """The module without the wrappers of ``torch.compile`` and data parallelism."""
     while True:
         parts = dict(module.named_children())
         if "_orig_mod" in parts:
@@ -76,29 +76,30 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def snapshot(module: nn.Module) -> nn.Module:
-    """A copy of the live module in evaluation mode and float32, with weights and buffers of its own.
+    """A copy of the live module in evaluation mode and float32, with its own weights and buffers.
 
-    The live module is only read. Hooks are left out of the copy, for they belong to whoever watches the training;
-    those of ``torch.nn.utils`` (pruning, weight and spectral norm), which make the weights, stay. Cost: the weights
-    once more, on their device. Raises ``UserError`` for what cannot be copied, or holds weights that are not finite.
+    The live module is only read. Hooks are left out of the copy, since they belong to other observers of the training;
+    those of ``torch.nn.utils`` (pruning, weight and spectral norm), which compute the weights, stay. Cost: a second
+    copy of the weights, on their device. Raises ``UserError`` for a module that cannot be copied or has weights that
+    are not finite.
     """
-    module = unwrapped(module)
+    module = strip_wrappers(module)
     _refuse_uncopyable(module)
     _refuse_not_finite(module)
     memo: dict[int, Any] = {}
-    for original, replacement in _replaced(module):
+    for original, replacement in _replacements(module):
         memo[id(original)] = replacement
     try:
         copied = copy.deepcopy(module, memo)
     except (TypeError, RuntimeError) as error:
         raise UserError(
-            f"{type(module).__name__} cannot be copied ({error}); watch the submodule that is the model alone."
+            f"{type(module).__name__} cannot be copied ({error}); watch only the submodule that is the model."
         ) from error
     return copied.eval().float()
 
 
-def _replaced(module: nn.Module) -> Iterator[tuple[object, object]]:
-    """What the copy gets something else for: hooks, and tensors that are the result of an operation."""
+def _replacements(module: nn.Module) -> Iterator[tuple[object, object]]:
+    """The objects to replace in the copy, with their replacements: hooks, and tensors that result from operations."""
     for part in module.modules():
         values = vars(part)
         for name, value in values.items():

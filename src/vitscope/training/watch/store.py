@@ -1,4 +1,4 @@
-"""The run store of a watched training: a folder for each step that was measured."""
+"""The run store of a watched training: one folder per measured step."""
 
 import posixpath
 from collections.abc import Callable
@@ -18,15 +18,15 @@ FAILURE_FILE = "failure.txt"
 @final
 @dataclass(frozen=True)
 class StepStore:
-    """Runs under ``url`` (a path or any fsspec URL): ``step-000200/run.nc``, never one over another."""
+    """Runs under ``url`` (a path or any fsspec URL): ``step-000200/run.nc``, never overwritten."""
 
     url: str
 
     def place(self, step: int, spec: Callable[[], Spec]) -> tuple[RunFolder, Run | None]:
-        """Where the step's run belongs, and the run that answers the same question there already, if one does.
+        """The folder of the step's run, and the run there that already answers the same question, if there is one.
 
-        Where another run is there (a training that was resumed and went another way, or another training), it is
-        ``step-000200-2``, and so on. ``spec`` is asked only where a run is found.
+        If another run is there (from another training, or from a resumed one that took another course), the folder is
+        ``step-000200-2``, and so on. ``spec`` is called only if a run is found.
         """
         for number in count(1):
             folder = RunFolder(self._of(step, number))
@@ -36,7 +36,7 @@ class StepStore:
         raise AssertionError("numbers do not end")
 
     def write_failure(self, step: int, text: str) -> None:
-        """Say in the step's folder why there is no run."""
+        """Write to the step's folder why there is no run."""
         files, path = fsspec.core.url_to_fs(self._of(step, 1))
         files.makedirs(path, exist_ok=True)
         files.pipe_file(posixpath.join(str(path), FAILURE_FILE), text.encode())

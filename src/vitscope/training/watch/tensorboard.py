@@ -12,9 +12,9 @@ from vitscope.training.watch.sink import AbstractSink, refuse_if_missing
 @final
 @dataclass(eq=False)
 class TensorBoard(AbstractSink):
-    """An event file in ``folder``; given the training's own log folder, its curves stand beside the training's.
+    """Writes an event file to ``folder``; in the training's own log folder, its curves appear beside the training's.
 
-    Units are a text, ``watch/units``. Raises ``UserError`` where ``tensorboard`` is not installed.
+    Units are a text, ``watch/units``. Raises ``UserError`` if ``tensorboard`` is not installed.
     """
 
     folder: str | os.PathLike[str]
@@ -25,7 +25,7 @@ class TensorBoard(AbstractSink):
         refuse_if_missing("tensorboard")
 
     def log(self, step: int, scalars: Sequence[Scalar]) -> None:
-        """Write each scalar, and the units where there are new ones."""
+        """Write each scalar, and any new units."""
         for name, value in plain_values(scalars).items():
             self._open().add_scalar(name, value, step)
         if not units(scalars).items() <= self._units.items():
@@ -40,12 +40,12 @@ class TensorBoard(AbstractSink):
         self._open().flush()
 
     def close(self) -> None:
-        """End the event file."""
+        """Close the event file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _open(self) -> Any:  # noqa: ANN401 - a SummaryWriter, of a library that may not be there
+    def _open(self) -> Any:  # noqa: ANN401 - a SummaryWriter, from an optional library
         if self._writer is None:  # at the first scalar, in the process that trains
             from torch.utils.tensorboard import SummaryWriter
 

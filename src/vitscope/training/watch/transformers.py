@@ -10,10 +10,10 @@ from vitscope.training.watch.monitor import Monitor
 
 @final
 class WatchCallback(TrainerCallback):
-    """``Trainer(..., callbacks=[WatchCallback(monitor)])``: the monitor is told the trainer's global step.
+    """``Trainer(..., callbacks=[WatchCallback(monitor)])``: the monitor follows the trainer's global step.
 
-    TensorBoard, MLflow and Weights & Biases are reached by the monitor's own sinks; the last two log to the run that
-    the trainer's integration has begun.
+    The monitor's own sinks write to TensorBoard, MLflow and Weights & Biases; the last two log to the run that the
+    trainer's integration has begun.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -24,9 +24,9 @@ class WatchCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401 - the trainer hands over all it has
+        **kwargs: Any,  # noqa: ANN401 - the trainer passes everything it has
     ) -> None:
-        """Measure where the training begins, if that is due."""
+        """Measure before the first step, if that is due."""
         self._tell(state, kwargs["model"])
 
     def on_step_end(

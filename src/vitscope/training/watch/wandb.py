@@ -15,10 +15,10 @@ _STEP = "watch/step"
 @final
 @dataclass(eq=False)
 class WeightsAndBiases(AbstractSink):
-    """The run ``run`` of Weights & Biases, or the one that ``wandb.init`` began in this process.
+    """Logs to the Weights & Biases run ``run``, or to the one that ``wandb.init`` began in this process.
 
-    Curves are drawn over ``watch/step``, so that they do not disturb the step that the training itself logs by. Units
-    are in the run's configuration as ``vitscope_units``. Raises ``UserError`` where ``wandb`` is not installed.
+    Curves are drawn over ``watch/step``, so they do not disturb the training's own logging step. Units are in the
+    run's configuration as ``vitscope_units``. Raises ``UserError`` if ``wandb`` is not installed.
     """
 
     run: Any = None
@@ -28,7 +28,7 @@ class WeightsAndBiases(AbstractSink):
         refuse_if_missing("wandb")
 
     def log(self, step: int, scalars: Sequence[Scalar]) -> None:
-        """Log the scalars, and the units where there are new ones."""
+        """Log the scalars, and any new units."""
         run = self._run
         if not units(scalars).items() <= self._units.items():
             self._units |= units(scalars)
@@ -45,11 +45,11 @@ class WeightsAndBiases(AbstractSink):
         self._run.summary[f"watch/note/step-{step:06d}"] = text
 
     def close(self) -> None:
-        """Nothing: the run is the user's to finish."""
+        """Do nothing: the user finishes the run."""
 
     @property
-    def _run(self) -> Any:  # noqa: ANN401 - a run of a library that may not be there
+    def _run(self) -> Any:  # noqa: ANN401 - a run from an optional library
         run = self.run or importlib.import_module("wandb").run
         if run is None:
-            raise UserError("No run of Weights & Biases is under way; call wandb.init(...) before the training.")
+            raise UserError("No Weights & Biases run is active; call wandb.init(...) before the training.")
         return run

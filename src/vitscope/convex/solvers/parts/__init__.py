@@ -1,1 +1,1 @@
-"""What solvers are made of: each file serves one or several of them, and nothing else."""
+"""The parts of solvers: each file serves one or several of them, and nothing else."""

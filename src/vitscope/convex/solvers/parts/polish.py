@@ -24,16 +24,16 @@ class Coordinates(Protocol):
         """The gradient in scaled weights."""
         ...
 
-    def scaled(self, weights: Heads) -> Heads:
+    def to_scaled(self, weights: Heads) -> Heads:
         """From weights to scaled weights."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Polished:
-    """The best heads that were met, their value with half the squared weights as penalty, and the passes it took.
+    """The best heads found, their value with half the squared weights as penalty, and the passes it took.
 
-    ``interrupted`` says that the user stopped it there.
+    ``interrupted`` says whether the user stopped it.
     """
 
     heads: Heads
@@ -54,11 +54,12 @@ def polish(
 ) -> Polished:
     """Lower the objective in all weights by L-BFGS (Burer-Monteiro), in about ``passes`` passes at most.
 
-    ``objective`` gives a value, half the squared weights being the penalty, and its gradient, in the problem's
-    precision; the steps' algebra is in float64. It stops where a step lowers the value by less than ``tolerance`` of
-    it. ``memory`` is how many steps are remembered. ``along`` projects a gradient on the subspace in which heads may
-    move, where that is not the whole space. ``scaling`` are coordinates to walk in. ``until`` is asked after every
-    step, when the objective was last asked of the heads that it led to, and ends it.
+    ``objective`` returns the value, with half the squared weights as penalty, and its gradient, in the problem's
+    precision; the steps' algebra is in float64. Polishing stops if a step lowers the value by less than ``tolerance``
+    of it. L-BFGS keeps ``memory`` steps, of ``2 memory`` times the weights; their number only affects speed.
+    ``along`` projects a gradient on the subspace in which heads may move; None is the whole space. ``scaling`` are the
+    coordinates of the steps. ``until`` is called after every step, with the objective last evaluated at the heads that
+    the step led to; True ends the polishing.
     """
     best, value, made, interrupted = heads, float("inf"), 0, False
     like = heads.terms[0].left
@@ -75,15 +76,15 @@ def polish(
         slopes = scaling.gradient(slopes) if scaling else slopes
         return found, slopes.vector.double().cpu().numpy()
 
-    def stepped(_: NDArray[np.float64]) -> None:
+    def check_step(_: NDArray[np.float64]) -> None:
         if until is not None and until():
             raise StopIteration
 
     if heads.count and passes > 0:
-        start = (scaling.scaled(heads) if scaling else heads).vector.double().cpu().numpy()
+        start = (scaling.to_scaled(heads) if scaling else heads).vector.double().cpu().numpy()
         options = {"maxcor": memory, "maxfun": passes, "maxiter": passes, "ftol": tolerance, "gtol": 0.0}
         try:
-            minimize(in_one_row, start, jac=True, method="L-BFGS-B", callback=stepped, options=options)
+            minimize(in_one_row, start, jac=True, method="L-BFGS-B", callback=check_step, options=options)
         except KeyboardInterrupt:
             interrupted = True
     return Polished(best, value, made, interrupted)

@@ -1,4 +1,4 @@
-"""A problem restricted to left weights in given spaces: what passes cost hundreds of times less."""
+"""A problem restricted to left weights in given spaces, in which passes cost hundreds of times less."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from vitscope.numerics.singular import spectral_norm
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
-    """What a pass in a space tells of heads there."""
+class Iterate:
+    """Heads in a space, and what one pass there computes: outputs, loss, gradient."""
 
     coordinates: Heads
     beta: float
@@ -33,7 +33,7 @@ class Point:
 
     @property
     def gradient(self) -> Heads:
-        """Its gradient in the coordinates."""
+        """The gradient of :attr:`value` in the coordinates."""
         found: list[Factors] = []
         for factors, image in zip(self.coordinates.terms, self.images, strict=True):
             left = self.beta * factors.left + factors.right.flatten(1) @ image.T
@@ -41,9 +41,9 @@ class Point:
             found.append(Factors(left, right))
         return Heads(tuple(found))
 
-    def compressed(self) -> "Point":
-        """The same point by as few heads as its rank: its value has the nuclear norm as penalty."""
-        return replace(self, coordinates=self.coordinates.compressed())
+    def compress(self) -> "Iterate":
+        """The same point with as few heads as its rank; its value then has the nuclear norm as penalty."""
+        return replace(self, coordinates=self.coordinates.compress())
 
     @cached_property
     def norm(self) -> float:
@@ -52,7 +52,7 @@ class Point:
 
     @property
     def bound(self) -> float:
-        """About the lower bound that it gives, from above; an estimate of one where the space is not the whole.
+        """About the lower bound that it gives, from above; an estimate of one if the space is not the whole.
 
         The dual value is concave in the scale ``s`` of the residual and so at most its tangent at 1, ``loss - s <R,
         f>``; and ``<R, f> = <T*(R), Z>``.
@@ -75,7 +75,7 @@ class Restricted:
     bases: tuple[Float[Tensor, "_ _"], ...]
     """``basis left`` of each term."""
     features: tuple[Float[Tensor, "_ _ _ _"], ...]
-    """``images rows basis inner`` of each term: parts of what is ``joined``."""
+    """``images rows basis inner`` of each term: views of ``joined``."""
     joined: tuple[Float[Tensor, "_ _"], ...]
     """``images*rows basis*inner`` of all terms that write the same outputs, side by side, so that they are read as one
     matrix."""
@@ -86,34 +86,34 @@ class Restricted:
         return all(map(is_whole, self.bases))
 
     def coordinates(self, heads: Heads) -> Heads:
-        """Heads in the spaces, by their coordinates."""
+        """The coordinates of heads that are in the spaces."""
         return Heads(tuple(Factors(f.left @ b.T, f.right) for f, b in zip(heads.terms, self.bases, strict=True)))
 
     def heads(self, coordinates: Heads) -> Heads:
-        """The other way round."""
+        """The heads that have these coordinates."""
         return Heads(tuple(Factors(f.left @ b, f.right) for f, b in zip(coordinates.terms, self.bases, strict=True)))
 
     def outputs(self, coordinates: Heads) -> Float[Tensor, "images rows outputs"]:
         """The outputs of all images."""
-        return self.outputs_of([factors.lifted() for factors in coordinates.terms])
+        return self.outputs_of([factors.lift() for factors in coordinates.terms])
 
     def outputs_of(self, lifted: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "images rows outputs"]:
         """The outputs of all images, of lifted variables ``basis inner_outputs``."""
         problem, written = self.problem, list[Tensor]()
         for (_, terms), joined in zip(_writers(problem), self.joined, strict=True):
             parts = [lifted[t].unflatten(1, (self.features[t].shape[3], -1)).permute(2, 0, 1).flatten(1) for t in terms]
-            written.append(torch.cat(parts, 1) @ joined.T)  # along the memory
+            written.append(torch.cat(parts, 1) @ joined.T)  # in the order of the memory
         outputs = written[0] if len(written) == 1 else torch.cat(written)
         return outputs.T.view(len(problem.tokens), problem.rows, -1)
 
-    def at(self, coordinates: Heads) -> Point:
-        """What is known at these heads. Cost: one pass."""
+    def at(self, coordinates: Heads) -> Iterate:
+        """The point at these heads. Cost: one pass."""
         outputs = self.outputs(coordinates)
         loss, residual = self.problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
-        return Point(coordinates, self.problem.beta, outputs, float(loss), residual, self.images(residual))
+        return Iterate(coordinates, self.problem.beta, outputs, float(loss), residual, self.images(residual))
 
     def value_and_gradient(self, coordinates: Heads) -> tuple[float, Heads]:
-        """As :meth:`Problem.value_and_gradient`."""
+        """As :meth:`Problem.value_and_gradient`, in coordinates."""
         point = self.at(coordinates)
         return point.value, point.gradient
 
@@ -127,13 +127,13 @@ class Restricted:
                 found[t] = part.unflatten(1, self.features[t].shape[2:]).permute(1, 2, 0).flatten(1)
         return found
 
-    def narrowed(
+    def narrow(
         self, coordinates: Heads, kept: Sequence[Float[Tensor, "_ _"]], small: int = 0
     ) -> tuple["Restricted", Heads]:
-        """Restricted to the span of these heads and of what is ``kept``, and the heads' coordinates there.
+        """The restriction to the span of these heads and of ``kept``, and the heads' coordinates there.
 
-        ``kept`` are rows of coordinates for each term. A term's space that is the whole stays so, and so does one whose
-        features are ``small`` or fewer numbers a row of an image.
+        ``kept`` are rows of coordinates for each term. A term's space stays as it is if it is the whole, or if its
+        features are at most ``small`` numbers a row of an image.
         """
         staying = [
             is_whole(basis) or features.shape[2:].numel() <= small
@@ -151,10 +151,10 @@ class Restricted:
         def fill(term: int, features: Tensor) -> None:
             torch.matmul(turns[term], self.features[term], out=features)
 
-        return _filled(self.problem, bases, fill), Heads(tuple(turned))
+        return _fill_features(self.problem, bases, fill), Heads(tuple(turned))
 
-    def widened(self, directions: Sequence[Float[Tensor, "_ _"]]) -> "Restricted":
-        """With further directions in the spaces. Cost: half a pass of as many heads."""
+    def widen(self, directions: Sequence[Float[Tensor, "_ _"]]) -> "Restricted":
+        """The restriction to the spaces with further directions. Cost: half a pass of as many heads."""
         new = [outside(some, basis) for some, basis in zip(directions, self.bases, strict=True)]
         if not any(map(len, new)):
             return self
@@ -164,23 +164,23 @@ class Restricted:
             features[:, :, : len(self.bases[term])] = self.features[term]
             _look(self.problem, term, new[term], features[:, :, len(self.bases[term]) :])
 
-        return _filled(self.problem, bases, fill)
+        return _fill_features(self.problem, bases, fill)
 
 
-def restricted(problem: Problem, lefts: Sequence[Float[Tensor, "_ _"]]) -> Restricted:
+def restrict(problem: Problem, lefts: Sequence[Float[Tensor, "_ _"]]) -> Restricted:
     """The problem restricted to the span of these left weights of each term. Cost: half a pass."""
     bases = [left if is_whole(left) else outside(left, left[:0]) for left in lefts]
-    return _filled(problem, bases, lambda term, features: _look(problem, term, bases[term], features))
+    return _fill_features(problem, bases, lambda term, features: _look(problem, term, bases[term], features))
 
 
 def whole(problem: Problem) -> Restricted:
-    """The problem as it is, as one restricted to all left weights."""
+    """The whole problem, as a restriction to all left weights."""
     lefts = [problem.shape(term)[0] for term in problem.terms]
-    return restricted(problem, [torch.eye(left, dtype=problem.dtype, device=problem.device) for left in lefts])
+    return restrict(problem, [torch.eye(left, dtype=problem.dtype, device=problem.device) for left in lefts])
 
 
 def feature_bytes(problem: Problem, counts: Sequence[int]) -> int:
-    """What the features of so many basis vectors in each term's space take."""
+    """The bytes that features take, for ``counts`` basis vectors in the terms' spaces."""
     inner = sum(count * problem.shape(term)[1] for count, term in zip(counts, problem.terms, strict=True))
     return len(problem.tokens) * problem.rows * inner * problem.dtype.itemsize
 
@@ -188,7 +188,12 @@ def feature_bytes(problem: Problem, counts: Sequence[int]) -> int:
 def outside(
     directions: Float[Tensor, "new left"], basis: Float[Tensor, "basis left"], tolerance: float = 1e-4
 ) -> Float[Tensor, "more left"]:
-    """An orthonormal basis of what directions add to a space, but for what is nearly in it."""
+    """An orthonormal basis of what directions add to a space, without what is nearly in it.
+
+    Nearly: what unit directions have outside has a singular value of at most ``tolerance``, a thousand times the
+    rounding of float32, near which it would be noise. A singular vector at this angle to a space has a value that is
+    larger than those in the space by at most ``tolerance^2 / 2`` of itself, 5e-9: leaving it out costs a gap no more.
+    """
     if len(directions) == 0 or is_whole(basis):
         return directions[:0]
     precise = torch.nn.functional.normalize(directions.double(), dim=1)
@@ -201,26 +206,26 @@ def outside(
 
 
 def is_whole(basis: Float[Tensor, "basis left"]) -> bool:
-    """Whether a basis is one of the whole space."""
+    """Whether a basis spans the whole space."""
     return basis.shape[0] == basis.shape[1]
 
 
 def _span(left: Float[Tensor, "heads basis"], more: Float[Tensor, "rows basis"]) -> Float[Tensor, "span basis"]:
-    """An orthonormal basis of heads' coordinates and of further rows."""
+    """An orthonormal basis of the span of heads' coordinates and further rows."""
     own = torch.linalg.qr(left.double().T).Q.T.to(left)
     return torch.cat((own, outside(more, own)))
 
 
 def _writers(problem: Problem) -> list[tuple[slice, list[int]]]:
-    """The terms that write the same outputs, in the order of these."""
+    """The terms grouped by the outputs that they write, in the order of the outputs."""
     found: dict[tuple[int, int], list[int]] = {}
     for at, term in enumerate(problem.terms):
         found.setdefault((term.outputs.start, term.outputs.stop), []).append(at)
     return [(slice(*written), terms) for written, terms in sorted(found.items())]
 
 
-def _filled(problem: Problem, bases: Sequence[Tensor], fill: Callable[[int, Tensor], None]) -> Restricted:
-    """Features of these bases, each term's part written by ``fill``."""
+def _fill_features(problem: Problem, bases: Sequence[Tensor], fill: Callable[[int, Tensor], None]) -> Restricted:
+    """The restriction to these bases; ``fill`` writes each term's features."""
     rows, joined = len(problem.tokens) * problem.rows, list[Tensor]()
     features: list[Tensor] = [bases[0]] * len(bases)
     for _, terms in _writers(problem):

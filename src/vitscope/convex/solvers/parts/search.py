@@ -9,19 +9,27 @@ from torch import Tensor
 
 from vitscope.convex.certificate import dual_value, relative_gap
 from vitscope.convex.heads import Heads
-from vitscope.convex.pulled import largest_pairs, pulled
-from vitscope.convex.solvers.parts.restricted import Point, Restricted, is_whole
+from vitscope.convex.pulled import largest_pairs, pull_image
+from vitscope.convex.solvers.parts.restricted import Iterate, Restricted, is_whole
 from vitscope.numerics.singular import Singular, dense, largest
 
 SPARE = 4
-"""Singular vectors of a term's gradient that are followed beside those of its heads."""
+"""Singular vectors of a term's gradient that are followed besides one for each of its heads.
+
+They are room for directions that no head has yet, at half a pass each a round. A free choice that only affects speed:
+what they miss, the decomposition before a certificate finds.
+"""
 FAINT = 0.5
-"""Times beta: singular values up to this are not looked at."""
+"""Times beta: singular vectors whose value is up to this are not added to the space.
+
+A new head pays above 1; directions below may come to pay as training goes on. A free choice that only affects speed:
+the bound does not depend on it.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search found of one term: singular vectors, where its left space is to grow, and where it is to stay."""
+    """What a search found for one term: singular vectors, and the directions to add to its left space and to keep."""
 
     top: Singular
     directions: Float[Tensor, "new left"]
@@ -31,7 +39,7 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What was found at some heads: of every term, and the lower bound of the optimum that it gives."""
+    """What a search found at some heads, for every term, and the lower bound of the optimum that follows."""
 
     outputs: Float[Tensor, "images rows outputs"]
     primal: float
@@ -49,30 +57,30 @@ class Search:
         return relative_gap(self.primal, self.dual)
 
 
-def followed(space: Restricted, here: Heads) -> Search:
-    """From the gradient in the space, which is known for nothing: a step of subspace iteration from round to round.
+def follow_gradient(space: Restricted, here: Heads) -> Search:
+    """A search from the gradient in the space, which the pass gives: one step of subspace iteration a round.
 
     The largest right singular vectors there, as many as the term has heads and a few more, are pulled through the data.
-    What they do not touch is not seen, unless the space is whole. Cost: half a pass of so many heads.
+    What they do not touch stays unseen, unless the space is whole. Cost: half a pass of as many heads.
     """
     point = space.at(here)
     found = [
-        _whole(space, term, image) if is_whole(space.bases[term]) else _followed(space, point, term)
+        _whole(space, term, image) if is_whole(space.bases[term]) else _follow_term(space, point, term)
         for term, image in enumerate(point.images)
     ]
     return _search(space, here, point.outputs, point.loss, found)
 
 
-def decomposed(space: Restricted, here: Heads, count: int) -> Search:
-    """From the gradient ``T*(R)`` itself, of which the ``count`` largest singular vectors are looked at.
+def decompose_gradient(space: Restricted, here: Heads, count: int) -> Search:
+    """A search from the gradient ``T*(R)`` itself: its ``count`` largest singular vectors.
 
     Directions are those above half of beta and the gradient's products with the heads' right weights. Nothing is
-    overlooked where it can be written out. Cost: see :func:`~vitscope.convex.pulled.pulled`; hundreds of passes of a
-    head, possibly.
+    overlooked if the gradient can be written out. Cost: see :func:`~vitscope.convex.pulled.pulled`; possibly hundreds
+    of passes of a head.
     """
     problem, outputs = space.problem, space.outputs(here)
     loss, residual = problem.loss.value_and_gradient(outputs, slice(0, len(outputs)))
-    images = [pulled(problem, residual, term) for term in range(len(problem.terms))]
+    images = [pull_image(problem, residual, term) for term in range(len(problem.terms))]
     found: list[Found] = []
     for factors, image, top in zip(here.terms, images, largest_pairs(images, space.heads(here), count), strict=True):
         steepest = top.left[top.values > FAINT * problem.beta]
@@ -93,7 +101,7 @@ def _whole(space: Restricted, term: int, image: Tensor) -> Found:
     return Found(Singular(top.values, left, top.right, top.bound, 0.0), left[:0], top.left[:0])
 
 
-def _followed(space: Restricted, point: Point, term: int) -> Found:
+def _follow_term(space: Restricted, point: Iterate, term: int) -> Found:
     factors, image = point.coordinates.terms[term], point.images[term]
     heads, inner = len(factors), factors.right.shape[1]
     inside = largest(dense(image), heads + SPARE, image[:, :0].T, torch.Generator())

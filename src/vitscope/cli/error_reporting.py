@@ -1,4 +1,4 @@
-"""Where errors become sentences: the one place that knows exit codes."""
+"""Errors become messages here, the only place that knows exit codes."""
 
 import errno
 import re
@@ -13,17 +13,17 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from vitscope.cli.terminal import stderr, warnings_told
+from vitscope.cli.terminal import show_warnings_as_hints, stderr
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.nearest import nearest
 from vitscope.measurement.text import printable, reason
 
 MISUSE, FAILURE, INTERRUPTED = 2, 1, 130
-"""Exit codes: what the user gave cannot be; the machine failed; Ctrl-C, or the signals that stand for it."""
+"""Exit codes: invalid input; a failure of the machine; Ctrl-C, or the signals treated like it."""
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|alloc_cpu")
 SEVERAL = ("only", "skip", "watch")
-"""Options that take several values with commas between."""
+"""Options that take several values, separated by commas."""
 
 _typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
@@ -32,7 +32,7 @@ class FlagCheckingGroup(TyperGroup):
     """A group of commands that takes each option once, and no empty value."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's or typer's own
-        """The command of the first argument; ``UserError`` for what is given twice or empty to it."""
+        """The command of the first argument; ``UserError`` for an option that is given twice or empty."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             _refuse_misgiven(command, ctx, name, rest)
@@ -40,23 +40,23 @@ class FlagCheckingGroup(TyperGroup):
 
 
 def _refuse_misgiven(command: Any, ctx: Any, name: str | None, args: list[str]) -> None:  # noqa: ANN401
-    """Raise ``UserError`` for an option that is given twice, of which the last would be taken, and for empty text."""
+    """Raise ``UserError`` for an option given twice, where only the last would count, and for empty text."""
     own = command.context_class(command, parent=ctx, info_name=name, **command.context_settings)
     values, _, order = command.make_parser(own).parse_args(args=list(args))
     for number, one in enumerate(order):
         shown = one.opts[-1] if one.opts[-1].startswith("-") else str(one.name).upper()
         if one in order[:number] and not (getattr(one, "multiple", False) or getattr(one, "is_flag", False)):
-            several = "; several values go into one, with commas between" if one.name in SEVERAL else ""
+            several = "; separate several values by commas" if one.name in SEVERAL else ""
             raise UserError(f"{shown} is given twice; give it once{several}.")
         if values.get(one.name) == "":
-            raise UserError(f"{shown} is given without anything in it; give a value, or leave it out.")
+            raise UserError(f"{shown} is empty; give a value, or leave it out.")
 
 
 class Commands(FlagCheckingGroup):
-    """A group of commands that knows which one a mistyped name may mean."""
+    """A group of commands that suggests the right name for a mistyped one."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's or typer's own
-        """The command of the first argument; ``UserError`` for a name that is not there."""
+        """The command of the first argument; ``UserError`` for an unknown name."""
         names = self.list_commands(ctx)
         if args and args[0] not in names:
             near, known = nearest(args[0], names), ", ".join(names)
@@ -65,7 +65,7 @@ class Commands(FlagCheckingGroup):
 
 
 class ErrorReportingGroup(Commands):
-    """The group of all commands, which turns what the user can mend into one line on stderr, without a traceback."""
+    """The group of all commands, which turns errors the user can fix into one line on stderr, without a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - click's or typer's own
         """Keep the arguments as they were given, for :func:`command_line`."""
@@ -75,14 +75,14 @@ class ErrorReportingGroup(Commands):
     def invoke(self, ctx: Any) -> object:  # noqa: ANN401
         """Run the command."""
         try:
-            with warnings_told(), _ended_as_interrupted():
+            with show_warnings_as_hints(), _interrupt_on_signals():
                 return super().invoke(ctx)
         except UserError as error:
             fail(str(error), MISUSE)
         except KeyboardInterrupt:
             fail("interrupted.", INTERRUPTED, "")
         except BrokenPipeError:
-            raise  # the reader of a pipe went away, which is no failure of ours
+            raise  # the reader of a pipe went away, which is not our failure
         except OSError as error:
             fail(_sentence(error), FAILURE)
         except MemoryError:
@@ -99,15 +99,15 @@ def command_line() -> str:
 
 
 def fail(text: str, code: int, mark: str = "[bold red]Error:[/] ") -> NoReturn:
-    """Say it in one line and end."""
+    """Print the text in one line on stderr and exit."""
     stderr().print(mark, end="")
     stderr().print(printable(text), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 @contextmanager
-def _ended_as_interrupted() -> Generator[None]:
-    """A command that is told to end (SIGTERM) or whose terminal is closed (SIGHUP) keeps what Ctrl-C keeps."""
+def _interrupt_on_signals() -> Generator[None]:
+    """Treat SIGTERM and SIGHUP (a closed terminal) like Ctrl-C, so that the same parts are saved."""
     before: dict[signal.Signals, Any] = {}
     for one in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(one) is signal.SIG_DFL and current_thread() is main_thread():  # nohup stays nohup
@@ -122,9 +122,9 @@ def _ended_as_interrupted() -> Generator[None]:
 def _sentence(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     advice = {
-        errno.ENOSPC: "; free some space or give another --out. What is finished is kept",
-        errno.EDQUOT: "; free some space or give another --out. What is finished is kept",
-        errno.EACCES: "; give another --out or mend the permissions",
+        errno.ENOSPC: "; free some space or give another --out. Finished work is saved",
+        errno.EDQUOT: "; free some space or give another --out. Finished work is saved",
+        errno.EACCES: "; give another --out or fix the permissions",
         errno.EROFS: "; give another --out",
     }.get(error.errno or 0, "")
     return f"{reason(error)}{where}{advice}."
