@@ -29,6 +29,8 @@ class AbstractIntervention(ABC):
     references: ClassVar[tuple[str, ...]]
     changes_weights: ClassVar[bool] = False
     """Whether the new subject has a module of its own; otherwise it is another walk through the same one."""
+    changes_shapes: ClassVar[bool] = False
+    """Whether weights of the new module may have other shapes than those of the old one, or other names."""
 
     def __post_init__(self) -> None:
         """Refuse numbers out of bounds."""

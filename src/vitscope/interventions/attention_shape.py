@@ -18,6 +18,7 @@ from vitscope.models.edit import with_edit
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
+from vitscope.models.written import WRITTEN
 
 Shape = Literal["uniform", "diagonal", "neighbourhood"]
 
@@ -28,6 +29,7 @@ _OUT = -1e4
 
 
 @INTERVENTIONS.add("attention-shape")
+@WRITTEN.add("attention-shape")
 @final
 @dataclass(frozen=True)
 class AttentionShape(AbstractIntervention, AbstractEdit):

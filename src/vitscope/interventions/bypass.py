@@ -27,12 +27,14 @@ from vitscope.models.rewritten import copy_module
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, Unwatched
 from vitscope.models.unit import AbstractUnit, Place, UnitKind, WholeUnit
+from vitscope.models.written import WRITTEN
 from vitscope.numerics.digest import tensor_digest
 
 _CHANGED = "its shortcut is not the identity"
 _UNTRIED = "whether it is residual could not be tested ({})"
 
 
+@WRITTEN.add("mean")
 @final
 @dataclass(frozen=True, eq=False, repr=False)  # compared by identity, as modules are
 class Mean:
@@ -200,7 +202,8 @@ class _Passage(nn.Module):
         super().__init__()
         self.name = name
         self.mean: Tensor | None
-        self.register_buffer("mean", None if mean is None else mean.value.clone(), persistent=mean is not None)
+        held = None if mean is None else nn.Parameter(mean.value.detach().clone(), requires_grad=False)
+        self.register_parameter("mean", held)
 
     def forward(self, first: Tensor, *others: object, **named: object) -> Tensor:
         del others, named

@@ -16,6 +16,7 @@ from vitscope.measurement.bounds import Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, with_edit
 from vitscope.models.subject import Preprocessing, Subject
+from vitscope.models.written import WRITTEN
 from vitscope.numerics.precision import to_float64
 
 Kind = Literal[
@@ -38,6 +39,7 @@ Kind = Literal[
 
 
 @INTERVENTIONS.add("corruption")
+@WRITTEN.add("corruption")
 @final
 @dataclass(frozen=True)
 class Corruption(AbstractIntervention):
@@ -106,6 +108,7 @@ def _normalisation(name: str, preprocessing: Preprocessing) -> tuple[tuple[float
     return preprocessing.mean, preprocessing.std
 
 
+@WRITTEN.add("corrupted-pictures")
 @final
 @dataclass(frozen=True)
 class CorruptedPictures:

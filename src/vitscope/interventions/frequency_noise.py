@@ -15,6 +15,7 @@ from vitscope.measurement.bounds import SHARE, SIZE, Bounds, bounded_field
 from vitscope.measurement.errors import UserError
 from vitscope.models.edit import OnInput, with_edit
 from vitscope.models.subject import Subject
+from vitscope.models.written import WRITTEN
 from vitscope.numerics.frequency_band import energy_share, limit_to_band, ring_band, square_band
 
 Shape = Literal["square", "ring"]
@@ -23,6 +24,7 @@ Units = Literal["input", "pixels"]
 
 
 @INTERVENTIONS.add("frequency-noise")
+@WRITTEN.add("frequency-noise")
 @final
 @dataclass(frozen=True)
 class FrequencyNoise(AbstractIntervention):
@@ -119,6 +121,7 @@ class FrequencyNoise(AbstractIntervention):
         return cls(0.5, 0.0, width=1.2), cls(0.5, 0.0, width=1.2, energy="equal")
 
 
+@WRITTEN.add("added-noise")
 @final
 @dataclass(frozen=True)
 class AddedNoise:

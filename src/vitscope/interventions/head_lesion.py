@@ -19,6 +19,7 @@ from vitscope.models.feed import zero_image
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
+from vitscope.models.written import WRITTEN
 from vitscope.numerics.precision import to_float64
 
 Heads = tuple[tuple[int, tuple[int, ...]], ...]
@@ -26,6 +27,7 @@ Heads = tuple[tuple[int, tuple[int, ...]], ...]
 
 
 @INTERVENTIONS.add("head-lesion")
+@WRITTEN.add("head-lesion")
 @final
 @dataclass(frozen=True)
 class HeadLesion(AbstractIntervention, AbstractEdit):

@@ -26,10 +26,12 @@ from vitscope.models.attention import Attention
 from vitscope.models.edit import with_edit
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject, Unwatched
+from vitscope.models.written import WRITTEN
 from vitscope.numerics.precision import to_float64
 
 
 @INTERVENTIONS.add("lesion")
+@WRITTEN.add("lesion")
 @final
 @dataclass(frozen=True)
 class Lesion(AbstractIntervention, AbstractEdit):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import final
 
-import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 from typing_extensions import override
@@ -15,6 +14,7 @@ from vitscope.interventions.token_unit import (
     AbstractTokenUnit,
     attention_among,
     attention_from,
+    first_highest,
     innermost,
     refuse_keeping_after_merging,
     refuse_map,
@@ -28,9 +28,11 @@ from vitscope.models.edit import with_edit
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit
+from vitscope.models.written import WRITTEN
 
 
 @INTERVENTIONS.add("token-keep")
+@WRITTEN.add("token-keep")
 @final
 @dataclass(frozen=True)
 class TokenKeep(AbstractIntervention):
@@ -95,6 +97,7 @@ def kept_count(keep: float | int, patches: int) -> int:
     return max(1, round(keep * patches))
 
 
+@WRITTEN.add("keeping")
 @final
 @dataclass(frozen=True)
 class Keeping(AbstractEdit):
@@ -182,7 +185,4 @@ class _WithoutUnit:
 
 def highest(scores: Num[Tensor, "batch patches"], count: int) -> Int[Tensor, "batch chosen"]:
     """The positions of the largest scores, ascending; among equals the first. NaN counts as the largest."""
-    if torch.compiler.is_exporting():  # ONNX has no stable sort; its TopK takes the first of equal ones too
-        return torch.topk(scores, count, dim=1).indices.sort(dim=1).values
-    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
-    return order[:, :count].sort(dim=1).values
+    return first_highest(scores, count).sort(dim=1).values

@@ -13,6 +13,7 @@ from vitscope.engine.intervention import INTERVENTIONS, AbstractIntervention
 from vitscope.interventions.token_unit import (
     AbstractTokenUnit,
     cells_of,
+    first_highest,
     innermost,
     refuse_keeping_after_merging,
     refuse_map,
@@ -26,9 +27,11 @@ from vitscope.models.edit import with_edit
 from vitscope.models.stream import Merged, Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, Composition, Subject
 from vitscope.models.unit import AbstractAttentionUnit, AbstractUnit
+from vitscope.models.written import WRITTEN
 
 
 @INTERVENTIONS.add("token-merge")
+@WRITTEN.add("token-merge")
 @final
 @dataclass(frozen=True)
 class TokenMerge(AbstractIntervention):
@@ -87,6 +90,7 @@ class TokenMerge(AbstractIntervention):
         return {"intervention": self.name, "r": self.r, "layers": layers}
 
 
+@WRITTEN.add("merging")
 @final
 @dataclass(frozen=True)
 class Merging(AbstractEdit):
@@ -224,7 +228,7 @@ class Matching:
         """The matching by the cosine of ``keys``; among equals the first of A is merged first."""
         directions = functional.normalize(keys, dim=-1)
         best, partner = (directions[:, 1::2] @ directions[:, 0::2].transpose(1, 2)).max(-1)
-        order = best.sort(dim=1, descending=True, stable=True).indices
+        order = first_highest(best, best.shape[1])
         staying = order[:, r:].sort(dim=1).values
         count, left = keys.shape[1], staying.shape[1]
         numbers = torch.arange(count, device=keys.device).expand(keys.shape[0], -1)

@@ -17,6 +17,7 @@ from vitscope.interventions.token_unit import cells_of
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.stream import Stream
+from vitscope.models.written import WRITTEN
 from vitscope.numerics.precision import to_float64
 
 PIXELS = "pixels"
@@ -53,6 +54,7 @@ class AbstractRanking(ABC):
         """A score for every patch; the largest are kept, and among equals the first."""
 
 
+@WRITTEN.add("by-attention")
 @final
 @dataclass(frozen=True, repr=False)
 class ByAttention(AbstractRanking):
@@ -90,6 +92,7 @@ class ByAttention(AbstractRanking):
         return rows.weights()[:, 0, :, :, stream.prefix :].mean((1, 2))
 
 
+@WRITTEN.add("by-norm")
 @final
 @dataclass(frozen=True, repr=False)
 class ByNorm(AbstractRanking):
@@ -106,6 +109,7 @@ class ByNorm(AbstractRanking):
         return torch.linalg.vector_norm(stream.patches, dim=-1)
 
 
+@WRITTEN.add("at-random")
 @final
 @dataclass(frozen=True, repr=False)
 class AtRandom(AbstractRanking):
@@ -143,6 +147,7 @@ class AtRandom(AbstractRanking):
         return torch.from_numpy(drawn).to(cells.device).gather(1, cells)
 
 
+@WRITTEN.add("by-mask")
 @final
 @dataclass(frozen=True, eq=False, repr=False)  # tensors are compared by identity
 class ByMask(AbstractRanking):
@@ -205,6 +210,7 @@ class ByPixels(AbstractRanking):
         return scores.flatten(1).float().gather(1, cells_of(stream))
 
 
+@WRITTEN.add("worst")
 @final
 @dataclass(frozen=True, repr=False)
 class Worst(AbstractRanking):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from vitscope.interventions.attention_shape import Reshaped
@@ -49,6 +49,13 @@ def take_tokens(values: Float[Tensor, "batch tokens dim"], index: Int[Tensor, "b
     """The tokens at each image's own ``index``. Cost: one copy of what is chosen."""
     rows = torch.arange(values.shape[0], device=values.device)[:, None] * values.shape[1]
     return values.flatten(0, 1).index_select(0, (index + rows).flatten()).unflatten(0, index.shape)
+
+
+def first_highest(scores: Num[Tensor, "batch patches"], count: int) -> Int[Tensor, "batch chosen"]:
+    """The positions of the ``count`` largest scores, the largest first; among equals the first. NaN is the largest."""
+    if torch.compiler.is_exporting():  # ONNX has no stable sort; its TopK takes the first of equals too
+        return torch.topk(scores, count, dim=1).indices
+    return torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def with_prefix(index: Int[Tensor, "batch chosen"], prefix: int) -> Int[Tensor, "batch tokens"]:
@@ -122,7 +129,7 @@ def _works_on_any_patches(unit: AbstractUnit) -> bool:
     if isinstance(unit, Reshaped | WithoutHeads):
         return _works_on_any_patches(unit.unit)
     if isinstance(unit, WholeUnit):
-        return unit.function is identity
+        return unit.function is identity or unit.pointwise
     return isinstance(unit, Residual) and unit.place.kind is UnitKind.MLP
 
 
