@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.models.attention import Attention
 from vitscope.models.edit import with_module
-from vitscope.models.feed import input_like
+from vitscope.models.probe import probe
 from vitscope.models.rewritten import replace_parameters
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractObserver, Subject
@@ -37,13 +37,6 @@ def bake(subject: Subject) -> tuple[nn.Module, tuple[str, ...]]:
     for zero in zeros:
         changed[zero.name][zero.where] = 0
     return replace_parameters(subject.module, changed), tuple(dict.fromkeys(zero.name for zero in zeros))
-
-
-def probe(subject: Subject, dtype: torch.dtype) -> Float[Tensor, "batch channels height width"]:
-    """Two inputs of Gaussian noise, always the same."""
-    device = input_like(subject.module).device
-    shape = (2, *subject.preprocessing.shape)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device, dtype)
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class _ZeroSearch:
     @property
     def _cannot(self) -> str:
         names = ", ".join(dict.fromkeys(type(edit).__name__ for edit in self.subject.edits))
-        return f"{self.subject.name} cannot be saved as an ordinary model: its edits ({names}) change it"
+        return f"{self.subject.name} cannot become an ordinary model: its edits ({names}) change it"
 
     def _walk(self, subject: Subject) -> tuple[_Watched, Tensor]:
         watched = _Watched()
@@ -124,7 +117,7 @@ class _ZeroSearch:
                 return zeros
         raise UserError(
             f"{self._cannot} at layer {layer} ({place.name}) in a way that zeros among its weights cannot express; "
-            "pruned and displaced weights, and units and heads that are left out, can be saved."
+            "pruned and displaced weights, and units and heads that are left out, can be written as zeros."
         )
 
     def _holds(self, zeros: Sequence[_Zero], layer: int, target: tuple[_Watched, Tensor]) -> bool:

@@ -6,14 +6,16 @@ import torch
 from torch import nn
 
 from vitscope.measurement.errors import UserError
-from vitscope.models.adapter import load_strictly, refuse_misfit
+from vitscope.models.adapter import refuse_misfit
+from vitscope.models.amended import all_weights, amend, apply_changes
 from vitscope.models.checkpoint import Checkpoint
 
 
 def build_model(model: str, arguments: Mapping[str, object], classes: tuple[str, ...] | None) -> nn.Module:
-    """A module with random weights: ``vit-micro`` and the project's other sizes, or ``timm/NAME``.
+    """A module with random weights: ``vit-micro`` and the project's other sizes, or a model of another library.
 
-    ``arguments`` are fields of :class:`~vitscope.models.own.vit.VitConfig`, or arguments of ``timm.create_model``.
+    ``arguments`` are fields of :class:`~vitscope.models.own.vit.VitConfig`, arguments of the constructor of
+    ``timm/NAME`` or ``torchvision/NAME``, or the whole configuration of ``transformers/CLASS``, as ``config``.
     """
     library, _, name = model.rpartition("/")
     if library in ("", "vitscope"):
@@ -24,6 +26,15 @@ def build_model(model: str, arguments: Mapping[str, object], classes: tuple[str,
         from vitscope.models.timm.construction import timm_model
 
         return timm_model(name, arguments)
+    if library == "torchvision":
+        from vitscope.models.torchvision.library import Torchvision
+
+        values = {key: tuple(one) if isinstance(one, list) else one for key, one in arguments.items()}
+        return Torchvision.create(name, False, **values)
+    if library == "transformers":
+        from vitscope.models.transformers.folder import transformers_from_configuration
+
+        return transformers_from_configuration(name, arguments)
     raise UserError(f"{model!r} cannot be built by name; give vit-micro, vit-tiny, vit-small, vit-base or timm/NAME.")
 
 
@@ -59,6 +70,7 @@ def restore_module(checkpoint: Checkpoint) -> nn.Module:
     if checkpoint.model is None:
         raise UserError("This checkpoint does not name its model; give the architecture it was saved from.")
     with torch.device("meta"):
-        refuse_misfit(build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes), checkpoint.weights)
-    module = build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes)
-    return load_strictly(module, dict(checkpoint.weights)).eval()
+        made = build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes)
+        made = apply_changes(made, checkpoint.changes)
+        refuse_misfit(made, all_weights(made, checkpoint))
+    return amend(build_model(checkpoint.model, checkpoint.arguments, checkpoint.classes), checkpoint).eval()

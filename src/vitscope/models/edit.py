@@ -15,6 +15,7 @@ from vitscope.models.named import NamedModules
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractEdit, AbstractObserver, Composition, Subject
 from vitscope.models.unit import Place
+from vitscope.models.written import WRITTEN
 
 
 def with_edit(subject: Subject, edit: AbstractEdit) -> Subject:
@@ -46,6 +47,7 @@ def with_edits(anatomy: AbstractAnatomy, edits: Sequence[AbstractEdit]) -> Abstr
 PixelFunction = Callable[[Float[Tensor, "batch channels height width"]], Float[Tensor, "batch channels height width"]]
 
 
+@WRITTEN.add("on-input")
 @final
 @dataclass(frozen=True)
 class OnInput(AbstractEdit):

@@ -32,6 +32,19 @@ def hooks(
         yield
 
 
+@contextmanager
+def record_runs(module: nn.Module, names: Iterable[str]) -> Generator[list[str]]:
+    """The names of these submodules in the order in which they run, until the block ends; each run is listed."""
+    runs: list[str] = []
+
+    def note(name: str, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        del given, named
+        runs.append(name)
+
+    with hooks(module, names, before=note):
+        yield runs
+
+
 def _pre_hook(name: str, before: Before) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     return lambda _, given, named: before(name, given, named)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from vitscope.models.adapter import Size
+from vitscope.models.amended import amend_anatomy
 from vitscope.models.anatomy import anatomy_of, try_walk
 from vitscope.models.catalogue import library_of
 from vitscope.models.classes import outputs_of, refuse_probabilities
@@ -48,7 +49,8 @@ def load(
     * ``timm/NAME``, ``torchvision/NAME``, ``transformers/NAME``: random weights, ``pretrained`` ones, or ``weights``
       from a file;
     * a local ``save_pretrained`` folder of timm or transformers;
-    * a checkpoint file that names its model, as written by ``vitscope train`` and timm's trainer;
+    * a checkpoint file that names its model, as written by ``save``, with its edits, by ``vitscope train`` and by
+      timm's trainer;
     * a ``torch.nn.Module``; one of no known library needs ``input``, and is read at ``units`` (names of submodules),
       or at its repeated blocks. For a wrapper (compiled, parallel, an average, a class around one model of a library
       that gives its logits), the model inside is examined.
@@ -80,8 +82,12 @@ def load(
     preprocessing = input_of(module, library, input or made.input, crop)
     if size.image is not None and preprocessing.shape[1:] != size.image:
         preprocessing = resize_input(preprocessing, size.image)
+    amended = made.amendment
+    if units is None and amended is not None and amended.plain:
+        units = amended.units
     described = anatomy_of(module, units, preprocessing.shape)
-    rows = try_walk(module, described.anatomy, preprocessing.shape)
+    anatomy, edits = (described.anatomy, ()) if amended is None else amend_anatomy(described.anatomy, amended)
+    rows = try_walk(module, anatomy, preprocessing.shape)
     outputs = outputs_of(module, library, rows.shape[-1], made.classes, classes, made.labels)
     if outputs.count:
         refuse_probabilities(type(module).__name__, rows)
@@ -90,10 +96,11 @@ def load(
         name=name or made.name,
         family=described.family,
         module=module,
-        anatomy=described.anatomy,
+        anatomy=anatomy,
         preprocessing=preprocessing,
         class_count=outputs.count,
         classes=outputs.names,
         weights=made.weights,
+        edits=edits,
         notes=(*made.notes, *preprocessing.notes, *described.notes, *guessed),
     )

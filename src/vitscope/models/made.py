@@ -9,17 +9,19 @@ from torch import Tensor, nn
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.text import reason
 from vitscope.models.adapter import LIBRARIES, AbstractLibrary, Restored, Size, load_strictly, misfit, refuse_options
+from vitscope.models.amended import amend, amendment_notes
 from vitscope.models.architectures import nearest_architectures
 from vitscope.models.averages import averages_in, complete_averages
 from vitscope.models.build import restore_module
 from vitscope.models.catalogue import import_adapters, library_of
-from vitscope.models.checkpoint import checkpoint_of, groups_in
+from vitscope.models.checkpoint import Amendment, Checkpoint, checkpoint_of, find_amended, groups_in
 from vitscope.models.folder import read_folder, refuse_without_weights
 from vitscope.models.pixels import PixelInput
 from vitscope.models.recorded import Recorded, class_names, note_ignored_input, read_record
 from vitscope.models.rewritten import copy_module
 from vitscope.models.sized import NamedModel, Shapes, size_of
 from vitscope.models.weight_file import Contents, read_contents
+from vitscope.models.weight_notes import average_notes, number_notes, set_notes, size_notes, some_names
 from vitscope.models.weight_sets import TensorGroup, WeightSet, candidate, choose_set, fitting_sets, groups_of, only
 
 _COUNTED = ("total_ops", "total_params", "n_averaged")
@@ -61,6 +63,8 @@ class MadeModel:
     notes: tuple[str, ...] = ()
     labels: tuple[tuple[str, object], ...] = ()
     """Class names as a foreign file holds them, each with its key."""
+    amendment: Amendment | None = None
+    """How the file's subject departs from the module's plain walk; None if it does not."""
 
 
 def make_from_module(module: nn.Module, asked: LoadOptions) -> MadeModel:
@@ -111,7 +115,7 @@ def _head_note(named: NamedModel, asked: LoadOptions) -> tuple[str, ...]:
     plain = replace(named, options={name: value for name, value in named.options.items() if name != key})
     own, sized = plain.shapes(Size()), named.shapes(Size(asked.size.classes))
     new = sorted(name for name, shape in sized.items() if own.get(name) != shape)
-    return (f"Pretrained except {_some(new)}, which are random: the classifier has another size.",) if new else ()
+    return (f"Pretrained except {some_names(new)}, which are random: the classifier has another size.",) if new else ()
 
 
 def _library(prefix: str) -> type[AbstractLibrary]:
@@ -153,7 +157,13 @@ def _from_file(path: Path, asked: LoadOptions) -> MadeModel:
         except UserError as error:
             why = reason(error)
             raise UserError(f"{path} says that it holds {checkpoint.model}, but does not: {why}.") from error
-        return MadeModel(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
+        made = MadeModel(module, checkpoint.model, str(path), checkpoint.classes, checkpoint.input)
+        return _amended(made, checkpoint, path)
+    if checkpoint.amendment is not None:
+        raise UserError(
+            f"{path} holds edits of a model that has no name: pass the module that they were made on, and the file as "
+            "its weights, as in vitscope.load(module, weights=FILE)."
+        )
     said = read_record(contents.data)
     fits = [name for name in said.names if _fits(name, contents, said, asked)] or list(said.names)
     if len(fits) == 1:
@@ -168,6 +178,14 @@ def _from_file(path: Path, asked: LoadOptions) -> MadeModel:
         f"{path} does not say which model its weights belong to{f' ({words})' if words else ''}; name the "
         f"architecture and give the file with it: {example} --weights {path}."
     )
+
+
+def _amended(made: MadeModel, checkpoint: Checkpoint, path: Path) -> MadeModel:
+    """The model with what its checkpoint says of edits, and the notes on that."""
+    if checkpoint.amendment is None:
+        return made
+    notes = (*made.notes, *amendment_notes(checkpoint.amendment, path.name))
+    return replace(made, amendment=checkpoint.amendment, notes=notes)
 
 
 def _refuse_choice(path: Path, asked: LoadOptions) -> None:
@@ -189,6 +207,12 @@ def _of_file(model: str, named: NamedModel, path: Path, contents: Contents, aske
     said = read_record(contents.data)
     size = asked.size
     heard = _name_notes(model, said, path)
+    amended = find_amended(path, contents)
+    if amended is not None:
+        if amended.model is not None:
+            raise UserError(f"{path} names its own model, {amended.model}, and edits of it: load the file by itself.")
+        module = named.library.create(named.name, False, **named.arguments(size))
+        return _fill(MadeModel(module, model, str(path)), contents, path, asked)
     if said.is_of(model):
         model = said.add_tag(model)
         named = NamedModel(named.library, model.partition("/")[2] or model, {**said.options, **named.options})
@@ -204,7 +228,7 @@ def _of_file(model: str, named: NamedModel, path: Path, contents: Contents, aske
     elif said.is_of(model) and named.library.name == "torchvision":
         heard = (*heard, *note_ignored_input(path, said, named.library.preprocessing(module)))
     made = _fill(MadeModel(module, model, str(path)), contents, path, asked)
-    return replace(made, notes=(*heard, *_size_notes(path, asked.size, size), *made.notes))
+    return replace(made, notes=(*heard, *size_notes(path, asked.size, size), *made.notes))
 
 
 def _name_notes(model: str, said: Recorded, path: Path) -> tuple[str, ...]:
@@ -232,27 +256,16 @@ def _choose_set(named: NamedModel, size: Size, path: Path, contents: Contents, a
     return None
 
 
-def _size_notes(path: Path, asked: Size, size: Size) -> tuple[str, ...]:
-    read = {
-        "number of classes": (asked.classes, size.classes),
-        "number of channels": (asked.channels, size.channels),
-        "size of the input": (asked.image, size.image),
-    }
-    if size.classes == 0 and asked.classes is None:
-        return (f"{path.name} has no weights of a classifier: the model is built without one.",)
-    said = [f"{what} ({_words(now)})" for what, (before, now) in read.items() if now != before]
-    return (f"The {' and the '.join(said)} {'comes' if len(said) == 1 else 'come'} from {path.name}.",) if said else ()
-
-
-def _words(value: int | tuple[int, int] | None) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def _fill(made: MadeModel, contents: Contents, path: Path, asked: LoadOptions, saved: bool = False) -> MadeModel:
     """The module with the weights of the file that fit it, and notes on them.
 
     If they were ``saved`` with its configuration, weights of parts that it lacks are left out.
     """
+    checkpoint = find_amended(path, contents)
+    if checkpoint is not None:
+        _refuse_choice(path, asked)
+        made = replace(made, module=amend(made.module, checkpoint), classes=checkpoint.classes, input=checkpoint.input)
+        return _amended(made, checkpoint, path)
     library, groups = library_of(made.module), groups_in(path, contents)
     own = made.module.state_dict()
     buffers = own.keys() - dict(made.module.named_parameters(remove_duplicate=False)).keys()
@@ -264,9 +277,9 @@ def _fill(made: MadeModel, contents: Contents, path: Path, asked: LoadOptions, s
     found = choose_set(str(path), sets, asked.average, asked.part)
     others = [one for one in sets if one is not found and one.averaged != found.averaged]
     state, beside = _own_part(found, made.module, [*sets])
-    notes = [*_set_notes(path, found, others, beside), *_number_notes(path, state, own)]
+    notes = [*set_notes(path, found, others, beside), *number_notes(path, state, own)]
     if not any(one.averaged for one in sets) and asked.average is None:
-        notes += _average_notes(path, averages_in(contents.data, sets))
+        notes += average_notes(path, averages_in(contents.data, sets))
     opened = _load(made.module, state, library, saved)
     sort = f" ({'averaged' if found.averaged else 'raw'}: {found.label})" if others or found.averaged else ""
     labels = class_names(contents.data)
@@ -319,47 +332,6 @@ def _own_part(
             state.setdefault(name, value)
     beside = [name for name in found.beside if name not in others and not name.endswith("n_averaged")]
     return state, tuple(beside)
-
-
-def _set_notes(path: Path, found: WeightSet, others: Sequence[WeightSet], beside: Sequence[str]) -> list[str]:
-    said: list[str] = []
-    if others:
-        taken, left, flag = ("averaged", "raw", "--raw") if found.averaged else ("raw", "averaged", "--ema")
-        said.append(f"the {taken} ones ({found.label}), not the {left} ones ({others[0].label}), which {flag} takes")
-    elif found.averaged:
-        said.append(f"the averaged ones ({found.label})")
-    elif found.group.path or found.prefix:
-        said.append(f"those under {found.label}")
-    if found.lent:
-        lent = sorted(name for name in found.lent if not name.endswith("num_batches_tracked"))
-        said.append(f"their buffers are the raw ones' ({_some(lent)})")
-    if found.dropped_parts:
-        said.append(f"their names without {', '.join(found.dropped_parts)}")
-    if beside:
-        said.append(f"left out: {_some(beside)}")
-    return [f"Weights of {path.name}: {'; '.join(said)}."] if said else []
-
-
-def _average_notes(path: Path, averages: Sequence[str]) -> list[str]:
-    if not averages:
-        return []
-    said = f"{path.name} also holds averages ({_some(averages)}), which do not fit the model's weights by name"
-    return [f"{said}: the raw ones were taken."]
-
-
-def _number_notes(path: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Notes on weights whose precision in the model differs from the file's."""
-    kinds = {
-        (str(one.dtype).removeprefix("torch."), str(own[name].dtype).removeprefix("torch."))
-        for name, one in state.items()
-        if name in own and one.dtype != own[name].dtype and one.is_floating_point() and own[name].is_floating_point()
-    }
-    return [f"{path.name} holds {there} weights; the model computes in {here}." for there, here in sorted(kinds)]
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:

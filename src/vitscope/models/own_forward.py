@@ -37,14 +37,14 @@ def own_output(
 ) -> Float[Tensor, "batch outputs"]:
     """The logits, or features, of the module's own forward pass. ``UserError`` if it returns anything else."""
     output = call_module(module, images)
-    rows, name, count = rows_of(output), type(module).__name__, len(images)
+    rows, name, count = rows_of(output), type(module).__name__, images.shape[0]  # len() would fix an exported batch
     if rows is None:
         advice = "do not squeeze the batch axis" if is_squeezed(output) else "wrap it in a module that does"
         raise UserError(f"{name} returns {describe_output(output)}; a classifier returns {_WANTED}: {advice}.")
-    if len(rows) != count:
+    if rows.shape[0] != count:
         raise UserError(
-            f"{name} returns {_many(len(rows), 'row')} for {_many(count)}; a classifier returns {_WANTED}, one row per "
-            "image: wrap it in a module that does."
+            f"{name} returns {_many(rows.shape[0], 'row')} for {_many(count)}; a classifier returns {_WANTED}, one row "
+            "per image: wrap it in a module that does."
         )
     return rows
 

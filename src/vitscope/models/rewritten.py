@@ -30,11 +30,21 @@ def replace_parameters(module: nn.Module, parameters: Mapping[str, Float[Tensor,
                 f"{type(module).__name__} has no parameter {name!r} {shape}; see module.named_parameters()."
             )
         memo[id(own[name])] = nn.Parameter(value.detach().to(own[name]), own[name].requires_grad)
+    return copy_afresh(module, memo)
+
+
+def copy_afresh(module: nn.Module, memo: dict[int, object]) -> nn.Module:
+    """A deep copy with what ``memo`` puts in place of some objects, in which no part caches anything of its weights.
+
+    Parts keep their mode; one that replaces another has its mode.
+    """
+    modes = {name: part.training for name, part in module.named_modules()}
     new = copy_module(module, memo)
     # Some modules (LeViT's attention) keep a gathered copy of a parameter until they are put into training mode.
     new.train()
-    for before, after in zip(module.modules(), new.modules(), strict=True):
-        after.train(before.training)
+    for name, part in new.named_modules():
+        if name in modes:
+            part.train(modes[name])
     return new
 
 

@@ -1,13 +1,14 @@
 """A subject as the start of a training: how its module is rebuilt, and which weights it starts from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
 from vitscope.models.adapter import AbstractLibrary, Size, refuse_misfit
+from vitscope.models.amended import apply_changes
 from vitscope.models.baked import bake
 from vitscope.models.build import build_model, head_names
 from vitscope.models.catalogue import library_of
@@ -32,9 +33,12 @@ class Start:
     input: PixelInput
     fingerprint: str
     notes: tuple[str, ...] = ()
+    changes: Mapping[str, object] = field(default_factory=dict[str, object])
+    """The shapes in which it differs from the model of this name."""
 
     def begin(self, module: nn.Module) -> nn.Module:
-        """Load these weights into a module made from ``model`` and ``arguments``."""
+        """These weights in a module made from ``model`` and ``arguments``, in the shapes of the start."""
+        module = apply_changes(module, self.changes)
         module.load_state_dict({**module.state_dict(), **self.weights})
         return module
 
@@ -51,7 +55,7 @@ def start_of(
     """
     module, zeroed = bake(subject)
     made, library = making_of(subject, module), library_of(module)
-    if made is None or library is None:
+    if made is None or library is None or library.name not in _DROP_PATH:
         raise UserError(
             f"{subject.name} cannot be trained, because it cannot be rebuilt from a name. "
             "Load a model of the project's own or of timm by name, folder or checkpoint."
@@ -65,7 +69,7 @@ def start_of(
     weights = _weights(module, library, subject.preprocessing.shape[1:], size)
     new = () if kept else head_names(made.model, arguments)
     weights = {name: tensor for name, tensor in weights.items() if name not in new}
-    _refuse_unfit(made.model, arguments, weights, new)
+    _refuse_unfit(made.model, arguments, made.changes, weights, new)
     return Start(
         model=made.model,
         arguments=arguments,
@@ -73,6 +77,7 @@ def start_of(
         input=shown,
         fingerprint=subject.fingerprint + "".join(f" {type(edit).__name__}" for edit in subject.edits),
         notes=tuple(_notes(subject, classes, size, kept, zeroed)),
+        changes=made.changes,
     )
 
 
@@ -90,10 +95,14 @@ def _weights(
 
 
 def _refuse_unfit(
-    model: str, arguments: Mapping[str, object], weights: Mapping[str, Tensor], new: tuple[str, ...]
+    model: str,
+    arguments: Mapping[str, object],
+    changes: Mapping[str, object],
+    weights: Mapping[str, Tensor],
+    new: tuple[str, ...],
 ) -> None:
     with torch.device("meta"):
-        made = build_model(model, arguments, None)
+        made = apply_changes(build_model(model, arguments, None), changes)
         refuse_misfit(made, {**weights, **{name: made.state_dict()[name] for name in new}})
 
 

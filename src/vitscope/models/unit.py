@@ -154,6 +154,8 @@ class WholeUnit(AbstractUnit):
 
     function: Callable[[Stream], Stream]
     shortcut: Callable[[Stream], Stream] | None = None
+    pointwise: bool = False
+    """Whether it treats every token by itself, wherever it is, so that it works on any choice of them."""
 
     @property
     def bypass(self) -> Callable[[Stream], Stream] | None:

@@ -13,8 +13,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from vitscope.measurement.errors import UserError
+from vitscope.models.amended import apply_changes
 from vitscope.models.build import build_model, head_names
-from vitscope.models.checkpoint import Checkpoint, save_checkpoint
+from vitscope.models.checkpoint import Amendment, Checkpoint, save_checkpoint
 from vitscope.models.load import load
 from vitscope.models.subject import Subject
 from vitscope.training.augmentation import RecipeAugmentation, derived_seed, mix_batch, step_seeded
@@ -210,6 +211,7 @@ class _Loop:
         task = self.task
         with torch.random.fork_rng(devices=[]):
             module = build_model(task.model, task.arguments, task.classes)
+        module = module if task.start is None else apply_changes(module, task.start.changes)
         module.load_state_dict(self.result.state_dict())
         return load(module, input=task.input, classes=task.classes, name=task.model)
 
@@ -298,7 +300,9 @@ class _Loop:
         training |= {"epochs": len(self.history), "last_epoch": self.history[-1]}
         training |= {"best_epoch": best_epoch(self.history, task)} if self.best is not None else {}
         weights = self.result.state_dict() if self.best is None else self.best
-        checkpoint = Checkpoint(weights, task.model, task.arguments, task.classes, task.input, training)
+        changes = {} if task.start is None else task.start.changes
+        amendment = Amendment(changes=changes) if changes else None
+        checkpoint = Checkpoint(weights, task.model, task.arguments, task.classes, task.input, training, amendment)
         save_checkpoint(checkpoint, task.folder / WEIGHTS)
 
 

@@ -58,7 +58,7 @@ class BeitHeads(AbstractAttentionHeads):
     def project(self, values: Float[Tensor, "batch tokens dim"], stream: Stream) -> Attention:
         """Queries, keys and values, global over all tokens."""
         packed = query_value_bias(self.module, values)
-        packed = packed.reshape(len(values), 1, values.shape[1], 3, self.module.num_heads, -1)
+        packed = packed.reshape(values.shape[0], 1, values.shape[1], 3, self.module.num_heads, -1)
         queries, keys, value = packed.permute(3, 0, 1, 4, 2, 5).unbind(0)
         tokens = global_tokens(values.shape[1], values.device)
         return Attention(
@@ -121,7 +121,7 @@ class BeitAdapter(AbstractAdapter):
 
         def stem(images: Tensor) -> Stream:
             patches = model.patch_embed(images)
-            values = torch.cat((model.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+            values = torch.cat((model.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
             if model.pos_embed is not None:
                 values = values + model.pos_embed
             grid = model.patch_embed.dynamic_feat_size((images.shape[2], images.shape[3]))

@@ -94,7 +94,7 @@ class VitAdapter(AbstractAdapter):
 
         def stem(images: Tensor) -> Stream:
             patches = model._process_input(images)  # pyright: ignore[reportPrivateUsage]
-            values = torch.cat([model.class_token.expand(len(patches), -1, -1), patches], dim=1)
+            values = torch.cat([model.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
             grid = (images.shape[2] // model.patch_size, images.shape[3] // model.patch_size)
             return token_stream(encoder.dropout(values + encoder.pos_embedding), grid, prefix=1)
 

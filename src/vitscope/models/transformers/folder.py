@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -40,6 +41,17 @@ def transformers_from_folder(folder: Folder) -> Restored:
         raise UserError(f"{where} describes a {build.__name__} that cannot be made ({complaint(error)}).") from error
     cast(Any, module).config.name_or_path = str(folder.path.absolute())  # its image processor is there
     return Restored(module, (*folder.notes, *notes, *part))
+
+
+def transformers_from_configuration(name: str, arguments: Mapping[str, object]) -> nn.Module:
+    """The model of the class ``name`` with the configuration ``arguments["config"]``, and random weights."""
+    config = arguments.get("config")
+    if not isinstance(config, dict):
+        raise UserError(f"transformers/{name} cannot be built without its configuration.")
+    folder = Folder(Path(name), {**cast("dict[str, Any]", config), "architectures": [name]})
+    module = transformers_from_folder(folder).module
+    cast(Any, module).config.name_or_path = ""  # there is no folder
+    return module
 
 
 def with_weights(

@@ -41,7 +41,7 @@ class ShiftedWindowAttention(AbstractAttentionUnit):
         attention, heads = self.layer.attention, self.layer.attention.num_attention_heads
         normed = self.layer.layernorm_before(stream.values)
         windows = self._partition(normed.unflatten(1, stream.grid))
-        shape = (len(normed), -1)
+        shape = (normed.shape[0], -1)
         tokens = self._tokens(stream.grid, normed.device)
         return Attention(
             queries=split(attention.q_proj(windows), heads).unflatten(0, shape),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -14,8 +13,8 @@ from vitscope.data.image import Images
 from vitscope.measurement.bounds import SHARE, Bounds, bounded_field, check_bounds
 from vitscope.measurement.errors import UserError
 from vitscope.measurement.quantity import Quantity
-from vitscope.models.baked import bake
 from vitscope.models.catalogue import composition_of
+from vitscope.models.compact import compact
 from vitscope.models.edit import with_edits
 from vitscope.models.subject import Subject
 from vitscope.runs.code import code_version
@@ -72,9 +71,12 @@ class Distillation(AbstractObjective):
                 "load it with input=vitscope.PixelInput(...)."
             )
 
-    @cached_property
-    def _module(self) -> nn.Module:
-        return bake(self.teacher)[0]
+    def _module(self, device: torch.device) -> nn.Module:
+        """The teacher on the device, made once."""
+        held: tuple[torch.device, nn.Module] | None = vars(self).get("_held")
+        if held is None or held[0] != device:
+            held = vars(self)["_held"] = (device, compact(self.teacher, device))
+        return held[1]
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -131,14 +133,15 @@ class Distillation(AbstractObjective):
             raise UserError(f"{self.teacher.name} takes {own.shape[0]} channels, but the student {images.shape[1]}.")
         if own.shape[1:] != tuple(images.shape[2:]):
             images = functional.interpolate(images, own.shape[1:], mode="bicubic", antialias=True)
-        module = self._module.to(images.device)
+        module = self._module(images.device)
         with torch.no_grad():
             logits = module((images * before[1] + before[0] - after[0]) / after[1]).float()
         return logits[:, [self._names.index(name) for name in batch.classes]]
 
     def __getstate__(self) -> dict[str, Any]:
         """The state sent to another device's process: the teacher without its anatomy, which holds functions."""
-        return {**vars(self), "_module": self._module, "teacher": dict(vars(self.teacher)) | {"anatomy": None}}
+        own = {name: value for name, value in vars(self).items() if name != "_held"}
+        return {**own, "teacher": dict(vars(self.teacher)) | {"anatomy": None}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state that was sent, and find the teacher's anatomy again."""
