@@ -51,6 +51,9 @@ HELD, SPOILED, WORKERS, TRAINING, COMMANDS = (
     "tests/end_to_end/test_command_line.py",
 )
 CONTRAST = "tests/references/test_contrast.py"
+BENCH = "tests/known/test_bench_rounds.py"
+BETTER = "tests/laws/test_improvement.py"
+RIDGE = "tests/references/test_ridge.py"
 COMPARISON = "tests/known/test_report_compare.py"
 ALARMS, LABS, TRIALS = (
     "tests/known/test_false_alarms.py",
@@ -128,8 +131,8 @@ SABOTAGES = [
     ("models/found_layout.py", "or not alike[0].explains", "", FOUND),
     ("models/following.py", "if not _both_same(left.get(one), entered.get(two))", "if False", FOUND),
     ("models/following.py", "stream.with_values(stream.values.clone())", "stream", FOUND),
-    ("models/following.py", "tells_apart(stream) and unlike(", "unlike(", FOUND),
-    ("models/blocks.py", "self.passed_by |= tells_apart(", "self.passed_by |= False and tells_apart(", FOUND),
+    ("models/following.py", "images_differ(stream) and unlike(", "unlike(", FOUND),
+    ("models/blocks.py", "self.passed_by |= images_differ(", "self.passed_by |= False and images_differ(", FOUND),
     ("models/named.py", "and same_map(stream, last[1])", "", FOUND),
     ("models/named.py", "if odd is not None:", "if False:", FOUND),
     ("models/feed.py", "images.to(like.device, like.dtype, copy=True)", "images.to(like.device, like.dtype)", OWN),
@@ -141,7 +144,7 @@ SABOTAGES = [
     ),
     ("models/own_forward.py", "if walked[name] < count", "if False", OWN),
     ("models/own_forward.py", "if apart <= allowed_gap(module)", "if apart <= 1e9 * allowed_gap(module)", OWN),
-    ("models/own_forward.py", "if len(rows) != count:", "if False:", OWN),
+    ("models/own_forward.py", "if rows.shape[0] != count:", "if False:", OWN),
     ("models/alone.py", "if apart <= max(", "if apart <= 1e9 * max(", OWN),
     ("models/own_forward.py", "for method in _replaced_methods(part):", "for method in ():", OWN),
     ("models/anatomy.py", "    if why:\n", "    if why and False:\n", OWN),
@@ -174,7 +177,7 @@ SABOTAGES = [
     ("engine/reading/activation.py", "cell % self.grid[1]", "cell % self.grid[0] * 0", ROWS),
     ("engine/reading/activation.py", "scores.add_(a.bias)", "scores", ROWS),
     ("engine/reading/diagnostic.py", "- observations[before, quantity]", "", CHANGES),
-    ("engine/reading/fold.py", "self.merge(_of(observations))", "self", LAWS),
+    ("engine/reading/fold.py", "self.merge(_means_of(observations))", "self", LAWS),
     ("engine/reading/shard.py", "norms[start : start + step]", "norms[:step]", LAWS),
     ("engine/plan.py", "if shard not in results", "", STORE),
     ("runs/spec.py", 'if key != "weights"', "", STORE),
@@ -355,17 +358,17 @@ SABOTAGES = [
     ("engine/reading/diagnostic.py", "values if key[1] in diagnostic.places else values -", "values -", CONTRAST),
     ("engine/reading/jackknife.py", "(len(changes) - 1) * several.var", "several.var", CONTRAST),
     ("engine/reading/jackknife.py", "from_end[1:]", "from_end", CONTRAST),
-    ("engine/contrasted.py", "without(found, diagnostic.nonlinear)", "found", CONTRAST),
+    ("engine/contrasted.py", "drop_quantities(found, diagnostic.nonlinear)", "found", CONTRAST),
     ("engine/contrasting.py", "_plan(subject.places) == _plan(self.subject.places)", "True", CONTRAST),
     (
         "engine/contrast.py",
-        "fitted(subject, images)) for subject in subjects",
+        "fit_images(subject, images)) for subject in subjects",
         "fitted(before, images)) for subject in subjects",
         CONTRAST,
     ),
     (
         "engine/study.py",
-        "without(diagnostic.finish(change, scene), diagnostic.nonlinear)",
+        "drop_quantities(diagnostic.finish(change, scene), diagnostic.nonlinear)",
         "diagnostic.finish(change, scene)",
         CONTRAST,
     ),
@@ -386,6 +389,20 @@ SABOTAGES = [
     ),
     ("report/pairing.py", "if seen[0] != seen[1]:", "if False:", COMPARISON),
     ("report/comparison.py", "if known is None else known", "if True else known", COMPARISON),
+    ("deploy/timing.py", "one.by_round / other.by_round", "one.by_round / other.median.value", BENCH),
+    ("measurement/median.py", "beyond <= rate", "beyond <= 2 * rate", "tests/known/test_median.py"),
+    ("deploy/tally.py", "return found.total / 2", "return float(found.total)", "tests/known/test_bench_costs.py"),
+    (
+        "deploy/bench_claims.py",
+        "rate = rate_of(len(places))",
+        "rate = rate_of(1)",
+        "tests/known/test_bench_claims.py",
+    ),
+    ("improvement/goal.py", "return -change.mean <= max(", "return change.mean <= max(", BETTER),
+    ("improvement/splits.py", "np.setdiff1d(np.arange(len(images)),", "np.intersect1d(np.arange(len(images)),", BETTER),
+    ("improvement/proof.py", "return above(self.change, -self.give_up, 2 * RATE)", "return Verdict.HOLDS", BETTER),
+    ("models/compact.py", "_drop(compacted.module, used)", "pass", "tests/laws/test_compaction_laws.py"),
+    ("numerics/ridge.py", "scatter.mean[removed] - scatter.mean[kept] @ weight", "scatter.mean[removed]", RIDGE),
 ]
 
 

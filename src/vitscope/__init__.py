@@ -18,6 +18,8 @@ from vitscope.report import compare, figures, report
 
 if TYPE_CHECKING:
     from vitscope.data import images
+    from vitscope.deploy.bench import bench
+    from vitscope.deploy.export import export
     from vitscope.diagnostics import default_diagnostics
     from vitscope.engine.contrast import contrast
     from vitscope.engine.measure import measure
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
     from vitscope.engine.question import carry_out
     from vitscope.engine.study import study
     from vitscope.findings.checkup import checkup
+    from vitscope.improvement.improve import improve
     from vitscope.measurement.errors import UserError
     from vitscope.models.load import load
     from vitscope.models.pixels import PixelInput
+    from vitscope.models.saved import save
     from vitscope.runs.run import Run
     from vitscope.runs.store import RunFolder, read_run
     from vitscope.training.recipe import Recipe
@@ -44,14 +48,18 @@ _HOMES = {
     "Recipe": "vitscope.training.recipe",
     "RunFolder": "vitscope.runs.store",
     "UserError": "vitscope.measurement.errors",
+    "bench": "vitscope.deploy.bench",
     "carry_out": "vitscope.engine.question",
     "checkup": "vitscope.findings.checkup",
     "contrast": "vitscope.engine.contrast",
     "default_diagnostics": "vitscope.diagnostics",
+    "export": "vitscope.deploy.export",
     "images": "vitscope.data",
+    "improve": "vitscope.improvement.improve",
     "load": "vitscope.models.load",
     "measure": "vitscope.engine.measure",
     "read_run": "vitscope.runs.store",
+    "save": "vitscope.models.saved",
     "study": "vitscope.engine.study",
     "train": "vitscope.training.train",
     "trials": "vitscope.training.trials",
@@ -66,17 +74,21 @@ __all__ = [
     "RunFolder",
     "UserError",
     "__version__",
+    "bench",
     "carry_out",
     "checkup",
     "compare",
     "contrast",
     "default_diagnostics",
+    "export",
     "figures",
     "images",
+    "improve",
     "load",
     "measure",
     "read_run",
     "report",
+    "save",
     "study",
     "train",
     "trials",

@@ -19,6 +19,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = {"cli", "report", "findings", "labs", "diagnostics", "interventions", "convex", "training", "engine"} | {
     "models",
     "data",
+    "deploy",
+    "improvement",
     "runs",
     "measurement",
     "numerics",
@@ -35,6 +37,8 @@ ONLY_IN = {
     "plotly": {"report"},
     "matplotlib": {"report"},
     "ray": {"engine/work/ray_cluster.py"},
+    "onnx": {"deploy"},
+    "onnxruntime": {"deploy"},
 }
 
 

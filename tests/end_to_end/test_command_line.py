@@ -310,7 +310,7 @@ def test_list_names_everything_registered() -> None:
         ("attention-sparsity", ("keys_share", "head", "top", "10", "How many of the largest weights", "Li et al.")),
         (
             "prefix-sinks",
-            ("holds if some are above 0.5", "attention-sinks/prefix_mass", "if it holds", "threshold", "0.5"),
+            ("some are above 0.5, fails", "attention-sinks/prefix_mass", "if it holds", "threshold", "0.5"),
         ),
         ("timm/swin", ("tested on", "shifted windows")),
     ],

@@ -35,5 +35,5 @@ def test_what_no_library_has_is_refused() -> None:
         "vit_tiny_patch16_224",
         "runs/none.pt",
     ):
-        with pytest.raises(UserError, match="no model"):
+        with pytest.raises(UserError, match=r"no model named|is no file, saved folder or model name"):
             refuse_unknown(name)

@@ -8,10 +8,13 @@ import typer
 
 import vitscope
 from vitscope.cli.anatomy import anatomy
+from vitscope.cli.bench import bench
 from vitscope.cli.checkup import checkup
 from vitscope.cli.compare import compare
 from vitscope.cli.error_reporting import ErrorReportingGroup
+from vitscope.cli.export import export
 from vitscope.cli.head import head
+from vitscope.cli.improve import improve
 from vitscope.cli.lab import lab, sweep
 from vitscope.cli.measure import Diagnostics
 from vitscope.cli.report import report
@@ -64,6 +67,9 @@ app.command("train")(train)
 app.command("runs")(runs)
 app.command("report")(report)
 app.command("compare")(compare)
+app.command("bench")(bench)
+app.command("improve")(improve)
+app.command("export")(export)
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ def registered_entries() -> dict[str, dict[str, Entry]]:
 def _registries() -> tuple[Registry[Any], ...]:
     from vitscope.convex.block import BLOCKS
     from vitscope.convex.solver import SOLVERS
+    from vitscope.deploy.backend import BACKENDS
     from vitscope.engine.curvature.curvature import CURVATURES
     from vitscope.engine.grid import STUDIES
     from vitscope.engine.intervention import INTERVENTIONS
@@ -49,7 +50,7 @@ def _registries() -> tuple[Registry[Any], ...]:
     from vitscope.models.catalogue import import_installed_adapters
 
     import_installed_adapters()
-    return (DIAGNOSTICS, CURVATURES, STUDIES, INTERVENTIONS, BLOCKS, SOLVERS, LABS, FINDINGS, ADAPTERS)
+    return (DIAGNOSTICS, CURVATURES, STUDIES, INTERVENTIONS, BLOCKS, SOLVERS, BACKENDS, LABS, FINDINGS, ADAPTERS)
 
 
 def _references(cls: type[Any]) -> Iterator[tuple[str, str]]:

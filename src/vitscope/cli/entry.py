@@ -15,6 +15,7 @@ KINDS: Mapping[str, str] = {
     "intervention": "Interventions",
     "kind of head": "Convex heads",
     "solver": "Solvers",
+    "backend": "Backends",
     "lab": "Labs",
     "finding": "Findings",
     "adapter": "Model families",

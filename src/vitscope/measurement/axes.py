@@ -54,7 +54,7 @@ AXES: Mapping[str, str] = MappingProxyType(
         "temperature": "temperature of the contrastive objective",
         "penalty": "weight of the squared attention matrix",
         "steps": "largest number of training steps",
-        "batch_size": "samples of a step",
+        "batch_size": "samples of a step, or images of a pass",
         "evaluated": "samples on which a model is evaluated",
         "global_share": "share of the patches in the global area",
         "trials": "trials of a setting",
@@ -96,7 +96,7 @@ AXES: Mapping[str, str] = MappingProxyType(
         "weight_decay": "decay of the weights",
         "layer_decay": "factor of the learning rate from layer to layer",
         "epochs": "passes over the training images",
-        "model": "model that is trained",
+        "model": "model that is trained or timed",
         "mixup": "alpha of Mixup",
         "cutmix": "alpha of CutMix",
         "randaugment": "magnitude of RandAugment",
@@ -105,5 +105,9 @@ AXES: Mapping[str, str] = MappingProxyType(
         "ema": "decay of the average of the weights",
         "clip": "largest norm of the gradient",
         "subject": "model that is compared",
+        "backend": "what runs a model",
+        "cost": "cost of a model as a share of another's",
+        "move": "edit that was tried",
+        "edits": "edits that were taken, one after the other",
     }
 )

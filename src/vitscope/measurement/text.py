@@ -28,7 +28,7 @@ def reason(error: BaseException) -> str:
 
 
 def tell_apart(names: Sequence[str], longer: Sequence[str]) -> tuple[str, ...]:
-    """The names, each once: those that several share give way to their ``longer`` ones, then get their number."""
+    """Unique names: a name that occurs several times is replaced by its ``longer`` one, then numbered if needed."""
     told = [full if names.count(name) > 1 else name for name, full in zip(names, longer, strict=True)]
     return tuple(
         name if told.count(name) == 1 else f"{name} ({told[:i].count(name) + 1})" for i, name in enumerate(told)

@@ -12,6 +12,9 @@ from vitscope.report.number import amount, with_error, with_unit
 
 NOBODY_KNOWS = "Not stated."
 _CHANGE, _INTACT, _SUBJECT = "_change", "_intact", "subject"
+CONTESTANTS = "contestants"
+"""The attribute of a group that compares models and backends."""
+_CONTESTANT = ("model", "backend")
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,29 @@ def quantities_of(diagnostic: str, dataset: xr.Dataset) -> tuple[MeasuredQuantit
     """
     if _SUBJECT in dataset.dims:
         dataset = dataset.rename({_SUBJECT: "run"})  # models of one run are shown like runs that are compared
+    if CONTESTANTS in dataset.attrs:
+        dataset = _contestants_as_runs(dataset)
     names = [str(name) for name in dataset.data_vars]
     beside = {f"{name}{part}" for name in names for part in BESIDE}
     found = {name: _read(diagnostic, name, dataset) for name in _headline_first(names, dataset) if name not in beside}
     found = {name: one for name, one in found.items() if bool(np.isfinite(one.mean.values).any())}
     return tuple(_with_intact(found[name], found) for name in _order(found))
+
+
+def _contestants_as_runs(dataset: xr.Dataset) -> xr.Dataset:
+    """Models and backends as one axis ``run``, named by whichever differs; pairs without any value are left out."""
+    axes = [axis for axis in _CONTESTANT if axis in dataset.dims]
+    if not axes:
+        return dataset
+    rows = dataset.stack(run=axes, create_index=False).transpose("run", ...)
+    measured = np.zeros(rows.sizes["run"], bool)
+    for name, values in rows.data_vars.items():
+        if "run" in values.dims and not str(name).endswith(BESIDE):
+            measured |= np.isfinite(values.values.astype(np.float64)).reshape(len(measured), -1).any(1)
+    rows = rows.isel(run=np.flatnonzero(measured))
+    told = [axis for axis in axes if len(set(rows[axis].values.tolist())) > 1] or axes[:1]
+    names = [", ".join(map(str, words)) for words in zip(*(rows[axis].values for axis in told), strict=True)]
+    return rows.drop_vars(axes).assign_coords(run=("run", names, {"long_name": "contestant", CONTESTANTS: 1}))
 
 
 def _headline_first(names: list[str], dataset: xr.Dataset) -> list[str]:

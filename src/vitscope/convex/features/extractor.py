@@ -14,8 +14,8 @@ from vitscope.convex.features.recipe import TokenRecipe
 from vitscope.measurement.errors import UserError
 from vitscope.models import feed
 from vitscope.models.attention import Attention
-from vitscope.models.baked import probe
 from vitscope.models.edit import with_module
+from vitscope.models.probe import probe
 from vitscope.models.stream import Stream
 from vitscope.models.subject import AbstractAnatomy, AbstractObserver, Composition, Subject, refuse_if_random
 

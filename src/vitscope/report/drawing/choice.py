@@ -32,7 +32,7 @@ from vitscope.report.drawing.pictures import Pictures
 from vitscope.report.drawing.run_dots import RunDots
 from vitscope.report.drawing.series_lines import SeriesLines
 from vitscope.report.drawing.surface import Surface
-from vitscope.report.measured import MeasuredQuantity
+from vitscope.report.measured import CONTESTANTS, MeasuredQuantity
 from vitscope.report.strip import Strip
 
 MOST_MULTIPLES = 12
@@ -114,6 +114,9 @@ def _of_two(quantities: tuple[MeasuredQuantity, ...], strip: Strip) -> tuple[Abs
         return (HeatMap(quantities, strip),) if is_map else (HeatMap(quantities, strip), CurveFamily(quantities, strip))
     if set(quantity.dims) == set(DIRECTIONS):
         return Contour(quantities), Surface(quantities)
+    if "run" in names and CONTESTANTS in quantity.mean["run"].attrs:
+        other = next(dim for dim in quantity.dims if dim != "run")
+        return tuple(RunDots((one,)) for one in _slices(quantity, (other,)))
     if few and (len(names) == 1 or "run" in names):
         return (SeriesLines(quantities),)
     return (HeatMap(quantities, strip),)

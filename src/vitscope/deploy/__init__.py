@@ -1,0 +1,1 @@
+"""Models as they run elsewhere: exported, compiled, timed."""
