@@ -1,0 +1,1 @@
+"""The prescriptions, one file each."""
